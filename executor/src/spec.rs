@@ -1,0 +1,257 @@
+//! What is wanted of a sandbox, as plain data: one specification for `RUN`, `run` and health checks.
+//!
+//! Nothing here touches the machine; the plan turns a specification into ordered set-up steps.
+
+use std::path::PathBuf;
+
+use rbuild_image::ContainerPath;
+use serde::{Deserialize, Serialize};
+
+/// A confined process: its root, its mounts, what it may do, and what runs in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Names the cgroup and shows in errors: `[a-z0-9-]`, at most 64 characters, unique on the host.
+    pub id: String,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// Whether the root is mounted read-only.
+    pub root_access: Access,
+    /// Mounts on top of the standard ones (`/proc`, `/sys`, `/dev`, …), in order.
+    pub mounts: Vec<Mount>,
+    /// The process to start.
+    pub process: ProcessSpec,
+    /// Host name inside; the uts namespace is always the sandbox's own.
+    pub hostname: String,
+    /// The network namespace.
+    pub network: NetworkMode,
+    /// What the process may do.
+    pub confinement: Confinement,
+    /// Limits; none by default.
+    pub resources: Resources,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: u64,
+    /// Who is PID 1.
+    pub init: Init,
+}
+
+/// Where the root file system comes from. A snapshot describes it; the sandbox performs the mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// An overlay mount; `lowers` are ordered top first and may be empty.
+    Overlay {
+        /// Immutable directories or mounts, the topmost first.
+        lowers: Vec<PathBuf>,
+        /// The directory that takes the changes.
+        upper: PathBuf,
+        /// overlayfs's scratch directory, on the same file system as `upper`.
+        work: PathBuf,
+    },
+    /// A plain directory, bind-mounted.
+    Directory(PathBuf),
+}
+
+/// Whether something can be written through a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Read-only, recursively.
+    ReadOnly,
+    /// Read and write.
+    ReadWrite,
+}
+
+/// One mount of the caller's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where it appears. Missing directories (or an empty file) are created inside the root, confined by the kernel,
+    /// and removed again when the sandbox ends and they are still what was created (rule B-03).
+    pub target: ContainerPath,
+    /// What appears there.
+    pub source: MountSource,
+    /// Whether it can be written.
+    pub access: Access,
+    /// Whether a missing mount point stays in the root after the sandbox ended.
+    pub mount_point: MountPoint,
+}
+
+/// What becomes of a mount point that had to be created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountPoint {
+    /// It is removed again (as BuildKit does for `RUN --mount` and resolv.conf).
+    Removed,
+    /// It stays (as Docker does for containers).
+    Kept,
+}
+
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A host directory, file or socket. The last component is not followed when it is a symlink unless it was
+    /// resolved by the caller before.
+    Bind {
+        /// Absolute host path.
+        path: PathBuf,
+    },
+    /// An overlay of its own (a stage mounted `rw` whose changes are thrown away), optionally only a subdirectory of it.
+    Overlay {
+        /// Immutable directories, the topmost first.
+        lowers: Vec<PathBuf>,
+        /// Takes the changes.
+        upper: PathBuf,
+        /// overlayfs's scratch directory.
+        work: PathBuf,
+        /// What of it is mounted, resolved inside it by the kernel (rule B-02); may be a file.
+        subpath: ContainerPath,
+    },
+    /// Part of a host directory tree, resolved inside `root` by the kernel so that symlinks cannot leave it.
+    BindInside {
+        /// Absolute host path of the tree's root.
+        root: PathBuf,
+        /// What of it is mounted; may be a file.
+        subpath: ContainerPath,
+    },
+    /// An empty tmpfs.
+    Tmpfs {
+        /// Size limit in bytes; `None` leaves the kernel's default.
+        size: Option<u64>,
+        /// Mode of its root directory.
+        mode: u32,
+    },
+    /// A small file whose bytes live in memory only (secrets, resolv.conf, here-documents); never on disk.
+    File {
+        /// The bytes.
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// The process in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// Program and arguments; a program without a slash is looked up in `PATH` of `env` inside the root.
+    pub argv: Vec<String>,
+    /// `NAME=value`, exactly what the process gets.
+    pub env: Vec<String>,
+    /// Working directory; must exist inside the root.
+    pub cwd: ContainerPath,
+    /// Ids, already looked up in the image.
+    pub user: Ids,
+    /// `RLIMIT_*` to set, by name without the prefix, e.g. `NOFILE`.
+    pub rlimits: Vec<Rlimit>,
+    /// Whether the process gets a controlling terminal.
+    pub terminal: bool,
+}
+
+/// Numeric ids of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary groups (rule S-12: exactly primary, the image's `/etc/group`, and what the user added).
+    pub groups: Vec<u32>,
+}
+
+/// One resource limit of `setrlimit(2)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Upper-case name without `RLIMIT_`.
+    pub name: String,
+    /// Soft limit; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// Hard limit; `u64::MAX` is unlimited.
+    pub hard: u64,
+}
+
+/// The network a sandbox sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkMode {
+    /// An own namespace with only `lo`, up.
+    None,
+    /// The namespace of the caller.
+    Host,
+    /// A namespace that somebody prepared, by the path of its `ns` file.
+    Path(PathBuf),
+}
+
+/// What a process may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Capability names without `CAP_`, upper case; the bounding, permitted and effective sets of a root process.
+    pub capabilities: Vec<String>,
+    /// Whether `no_new_privs` is set.
+    pub no_new_privileges: bool,
+    /// The system call filter.
+    pub seccomp: Seccomp,
+    /// Masked and read-only paths, read-only `/sys`, device access: all on, or all off (`--privileged`).
+    pub kernel_paths: KernelPaths,
+}
+
+/// The system call filter of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// The built-in profile.
+    Default,
+    /// No filter.
+    Unconfined,
+}
+
+/// How much of `/proc`, `/sys` and `/dev` a sandbox sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KernelPaths {
+    /// Masked and read-only paths as in Docker.
+    Masked,
+    /// Everything, writable.
+    Open,
+}
+
+/// Limits that are enforced by cgroups. `None` and empty leave the kernel's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap: Option<u64>,
+    /// Processor time in thousandths of a CPU.
+    pub cpu_millis: Option<u64>,
+    /// Relative weight as Docker's `--cpu-shares` (2 to 262144).
+    pub cpu_shares: Option<u64>,
+    /// Processors, e.g. `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// Number of processes.
+    pub pids: Option<u64>,
+    /// Parent cgroup, below the caller's own hierarchy.
+    pub cgroup_parent: Option<String>,
+}
+
+/// Who is PID 1 in a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Init {
+    /// The process itself.
+    Process,
+    /// A minimal init of ours that reaps zombies, forwards signals and exits with the process's status.
+    Reaper,
+}
+
+/// Docker's default capability set (docs/security.md), without `CAP_`.
+pub const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];

@@ -1,0 +1,76 @@
+//! Where the plan meets the machine: what the solver asks of it. A fake of twenty lines serves the tests.
+
+use std::sync::Arc;
+
+use rbuild_cache::SnapshotId;
+use rbuild_image::{ContentDigest, Digest};
+
+use crate::cancel::CancelToken;
+use crate::event::{EventSink, VertexFailure};
+use crate::op::Source;
+use crate::vertex::{Vertex, VertexId};
+
+/// What a finished vertex gives to those that read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// A committed snapshot; `None` is the empty tree.
+    Snapshot(Option<SnapshotId>),
+    /// A context directory, read in place, by its name.
+    Context(String),
+}
+
+/// A source with its content fixed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The source, names replaced by digests (a git commit, …).
+    pub source: Source,
+    /// What identifies the content, where that is known before fetching: an image's digest, a commit, a checksum,
+    /// an ETag. `None` for a context: each reader digests what it selects.
+    pub identity: Option<Digest>,
+}
+
+/// A vertex that is to be done, with what it reads.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Which vertex.
+    pub id: VertexId,
+    /// What it does.
+    pub vertex: Arc<Vertex>,
+    /// What it reads, in the order of [`Vertex::inputs`].
+    pub inputs: Vec<Product>,
+}
+
+/// What the solver hands to a running job.
+#[derive(Clone, Copy)]
+pub struct Control<'a> {
+    /// Takes progress and logs.
+    pub events: &'a dyn EventSink,
+    /// Asks the job to stop.
+    pub cancel: &'a CancelToken,
+}
+
+/// A job that did not finish.
+#[derive(Debug)]
+pub enum JobError {
+    /// It failed; the message is for people.
+    Failed(VertexFailure),
+    /// It was stopped by the token.
+    Cancelled,
+}
+
+/// The machine, as the solver sees it. Calls come from several threads at once.
+pub trait Worker: Sync {
+    /// Fixes a source to content without fetching more than needed for that.
+    fn pin(&self, source: &Source, control: Control<'_>) -> Result<Pinned, JobError>;
+
+    /// Digests exactly what `job` reads through input number `input`: paths as they will be, types, modes, owners,
+    /// content, links and xattrs of the selected files, no times. Called for contexts before anything runs, and for
+    /// snapshots when the definition key missed.
+    fn selection_digest(&self, job: &Job, input: usize, control: Control<'_>) -> Result<ContentDigest, JobError>;
+
+    /// Identity of a snapshot's whole root file system: the chain of its layers' content digests.
+    fn rootfs_identity(&self, snapshot: Option<&SnapshotId>, control: Control<'_>) -> Result<ContentDigest, JobError>;
+
+    /// Does the job. The product is committed and durable when this returns.
+    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError>;
+}

@@ -1,0 +1,1 @@
+//! `rbuild` as a library: builds images from Dockerfiles.
