@@ -2,15 +2,34 @@
 
 mod cancel;
 mod event;
+#[cfg(test)]
+mod fixture;
+mod flight;
+mod graph;
+mod key;
+mod miss;
 mod op;
+mod pools;
+mod prune;
+mod records;
+mod schedule;
+mod state;
+mod task;
 mod vertex;
 mod worker;
 
 pub use cancel::{CancelReason, CancelToken};
 pub use event::{Event, EventSink, LogStream, Outcome, PlannedVertex, VertexFailure};
+pub use graph::Graph;
+pub use key::{Key, KeyKind};
+pub use miss::{FieldChange, MissReason, changes};
 pub use op::{
     CacheSharing, ContextSource, CopyAction, FileAction, FileOp, GitSource, HttpSource, ImageSource, Linking,
     MakeDirAction, Op, RunMount, RunMountKind, RunNetwork, RunOp, RunSecurity, Source, Unpack, WriteAction,
 };
+pub use prune::needed;
+pub use records::{Claim, RecordError, StepCache, StepRecord};
+pub use schedule::{OnFailure, SolveError, SolveOptions, Solved, Surroundings, VertexReport, solve};
+pub use state::VertexState;
 pub use vertex::{CacheUse, Origin, Vertex, VertexId};
 pub use worker::{Control, Job, JobError, Pinned, Product, Worker};

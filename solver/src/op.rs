@@ -7,7 +7,7 @@ use rbuild_image::{ContainerPath, Digest, ImageRef, Platform};
 use serde::{Deserialize, Serialize};
 
 /// What a vertex does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Op {
     /// Brings something in from outside.
     Source(Source),
@@ -18,10 +18,10 @@ pub enum Op {
 }
 
 /// Something from outside the build.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Source {
     /// An image; its product is the snapshot of its topmost layer.
-    Image(ImageSource),
+    Image(Box<ImageSource>),
     /// A directory of the user's, read in place; its product is [`crate::Product::Context`].
     Context(ContextSource),
     /// One file fetched by URL; its product is a snapshot with that file at the root.
@@ -31,7 +31,7 @@ pub enum Source {
 }
 
 /// An image by digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ImageSource {
     /// The reference as the user wrote it, with defaults applied.
     pub reference: ImageRef,
@@ -42,14 +42,14 @@ pub struct ImageSource {
 }
 
 /// A build context: the main one (`""`) or a named one (`--build-context`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ContextSource {
     /// Name; empty for the main context.
     pub name: String,
 }
 
 /// A file behind a URL.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HttpSource {
     /// Where it is.
     pub url: String,
@@ -60,7 +60,7 @@ pub struct HttpSource {
 }
 
 /// A git repository at a commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GitSource {
     /// Remote, without fragment.
     pub remote: String,
@@ -77,7 +77,7 @@ pub struct GitSource {
 }
 
 /// A `RUN` step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RunOp {
     /// Program and arguments, the shell included.
     pub argv: Vec<String>,
@@ -95,6 +95,8 @@ pub struct RunOp {
     pub network: RunNetwork,
     /// Confinement.
     pub security: RunSecurity,
+    /// What it runs for (and, where that differs from the machine, is emulated as).
+    pub platform: Platform,
     /// Host name inside.
     pub hostname: String,
     /// Additional lines of `/etc/hosts`, as `(host, address)`.
@@ -106,7 +108,7 @@ pub struct RunOp {
 }
 
 /// The network of a `RUN`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RunNetwork {
     /// The engine's default.
     Default,
@@ -117,7 +119,7 @@ pub enum RunNetwork {
 }
 
 /// The confinement of a `RUN`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RunSecurity {
     /// The default sandbox.
     Sandbox,
@@ -126,7 +128,7 @@ pub enum RunSecurity {
 }
 
 /// One mount of a `RUN`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RunMount {
     /// Where it appears. Empty for a secret that is only an environment variable.
     pub target: Option<ContainerPath>,
@@ -135,7 +137,7 @@ pub struct RunMount {
 }
 
 /// Kinds of `RUN --mount`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RunMountKind {
     /// `type=bind`: part of another vertex's product (or of an empty tree); writes are thrown away.
     Bind {
@@ -208,7 +210,7 @@ pub enum RunMountKind {
 }
 
 /// How concurrent steps share a cache mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CacheSharing {
     /// All at once.
     Shared,
@@ -219,7 +221,7 @@ pub enum CacheSharing {
 }
 
 /// A step that writes files into one layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileOp {
     /// What is done, in order.
     pub actions: Vec<FileAction>,
@@ -228,7 +230,7 @@ pub struct FileOp {
 }
 
 /// `COPY --link`: whether a layer depends on what it is put on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Linking {
     /// Destination symlinks, existing directories and owners' names of the parent count.
     Dependent,
@@ -237,7 +239,7 @@ pub enum Linking {
 }
 
 /// One action of a [`FileOp`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileAction {
     /// Copies files.
     Copy(CopyAction),
@@ -248,7 +250,7 @@ pub enum FileAction {
 }
 
 /// `COPY` or `ADD` of one source, from one input.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CopyAction {
     /// Position in the vertex's inputs; `None` for `--from=scratch`.
     pub input: Option<usize>,
@@ -277,7 +279,7 @@ pub struct CopyAction {
 }
 
 /// What happens to an archive that is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Unpack {
     /// It is copied as a file (`COPY`, `ADD --unpack=false`, URLs).
     Never,
@@ -286,7 +288,7 @@ pub enum Unpack {
 }
 
 /// A file with given bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WriteAction {
     /// Name it would have as a source (used when `dest` is a directory).
     pub name: String,
@@ -301,7 +303,7 @@ pub struct WriteAction {
 }
 
 /// A directory with its parents.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MakeDirAction {
     /// The directory.
     pub path: ContainerPath,

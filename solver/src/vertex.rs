@@ -46,7 +46,7 @@ pub struct Origin {
 }
 
 /// Whether a vertex may be answered from the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CacheUse {
     /// Yes.
     Allowed,

@@ -1,6 +1,7 @@
 //! Where the plan meets the machine: what the solver asks of it. A fake of twenty lines serves the tests.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rbuild_cache::SnapshotId;
 use rbuild_image::{ContentDigest, Digest};
@@ -47,6 +48,15 @@ pub struct Control<'a> {
     pub events: &'a dyn EventSink,
     /// Asks the job to stop.
     pub cancel: &'a CancelToken,
+    /// When the build began; event times count from here.
+    pub began: Instant,
+}
+
+impl Control<'_> {
+    /// The time for an event that happens now.
+    pub fn at(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// A job that did not finish.
@@ -64,8 +74,8 @@ pub trait Worker: Sync {
     fn pin(&self, source: &Source, control: Control<'_>) -> Result<Pinned, JobError>;
 
     /// Digests exactly what `job` reads through input number `input`: paths as they will be, types, modes, owners,
-    /// content, links and xattrs of the selected files, no times. Called for contexts before anything runs, and for
-    /// snapshots when the definition key missed.
+    /// content, links and xattrs of the selected files, no times. Called for contexts before anything runs (the
+    /// other inputs are then given as the empty tree), and for snapshots when the definition key missed.
     fn selection_digest(&self, job: &Job, input: usize, control: Control<'_>) -> Result<ContentDigest, JobError>;
 
     /// Identity of a snapshot's whole root file system: the chain of its layers' content digests.

@@ -1,0 +1,197 @@
+//! Vertices, a worker and a cache for tests, without privileges and without a disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rbuild_cache::SnapshotId;
+use rbuild_image::{ContainerPath, ContentDigest, Digest, Platform};
+
+use crate::cancel::CancelToken;
+use crate::event::{Event, EventSink, VertexFailure};
+use crate::key::Key;
+use crate::op::{ContextSource, Op, RunNetwork, RunOp, RunSecurity, Source};
+use crate::records::{Claim, RecordError, StepCache, StepRecord};
+use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
+use crate::worker::{Control, Job, JobError, Pinned, Product, Worker};
+
+pub(crate) fn run_op(command: &str) -> RunOp {
+    RunOp {
+        argv: vec!["/bin/sh".into(), "-c".into(), command.into()],
+        env: vec!["PATH=/bin".into()],
+        proxy_env: vec![],
+        cwd: ContainerPath::root(),
+        user: String::new(),
+        mounts: vec![],
+        network: RunNetwork::Default,
+        security: RunSecurity::Sandbox,
+        platform: Platform::new("linux", "amd64", None),
+        hostname: "buildkitsandbox".into(),
+        extra_hosts: vec![],
+        shm_size: 64 << 20,
+        ulimits: vec![],
+    }
+}
+
+pub(crate) fn vertex(op: Op, inputs: &[Option<VertexId>], name: &str) -> Vertex {
+    Vertex {
+        op,
+        inputs: inputs.to_vec(),
+        origin: Origin { span: None, line: 1, stage: "0".into(), text: name.into() },
+        name: name.into(),
+        cache_use: CacheUse::Allowed,
+    }
+}
+
+pub(crate) fn run(command: &str, inputs: &[Option<VertexId>]) -> Vertex {
+    vertex(Op::Run(Box::new(run_op(command))), inputs, command)
+}
+
+pub(crate) fn source_context(name: &str) -> Vertex {
+    vertex(Op::Source(Source::Context(ContextSource { name: name.into() })), &[], "[internal] load build context")
+}
+
+/// Runs nothing: a product's content is a digest of the command's first word and of the content of its inputs.
+#[derive(Default)]
+pub(crate) struct FakeWorker {
+    pub(crate) state: Mutex<FakeState>,
+    /// How long a command takes, by command; others take none.
+    pub(crate) takes: HashMap<String, Duration>,
+    /// Commands that fail.
+    pub(crate) fails: Vec<String>,
+    /// What contexts hold, by name.
+    pub(crate) contexts: BTreeMap<String, String>,
+    /// Commands whose content is different each time.
+    pub(crate) unstable: Vec<String>,
+}
+
+#[derive(Default)]
+pub(crate) struct FakeState {
+    pub(crate) content: Vec<ContentDigest>,
+    pub(crate) ran: Vec<String>,
+    pub(crate) running: usize,
+    pub(crate) most_running: usize,
+}
+
+impl FakeWorker {
+    pub(crate) fn ran(&self) -> Vec<String> {
+        let mut ran = std::mem::take(&mut self.state.lock().unwrap().ran);
+        ran.sort();
+        ran
+    }
+
+    fn content_of(&self, product: &Product) -> String {
+        match product {
+            Product::Snapshot(None) => "empty".into(),
+            Product::Snapshot(Some(id)) => self.state.lock().unwrap().content[id.row() as usize].to_string(),
+            Product::Context(name) => self.contexts[name].clone(),
+        }
+    }
+}
+
+pub(crate) fn command(vertex: &Vertex) -> String {
+    match &vertex.op {
+        Op::Run(run) => run.argv[2].clone(),
+        _ => vertex.name.clone(),
+    }
+}
+
+impl Worker for FakeWorker {
+    fn pin(&self, source: &Source, _: Control<'_>) -> Result<Pinned, JobError> {
+        let Source::Http(http) = source else { unreachable!("only URLs and repositories are pinned") };
+        Ok(Pinned { source: source.clone(), identity: http.checksum })
+    }
+
+    fn selection_digest(&self, job: &Job, input: usize, _: Control<'_>) -> Result<ContentDigest, JobError> {
+        Ok(ContentDigest::new(Digest::sha256(self.content_of(&job.inputs[input]))))
+    }
+
+    fn rootfs_identity(&self, snapshot: Option<&SnapshotId>, _: Control<'_>) -> Result<ContentDigest, JobError> {
+        Ok(ContentDigest::new(Digest::sha256(self.content_of(&Product::Snapshot(snapshot.copied())))))
+    }
+
+    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError> {
+        let command = command(&job.vertex);
+        let inputs: Vec<String> = job.inputs.iter().map(|input| self.content_of(input)).collect();
+        {
+            let mut state = self.state.lock().unwrap();
+            state.ran.push(command.clone());
+            state.running += 1;
+            state.most_running = state.most_running.max(state.running);
+        }
+        let end = Instant::now() + self.takes.get(&command).copied().unwrap_or_default();
+        while Instant::now() < end && !control.cancel.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut state = self.state.lock().unwrap();
+        state.running -= 1;
+        if self.fails.contains(&command) {
+            let message = format!("{command} did not complete successfully");
+            return Err(JobError::Failed(VertexFailure { message, help: None, exit_code: Some(1) }));
+        }
+        if Instant::now() < end {
+            return Err(JobError::Cancelled);
+        }
+        let salt = if self.unstable.contains(&command) { state.content.len() } else { 0 };
+        let word = command.split(' ').next().unwrap_or_default();
+        state.content.push(ContentDigest::new(Digest::sha256(format!("{word} {inputs:?} {salt}"))));
+        Ok(Product::Snapshot(Some(SnapshotId::from_row(state.content.len() as i64 - 1))))
+    }
+}
+
+/// Records in memory.
+#[derive(Default)]
+pub(crate) struct MemoryCache {
+    pub(crate) records: Mutex<HashMap<Key, StepRecord>>,
+    pub(crate) claims: Mutex<HashMap<Key, Arc<Mutex<()>>>>,
+}
+
+impl StepCache for MemoryCache {
+    fn lookup(&self, key: &Key) -> Result<Option<StepRecord>, RecordError> {
+        Ok(self.records.lock().unwrap().get(key).cloned())
+    }
+
+    fn record(&self, keys: &[Key], record: &StepRecord) -> Result<(), RecordError> {
+        let mut records = self.records.lock().unwrap();
+        records.extend(keys.iter().map(|key| (*key, record.clone())));
+        Ok(())
+    }
+
+    fn claim(
+        &self,
+        key: &Key,
+        cancel: &CancelToken,
+        waiting: &mut dyn FnMut(&str),
+    ) -> Result<Option<Claim>, RecordError> {
+        let mut waited = false;
+        loop {
+            {
+                let mut claims = self.claims.lock().unwrap();
+                let held = claims.get(key).is_some_and(|held| Arc::strong_count(held) > 1);
+                if !held {
+                    let mine = Arc::new(Mutex::new(()));
+                    claims.insert(*key, mine.clone());
+                    return Ok(Some(Claim { waited, guard: Box::new(mine) }));
+                }
+            }
+            if cancel.is_cancelled() {
+                return Ok(None);
+            }
+            if !waited {
+                waiting("another build");
+            }
+            waited = true;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Keeps events.
+#[derive(Default)]
+pub(crate) struct Events(pub(crate) Mutex<Vec<Event>>);
+
+impl EventSink for Events {
+    fn emit(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}

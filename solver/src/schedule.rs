@@ -1,0 +1,501 @@
+//! The loop that decides. It runs on the calling thread; all work happens on one thread per task, which reports back.
+//!
+//! 1. Key every vertex whose inputs are keyed: pin sources, digest what is selected of contexts, compute definition
+//!    keys, look them up. A hit has its product at once, without its inputs.
+//! 2. Of the misses, want those that a target needs: nothing else is fetched or run. Only while a source must be
+//!    fetched for a reader's key is a miss wanted before its readers are keyed, so that a download holds nothing up.
+//! 3. Start what is wanted and has all its inputs, longest remaining path first, as long as there are slots.
+//! 4. Wait for a report; take in its product; go to 1. The first failure cancels the rest.
+//!
+//! A vertex whose cache use is [`CacheUse::Ignored`] makes everything downstream distrust definition keys: what was
+//! recorded under them may come from its earlier product. Those vertices are answered by content only.
+
+use std::cmp::Reverse;
+mod intake;
+mod keying;
+
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use rbuild_image::{ContentDigest, Digest};
+
+use crate::cancel::{CancelReason, CancelToken};
+use crate::event::{Event, EventSink, PlannedVertex, VertexFailure};
+use crate::flight::{Boarding, Flights};
+use crate::graph::Graph;
+use crate::key::{self, Described, InputIdentity};
+use crate::miss::MissReason;
+use crate::op::{Op, Source};
+use crate::pools::{Pool, Slots};
+use crate::prune::needed;
+use crate::records::StepCache;
+use crate::state::{States, VertexState};
+use crate::task::{self, Definition, Report, Shared, Step};
+use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
+use crate::worker::{Job, Pinned, Product, Worker};
+
+/// How to solve.
+#[derive(Clone, Copy, Debug)]
+pub struct SolveOptions {
+    /// How many steps run at the same time (`--jobs`).
+    pub jobs: usize,
+    /// How many sources are fetched at the same time.
+    pub transfers: usize,
+    /// When the build began: event times count from here.
+    pub began: Instant,
+    /// What a failure means for the rest.
+    pub on_failure: OnFailure,
+}
+
+/// What a failing vertex means for those that do not need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They are cancelled.
+    Cancel,
+    /// They are finished.
+    GoOn,
+}
+
+/// The machine, the records, and who listens.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Does the work.
+    pub worker: &'a dyn Worker,
+    /// Knows earlier results.
+    pub cache: &'a dyn StepCache,
+    /// Takes events.
+    pub events: &'a dyn EventSink,
+    /// Stops the solve; a failure cancels it with [`CancelReason::Failure`].
+    pub cancel: &'a CancelToken,
+}
+
+/// How a solve ended.
+#[derive(Debug)]
+pub struct Solved {
+    /// What the targets gave, in the order they were asked for; or why not.
+    pub products: Result<Vec<Product>, SolveError>,
+    /// What happened to each needed vertex, in graph order.
+    pub vertices: Vec<VertexReport>,
+}
+
+/// Why a solve gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SolveError {
+    /// A vertex failed.
+    #[error("{name}: {}", failure.message)]
+    Failed {
+        /// Which.
+        vertex: VertexId,
+        /// Its display name.
+        name: String,
+        /// Where it came from.
+        origin: Box<Origin>,
+        /// Why.
+        failure: Box<VertexFailure>,
+    },
+    /// It was stopped.
+    #[error("cancelled")]
+    Cancelled {
+        /// Why.
+        reason: CancelReason,
+    },
+}
+
+/// What happened to a vertex: for the build's record and for explanations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VertexReport {
+    /// Which.
+    pub vertex: VertexId,
+    /// How it ended.
+    pub state: VertexState,
+    /// Its definition key, where it was found out.
+    pub definition: Option<Digest>,
+    /// Its content key, where it was needed.
+    pub content: Option<Digest>,
+    /// Its product, where it has one.
+    pub product: Option<Product>,
+    /// Why it ran, where it did.
+    pub miss: Option<MissReason>,
+    /// How long it ran.
+    pub took: Option<Duration>,
+}
+
+/// Solves `targets`: afterwards each has a product, or something failed or was cancelled.
+pub fn solve(graph: &Graph, targets: &[VertexId], around: Surroundings<'_>, options: SolveOptions) -> Solved {
+    let Surroundings { worker, cache, events, cancel } = around;
+    let shared = Shared { worker, cache, events, cancel, began: options.began };
+    std::thread::scope(|scope| {
+        let (sender, reports) = channel();
+        Loop::new(graph, targets, shared, options, scope, sender).run(&reports)
+    })
+}
+
+/// Durations that are assumed for what never ran here.
+fn assumed_duration(op: &Op) -> Duration {
+    Duration::from_millis(match op {
+        Op::Source(Source::Context(_)) => 0,
+        Op::File(_) => 100,
+        Op::Source(_) => 3_000,
+        Op::Run(_) => 10_000,
+    })
+}
+
+/// Work that must happen before keys are known.
+enum Early {
+    Pin(VertexId),
+    Select(VertexId, usize),
+}
+
+struct Loop<'scope, 'env> {
+    graph: &'env Graph,
+    targets: &'env [VertexId],
+    needed: Vec<VertexId>,
+    shared: Shared<'env>,
+    on_failure: OnFailure,
+    scope: &'scope Scope<'scope, 'env>,
+    sender: Sender<Report>,
+    states: States,
+    vertices: Vec<Progress>,
+    readers: Vec<Vec<VertexId>>,
+    /// Vertices whose inputs are keyed and whose selections are digested.
+    to_key: VecDeque<VertexId>,
+    /// Misses that nobody has looked at yet.
+    fresh: Vec<VertexId>,
+    /// Misses whose readers have no keys yet.
+    undecided: Vec<VertexId>,
+    /// Whether a source is fetched for the sake of keys.
+    keys_are_slow: bool,
+    early: VecDeque<Early>,
+    /// Selections of each context that are still to be digested, and whether its start was told.
+    selections_left: BTreeMap<VertexId, (usize, bool)>,
+    ready: BinaryHeap<(Duration, Reverse<VertexId>)>,
+    remaining: Option<Vec<Duration>>,
+    flights: Flights,
+    slots: Slots,
+    /// Threads that have not said their last word.
+    threads: usize,
+    failure: Option<(VertexId, VertexFailure)>,
+}
+
+/// What the loop knows of one vertex.
+#[derive(Default)]
+struct Progress {
+    /// Inputs without a key, and contexts whose selection is not digested.
+    unkeyed: usize,
+    /// Inputs without a product, once wanted.
+    missing: usize,
+    /// Digests of what is selected of contexts, by input position.
+    selected: BTreeMap<usize, ContentDigest>,
+    pinned: Option<Pinned>,
+    definition: Option<Definition>,
+    trusted: bool,
+    product: Option<Product>,
+    content: Option<Digest>,
+    miss: Option<MissReason>,
+    took: Option<Duration>,
+}
+
+impl<'scope, 'env> Loop<'scope, 'env> {
+    fn new(
+        graph: &'env Graph,
+        targets: &'env [VertexId],
+        shared: Shared<'env>,
+        options: SolveOptions,
+        scope: &'scope Scope<'scope, 'env>,
+        sender: Sender<Report>,
+    ) -> Self {
+        let needed = needed(graph, targets);
+        let mut states = States::new(graph.len());
+        let mut readers = vec![Vec::new(); graph.len()];
+        for id in &needed {
+            states.set(*id, VertexState::Unkeyed);
+            for input in graph.inputs(*id) {
+                readers[input.index()].push(*id);
+            }
+        }
+        Self {
+            graph,
+            targets,
+            needed,
+            shared,
+            on_failure: options.on_failure,
+            scope,
+            sender,
+            states,
+            vertices: std::iter::repeat_with(Progress::default).take(graph.len()).collect(),
+            readers,
+            to_key: VecDeque::new(),
+            fresh: Vec::new(),
+            undecided: Vec::new(),
+            keys_are_slow: false,
+            early: VecDeque::new(),
+            selections_left: BTreeMap::new(),
+            ready: BinaryHeap::new(),
+            remaining: None,
+            flights: Flights::default(),
+            slots: Slots::new(options.jobs, options.transfers),
+            threads: 0,
+            failure: None,
+        }
+    }
+
+    fn run(mut self, reports: &Receiver<Report>) -> Solved {
+        self.announce();
+        self.begin();
+        loop {
+            self.key();
+            self.want();
+            self.start();
+            if self.threads == 0 {
+                break;
+            }
+            let report = reports.recv().expect("the loop holds a sender itself");
+            self.take_in(report);
+            for report in reports.try_iter() {
+                self.take_in(report);
+            }
+        }
+        self.finish()
+    }
+
+    fn announce(&self) {
+        let planned = |id: &VertexId| {
+            let vertex = self.vertex(*id);
+            let (name, origin) = (vertex.name.clone(), vertex.origin.clone());
+            PlannedVertex { vertex: *id, name, origin, inputs: self.graph.inputs(*id) }
+        };
+        self.shared.events.emit(Event::Planned { vertices: self.needed.iter().map(planned).collect() });
+    }
+
+    /// Of the fresh misses, wants what targets need and what readers without a key may need.
+    fn want(&mut self) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        if self.remaining.is_none() {
+            self.remaining = Some(self.remaining_paths());
+        }
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.sort_unstable();
+        for id in fresh.into_iter().rev() {
+            let any_reader = |state| self.readers[id.index()].iter().any(|reader| self.states.get(*reader) == state);
+            let undecided = any_reader(VertexState::Unkeyed) && !matches!(self.vertex(id).op, Op::Source(_));
+            let needed = self.targets.contains(&id) || any_reader(VertexState::Wanted);
+            if self.states.get(id) != VertexState::Missed {
+                continue;
+            }
+            if needed || (undecided && self.keys_are_slow) {
+                self.want_with_inputs(id);
+            } else if undecided {
+                self.undecided.push(id);
+            }
+        }
+    }
+
+    fn want_with_inputs(&mut self, id: VertexId) {
+        let mut stack = vec![id];
+        while let Some(id) = stack.pop() {
+            if self.states.get(id) != VertexState::Missed {
+                continue;
+            }
+            self.states.set(id, VertexState::Wanted);
+            let inputs = self.graph.inputs(id);
+            let missing: Vec<VertexId> = inputs.into_iter().filter(|input| self.of(*input).product.is_none()).collect();
+            self.vertices[id.index()].missing = missing.len();
+            if missing.is_empty() {
+                self.make_ready(id);
+            }
+            stack.extend(missing);
+        }
+    }
+
+    fn make_ready(&mut self, id: VertexId) {
+        self.states.set(id, VertexState::Ready);
+        let remaining = self.remaining.as_ref().map_or(Duration::MAX, |remaining| remaining[id.index()]);
+        self.ready.push((remaining, Reverse(id)));
+    }
+
+    /// For each vertex the longest way from its start to the end of the build, by remembered durations.
+    fn remaining_paths(&self) -> Vec<Duration> {
+        let mut remaining = vec![Duration::ZERO; self.graph.len()];
+        for id in self.needed.iter().rev() {
+            let after = self.readers[id.index()].iter().map(|reader| remaining[reader.index()]).max();
+            let op = &self.vertex(*id).op;
+            let own = match self.states.get(*id) {
+                state if state.is_final() => Duration::ZERO,
+                _ => self.shared.lookup(&key::step_key(op)).map_or(assumed_duration(op), |record| record.duration),
+            };
+            remaining[id.index()] = own + after.unwrap_or_default();
+        }
+        remaining
+    }
+
+    /// Starts what may start.
+    fn start(&mut self) {
+        if self.shared.cancel.is_cancelled() || self.targets.iter().all(|id| self.of(*id).product.is_some()) {
+            return;
+        }
+        for _ in 0..self.early.len() {
+            let Some(early) = self.early.pop_front() else { break };
+            let pool = match early {
+                Early::Pin(_) => Pool::Network,
+                Early::Select(..) => Pool::Work,
+            };
+            if self.slots.take(pool) {
+                self.start_early(early);
+            } else {
+                self.early.push_back(early);
+            }
+        }
+        let mut full = Vec::new();
+        while let Some((remaining, Reverse(id))) = self.ready.pop() {
+            let pool = Pool::of(&self.vertex(id).op);
+            if self.parks(id) {
+                continue;
+            }
+            if self.slots.take(pool) {
+                self.start_step(id);
+            } else {
+                self.flights.land(id);
+                full.push((remaining, Reverse(id)));
+            }
+        }
+        self.ready.extend(full);
+    }
+
+    /// Whether another vertex with the same key runs, whose product this one will take.
+    fn parks(&mut self, id: VertexId) -> bool {
+        let progress = self.of(id);
+        let Some(key) = progress.definition.as_ref().filter(|_| progress.trusted).map(|definition| definition.key)
+        else {
+            return false;
+        };
+        let parks = self.flights.board(id, key.digest) == Boarding::Waits;
+        if parks {
+            self.states.set(id, VertexState::Parked);
+        }
+        parks
+    }
+
+    fn start_early(&mut self, early: Early) {
+        let (shared, sender) = (self.shared, self.sender.clone());
+        match early {
+            Early::Pin(id) => {
+                let vertex = Arc::clone(self.vertex(id));
+                self.spawn(move || match &vertex.op {
+                    Op::Source(source) => task::pin(shared, id, source, &sender),
+                    Op::Run(_) | Op::File(_) => unreachable!("only sources are pinned"),
+                });
+            }
+            Early::Select(id, at) => {
+                let vertex = Arc::clone(self.vertex(id));
+                let context = vertex.inputs[at].expect("only contexts are selected from before keys are known");
+                let name = self.context_name(context).expect("checked when it was queued").to_owned();
+                if let Some((_, told)) = self.selections_left.get_mut(&context)
+                    && !std::mem::replace(told, true)
+                {
+                    self.shared.events.emit(Event::Started { vertex: context, at: self.at() });
+                }
+                let job = task::selection_job(id, &vertex, at, &name);
+                self.spawn(move || task::select(shared, &job, at, &sender));
+            }
+        }
+    }
+
+    fn start_step(&mut self, id: VertexId) {
+        self.states.set(id, VertexState::Running);
+        let mut vertex = Arc::clone(self.vertex(id));
+        if let Some(pinned) = &self.of(id).pinned {
+            vertex = Arc::new(Vertex { op: Op::Source(pinned.source.clone()), ..Vertex::clone(&vertex) });
+        }
+        let product = |input: &Option<VertexId>| match input {
+            None => Product::Snapshot(None),
+            Some(input) => self.of(*input).product.clone().expect("a vertex is ready when its inputs are there"),
+        };
+        let inputs = vertex.inputs.iter().map(product).collect();
+        let progress = self.of(id);
+        let step = Step {
+            job: Job { id, vertex, inputs },
+            definition: progress.definition.clone(),
+            trusted: progress.trusted,
+            identify: progress.definition.is_none(),
+        };
+        let (shared, sender) = (self.shared, self.sender.clone());
+        self.spawn(move || task::step(shared, &step, &sender));
+    }
+
+    fn spawn(&mut self, work: impl FnOnce() + Send + 'scope) {
+        self.threads += 1;
+        self.scope.spawn(work);
+    }
+
+    /// What is left needs no run, or cannot have one.
+    fn finish(mut self) -> Solved {
+        let whole = self.targets.iter().all(|id| self.of(*id).product.is_some());
+        for id in self.needed.clone() {
+            match self.states.get(id) {
+                state if state.is_final() => {}
+                VertexState::Missed if whole => {
+                    self.tell_cached(id);
+                    self.states.set(id, VertexState::Cached);
+                }
+                _ => self.states.set(id, VertexState::Cancelled),
+            }
+        }
+        let vertices = std::mem::take(&mut self.vertices);
+        let product = |id: &VertexId| vertices[id.index()].product.clone();
+        let products = match (self.targets.iter().map(product).collect::<Option<Vec<_>>>(), self.failure.take()) {
+            (Some(products), None) => Ok(products),
+            (_, Some((vertex, failure))) => Err(SolveError::Failed {
+                vertex,
+                name: self.vertex(vertex).name.clone(),
+                origin: Box::new(self.vertex(vertex).origin.clone()),
+                failure: Box::new(failure),
+            }),
+            (None, None) => {
+                Err(SolveError::Cancelled { reason: self.shared.cancel.reason().unwrap_or(CancelReason::Interrupt) })
+            }
+        };
+        let report = |(id, progress): (VertexId, Progress)| VertexReport {
+            vertex: id,
+            state: self.states.get(id),
+            definition: progress.definition.map(|definition| definition.key.digest),
+            content: progress.content,
+            product: progress.product,
+            miss: progress.miss,
+            took: progress.took,
+        };
+        let all = self.graph.ids().zip(vertices);
+        let vertices = all.filter(|(id, _)| self.states.get(*id) != VertexState::Unneeded).map(report).collect();
+        Solved { products, vertices }
+    }
+
+    fn tell_cached(&self, id: VertexId) {
+        self.shared.events.emit(Event::Cached { vertex: id, at: self.at() });
+    }
+
+    fn vertex(&self, id: VertexId) -> &'env Arc<Vertex> {
+        self.graph.vertex(id)
+    }
+
+    fn of(&self, id: VertexId) -> &Progress {
+        &self.vertices[id.index()]
+    }
+
+    fn context_name(&self, id: VertexId) -> Option<&'env str> {
+        match &self.vertex(id).op {
+            Op::Source(Source::Context(context)) => Some(&context.name),
+            _ => None,
+        }
+    }
+
+    fn at(&self) -> u64 {
+        self.shared.control().at()
+    }
+}
+
+#[cfg(test)]
+mod tests;

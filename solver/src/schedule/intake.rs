@@ -1,0 +1,131 @@
+//! What the loop makes of the reports of its threads.
+
+use std::sync::Arc;
+
+use super::{Loop, OnFailure};
+use crate::cancel::CancelReason;
+use crate::event::{Event, Outcome};
+use crate::key;
+use crate::op::Op;
+use crate::pools::Pool;
+use crate::state::VertexState;
+use crate::task::{Definition, How, Made, Report};
+use crate::vertex::VertexId;
+use crate::worker::{JobError, Product};
+
+impl Loop<'_, '_> {
+    pub(super) fn take_in(&mut self, report: Report) {
+        match report {
+            Report::Pinned(id, result) => {
+                self.end_early(Pool::Network);
+                match result {
+                    Ok(pinned) => {
+                        self.vertices[id.index()].pinned = Some(pinned);
+                        self.to_key.push_back(id);
+                    }
+                    Err(error) => self.end_badly(id, error),
+                }
+            }
+            Report::Selected(id, at, result) => {
+                self.end_early(Pool::Work);
+                self.end_selection(id, at);
+                match result {
+                    Ok(digest) => {
+                        self.vertices[id.index()].selected.insert(at, digest);
+                        self.one_less_unkeyed(id);
+                    }
+                    Err(error) => self.end_badly(id, error),
+                }
+            }
+            Report::Made(id, result) => {
+                self.slots.give_back(Pool::of(&self.vertex(id).op));
+                match *result {
+                    Ok(made) => self.end_well(id, made),
+                    Err(error) => self.end_badly(id, error),
+                }
+            }
+            Report::Recorded => self.threads -= 1,
+        }
+    }
+
+    pub(super) fn end_early(&mut self, pool: Pool) {
+        self.slots.give_back(pool);
+        self.threads -= 1;
+    }
+
+    pub(super) fn end_selection(&mut self, id: VertexId, at: usize) {
+        let context = self.vertex(id).inputs[at].expect("only contexts are selected from before keys are known");
+        let (left, _) = self.selections_left.get_mut(&context).expect("counted when the selection was queued");
+        *left -= 1;
+        if *left == 0 {
+            self.shared.events.emit(Event::Done { vertex: context, outcome: Outcome::Completed, at: self.at() });
+        }
+    }
+
+    pub(super) fn end_well(&mut self, id: VertexId, made: Made) {
+        let state = match made.how {
+            How::Found => {
+                self.tell_cached(id);
+                VertexState::Cached
+            }
+            How::Ran { miss, took } => {
+                self.shared.events.emit(Event::Done { vertex: id, outcome: Outcome::Completed, at: self.at() });
+                self.vertices[id.index()].miss = Some(miss);
+                self.vertices[id.index()].took = Some(took);
+                VertexState::Completed
+            }
+        };
+        self.vertices[id.index()].content = made.content;
+        if let (None, Some(identity)) = (&self.of(id).definition, made.identity) {
+            let vertex = Arc::clone(self.vertex(id));
+            if let Op::Source(source) = &vertex.op {
+                let source = self.pinned(id, source).0;
+                let key = key::source_key(&source, identity.digest());
+                self.vertices[id.index()].definition = Some(Definition { key, text: String::new() });
+            }
+            self.keyed(id);
+        }
+        self.has_product(id, state, &made.product);
+        for parked in self.flights.land(id) {
+            self.tell_cached(parked);
+            self.has_product(parked, VertexState::Cached, &made.product);
+        }
+    }
+
+    pub(super) fn has_product(&mut self, id: VertexId, state: VertexState, product: &Product) {
+        self.states.set(id, state);
+        self.vertices[id.index()].product = Some(product.clone());
+        for reader in self.readers[id.index()].clone() {
+            if self.states.get(reader) == VertexState::Wanted {
+                let missing = &mut self.vertices[reader.index()].missing;
+                *missing -= 1;
+                if *missing == 0 {
+                    self.make_ready(reader);
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_badly(&mut self, id: VertexId, error: JobError) {
+        for parked in self.flights.land(id) {
+            self.states.set(parked, VertexState::Cancelled);
+        }
+        if self.states.get(id).is_final() {
+            return; // two selections of one vertex failed
+        }
+        let (state, outcome) = match error {
+            JobError::Cancelled => (VertexState::Cancelled, Outcome::Cancelled),
+            JobError::Failed(failure) => {
+                if self.failure.is_none() {
+                    self.failure = Some((id, failure.clone()));
+                }
+                if self.on_failure == OnFailure::Cancel {
+                    self.shared.cancel.cancel(CancelReason::Failure);
+                }
+                (VertexState::Failed, Outcome::Failed { failure })
+            }
+        };
+        self.states.set(id, state);
+        self.shared.events.emit(Event::Done { vertex: id, outcome, at: self.at() });
+    }
+}

@@ -1,0 +1,128 @@
+//! Definition keys: what they wait for, how they are made and looked up.
+
+use std::sync::Arc;
+
+use rbuild_image::Digest;
+
+use super::{Early, Loop};
+use crate::key::{self, Described, InputIdentity};
+use crate::op::{Op, Source};
+use crate::state::VertexState;
+use crate::task::Definition;
+use crate::vertex::{CacheUse, Vertex, VertexId};
+use crate::worker::Product;
+
+impl Loop<'_, '_> {
+    /// Counts what each vertex waits for, completes contexts, and queues pins and selections.
+    pub(super) fn begin(&mut self) {
+        let mut contexts = Vec::new();
+        for id in self.needed.clone() {
+            let vertex = Arc::clone(self.vertex(id));
+            let mut unkeyed = self.graph.inputs(id).len();
+            for (at, input) in vertex.inputs.iter().enumerate() {
+                let Some(input) = input.filter(|input| self.context_name(*input).is_some()) else { continue };
+                self.early.push_back(Early::Select(id, at));
+                self.selections_left.entry(input).or_default().0 += 1;
+                unkeyed += 1;
+            }
+            let trusted = vertex.cache_use == CacheUse::Allowed;
+            self.vertices[id.index()].trusted = trusted && self.graph.inputs(id).iter().all(|id| self.of(*id).trusted);
+            self.vertices[id.index()].unkeyed = unkeyed;
+            match &vertex.op {
+                Op::Source(Source::Context(context)) => {
+                    self.vertices[id.index()].product = Some(Product::Context(context.name.clone()));
+                    self.states.set(id, VertexState::Completed);
+                    contexts.push(id);
+                }
+                Op::Source(Source::Http(_) | Source::Git(_)) => self.early.push_back(Early::Pin(id)),
+                _ if unkeyed == 0 => self.to_key.push_back(id),
+                _ => {}
+            }
+        }
+        for context in contexts {
+            self.keyed(context);
+        }
+    }
+
+    /// Computes definition keys and looks them up, for all vertices that can have one.
+    pub(super) fn key(&mut self) {
+        while let Some(id) = self.to_key.pop_front() {
+            let vertex = Arc::clone(self.vertex(id));
+            let definition = match &vertex.op {
+                Op::Source(source) => match self.pinned(id, source) {
+                    (source, Some(identity)) => Definition {
+                        key: key::source_key(&source, &identity),
+                        text: Described { op: &Op::Source(source), inputs: &[] }.text(),
+                    },
+                    (_, None) => {
+                        self.fetch_for_key(id);
+                        continue;
+                    }
+                },
+                op => {
+                    let inputs = self.input_identities(id, &vertex);
+                    let described = Described { op, inputs: &inputs };
+                    Definition { key: described.definition_key(), text: described.text() }
+                }
+            };
+            let answerable = self.of(id).trusted && !matches!(vertex.op, Op::Source(Source::Image(_)));
+            let found = answerable.then(|| self.shared.lookup(&definition.key)).flatten();
+            self.vertices[id.index()].definition = Some(definition);
+            match found {
+                Some(record) => {
+                    self.tell_cached(id);
+                    self.states.set(id, VertexState::Cached);
+                    self.vertices[id.index()].product = Some(Product::Snapshot(record.snapshot));
+                }
+                None => {
+                    self.states.set(id, VertexState::Missed);
+                    self.fresh.push(id);
+                }
+            }
+            self.keyed(id);
+        }
+    }
+
+    /// The key of `id` is known: its readers wait for one thing less.
+    pub(super) fn keyed(&mut self, id: VertexId) {
+        for reader in self.readers[id.index()].clone() {
+            self.one_less_unkeyed(reader);
+        }
+    }
+
+    pub(super) fn one_less_unkeyed(&mut self, id: VertexId) {
+        let unkeyed = &mut self.vertices[id.index()].unkeyed;
+        *unkeyed -= 1;
+        if *unkeyed == 0 && self.states.get(id) == VertexState::Unkeyed {
+            self.to_key.push_back(id);
+        }
+    }
+
+    pub(super) fn pinned(&self, id: VertexId, source: &Source) -> (Source, Option<Digest>) {
+        match (source, &self.of(id).pinned) {
+            (Source::Image(image), _) => (source.clone(), Some(image.digest)),
+            (_, Some(pinned)) => (pinned.source.clone(), pinned.identity),
+            (_, None) => (source.clone(), None),
+        }
+    }
+
+    /// A source that only its content can identify: it is fetched so that its readers can be keyed.
+    pub(super) fn fetch_for_key(&mut self, id: VertexId) {
+        self.keys_are_slow = true;
+        self.fresh.append(&mut self.undecided);
+        self.states.set(id, VertexState::Wanted);
+        self.make_ready(id);
+    }
+
+    pub(super) fn input_identities(&self, id: VertexId, vertex: &Vertex) -> Vec<InputIdentity> {
+        let identity = |(at, input): (usize, &Option<VertexId>)| match input {
+            None => InputIdentity::Empty,
+            Some(input) => match (self.of(id).selected.get(&at), &self.of(*input).definition) {
+                (Some(selected), _) => InputIdentity::Content(*selected),
+                (None, Some(definition)) => InputIdentity::Definition(definition.key.digest),
+                (None, None) => unreachable!("a vertex is keyed after its inputs"),
+            },
+        };
+        vertex.inputs.iter().enumerate().map(identity).collect()
+    }
+}

@@ -1,0 +1,286 @@
+//! What one thread does for one vertex: pin a source, digest a selection, or carry a step from its content key to its
+//! record. Threads decide nothing: they report to the loop.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use rbuild_image::{ContentDigest, Digest};
+
+use crate::cancel::CancelToken;
+use crate::event::{Event, EventSink, VertexFailure};
+use crate::key::{self, Described, InputIdentity, InputRole, Key};
+use crate::miss::MissReason;
+use crate::op::{Op, Source};
+use crate::records::{Claim, RecordError, StepCache, StepRecord};
+use crate::vertex::{CacheUse, VertexId};
+use crate::worker::{Control, Job, JobError, Pinned, Product, Worker};
+
+/// What all threads of a solve share.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    pub(crate) worker: &'a dyn Worker,
+    pub(crate) cache: &'a dyn StepCache,
+    pub(crate) events: &'a dyn EventSink,
+    pub(crate) cancel: &'a CancelToken,
+    pub(crate) began: Instant,
+}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn control(self) -> Control<'a> {
+        Control { events: self.events, cancel: self.cancel, began: self.began }
+    }
+
+    /// The answer of the cache, or nothing and a warning when it cannot be read.
+    pub(crate) fn lookup(self, key: &Key) -> Option<StepRecord> {
+        self.cache.lookup(key).unwrap_or_else(|error| {
+            self.warn(&error);
+            None
+        })
+    }
+
+    fn record(self, keys: &[Key], record: &StepRecord) {
+        if let Err(error) = self.cache.record(keys, record) {
+            self.warn(&error);
+        }
+    }
+
+    fn warn(self, error: &RecordError) {
+        tracing::warn!(%error, "cache records");
+        let message = format!("{error}: {}; going on without", error.source);
+        self.events.emit(Event::Warning { vertex: None, message });
+    }
+}
+
+/// What threads tell the loop.
+pub(crate) enum Report {
+    Pinned(VertexId, Result<Pinned, JobError>),
+    Selected(VertexId, usize, Result<ContentDigest, JobError>),
+    Made(VertexId, Box<Result<Made, JobError>>),
+    /// Nothing more comes from this vertex's thread.
+    Recorded,
+}
+
+/// A product and how it came.
+pub(crate) struct Made {
+    pub(crate) product: Product,
+    pub(crate) how: How,
+    pub(crate) content: Option<Digest>,
+    /// Content of the product, where its readers' keys wait for it.
+    pub(crate) identity: Option<ContentDigest>,
+}
+
+/// How a vertex got its product.
+pub(crate) enum How {
+    Ran { miss: MissReason, took: Duration },
+    Found,
+}
+
+/// A step as a thread gets it.
+pub(crate) struct Step {
+    pub(crate) job: Job,
+    /// Its inputs for the definition key; `None` for a source whose identity is only known afterwards.
+    pub(crate) definition: Option<Definition>,
+    /// Whether records under the definition key answer for it.
+    pub(crate) trusted: bool,
+    /// Whether the loop needs the content of the product for the keys of readers.
+    pub(crate) identify: bool,
+}
+
+/// A definition key and the text it was made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Definition {
+    pub(crate) key: Key,
+    pub(crate) text: String,
+}
+
+pub(crate) fn pin(shared: Shared<'_>, vertex: VertexId, source: &Source, reports: &Sender<Report>) {
+    let result = guarded(|| shared.worker.pin(source, shared.control()));
+    report(reports, Report::Pinned(vertex, result));
+}
+
+pub(crate) fn select(shared: Shared<'_>, job: &Job, input: usize, reports: &Sender<Report>) {
+    let result = guarded(|| shared.worker.selection_digest(job, input, shared.control()));
+    report(reports, Report::Selected(job.id, input, result));
+}
+
+pub(crate) fn step(shared: Shared<'_>, step: &Step, reports: &Sender<Report>) {
+    let mut late = None;
+    let result = guarded(|| make(shared, step, &mut late));
+    report(reports, Report::Made(step.job.id, Box::new(result)));
+    // The claim ended with `make`, the slot with the report: readers go on while the content key is worked out.
+    if let Some(record) = late
+        && let Ok(content) = guarded(|| content_key(shared, &step.job))
+    {
+        shared.record(&[content], &record);
+    }
+    report(reports, Report::Recorded);
+}
+
+/// Makes or finds the product. A record that still wants its content key is left in `late`.
+fn make(shared: Shared<'_>, step: &Step, late: &mut Option<StepRecord>) -> Result<Made, JobError> {
+    let vertex = &step.job.vertex;
+    let control = shared.control();
+    if matches!(vertex.op, Op::Source(Source::Image(_))) {
+        // The image store is the cache of images: the worker finds what is there.
+        let (product, took) = execute(shared, &step.job)?;
+        let how = How::Ran { miss: MissReason::NothingRecorded, took };
+        return Ok(Made { product, how, content: None, identity: None });
+    }
+    let step_key = key::step_key(&vertex.op);
+    let place_key = key::place_key(&vertex.op, &vertex.origin);
+    let allowed = vertex.cache_use == CacheUse::Allowed;
+    let same_op = shared.lookup(&step_key);
+    let definition = step.definition.as_ref();
+
+    let mut content = None;
+    if allowed && same_op.is_some() && !matches!(vertex.op, Op::Source(_)) {
+        let key = content_key(shared, &step.job)?;
+        content = Some(key.digest);
+        if let Some(record) = shared.lookup(&key) {
+            let keys: Vec<Key> = definition.map(|definition| definition.key).into_iter().chain([step_key]).collect();
+            shared.record(&keys, &StepRecord { description: text_of(definition), ..record.clone() });
+            return Ok(Made { product: Product::Snapshot(record.snapshot), how: How::Found, content, identity: None });
+        }
+    }
+    // Held to the end: whoever waits for it finds the record.
+    let _claim = match definition.filter(|_| allowed && step.trusted) {
+        Some(definition) => match claim(shared, step.job.id, &definition.key)? {
+            Claimed::Mine(claim) => claim,
+            Claimed::Made(record) => {
+                let product = Product::Snapshot(record.snapshot);
+                return Ok(Made { product, how: How::Found, content, identity: None });
+            }
+        },
+        None => None,
+    };
+    let miss = match allowed {
+        false => MissReason::Ignored,
+        true => {
+            let nearest = shared.lookup(&place_key).or(same_op);
+            let nearest = nearest.as_ref().map(|record| (record.name.as_str(), record.description.as_str()));
+            MissReason::from_nearest(nearest, &text_of(definition))
+        }
+    };
+    let parent = match step.job.inputs.first() {
+        Some(Product::Snapshot(parent)) => *parent,
+        _ => None,
+    };
+    let rerun_key = key::rerun_key(&vertex.op, parent);
+    let earlier = shared.lookup(&rerun_key);
+
+    let (mut product, took) = execute(shared, &step.job)?;
+    if let (Some(earlier), Product::Snapshot(made)) = (&earlier, &product) {
+        let identity = |snapshot: &Option<_>| shared.worker.rootfs_identity(snapshot.as_ref(), control);
+        match identity(made).and_then(|made| Ok(made == identity(&earlier.snapshot)?)) {
+            Ok(true) => product = Product::Snapshot(earlier.snapshot),
+            // A step that is done stays done when the build is stopped meanwhile.
+            Ok(false) | Err(JobError::Cancelled) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let snapshot = match &product {
+        Product::Snapshot(snapshot) => *snapshot,
+        Product::Context(_) => None,
+    };
+    let mut definition = definition.cloned();
+    let identity = match step.identify {
+        true => Some(shared.worker.rootfs_identity(snapshot.as_ref(), control)?),
+        false => None,
+    };
+    if let (None, Some(identity), Op::Source(source)) = (&definition, identity, &vertex.op) {
+        definition = Some(Definition { key: key::source_key(source, identity.digest()), text: String::new() });
+    }
+    let text = text_of(definition.as_ref());
+    let record = StepRecord { snapshot, description: text, name: vertex.name.clone(), duration: took };
+    let keys = definition.map(|definition| definition.key).into_iter().chain([step_key, place_key, rerun_key]);
+    let keys: Vec<Key> = keys.chain(content.map(|digest| Key { kind: key::KeyKind::Content, digest })).collect();
+    shared.record(&keys, &record);
+    if content.is_none() && !matches!(vertex.op, Op::Source(_)) {
+        *late = Some(record);
+    }
+    Ok(Made { product, how: How::Ran { miss, took }, content, identity })
+}
+
+enum Claimed {
+    Mine(Option<Claim>),
+    Made(StepRecord),
+}
+
+/// Waits for other processes that make the same; finds their result, or gets the right to make it. A store that
+/// cannot lock only makes two processes do the same work.
+fn claim(shared: Shared<'_>, vertex: VertexId, key: &Key) -> Result<Claimed, JobError> {
+    let at = || shared.control().at();
+    let mut waiting = |whom: &str| shared.events.emit(Event::Waiting { vertex, reason: whom.to_owned(), at: at() });
+    match shared.cache.claim(key, shared.cancel, &mut waiting) {
+        Ok(None) => Err(JobError::Cancelled),
+        Ok(Some(claim)) if claim.waited => match shared.lookup(key) {
+            Some(record) => Ok(Claimed::Made(record)),
+            None => Ok(Claimed::Mine(Some(claim))),
+        },
+        Ok(Some(claim)) => Ok(Claimed::Mine(Some(claim))),
+        Err(error) => {
+            shared.warn(&error);
+            Ok(Claimed::Mine(None))
+        }
+    }
+}
+
+fn execute(shared: Shared<'_>, job: &Job) -> Result<(Product, Duration), JobError> {
+    let control = shared.control();
+    if shared.cancel.is_cancelled() {
+        return Err(JobError::Cancelled);
+    }
+    shared.events.emit(Event::Started { vertex: job.id, at: control.at() });
+    let began = Instant::now();
+    let product = shared.worker.exec(job, control)?;
+    Ok((product, began.elapsed()))
+}
+
+/// The key of what the job reads, by content.
+fn content_key(shared: Shared<'_>, job: &Job) -> Result<Key, JobError> {
+    let mut inputs = Vec::with_capacity(job.inputs.len());
+    for (at, product) in job.inputs.iter().enumerate() {
+        let digest = match (product, key::input_role(&job.vertex.op, at)) {
+            (Product::Snapshot(None), _) => {
+                inputs.push(InputIdentity::Empty);
+                continue;
+            }
+            (Product::Snapshot(snapshot), InputRole::Rootfs) => {
+                shared.worker.rootfs_identity(snapshot.as_ref(), shared.control())?
+            }
+            _ => shared.worker.selection_digest(job, at, shared.control())?,
+        };
+        inputs.push(InputIdentity::Content(digest));
+    }
+    Ok(Described { op: &job.vertex.op, inputs: &inputs }.content_key())
+}
+
+fn text_of(definition: Option<&Definition>) -> String {
+    definition.map(|definition| definition.text.clone()).unwrap_or_default()
+}
+
+/// A panic in a worker fails its vertex and nothing else.
+fn guarded<T>(work: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(JobError::Failed(VertexFailure {
+            message: format!("internal error: {}", text.unwrap_or("panic without a message")),
+            help: Some("this is a bug in rbuild, please report it".to_owned()),
+            exit_code: None,
+        }))
+    })
+}
+
+fn report(reports: &Sender<Report>, what: Report) {
+    // The loop outlives its threads and receives until they are done; without it nobody wants the report.
+    drop(reports.send(what));
+}
+
+/// A job for digesting one selection before its other inputs are known.
+pub(crate) fn selection_job(id: VertexId, vertex: &Arc<crate::vertex::Vertex>, input: usize, context: &str) -> Job {
+    let mut inputs = vec![Product::Snapshot(None); vertex.inputs.len()];
+    inputs[input] = Product::Context(context.to_owned());
+    Job { id, vertex: Arc::clone(vertex), inputs }
+}
