@@ -1,5 +1,23 @@
 //! Everything that lasts: blobs, snapshots, cache records, leases. Several processes share it without a daemon.
+//!
+//! Every write goes the same way: private name, sync, rename, one transaction. So a crash leaves garbage at worst,
+//! never a name that leads nowhere.
 
+mod clock;
+mod db;
 mod id;
+mod layout;
+mod lease;
+mod lock;
+mod path_error;
+mod removal;
+mod store;
 
-pub use id::SnapshotId;
+pub use clock::{Clock, SystemClock};
+pub use db::{DbError, MigrateError};
+pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
+pub use layout::Layout;
+pub use lease::{Hold, Lease, LeaseInfo, Reap};
+pub use lock::{Holder, LockError, LockGuard, LockMode, LockName, OnWait, Waiting, wait_silently};
+pub use path_error::PathError;
+pub use store::{Creation, OpenError, OpenOptions, Store};
