@@ -28,6 +28,7 @@ impl Algorithm {
     }
 
     /// Length of the raw digest in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no digest is empty")]
     pub fn len(self) -> usize {
         match self {
             Self::Sha256 => 32,
@@ -62,6 +63,14 @@ impl Digest {
     /// Hashes `data` with SHA-256.
     pub fn sha256(data: impl AsRef<[u8]>) -> Self {
         Self::from_sha256(sha2::Sha256::digest(data.as_ref()).into())
+    }
+
+    /// Hashes `data` with the given function.
+    pub fn compute(algorithm: Algorithm, data: impl AsRef<[u8]>) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::sha256(data),
+            Algorithm::Sha512 => Self { algorithm, bytes: sha2::Sha512::digest(data.as_ref()).into() },
+        }
     }
 
     /// The hash function.

@@ -3,12 +3,33 @@
 //! Knows formats and transports, not where bytes are kept: it streams to a `BlobSink` and from a `BlobSource`,
 //! which the store implements.
 
+mod blob;
+mod chain;
+mod config;
+mod descriptor;
 mod digest;
+mod document;
+mod index;
+mod manifest;
+mod media_type;
 mod path;
 mod platform;
 mod reference;
+mod strict_json;
 
+pub use blob::{BlobSink, BlobSource, BlobWriter, copy_blob};
+pub use chain::chain_ids;
+pub use config::{Empty, Healthcheck, History, ImageConfig, RootFs, RuntimeConfig};
+pub use descriptor::{Descriptor, DescriptorMismatch};
 pub use digest::{Algorithm, ChainId, ContentDigest, DiffId, Digest, Hashing, InvalidDigest};
+pub use document::{
+    Document, DocumentError, MAX_CONFIG_BYTES, MAX_INDEX_NESTING, MAX_LAYERS, MAX_MANIFEST_BYTES, parse_config,
+    parse_index, parse_manifest,
+};
+pub use index::{Index, is_image};
+pub use manifest::Manifest;
+pub use media_type::{Compression, Flavour, MediaType};
 pub use path::ContainerPath;
 pub use platform::{InvalidPlatform, Platform};
 pub use reference::{ImageRef, InvalidReference};
+pub use strict_json::JsonError;

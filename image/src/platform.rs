@@ -106,7 +106,7 @@ impl FromStr for Platform {
         let parts: Vec<&str> = text.split('/').collect();
         let fine =
             |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-        if parts.len() > 3 || !parts.iter().all(|part| fine(part)) {
+        if parts.len() > 3 || !parts.iter().all(fine) {
             return Err(invalid());
         }
         let host = Self::host();
