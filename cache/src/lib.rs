@@ -6,12 +6,8 @@
 mod clock;
 mod db;
 mod id;
-mod layout;
-mod lease;
-mod lock;
-mod path_error;
-mod removal;
-mod store;
+pub mod snapshot;
+pub mod view;
 
 pub use clock::{Clock, SystemClock};
 pub use db::{DbError, MigrateError};

@@ -1,0 +1,580 @@
+//! Writing one layer on top of a parent: the only way files get into a layer other than a running step.
+//!
+//! A [`LayerWriter`] shows the parent with everything written so far on top, and takes changes to it. Names and types of
+//! the new layer are kept in memory and looked up there and in the parent's [`View`]; on disk every call names one
+//! component in a directory that this writer made, opened without following symlinks. A path in an archive or an image
+//! can therefore never lead outside, whatever it says.
+//!
+//! Directories of the parent that get new entries are copied up with their own metadata. Replacing a directory marks the
+//! new one opaque. File contents are copied by several threads; [`LayerWriter::finish`] waits for them and sets the
+//! directories' metadata. Nothing is synced here: a commit does that once.
+
+mod content;
+mod metadata;
+mod pool;
+mod tree;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rbuild_image::ContainerPath;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{beneath, overlay};
+use crate::view::{FileKind, LastLink, Lookup, Resolved, View, resolve};
+use content::{create, write_bytes, write_stream};
+use pool::{Job, Pool};
+use tree::{Directory, Location, NodeId, ROOT, State, Tree};
+
+pub use content::{Content, OpenContent};
+pub use metadata::Metadata;
+
+/// How many directories stay open between calls.
+const OPEN_DIRECTORIES: usize = 32;
+/// Threads that copy contents at most; more only fight for the file system's journal.
+const COPY_THREADS: usize = 4;
+
+/// A change to a layer that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}")]
+pub struct LayerWriteError {
+    /// What was tried, e.g. `create directory`.
+    pub action: &'static str,
+    /// Where in the layer.
+    pub path: ContainerPath,
+    /// Why not.
+    #[source]
+    pub source: io::Error,
+}
+
+fn failed(action: &'static str, path: &ContainerPath) -> impl FnOnce(Errno) -> LayerWriteError + use<> {
+    let path = path.clone();
+    move |errno| LayerWriteError { action, path, source: errno.into() }
+}
+
+fn failed_io(action: &'static str, path: &ContainerPath) -> impl FnOnce(io::Error) -> LayerWriteError + use<> {
+    let path = path.clone();
+    move |source| LayerWriteError { action, path, source }
+}
+
+/// Writes one layer. See the module for the rules.
+pub struct LayerWriter {
+    root: Arc<OwnedFd>,
+    parent: Arc<View>,
+    tree: Tree,
+    open: HashMap<NodeId, Arc<OwnedFd>>,
+    pool: Option<Pool>,
+    /// Hard links to files that may still be in the queue, as (existing, new).
+    links: Vec<(NodeId, NodeId)>,
+    depends_on_parent: bool,
+    buffer: Vec<u8>,
+}
+
+impl std::fmt::Debug for LayerWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LayerWriter").field("depends_on_parent", &self.depends_on_parent).finish_non_exhaustive()
+    }
+}
+
+impl LayerWriter {
+    /// Writes into the empty directory `root`, on top of `parent`.
+    pub(crate) fn new(root: OwnedFd, parent: Arc<View>) -> io::Result<Self> {
+        let metadata = match parent.lstat(&ContainerPath::root())? {
+            Some(stat) => Metadata::from(&stat),
+            None => Metadata { mode: 0o755, ..Metadata::default() },
+        };
+        let tree = Tree::new(Directory::new(metadata, false));
+        Ok(Self {
+            root: Arc::new(root),
+            parent,
+            tree,
+            open: HashMap::new(),
+            pool: None,
+            links: Vec::new(),
+            depends_on_parent: false,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Whether what was written could differ on another parent.
+    pub(crate) fn depends_on_parent(&self) -> bool {
+        self.depends_on_parent
+    }
+
+    /// The tree underneath, without what was written.
+    pub fn parent(&self) -> &View {
+        &self.parent
+    }
+
+    /// Resolves `path` in the parent with the changes so far; missing components resolve to themselves.
+    pub fn resolve(&self, path: impl AsRef<[u8]>, last: LastLink) -> io::Result<Resolved> {
+        resolve(self, path, last)
+    }
+
+    /// Makes the directory `path`, whose parent directories must exist; one that exists stays as it is.
+    pub fn make_directory(&mut self, path: &ContainerPath, metadata: &Metadata) -> Result<(), LayerWriteError> {
+        let Some(name) = path.file_name() else { return Ok(()) };
+        let parent = self.stage_parent(path)?;
+        match self.tree.child(parent, name) {
+            Some(existing) if self.tree.directory(existing).is_some() => Ok(()),
+            Some(existing) if matches!(self.tree.node(existing).state, State::Whiteout) => {
+                // What the whiteout hid must stay hidden under the new directory.
+                self.unlink(existing, path)?;
+                self.new_directory(parent, path, metadata.clone(), true)?;
+                let dir = self.directory_fd(parent, path)?;
+                overlay::set_opaque(&dir, name).map_err(failed("mark directory opaque", path))
+            }
+            Some(_) => Err(failed("create directory", path)(Errno::EXIST)),
+            None => match self.lower_kind(parent, path)? {
+                Some(FileKind::Directory) => {
+                    self.copy_up_directory(parent, path)?;
+                    Ok(())
+                }
+                Some(_) => Err(failed("create directory", path)(Errno::EXIST)),
+                None => self.new_directory(parent, path, metadata.clone(), true).map(drop),
+            },
+        }
+    }
+
+    /// Makes `path` and its missing parents, all with `metadata`; returns those that were made, outermost first.
+    /// An existing directory stays as it is; anything else in the way is an error. No symlink is followed.
+    pub fn make_directories(
+        &mut self,
+        path: &ContainerPath,
+        metadata: &Metadata,
+    ) -> Result<Vec<ContainerPath>, LayerWriteError> {
+        let mut missing = Vec::new();
+        let mut here = path.clone();
+        loop {
+            match self.kind(&here).map_err(failed_io("look up", &here))? {
+                Some(FileKind::Directory) => break,
+                Some(_) => return Err(failed("create directory", &here)(Errno::NOTDIR)),
+                None => {}
+            }
+            missing.push(here.clone());
+            match here.parent() {
+                Some(parent) => here = parent,
+                None => break,
+            }
+        }
+        missing.reverse();
+        for directory in &missing {
+            self.make_directory(directory, metadata)?;
+        }
+        Ok(missing)
+    }
+
+    /// Gives an existing directory this metadata. A time of `None` leaves the one it has.
+    pub fn set_directory_metadata(
+        &mut self,
+        path: &ContainerPath,
+        metadata: &Metadata,
+    ) -> Result<(), LayerWriteError> {
+        let id = self.stage_directory(path)?;
+        let directory = self.tree.directory_mut(id).expect("just staged as a directory");
+        let mtime = metadata.mtime.or(directory.metadata.mtime);
+        directory.metadata = Metadata { mtime, ..metadata.clone() };
+        Ok(())
+    }
+
+    /// The metadata a directory of the layer or the parent has.
+    pub fn directory_metadata(&self, path: &ContainerPath) -> io::Result<Option<Metadata>> {
+        match self.tree.locate(path) {
+            Location::Staged(id) => Ok(self.tree.directory(id).map(|directory| directory.metadata.clone())),
+            Location::Absent => Ok(None),
+            Location::Lower => {
+                let stat = self.parent.lstat(path)?;
+                Ok(stat.filter(|stat| stat.kind.is_directory()).map(|stat| Metadata::from(&stat)))
+            }
+        }
+    }
+
+    /// Makes a regular file; anything but a directory is replaced.
+    pub fn file(
+        &mut self,
+        path: &ContainerPath,
+        metadata: &Metadata,
+        content: Content<'_>,
+    ) -> Result<(), LayerWriteError> {
+        let (parent, name) = self.clear(path)?;
+        let dir = self.directory_fd(parent, path)?;
+        match content {
+            Content::File(open) => {
+                let job = Job { dir, name: name.clone(), path: path.clone(), metadata: metadata.clone(), open };
+                self.pool(path)?.submit(job).map_err(|(path, source)| LayerWriteError {
+                    action: "copy to",
+                    path,
+                    source,
+                })?;
+            }
+            Content::Bytes(bytes) => {
+                let file = create(&dir, &name).map_err(failed("create", path))?;
+                write_bytes(&file, bytes).map_err(failed_io("write", path))?;
+                metadata.apply_to_file(std::os::fd::AsFd::as_fd(&file)).map_err(failed("set metadata of", path))?;
+            }
+            Content::Stream(reader, size) => {
+                let file = create(&dir, &name).map_err(failed("create", path))?;
+                write_stream(&file, reader, size, &mut self.buffer).map_err(failed_io("write", path))?;
+                metadata.apply_to_file(std::os::fd::AsFd::as_fd(&file)).map_err(failed("set metadata of", path))?;
+            }
+        }
+        self.tree.add(parent, &name, State::Leaf(FileKind::File));
+        Ok(())
+    }
+
+    /// Makes a symlink; anything but a directory is replaced.
+    pub fn symlink(
+        &mut self,
+        path: &ContainerPath,
+        target: &[u8],
+        metadata: &Metadata,
+    ) -> Result<(), LayerWriteError> {
+        let (parent, name) = self.clear(path)?;
+        let dir = self.directory_fd(parent, path)?;
+        rustix::fs::symlinkat(target, &dir, &*name).map_err(failed("create symlink", path))?;
+        metadata.apply_at(&dir, &name, FileKind::Symlink).map_err(failed("set metadata of", path))?;
+        self.tree.add(parent, &name, State::Symlink(target.to_vec()));
+        Ok(())
+    }
+
+    /// Makes a device or fifo; anything but a directory is replaced. A character device 0:0 cannot be kept in a layer
+    /// directory (overlayfs would take it for a whiteout) and is refused.
+    pub fn node(&mut self, path: &ContainerPath, kind: FileKind, metadata: &Metadata) -> Result<(), LayerWriteError> {
+        let (file_type, device) = match kind {
+            FileKind::CharDevice { major: 0, minor: 0 } => return Err(failed("create device 0:0", path)(Errno::PERM)),
+            FileKind::CharDevice { major, minor } => {
+                (FileType::CharacterDevice, rustix::fs::makedev(major, minor))
+            }
+            FileKind::BlockDevice { major, minor } => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
+            FileKind::Fifo => (FileType::Fifo, 0),
+            _ => return Err(failed("create special file", path)(Errno::INVAL)),
+        };
+        let (parent, name) = self.clear(path)?;
+        let dir = self.directory_fd(parent, path)?;
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(&dir, &*name, file_type, mode, device).map_err(failed("create special file", path))?;
+        metadata.apply_at(&dir, &name, kind).map_err(failed("set metadata of", path))?;
+        self.tree.add(parent, &name, State::Leaf(kind));
+        Ok(())
+    }
+
+    /// Makes `path` another name of `existing`, which may be in the parent (then it is copied up) but must be no
+    /// directory; the last component of neither is followed.
+    pub fn hard_link(&mut self, existing: &ContainerPath, path: &ContainerPath) -> Result<(), LayerWriteError> {
+        if existing == path {
+            return match self.kind(path).map_err(failed_io("look up", path))? {
+                Some(kind) if !kind.is_directory() => Ok(()),
+                Some(_) => Err(failed("hard-link", path)(Errno::ISDIR)),
+                None => Err(failed("hard-link", path)(Errno::NOENT)),
+            };
+        }
+        let source = match self.tree.locate(existing) {
+            Location::Staged(id) => id,
+            Location::Absent => return Err(failed("hard-link", existing)(Errno::NOENT)),
+            Location::Lower => self.copy_up_leaf(existing)?,
+        };
+        let copy = match &self.tree.node(source).state {
+            State::Directory(_) => return Err(failed("hard-link", existing)(Errno::ISDIR)),
+            State::Symlink(target) => State::Symlink(target.clone()),
+            State::Leaf(kind) => State::Leaf(*kind),
+            State::Whiteout | State::Gone => return Err(failed("hard-link", existing)(Errno::NOENT)),
+        };
+        let (parent, name) = self.clear(path)?;
+        let target = self.tree.add(parent, &name, copy);
+        self.links.push((source, target));
+        if self.pool.is_none() {
+            self.settle(path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes `path` with everything below it, in the layer and from view of the parent.
+    pub fn remove(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
+        let Some(name) = path.file_name().map(<[u8]>::to_vec) else {
+            return Err(failed("remove", path)(Errno::BUSY));
+        };
+        let had_lower = self.lower_is_visible_behind(path).map_err(failed_io("look up", path))?;
+        if let Location::Staged(id) = self.tree.locate(path) {
+            self.unlink(id, path)?;
+        }
+        if !had_lower {
+            return Ok(());
+        }
+        let parent = self.stage_parent(path)?;
+        if self.tree.child(parent, &name).is_none() {
+            self.whiteout(parent, &name, path)?;
+        }
+        Ok(())
+    }
+
+    /// Hides what any parent has at `path`; what this layer has there stays (rule I-03).
+    pub(crate) fn hide(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
+        let Some(name) = path.file_name().map(<[u8]>::to_vec) else {
+            return Err(failed("hide", path)(Errno::INVAL));
+        };
+        let parent = self.stage_parent(path)?;
+        match self.tree.child(parent, &name) {
+            None => self.whiteout(parent, &name, path),
+            Some(existing) if self.tree.directory(existing).is_some() => self.hide_all(path),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Hides everything that any parent has in the directory `path`; what this layer has there stays.
+    pub(crate) fn hide_all(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
+        let id = self.stage_directory(path)?;
+        if id == ROOT {
+            // overlayfs does not look for the mark on a layer's root.
+            self.depends_on_parent = true;
+            let parent = self.parent.clone();
+            for entry in parent.list(path).map_err(failed_io("list", path))? {
+                if self.tree.child(ROOT, &entry.name).is_none() {
+                    self.whiteout(ROOT, &entry.name, &path.join(&entry.name))?;
+                }
+            }
+        } else {
+            let node = self.tree.node(id);
+            let (parent, name) = (node.parent, node.name.clone());
+            let dir = self.directory_fd(parent, path)?;
+            overlay::set_opaque(&dir, &name).map_err(failed("mark directory opaque", path))?;
+        }
+        self.tree.directory_mut(id).expect("just staged as a directory").hides = true;
+        Ok(())
+    }
+
+    /// Waits for all contents and gives every directory its metadata.
+    pub fn finish(&mut self) -> Result<(), LayerWriteError> {
+        let root = ContainerPath::root();
+        self.settle(&root)?;
+        let order: Vec<NodeId> = self.tree.directories_inside_out().map(|(id, ..)| id).collect();
+        for id in order {
+            let path = ContainerPath::new(self.tree.path(id));
+            let node = self.tree.node(id);
+            let (parent, name) = (node.parent, node.name.clone());
+            let metadata = self.tree.directory(id).expect("listed as a directory").metadata.clone();
+            let result = if id == ROOT {
+                metadata.apply_at(&self.root, b".", FileKind::Directory)
+            } else {
+                let dir = self.directory_fd(parent, &path)?;
+                metadata.apply_at(&dir, &name, FileKind::Directory)
+            };
+            result.map_err(failed("set metadata of", &path))?;
+        }
+        self.open.clear();
+        self.pool = None;
+        Ok(())
+    }
+
+    // ---- staging -------------------------------------------------------------------------------------------------
+
+    /// The directory that will hold `path`, made part of the layer.
+    fn stage_parent(&mut self, path: &ContainerPath) -> Result<NodeId, LayerWriteError> {
+        match path.parent() {
+            Some(parent) => self.stage_directory(&parent),
+            None => Ok(ROOT),
+        }
+    }
+
+    /// Makes the existing directory `path` part of the layer.
+    fn stage_directory(&mut self, path: &ContainerPath) -> Result<NodeId, LayerWriteError> {
+        let mut here = ROOT;
+        let mut so_far = ContainerPath::root();
+        for name in path.components() {
+            so_far = so_far.join(name);
+            here = match self.tree.child(here, name) {
+                Some(next) if self.tree.directory(next).is_some() => next,
+                Some(next) => {
+                    let gone = matches!(self.tree.node(next).state, State::Whiteout);
+                    return Err(failed("enter", &so_far)(if gone { Errno::NOENT } else { Errno::NOTDIR }));
+                }
+                None => match self.lower_kind(here, &so_far)? {
+                    Some(FileKind::Directory) => self.copy_up_directory(here, &so_far)?,
+                    Some(_) => return Err(failed("enter", &so_far)(Errno::NOTDIR)),
+                    None => return Err(failed("enter", &so_far)(Errno::NOENT)),
+                },
+            };
+        }
+        Ok(here)
+    }
+
+    /// What the parent shows at `path`, whose directory `staged` is in the layer and which itself is not.
+    fn lower_kind(&mut self, staged: NodeId, path: &ContainerPath) -> Result<Option<FileKind>, LayerWriteError> {
+        if self.tree.directory(staged).is_none_or(|directory| directory.hides) {
+            return Ok(None);
+        }
+        self.parent.kind(path).map_err(failed_io("look up", path))
+    }
+
+    fn copy_up_directory(&mut self, parent: NodeId, path: &ContainerPath) -> Result<NodeId, LayerWriteError> {
+        self.depends_on_parent = true;
+        let stat = self.parent.lstat(path).map_err(failed_io("look up", path))?;
+        let metadata = stat.as_ref().map(Metadata::from).unwrap_or_default();
+        self.new_directory(parent, path, metadata, false)
+    }
+
+    fn new_directory(
+        &mut self,
+        parent: NodeId,
+        path: &ContainerPath,
+        metadata: Metadata,
+        hides: bool,
+    ) -> Result<NodeId, LayerWriteError> {
+        let name = path.file_name().unwrap_or_default();
+        let dir = self.directory_fd(parent, path)?;
+        rustix::fs::mkdirat(&dir, name, Mode::RWXU).map_err(failed("create directory", path))?;
+        Ok(self.tree.add(parent, name, State::Directory(Directory::new(metadata, hides))))
+    }
+
+    /// Copies a file, symlink or special file of the parent into the layer.
+    fn copy_up_leaf(&mut self, path: &ContainerPath) -> Result<NodeId, LayerWriteError> {
+        self.depends_on_parent = true;
+        let view = self.parent.clone();
+        let look_up = |error| failed_io("look up", path)(error);
+        let Some(stat) = view.lstat(path).map_err(look_up)? else {
+            return Err(failed("hard-link", path)(Errno::NOENT));
+        };
+        let metadata = Metadata { xattrs: view.xattrs(path).map_err(look_up)?, ..Metadata::from(&stat) };
+        match stat.kind {
+            FileKind::Directory => return Err(failed("hard-link", path)(Errno::ISDIR)),
+            FileKind::File => {
+                let mut file = view.open(path).map_err(look_up)?;
+                self.file(path, &metadata, Content::Stream(&mut file, stat.size))?;
+            }
+            FileKind::Symlink => {
+                let target = view.read_link(path).map_err(look_up)?;
+                self.symlink(path, &target, &metadata)?;
+            }
+            kind => self.node(path, kind, &metadata)?,
+        }
+        match self.tree.locate(path) {
+            Location::Staged(id) => Ok(id),
+            _ => Err(failed("hard-link", path)(Errno::NOENT)),
+        }
+    }
+
+    /// Makes room for something that is no directory; returns the staged directory and the name.
+    fn clear(&mut self, path: &ContainerPath) -> Result<(NodeId, Box<[u8]>), LayerWriteError> {
+        let Some(name) = path.file_name() else { return Err(failed("replace", path)(Errno::ISDIR)) };
+        let parent = self.stage_parent(path)?;
+        if let Some(existing) = self.tree.child(parent, name) {
+            if self.tree.directory(existing).is_some() {
+                return Err(failed("replace", path)(Errno::ISDIR));
+            }
+            self.unlink(existing, path)?;
+        }
+        Ok((parent, name.into()))
+    }
+
+    /// Whether the parent has something at `path` that would show if the layer said nothing.
+    fn lower_is_visible_behind(&self, path: &ContainerPath) -> io::Result<bool> {
+        let staged_parent = path.parent().map(|parent| self.tree.locate(&parent));
+        match staged_parent {
+            Some(Location::Staged(id)) if self.tree.directory(id).is_none_or(|directory| directory.hides) => Ok(false),
+            Some(Location::Absent) => Ok(false),
+            _ => Ok(self.parent.lstat(path)?.is_some()),
+        }
+    }
+
+    // ---- disk ----------------------------------------------------------------------------------------------------
+
+    fn whiteout(&mut self, parent: NodeId, name: &[u8], path: &ContainerPath) -> Result<(), LayerWriteError> {
+        let dir = self.directory_fd(parent, path)?;
+        overlay::make_whiteout(&dir, name).map_err(failed("hide", path))?;
+        self.tree.add(parent, name, State::Whiteout);
+        Ok(())
+    }
+
+    /// Removes a node of the layer, on disk and in the tree.
+    fn unlink(&mut self, id: NodeId, path: &ContainerPath) -> Result<(), LayerWriteError> {
+        self.settle(path)?;
+        let mut order = vec![id];
+        let mut next = 0;
+        while let Some(id) = order.get(next) {
+            if let Some(directory) = self.tree.directory(*id) {
+                order.extend(directory.children.values());
+            }
+            next += 1;
+        }
+        for id in order.into_iter().rev() {
+            let node = self.tree.node(id);
+            let (parent, name) = (node.parent, node.name.clone());
+            let flags = if self.tree.directory(id).is_some() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            let dir = self.directory_fd(parent, path)?;
+            rustix::fs::unlinkat(&dir, &*name, flags).map_err(failed("remove", path))?;
+            self.open.remove(&id);
+        }
+        self.tree.detach(id);
+        Ok(())
+    }
+
+    /// Waits for queued contents and makes the links that waited for them.
+    fn settle(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
+        if let Some(pool) = &self.pool {
+            pool.drain().map_err(|(path, source)| LayerWriteError { action: "copy to", path, source })?;
+        }
+        for (source, target) in std::mem::take(&mut self.links) {
+            let (from, to) = (self.tree.node(source), self.tree.node(target));
+            let (from_parent, from_name) = (from.parent, from.name.clone());
+            let (to_parent, to_name) = (to.parent, to.name.clone());
+            let from_dir = self.directory_fd(from_parent, path)?;
+            let to_dir = self.directory_fd(to_parent, path)?;
+            rustix::fs::linkat(&from_dir, &*from_name, &to_dir, &*to_name, AtFlags::empty())
+                .map_err(failed("hard-link", &ContainerPath::new(self.tree.path(target))))?;
+        }
+        Ok(())
+    }
+
+    fn directory_fd(&mut self, id: NodeId, path: &ContainerPath) -> Result<Arc<OwnedFd>, LayerWriteError> {
+        if id == ROOT {
+            return Ok(self.root.clone());
+        }
+        if let Some(fd) = self.open.get(&id) {
+            return Ok(fd.clone());
+        }
+        let opened = beneath::open(&self.root, &self.tree.path(id), OFlags::PATH | OFlags::DIRECTORY)
+            .map_err(failed("open the directory of", path))?;
+        if self.open.len() >= OPEN_DIRECTORIES {
+            self.open.clear();
+        }
+        let fd = Arc::new(opened);
+        self.open.insert(id, fd.clone());
+        Ok(fd)
+    }
+
+    fn pool(&mut self, path: &ContainerPath) -> Result<&Pool, LayerWriteError> {
+        if self.pool.is_none() {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(COPY_THREADS);
+            self.pool = Some(Pool::start(threads).map_err(failed_io("start copying to", path))?);
+        }
+        Ok(self.pool.as_ref().expect("set above"))
+    }
+}
+
+impl Lookup for LayerWriter {
+    fn kind(&self, path: &ContainerPath) -> io::Result<Option<FileKind>> {
+        match self.tree.locate(path) {
+            Location::Lower => Lookup::kind(&*self.parent, path),
+            Location::Absent => Ok(None),
+            Location::Staged(id) => Ok(Some(match &self.tree.node(id).state {
+                State::Directory(_) => FileKind::Directory,
+                State::Symlink(_) => FileKind::Symlink,
+                State::Leaf(kind) => *kind,
+                State::Whiteout | State::Gone => return Ok(None),
+            })),
+        }
+    }
+
+    fn read_link(&self, path: &ContainerPath) -> io::Result<Vec<u8>> {
+        match self.tree.locate(path) {
+            Location::Lower => self.parent.read_link(path),
+            Location::Staged(id) => match &self.tree.node(id).state {
+                State::Symlink(target) => Ok(target.clone()),
+                _ => Err(Errno::INVAL.into()),
+            },
+            Location::Absent => Err(Errno::NOENT.into()),
+        }
+    }
+}
