@@ -1,1 +1,37 @@
 //! Life after the build: containers.
+//!
+//! A container is a sandbox with a name and a life. What it is ([`ContainerConfig`]) is decided once, when it is
+//! created, by a pure merge of the image's configuration and the user's request; a start turns that into a sandbox.
+//! There is no daemon: everything about a container is in its directory below the store's `containers/`, and the
+//! process that runs it holds its lock.
+
+mod capability;
+mod config;
+mod create;
+mod etc_files;
+mod id;
+mod mounts;
+mod name;
+mod network;
+mod quantity;
+mod request;
+mod signal;
+mod status;
+mod volume;
+
+pub use capability::{CapabilityRequest, UnknownCapability};
+pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
+pub use create::{InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, merge};
+pub use etc_files::{DnsSettings, ExtraHost, HostFiles, InvalidExtraHost};
+pub use id::{ContainerId, InvalidContainerId};
+pub use mounts::{
+    CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, parse_mount_flag, parse_tmpfs_flag,
+    parse_volume_flag,
+};
+pub use name::{ContainerName, InvalidContainerName};
+pub use network::{NetworkChoice, UnsupportedNetwork};
+pub use quantity::{InvalidQuantity, bytes as parse_bytes, cpu_millis as parse_cpus, ulimit as parse_ulimit};
+pub use request::{Console, InitChoice, InvalidSecurityOption, Lifetime, RootAccess, RunRequest, SecurityOptions};
+pub use signal::{InvalidSignal, Signal};
+pub use status::{Change, ContainerStatus, InvalidChange};
+pub use volume::{InvalidVolumeName, VolumeName};

@@ -1,0 +1,134 @@
+//! What a container is, once image and request are merged: everything a start needs, as it is persisted.
+//!
+//! Written once when the container is created and never changed by a run. `start` turns it into a sandbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use rbuild_executor::{Access, Resources, Rlimit};
+use rbuild_image::ContainerPath;
+use serde::{Deserialize, Serialize};
+
+use crate::etc_files::{DnsSettings, ExtraHost};
+use crate::mounts::{CopyUp, MissingSource};
+use crate::network::NetworkChoice;
+use crate::request::{Console, InitChoice, Lifetime, RootAccess};
+use crate::signal::Signal;
+use crate::volume::VolumeName;
+
+/// A container's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// The fixed first words of its process.
+    pub entrypoint: Vec<String>,
+    /// The words behind them; together never empty.
+    pub command: Vec<String>,
+    /// The user's variables, then the image's others; a bare `NAME` takes a default away.
+    pub env: Vec<String>,
+    /// User and group as written; empty for root. Looked up in the container's own files at each start.
+    pub user: String,
+    /// Further groups as written.
+    pub group_add: Vec<String>,
+    /// Working directory; made at the start when it is missing.
+    pub working_dir: ContainerPath,
+    /// Host name.
+    pub hostname: String,
+    /// The image's labels and the user's.
+    pub labels: BTreeMap<String, String>,
+    /// What the standard streams are connected to.
+    pub console: Console,
+    /// Whether the container outlives its process.
+    pub lifetime: Lifetime,
+    /// Its mounts, sorted so that outer ones come before what lies inside them.
+    pub mounts: Vec<ContainerMount>,
+    /// Its network.
+    pub network: NetworkChoice,
+    /// Further lines for `/etc/hosts`.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Settings for `/etc/resolv.conf`.
+    pub dns: DnsSettings,
+    /// Ports the image or the user declared, e.g. `80/tcp`.
+    pub exposed_ports: BTreeSet<String>,
+    /// Capabilities of its root user, without `CAP_`.
+    pub capabilities: Vec<String>,
+    /// Whether kernel paths and devices are open and no system call is filtered.
+    pub privileged: bool,
+    /// Whether set-user-id programs gain nothing.
+    pub no_new_privileges: bool,
+    /// Whether the system call filter is off.
+    pub seccomp_unconfined: bool,
+    /// Whether the root can be written.
+    pub root: RootAccess,
+    /// Resource limits of the process.
+    pub ulimits: Vec<Rlimit>,
+    /// Limits of the control group.
+    pub resources: Resources,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: u64,
+    /// Who is PID 1.
+    pub init: InitChoice,
+    /// What `stop` sends.
+    pub stop_signal: Signal,
+    /// How long `stop` waits, in seconds.
+    pub stop_timeout: u32,
+}
+
+impl ContainerConfig {
+    /// Entrypoint and command in one: what is executed.
+    pub fn argv(&self) -> Vec<String> {
+        self.entrypoint.iter().chain(&self.command).cloned().collect()
+    }
+}
+
+/// One mount of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerMount {
+    /// Where it appears.
+    pub target: ContainerPath,
+    /// What appears there.
+    pub source: ContainerMountSource,
+    /// Whether it can be written.
+    pub access: Access,
+}
+
+/// What a mount of a container shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ContainerMountSource {
+    /// A volume of the store.
+    Volume {
+        /// Its name.
+        name: VolumeName,
+        /// Whether it was made for this container and goes with it.
+        ownership: VolumeOwnership,
+        /// Whether the image's files are copied into it while it is empty.
+        copy: CopyUp,
+        /// Labels for it if it has to be made.
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+    },
+    /// A file or directory of the host.
+    Bind {
+        /// Absolute host path, as given.
+        path: PathBuf,
+        /// What to do when it does not exist.
+        missing: MissingSource,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Size limit in bytes.
+        size: Option<u64>,
+        /// Mode of its root directory.
+        mode: u32,
+    },
+}
+
+/// Whose a volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeOwnership {
+    /// The user named it; it outlives the container.
+    Named,
+    /// It has a random name and is removed with its container by `rm -v` and `--rm`.
+    Anonymous,
+}

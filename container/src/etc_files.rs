@@ -1,0 +1,186 @@
+//! The three files every container gets of its own: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`.
+//!
+//! Pure: what the host's files hold is passed in as bytes.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::network::NetworkChoice;
+
+/// The host's own files, where there are any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFiles {
+    /// `/etc/hosts`.
+    pub hosts: Option<Vec<u8>>,
+    /// `/etc/resolv.conf`.
+    pub resolv_conf: Option<Vec<u8>>,
+}
+
+/// `--dns`, `--dns-search` and `--dns-option`: each replaces the host's lines of its kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsSettings {
+    /// Name servers.
+    pub servers: Vec<IpAddr>,
+    /// Search domains; a single `.` means none at all.
+    pub search: Vec<String>,
+    /// Resolver options.
+    pub options: Vec<String>,
+}
+
+/// One `--add-host NAME:ADDRESS`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraHost {
+    /// The name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// An `--add-host` that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidExtraHost {
+    /// Not `NAME:ADDRESS` or `NAME=ADDRESS`.
+    #[error("bad format for add-host: {text:?}")]
+    Format {
+        /// What was given.
+        text: String,
+    },
+    /// The address is none.
+    #[error("invalid IP address in add-host: {address:?}")]
+    Address {
+        /// What was given.
+        address: String,
+    },
+}
+
+impl std::str::FromStr for ExtraHost {
+    type Err = InvalidExtraHost;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let split = text.split_once('=').or_else(|| text.split_once(':'));
+        let (name, address) = split
+            .filter(|(name, _)| !name.is_empty() && !name.contains(char::is_whitespace))
+            .ok_or_else(|| InvalidExtraHost::Format { text: text.to_owned() })?;
+        let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+        let parsed = bare.parse().map_err(|_| InvalidExtraHost::Address { address: address.to_owned() })?;
+        Ok(Self { name: name.to_owned(), address: parsed })
+    }
+}
+
+const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n\
+    ::1\tlocalhost ip6-localhost ip6-loopback\n\
+    fe00::0\tip6-localnet\n\
+    ff00::0\tip6-mcastprefix\n\
+    ff02::1\tip6-allnodes\n\
+    ff02::2\tip6-allrouters\n";
+
+/// `/etc/hosts`: the host's own with the host's network, Docker's standard names otherwise; then what was added.
+pub(crate) fn hosts(network: NetworkChoice, host: &HostFiles, extra: &[ExtraHost]) -> Vec<u8> {
+    let mut text = match (network, &host.hosts) {
+        (NetworkChoice::Default | NetworkChoice::Host, Some(own)) => own.clone(),
+        _ => LOCAL_NAMES.as_bytes().to_vec(),
+    };
+    if !text.is_empty() && !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    for host in extra {
+        text.extend_from_slice(format!("{}\t{}\n", host.address, host.name).as_bytes());
+    }
+    text
+}
+
+/// `/etc/hostname`.
+pub(crate) fn hostname(name: &str) -> Vec<u8> {
+    format!("{name}\n").into_bytes()
+}
+
+/// `/etc/resolv.conf`: the host's, with the kinds of lines replaced that the user gave.
+pub(crate) fn resolv_conf(host: &HostFiles, dns: &DnsSettings) -> Vec<u8> {
+    let own = host.resolv_conf.as_deref().unwrap_or_default();
+    if dns == &DnsSettings::default() {
+        return own.to_vec();
+    }
+    let mut text = String::new();
+    for line in String::from_utf8_lossy(own).lines() {
+        let replaced = match line.split_whitespace().next() {
+            Some("nameserver") => !dns.servers.is_empty(),
+            Some("search" | "domain") => !dns.search.is_empty(),
+            Some("options") => !dns.options.is_empty(),
+            _ => false,
+        };
+        if !replaced {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    if !dns.search.is_empty() && dns.search != ["."] {
+        text.push_str(&format!("search {}\n", dns.search.join(" ")));
+    }
+    for server in &dns.servers {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    if !dns.options.is_empty() {
+        text.push_str(&format!("options {}\n", dns.options.join(" ")));
+    }
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn hosts_follow_the_network() {
+        let host = HostFiles { hosts: Some(b"10.0.0.1 box".to_vec()), resolv_conf: None };
+        let extra = ["db:10.0.0.9".parse().unwrap(), "six:[fe80::1]".parse().unwrap(), "s=::2".parse().unwrap()];
+        insta::assert_snapshot!(text(hosts(NetworkChoice::Host, &host, &extra)), @r"
+        10.0.0.1 box
+        10.0.0.9	db
+        fe80::1	six
+        ::2	s
+        ");
+        let none = text(hosts(NetworkChoice::None, &host, &[]));
+        assert!(none.starts_with("127.0.0.1\tlocalhost\n::1\t") && !none.contains("box"));
+        assert!(text(hosts(NetworkChoice::Host, &HostFiles::default(), &[])).starts_with("127.0.0.1\tlocalhost"));
+    }
+
+    #[test]
+    fn extra_hosts_need_a_name_and_an_address() {
+        for (bad, want) in [
+            ("db", "bad format for add-host: \"db\""),
+            (":1.2.3.4", "bad format for add-host: \":1.2.3.4\""),
+            ("a b:1.2.3.4", "bad format for add-host: \"a b:1.2.3.4\""),
+            ("db:host-gateway", "invalid IP address in add-host: \"host-gateway\""),
+            ("db:1.2.3", "invalid IP address in add-host: \"1.2.3\""),
+        ] {
+            assert_eq!(bad.parse::<ExtraHost>().unwrap_err().to_string(), want);
+        }
+        let six: ExtraHost = "db:::1".parse().unwrap();
+        assert_eq!(six.address, "::1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn resolver_settings_replace_lines_of_their_kind() {
+        let own = b"# made by hand\nsearch example.org\nnameserver 192.0.2.1\noptions ndots:2\n".to_vec();
+        let host = HostFiles { hosts: None, resolv_conf: Some(own.clone()) };
+        assert_eq!(resolv_conf(&host, &DnsSettings::default()), own);
+        let dns = DnsSettings { servers: vec!["192.0.2.7".parse().unwrap()], ..DnsSettings::default() };
+        insta::assert_snapshot!(text(resolv_conf(&host, &dns)), @r"
+        # made by hand
+        search example.org
+        options ndots:2
+        nameserver 192.0.2.7
+        ");
+        let dns = DnsSettings { search: vec![".".into()], options: vec!["rotate".into()], ..DnsSettings::default() };
+        insta::assert_snapshot!(text(resolv_conf(&host, &dns)), @r"
+        # made by hand
+        nameserver 192.0.2.1
+        options rotate
+        ");
+    }
+}
