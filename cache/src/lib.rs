@@ -4,12 +4,15 @@
 //! never a name that leads nowhere.
 
 mod clock;
+mod content;
 mod db;
+mod failpoint;
 mod id;
 pub mod snapshot;
 pub mod view;
 
 pub use clock::{Clock, SystemClock};
+pub use content::{BlobError, BlobInfo, Blobs, IngestError, LeasedBlobs};
 pub use db::{DbError, MigrateError};
 pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use layout::Layout;
