@@ -7,22 +7,30 @@
 
 mod capability;
 mod config;
+mod containers;
 mod create;
+mod document;
 mod etc_files;
+mod exit;
 mod id;
 mod mounts;
 mod name;
 mod network;
+mod process_id;
 mod quantity;
+mod record;
 mod request;
+mod sandbox;
 mod signal;
 mod status;
 mod volume;
 
 pub use capability::{CapabilityRequest, UnknownCapability};
 pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
+pub use containers::{Containers, FindError, Listing, LoadError, UpdateError};
 pub use create::{InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, merge};
 pub use etc_files::{DnsSettings, ExtraHost, HostFiles, InvalidExtraHost};
+pub use exit::ContainerExit;
 pub use id::{ContainerId, InvalidContainerId};
 pub use mounts::{
     CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, parse_mount_flag, parse_tmpfs_flag,
@@ -30,7 +38,9 @@ pub use mounts::{
 };
 pub use name::{ContainerName, InvalidContainerName};
 pub use network::{NetworkChoice, UnsupportedNetwork};
+pub use process_id::ProcessId;
 pub use quantity::{InvalidQuantity, bytes as parse_bytes, cpu_millis as parse_cpus, ulimit as parse_ulimit};
+pub use record::{ContainerRecord, ContainerState, ImageOrigin, RecordError};
 pub use request::{Console, InitChoice, InvalidSecurityOption, Lifetime, RootAccess, RunRequest, SecurityOptions};
 pub use signal::{InvalidSignal, Signal};
 pub use status::{Change, ContainerStatus, InvalidChange};

@@ -1,0 +1,159 @@
+use super::*;
+use crate::process_id::ProcessId;
+use crate::record::tests::sample;
+use crate::status::Change;
+use rbuild_cache::{OpenOptions, SystemClock};
+
+struct Bench {
+    _home: tempfile::TempDir,
+    containers: Containers,
+    lease: Lease,
+}
+
+fn bench() -> Bench {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
+    let lease = store.lease("test").unwrap();
+    Bench { _home: home, containers: Containers::new(store, Arc::new(SystemClock)), lease }
+}
+
+impl Bench {
+    fn publish(&self, record: &ContainerRecord) -> Result<(), PublishError> {
+        let directory = self.lease.scratch_name("container").unwrap();
+        fs::create_dir(&directory).unwrap();
+        self.containers.publish(record, &directory)
+    }
+
+    fn add(&self, name: &str) -> ContainerRecord {
+        let record = sample(name);
+        self.publish(&record).unwrap();
+        record
+    }
+}
+
+#[test]
+fn a_container_is_found_by_id_name_and_unique_prefix() {
+    let bench = bench();
+    let (web, db) = (bench.add("web"), bench.add("db-1"));
+    for text in [web.id.as_str(), "web", "/web", web.id.short()] {
+        assert_eq!(bench.containers.find(text).unwrap(), web, "{text}");
+    }
+    assert_eq!(bench.containers.find("db-1").unwrap(), db);
+    for text in ["", "we", "webb", "../web", &"0".repeat(64)] {
+        let error = bench.containers.find(text).unwrap_err();
+        assert_eq!(error.to_string(), format!("no such container: {text}"));
+    }
+}
+
+#[test]
+fn a_prefix_of_several_is_ambiguous_and_a_name_beats_a_prefix() {
+    let bench = bench();
+    let mut records: Vec<ContainerRecord> = (0..3).map(|n| sample(&format!("c-{n}"))).collect();
+    for (record, digit) in records.iter_mut().zip(["a", "b", "b"]) {
+        record.id = format!("{}{}", digit.repeat(4), &record.id.as_str()[4..]).parse().unwrap();
+        bench.publish(record).unwrap();
+    }
+    assert_eq!(bench.containers.find("aaaa").unwrap(), records[0]);
+    let error = bench.containers.find("bbbb").unwrap_err();
+    assert_eq!(error.to_string(), "multiple containers found with provided prefix: bbbb");
+    let named = bench.add("aaaa");
+    assert_eq!(bench.containers.find("aaaa").unwrap(), named);
+}
+
+#[test]
+fn a_name_belongs_to_one_container_until_it_is_removed() {
+    let bench = bench();
+    let first = bench.add("web");
+    let error = bench.publish(&sample("web")).unwrap_err();
+    assert!(matches!(&error, PublishError::NameTaken { owner, .. } if *owner == first.id), "{error}");
+    assert_eq!(bench.containers.list().unwrap().containers.len(), 1, "the second never appeared");
+    bench.containers.withdraw(&first, &bench.lease).unwrap();
+    assert!(bench.containers.find("web").is_err());
+    let second = bench.add("web");
+    assert_eq!(bench.containers.find("web").unwrap(), second);
+    bench.containers.withdraw(&first, &bench.lease).unwrap();
+    assert_eq!(bench.containers.find("web").unwrap(), second, "an old removal repeated takes nobody else's name");
+}
+
+#[test]
+fn a_name_whose_container_never_appeared_is_free() {
+    let bench = bench();
+    let record = sample("web");
+    fs::create_dir_all(bench.containers.names()).unwrap();
+    std::os::unix::fs::symlink(format!("../{}", ContainerId::random()), bench.containers.name_link(&record.name))
+        .unwrap();
+    assert!(bench.containers.find("web").is_err());
+    bench.publish(&record).unwrap();
+    assert_eq!(bench.containers.find("web").unwrap(), record);
+}
+
+#[test]
+fn a_running_container_whose_process_was_killed_is_set_right() {
+    let bench = bench();
+    let record = bench.add("web");
+    let held = bench.containers.hold(&record.id).unwrap().unwrap();
+    bench
+        .containers
+        .update(&record.id, |r| Ok(r.state.start(ProcessId { pid: 1, started: 1 }, Timestamp::UNIX_EPOCH)?))
+        .unwrap();
+    assert!(bench.containers.find("web").unwrap().state.status.is_live());
+    drop(held);
+    let lost = bench.containers.find("web").unwrap();
+    assert_eq!(lost.state.exit, Some(ContainerExit::Lost));
+    assert_eq!(lost.state.exit.as_ref().unwrap().code(), 255);
+    assert_eq!(bench.containers.read(&record.id).unwrap().unwrap(), lost, "and it is recorded");
+}
+
+#[test]
+fn only_one_may_run_a_container() {
+    let bench = bench();
+    let record = bench.add("web");
+    let held = bench.containers.hold(&record.id).unwrap();
+    assert!(held.is_some());
+    assert!(bench.containers.hold(&record.id).unwrap().is_none());
+    drop(held);
+    assert!(bench.containers.hold(&record.id).unwrap().is_some());
+}
+
+#[test]
+fn a_change_that_is_refused_writes_nothing() {
+    let bench = bench();
+    let record = bench.add("web");
+    let error = bench
+        .containers
+        .update(&record.id, |r| {
+            r.state.finished = Some(Timestamp::UNIX_EPOCH);
+            Ok(r.state.change(Change::Pause)?)
+        })
+        .unwrap_err();
+    assert_eq!(error.to_string(), "a container that is created cannot be paused");
+    assert_eq!(bench.containers.load(&record.id).unwrap(), Some(record));
+    let gone = ContainerId::random();
+    assert!(matches!(bench.containers.update(&gone, |_| Ok(())), Err(UpdateError::Gone { .. })));
+}
+
+#[test]
+fn one_damaged_record_hides_no_other() {
+    let bench = bench();
+    let (old, mut new) = (bench.add("old"), sample("new"));
+    new.created = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(5);
+    bench.publish(&new).unwrap();
+    let broken = bench.add("broken");
+    fs::write(bench.containers.record_path(&broken.id), "{").unwrap();
+    let listing = bench.containers.list().unwrap();
+    assert_eq!(listing.containers, [new, old.clone()], "the newest first");
+    assert_eq!(listing.damaged.len(), 1);
+    assert!(listing.damaged[0].1.to_string().ends_with("container.json is damaged"));
+    assert_eq!(bench.containers.of_image(&old.image.id).unwrap().len(), 2);
+}
+
+#[test]
+fn names_stay_unique_among_racing_processes() {
+    let bench = bench();
+    let taken: usize = std::thread::scope(|scope| {
+        let tries: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| usize::from(bench.publish(&sample("web")).is_ok()))).collect();
+        tries.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(taken, 1);
+}

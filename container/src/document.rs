@@ -1,0 +1,88 @@
+//! Small files that are replaced whole, and errors that say which path they are about.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rbuild_cache::PathError;
+
+/// Whether a write must survive a power cut once it was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// It must.
+    Synced,
+    /// It goes with its process anyway.
+    Volatile,
+}
+
+/// Attaches the action and the path to an I/O result.
+pub(crate) trait AtPath<T> {
+    /// Turns the error into a [`PathError`].
+    fn at(self, action: &'static str, path: &Path) -> Result<T, PathError>;
+}
+
+impl<T, E: Into<io::Error>> AtPath<T> for Result<T, E> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, PathError> {
+        self.map_err(|source| PathError { action, path: path.to_owned(), source: source.into() })
+    }
+}
+
+/// Replaces `path` by a file of mode 0600 with this content; readers see the old or the new one, whole.
+pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> Result<(), PathError> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .at("create", &temporary)?;
+    file.write_all(content).at("write", &temporary)?;
+    if durability == Durability::Synced {
+        file.sync_all().at("sync", &temporary)?;
+    }
+    fs::rename(&temporary, path).at("replace", path)?;
+    match path.parent() {
+        Some(parent) if durability == Durability::Synced => sync_directory(parent),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<(), PathError> {
+    File::open(path).and_then(|directory| directory.sync_all()).at("sync", path)
+}
+
+/// Whether something does not exist; other errors stay.
+pub(crate) fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_document_is_replaced_and_private() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a.json");
+        for (text, durability) in [("one", Durability::Synced), ("2", Durability::Volatile)] {
+            replace(&path, text.as_bytes(), durability).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        let error = replace(Path::new("/nowhere/at/all"), b"", Durability::Volatile).unwrap_err();
+        assert_eq!(error.to_string(), "cannot create /nowhere/at/all.new");
+    }
+}

@@ -1,0 +1,220 @@
+//! A container's configuration turned into the sandbox that runs it.
+//!
+//! Pure: everything the machine has to say (the user's ids, where volumes and bind sources are) is passed in.
+
+use std::path::PathBuf;
+
+use rbuild_executor::{
+    Access, Confinement, Init, KernelPaths, Mount, MountPoint, MountSource, ProcessSpec, Rootfs, SandboxSpec, Seccomp,
+    users::User,
+};
+use rbuild_image::ContainerPath;
+
+use crate::config::{ContainerConfig, ContainerMountSource};
+use crate::create::process_environment;
+use crate::id::ContainerId;
+use crate::request::{InitChoice, RootAccess};
+
+/// What the machine has to say about a start.
+pub(crate) struct StartFacts {
+    /// The root file system.
+    pub(crate) rootfs: Rootfs,
+    /// The user, looked up in the container.
+    pub(crate) user: User,
+    /// Further groups, looked up in the container.
+    pub(crate) groups: Vec<u32>,
+    /// Where the source of each of the configuration's mounts is, in their order; `None` for memory.
+    pub(crate) sources: Vec<Option<PathBuf>>,
+    /// The container's own files, by their name below `/etc`.
+    pub(crate) etc: Vec<(&'static str, PathBuf)>,
+}
+
+/// The sandbox of a container.
+pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFacts) -> SandboxSpec {
+    let mut ids = facts.user.ids;
+    for group in facts.groups {
+        if !ids.groups.contains(&group) {
+            ids.groups.push(group);
+        }
+    }
+    SandboxSpec {
+        id: id.to_string(),
+        rootfs: facts.rootfs,
+        root_access: match config.root {
+            RootAccess::ReadWrite => Access::ReadWrite,
+            RootAccess::ReadOnly => Access::ReadOnly,
+        },
+        mounts: mounts(config, facts.sources, facts.etc),
+        process: ProcessSpec {
+            argv: config.argv(),
+            env: process_environment(&config.env, &config.hostname, config.console.terminal, &facts.user.home),
+            cwd: config.working_dir.clone(),
+            user: ids,
+            rlimits: config.ulimits.clone(),
+            terminal: config.console.terminal,
+        },
+        hostname: config.hostname.clone(),
+        network: config.network.mode(),
+        confinement: Confinement {
+            capabilities: config.capabilities.clone(),
+            no_new_privileges: config.no_new_privileges,
+            seccomp: if config.seccomp_unconfined { Seccomp::Unconfined } else { Seccomp::Default },
+            kernel_paths: if config.privileged { KernelPaths::Open } else { KernelPaths::Masked },
+        },
+        resources: config.resources.clone(),
+        shm_size: config.shm_size,
+        init: match config.init {
+            InitChoice::Process => Init::Process,
+            InitChoice::Reaper => Init::Reaper,
+        },
+    }
+}
+
+/// The files of `/etc` and the container's mounts, outer ones first; a mount at one of the files takes its place.
+fn mounts(config: &ContainerConfig, sources: Vec<Option<PathBuf>>, etc: Vec<(&'static str, PathBuf)>) -> Vec<Mount> {
+    let own = etc.into_iter().map(|(name, path)| Mount {
+        target: ContainerPath::new("/etc").join(name),
+        source: MountSource::Bind { path },
+        access: Access::ReadWrite,
+        mount_point: MountPoint::Removed,
+    });
+    let mut mounts: Vec<Mount> =
+        own.filter(|mount| config.mounts.iter().all(|asked| asked.target != mount.target)).collect();
+    for (asked, source) in config.mounts.iter().zip(sources) {
+        let source = match (&asked.source, source) {
+            (ContainerMountSource::Tmpfs { size, mode }, _) => MountSource::Tmpfs { size: *size, mode: *mode },
+            (_, Some(path)) => MountSource::Bind { path },
+            (_, None) => continue,
+        };
+        mounts.push(Mount {
+            target: asked.target.clone(),
+            source,
+            access: asked.access,
+            mount_point: MountPoint::Kept,
+        });
+    }
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capability::CapabilityRequest;
+    use crate::create::{Surroundings, merge};
+    use crate::mounts::{parse_tmpfs_flag, parse_volume_flag};
+    use crate::network::NetworkChoice;
+    use crate::request::{Console, RunRequest};
+    use rbuild_executor::{Ids, NetworkMode};
+    use rbuild_image::RuntimeConfig;
+    use std::path::Path;
+
+    fn sandbox_of(request: &RunRequest) -> SandboxSpec {
+        let id: ContainerId = "0123456789ab".repeat(6)[..64].parse().unwrap();
+        let image = RuntimeConfig {
+            cmd: Some(vec!["serve".into(), "-p".into()]),
+            entrypoint: Some(vec!["/init".into()]),
+            env: vec!["A=image".into()],
+            ..RuntimeConfig::default()
+        };
+        let surroundings = Surroundings {
+            id: &id,
+            bounding_capabilities: u64::MAX,
+            volume_name: &mut || "anonymous".parse().unwrap(),
+        };
+        let config = merge(&image, request, surroundings).unwrap();
+        let sources = config
+            .mounts
+            .iter()
+            .map(|mount| match &mount.source {
+                ContainerMountSource::Volume { name, .. } => Some(format!("/store/volumes/{name}/_data").into()),
+                ContainerMountSource::Bind { path, .. } => Some(path.clone()),
+                ContainerMountSource::Tmpfs { .. } => None,
+            })
+            .collect();
+        let facts = StartFacts {
+            rootfs: Rootfs::Directory("/root".into()),
+            user: User {
+                ids: Ids { uid: 5, gid: 6, groups: vec![6] },
+                name: Some("app".into()),
+                home: "/home/app".into(),
+            },
+            groups: vec![6, 7],
+            sources,
+            etc: ["hosts", "hostname", "resolv.conf"].map(|name| (name, Path::new("/c").join(name))).into(),
+        };
+        sandbox(&id, &config, facts)
+    }
+
+    #[test]
+    fn a_plain_container_is_confined_and_gets_its_files() {
+        let spec = sandbox_of(&RunRequest::default());
+        assert_eq!(spec.process.argv, ["/init", "serve", "-p"]);
+        assert_eq!(
+            spec.process.env,
+            [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOSTNAME=0123456789ab",
+                "A=image",
+                "HOME=/home/app"
+            ]
+        );
+        assert_eq!(spec.process.user, Ids { uid: 5, gid: 6, groups: vec![6, 7] });
+        assert_eq!((spec.root_access, spec.network, spec.init), (Access::ReadWrite, NetworkMode::Host, Init::Process));
+        assert_eq!(spec.confinement.seccomp, Seccomp::Default);
+        assert_eq!(spec.confinement.kernel_paths, KernelPaths::Masked);
+        assert_eq!(spec.confinement.capabilities.len(), 14);
+        let targets: Vec<String> = spec.mounts.iter().map(|mount| mount.target.to_string()).collect();
+        assert_eq!(targets, ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"]);
+        assert!(spec.mounts.iter().all(|mount| mount.mount_point == MountPoint::Removed));
+    }
+
+    #[test]
+    fn flags_reach_the_sandbox() {
+        let spec = sandbox_of(&RunRequest {
+            capabilities: CapabilityRequest { privileged: true, ..CapabilityRequest::default() },
+            network: NetworkChoice::None,
+            root: RootAccess::ReadOnly,
+            init: InitChoice::Reaper,
+            console: Console { terminal: true, interactive: true },
+            ..RunRequest::default()
+        });
+        assert_eq!((spec.root_access, spec.network, spec.init), (Access::ReadOnly, NetworkMode::None, Init::Reaper));
+        assert_eq!(spec.confinement.seccomp, Seccomp::Unconfined);
+        assert_eq!(spec.confinement.kernel_paths, KernelPaths::Open);
+        assert!(spec.process.terminal && spec.process.env.contains(&"TERM=xterm".to_owned()));
+    }
+
+    #[test]
+    fn mounts_lie_inside_each_other_and_replace_the_own_files() {
+        let here = Path::new("/here");
+        let spec = sandbox_of(&RunRequest {
+            mounts: vec![
+                parse_volume_flag("/h/hosts:/etc/hosts:ro", here).unwrap(),
+                parse_volume_flag("/h/etc:/etc", here).unwrap(),
+                parse_volume_flag("data:/var/lib/data", here).unwrap(),
+                parse_tmpfs_flag("/run:size=1m,mode=755").unwrap(),
+            ],
+            ..RunRequest::default()
+        });
+        let shown: Vec<String> = spec
+            .mounts
+            .iter()
+            .map(|mount| match &mount.source {
+                MountSource::Bind { path } => format!("{} {} {:?}", mount.target, path.display(), mount.access),
+                other => format!("{} {other:?}", mount.target),
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "/etc /h/etc ReadWrite",
+                "/run Tmpfs { size: Some(1048576), mode: 493 }",
+                "/etc/hostname /c/hostname ReadWrite",
+                "/etc/resolv.conf /c/resolv.conf ReadWrite",
+                "/etc/hosts /h/hosts ReadOnly",
+                "/var/lib/data /store/volumes/data/_data ReadWrite",
+            ]
+        );
+    }
+}
