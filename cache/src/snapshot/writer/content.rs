@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rbuild_image::layer::SparseMap;
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
@@ -21,6 +22,8 @@ pub enum Content<'a> {
     Bytes(&'a [u8]),
     /// From a stream that holds exactly this many bytes. Blocks of zeros become holes.
     Stream(&'a mut dyn Read, u64),
+    /// From a stream of only the data runs of a file of this size.
+    Sparse(&'a mut dyn Read, &'a SparseMap, u64),
     /// From a file that is opened later, on another thread.
     File(OpenContent),
 }
@@ -33,6 +36,7 @@ impl std::fmt::Debug for Content<'_> {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::Stream(_, size) => write!(f, "Stream({size})"),
+            Self::Sparse(_, _, size) => write!(f, "Sparse({size})"),
             Self::File(_) => f.write_str("File"),
         }
     }
@@ -46,24 +50,45 @@ pub(super) fn create(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// Writes a stream of exactly `size` bytes; blocks of zeros become holes.
 pub(super) fn write_stream(target: &OwnedFd, reader: &mut dyn Read, size: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.resize(256 * 1024, 0);
-    let mut offset = 0;
-    while offset < size {
-        let want = usize::try_from(size - offset).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let mut filled = 0;
-        while filled < want {
-            match reader.read(&mut buffer[filled..want]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        write_blocks(target, &buffer[..want], offset)?;
-        offset += want as u64;
+    write_run(target, reader, 0, size, buffer)?;
+    set_length(target, size)
+}
+
+/// Writes the data runs of a sparse file of `size` bytes.
+pub(super) fn write_sparse(
+    target: &OwnedFd,
+    reader: &mut dyn Read,
+    map: &SparseMap,
+    size: u64,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    for run in map.segments() {
+        write_run(target, reader, run.offset, run.length, buffer)?;
     }
+    set_length(target, size)
+}
+
+fn set_length(target: &OwnedFd, size: u64) -> io::Result<()> {
     if size > 0 {
         rustix::fs::ftruncate(target, size)?;
+    }
+    Ok(())
+}
+
+fn write_run(
+    target: &OwnedFd,
+    reader: &mut dyn Read,
+    start: u64,
+    length: u64,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    buffer.resize(256 * 1024, 0);
+    let mut done = 0;
+    while done < length {
+        let want = usize::try_from(length - done).map_or(buffer.len(), |left| left.min(buffer.len()));
+        reader.read_exact(&mut buffer[..want])?;
+        write_blocks(target, &buffer[..want], start + done)?;
+        done += want as u64;
     }
     Ok(())
 }
@@ -202,9 +227,4 @@ fn copy_range(target: &OwnedFd, source: &File, mut at: u64, end: u64) -> io::Res
         at += n as u64;
     }
     Ok(())
-}
-
-/// Writes `bytes` to a new file.
-pub(super) fn write_bytes(target: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
-    write_at(target, bytes, 0)
 }

@@ -16,7 +16,7 @@ mod tree;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rbuild_image::ContainerPath;
@@ -25,7 +25,7 @@ use rustix::io::Errno;
 
 use super::{beneath, overlay};
 use crate::view::{FileKind, LastLink, Lookup, Resolved, View, resolve};
-use content::{create, write_bytes, write_stream};
+use content::{create, write_at, write_sparse, write_stream};
 use pool::{Job, Pool};
 use tree::{Directory, Location, NodeId, ROOT, State, Tree};
 
@@ -81,7 +81,7 @@ impl std::fmt::Debug for LayerWriter {
 
 impl LayerWriter {
     /// Writes into the empty directory `root`, on top of `parent`.
-    pub(crate) fn new(root: OwnedFd, parent: Arc<View>) -> io::Result<Self> {
+    pub(super) fn new(root: OwnedFd, parent: Arc<View>) -> io::Result<Self> {
         let metadata = match parent.lstat(&ContainerPath::root())? {
             Some(stat) => Metadata::from(&stat),
             None => Metadata { mode: 0o755, ..Metadata::default() },
@@ -100,7 +100,7 @@ impl LayerWriter {
     }
 
     /// Whether what was written could differ on another parent.
-    pub(crate) fn depends_on_parent(&self) -> bool {
+    pub(super) fn depends_on_parent(&self) -> bool {
         self.depends_on_parent
     }
 
@@ -167,6 +167,43 @@ impl LayerWriter {
         Ok(missing)
     }
 
+    /// Makes `path` a directory as an archive's entry says: one of the parent or of this layer gets the metadata and
+    /// keeps its entries, anything else is replaced.
+    pub(super) fn directory_entry(&mut self, path: &ContainerPath, metadata: &Metadata) -> Result<(), LayerWriteError> {
+        let Some(name) = path.file_name() else { return self.set_directory_metadata(path, metadata) };
+        let parent = self.stage_parent(path)?;
+        match self.tree.child(parent, name) {
+            Some(existing) => {
+                if let Some(directory) = self.tree.directory_mut(existing) {
+                    directory.metadata = metadata.clone();
+                    return Ok(());
+                }
+                // It replaced, or hid, whatever the parent has there.
+                self.unlink(existing, path)?;
+                self.new_directory(parent, path, metadata.clone(), true)?;
+                let dir = self.directory_fd(parent, path)?;
+                overlay::set_opaque(&dir, name).map_err(failed("mark directory opaque", path))
+            }
+            None => {
+                let merges = self.lower_kind(parent, path)? == Some(FileKind::Directory);
+                self.new_directory(parent, path, metadata.clone(), !merges).map(drop)
+            }
+        }
+    }
+
+    /// Removes what this layer has at `path`, if anything; what the parent has there is not hidden by this.
+    pub(super) fn discard(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
+        match self.tree.locate(path) {
+            Location::Staged(ROOT) | Location::Lower | Location::Absent => Ok(()),
+            Location::Staged(id) => self.unlink(id, path),
+        }
+    }
+
+    /// Remembers that what follows was decided by what the parent has.
+    pub(super) fn note_dependence(&mut self) {
+        self.depends_on_parent = true;
+    }
+
     /// Gives an existing directory this metadata. A time of `None` leaves the one it has.
     pub fn set_directory_metadata(
         &mut self,
@@ -210,15 +247,16 @@ impl LayerWriter {
                     source,
                 })?;
             }
-            Content::Bytes(bytes) => {
+            content => {
                 let file = create(&dir, &name).map_err(failed("create", path))?;
-                write_bytes(&file, bytes).map_err(failed_io("write", path))?;
-                metadata.apply_to_file(std::os::fd::AsFd::as_fd(&file)).map_err(failed("set metadata of", path))?;
-            }
-            Content::Stream(reader, size) => {
-                let file = create(&dir, &name).map_err(failed("create", path))?;
-                write_stream(&file, reader, size, &mut self.buffer).map_err(failed_io("write", path))?;
-                metadata.apply_to_file(std::os::fd::AsFd::as_fd(&file)).map_err(failed("set metadata of", path))?;
+                let written = match content {
+                    Content::Bytes(bytes) => write_at(&file, bytes, 0),
+                    Content::Stream(reader, size) => write_stream(&file, reader, size, &mut self.buffer),
+                    Content::Sparse(reader, map, size) => write_sparse(&file, reader, map, size, &mut self.buffer),
+                    Content::File(_) => Ok(()),
+                };
+                written.map_err(failed_io("write", path))?;
+                metadata.apply_to_file(file.as_fd()).map_err(failed("set metadata of", path))?;
             }
         }
         self.tree.add(parent, &name, State::Leaf(FileKind::File));
@@ -311,7 +349,7 @@ impl LayerWriter {
     }
 
     /// Hides what any parent has at `path`; what this layer has there stays (rule I-03).
-    pub(crate) fn hide(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
+    pub(super) fn hide(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
         let Some(name) = path.file_name().map(<[u8]>::to_vec) else {
             return Err(failed("hide", path)(Errno::INVAL));
         };
@@ -324,7 +362,7 @@ impl LayerWriter {
     }
 
     /// Hides everything that any parent has in the directory `path`; what this layer has there stays.
-    pub(crate) fn hide_all(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
+    pub(super) fn hide_all(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
         let id = self.stage_directory(path)?;
         if id == ROOT {
             // overlayfs does not look for the mark on a layer's root.

@@ -89,10 +89,6 @@ impl Tree {
         &self.nodes[id]
     }
 
-    pub(super) fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        &mut self.nodes[id]
-    }
-
     pub(super) fn directory(&self, id: NodeId) -> Option<&Directory> {
         match &self.nodes[id].state {
             State::Directory(directory) => Some(directory),

@@ -1,0 +1,264 @@
+//! Unpacking a layer that came from outside, on top of its parent (rules I-01 to I-07).
+//!
+//! Nothing an archive says is taken for a path on disk: parents resolve in memory, inside the tree made of the parent
+//! and what was unpacked so far, and the [`LayerWriter`] touches only directories it made. Whiteouts hide lower layers
+//! whatever their place in the archive; a whiteout and an entry of one name keep the entry. Attributes that overlayfs
+//! acts on and character devices 0:0, its whiteouts, are left out.
+//!
+//! The bytes are hashed on their own thread while files are written on this one.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use rbuild_image::layer::whiteout::{InvalidWhiteout, Whiteout, classify};
+use rbuild_image::layer::{Entry, EntryKind, TarError, TarReader};
+use rbuild_image::{ContainerPath, DiffId, Hashing};
+
+use super::writer::{Content, LayerWriteError, LayerWriter, Metadata};
+use crate::view::{FileKind, LastLink, Timestamp, resolve};
+
+/// Bytes that travel from the reading to the unpacking thread at once.
+const CHUNK: usize = 256 * 1024;
+/// How many chunks may wait.
+const CHUNKS: usize = 8;
+
+/// Why a layer cannot be unpacked. Nothing of it is visible then.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The archive is damaged, or asks for more than the limits allow.
+    #[error("invalid layer")]
+    Archive(#[from] TarError),
+    /// The bytes did not come, or are not what they should be.
+    #[error("cannot read the layer")]
+    Read(#[source] io::Error),
+    /// A whiteout that names nothing.
+    #[error("invalid layer")]
+    Whiteout(#[from] InvalidWhiteout),
+    /// An entry below a whiteout, which is no directory.
+    #[error("invalid layer: {path} lies below a whiteout")]
+    BelowWhiteout {
+        /// The entry.
+        path: ContainerPath,
+    },
+    /// The id that stands for "no change" in chown(2).
+    #[error("invalid layer: {path} belongs to user or group 4294967295")]
+    Owner {
+        /// The entry.
+        path: ContainerPath,
+    },
+    /// A hard link to something that is not there or is a directory, or a parent that is no directory.
+    #[error(transparent)]
+    Write(#[from] LayerWriteError),
+    /// The uncompressed bytes are not those that the image's config names.
+    #[error("the layer's content has digest {found}, but the image says {expected}")]
+    WrongDigest {
+        /// What the config says.
+        expected: DiffId,
+        /// What came.
+        found: DiffId,
+    },
+}
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unpacked {
+    pub(super) diff_id: DiffId,
+    pub(super) size: u64,
+}
+
+/// Unpacks the uncompressed archive `tar` with `writer` and finishes it; the bytes must have the digest `expected`.
+pub(super) fn unpack(
+    tar: &mut (dyn Read + Send),
+    expected: Option<DiffId>,
+    writer: &mut LayerWriter,
+) -> Result<Unpacked, ApplyError> {
+    let (sender, receiver) = sync_channel(CHUNKS);
+    let (unpacked, hashed) = std::thread::scope(|scope| {
+        let hashing = scope.spawn(move || {
+            let mut tar = Hashing::new(tar);
+            loop {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                let result = (&mut tar).take(CHUNK as u64).read_to_end(&mut chunk);
+                let last = matches!(result, Ok(0) | Err(_));
+                // When the receiver is gone, unpacking failed and says why.
+                if sender.send(result.map(|_| chunk)).is_err() || last {
+                    let (_, digest, size) = tar.finish();
+                    return Unpacked { diff_id: DiffId::new(digest), size };
+                }
+            }
+        });
+        let unpacked = unpack_entries(Chunks { receiver, current: io::Cursor::default(), ended: false }, writer);
+        (unpacked, hashing.join())
+    });
+    unpacked?;
+    let found = hashed.map_err(|_| ApplyError::Read(io::Error::other("the reading thread panicked")))?;
+    match expected {
+        Some(expected) if expected != found.diff_id => {
+            Err(ApplyError::WrongDigest { expected, found: found.diff_id })
+        }
+        _ => {
+            writer.finish()?;
+            Ok(found)
+        }
+    }
+}
+
+/// The chunks of the reading thread as a stream.
+struct Chunks {
+    receiver: Receiver<io::Result<Vec<u8>>>,
+    current: io::Cursor<Vec<u8>>,
+    ended: bool,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.current.read(buf)?;
+            if n > 0 || buf.is_empty() || self.ended {
+                return Ok(n);
+            }
+            match self.receiver.recv() {
+                Ok(Ok(chunk)) if chunk.is_empty() => self.ended = true,
+                Ok(Ok(chunk)) => self.current = io::Cursor::new(chunk),
+                Ok(Err(error)) => {
+                    self.ended = true;
+                    return Err(error);
+                }
+                Err(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+    }
+}
+
+fn unpack_entries(tar: Chunks, writer: &mut LayerWriter) -> Result<(), ApplyError> {
+    let mut reader = TarReader::new(tar);
+    let mut unpacker = Unpacker { writer, last_parent: None };
+    while let Some(entry) = reader.next_entry()? {
+        unpacker.apply(&entry, &mut reader)?;
+    }
+    // What follows the end of the archive counts for the digest too.
+    reader.finish().map_err(ApplyError::Read)?;
+    Ok(())
+}
+
+struct Unpacker<'w> {
+    writer: &'w mut LayerWriter,
+    /// Where the last entry's directory led, since the next one is mostly in the same.
+    last_parent: Option<(ContainerPath, ContainerPath)>,
+}
+
+impl Unpacker<'_> {
+    fn apply(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), ApplyError> {
+        if entry.uid == u32::MAX || entry.gid == u32::MAX {
+            return Err(ApplyError::Owner { path: entry.path.clone() });
+        }
+        let Some(name) = entry.path.file_name() else {
+            // The root: only its metadata (rule I-02; the reader refuses other types).
+            return Ok(self.writer.set_directory_metadata(&entry.path, &metadata(entry))?);
+        };
+        let parent = self.parent(&entry.path)?;
+        match classify(name)? {
+            Whiteout::None => self.place(entry, parent.join(name), content),
+            Whiteout::Delete(gone) => Ok(self.writer.hide(&parent.join(gone))?),
+            Whiteout::Opaque => Ok(self.writer.hide_all(&parent)?),
+            Whiteout::Metadata => Ok(()),
+        }
+    }
+
+    /// The directory that holds `path`, made if it is missing, symlinks resolved inside the image.
+    fn parent(&mut self, path: &ContainerPath) -> Result<ContainerPath, ApplyError> {
+        let given = path.parent().unwrap_or_else(ContainerPath::root);
+        if let Some((last, resolved)) = &self.last_parent
+            && *last == given
+        {
+            return Ok(resolved.clone());
+        }
+        for name in given.components() {
+            if classify(name)? != Whiteout::None {
+                return Err(ApplyError::BelowWhiteout { path: path.clone() });
+            }
+        }
+        let resolved = self.resolve(&given, LastLink::Follow)?;
+        if !resolved.1.is_some_and(FileKind::is_directory) {
+            self.writer.note_dependence();
+            self.writer.make_directories(&resolved.0, &Metadata { mode: 0o755, ..Metadata::default() })?;
+        }
+        self.last_parent = Some((given, resolved.0.clone()));
+        Ok(resolved.0)
+    }
+
+    fn resolve(
+        &mut self,
+        path: &ContainerPath,
+        last: LastLink,
+    ) -> Result<(ContainerPath, Option<FileKind>), ApplyError> {
+        let found = resolve(&*self.writer, path.as_bytes(), last).map_err(|source| LayerWriteError {
+            action: "resolve",
+            path: path.clone(),
+            source,
+        })?;
+        if found.path != *path {
+            self.writer.note_dependence();
+        }
+        Ok((found.path, found.kind))
+    }
+
+    fn place(&mut self, entry: &Entry, path: ContainerPath, content: &mut dyn Read) -> Result<(), ApplyError> {
+        let metadata = metadata(entry);
+        if entry.kind == EntryKind::Directory {
+            // A symlink of that name may have been what the last parent led through.
+            self.last_parent = None;
+            return Ok(self.writer.directory_entry(&path, &metadata)?);
+        }
+        if let EntryKind::CharDevice(device) = entry.kind
+            && (device.major, device.minor) == (0, 0)
+        {
+            tracing::debug!(%path, "a character device 0:0 is left out");
+            return Ok(());
+        }
+        if let EntryKind::Hardlink { target } = &entry.kind {
+            let target = self.resolve(target, LastLink::Keep)?.0;
+            if target != path {
+                self.make_room(&path)?;
+            }
+            return Ok(self.writer.hard_link(&target, &path)?);
+        }
+        self.make_room(&path)?;
+        match &entry.kind {
+            EntryKind::File { size, sparse: None } => {
+                self.writer.file(&path, &metadata, Content::Stream(content, *size))?;
+            }
+            EntryKind::File { size, sparse: Some(map) } => {
+                self.writer.file(&path, &metadata, Content::Sparse(content, map, *size))?;
+            }
+            EntryKind::Symlink { target } => self.writer.symlink(&path, target, &metadata)?,
+            EntryKind::CharDevice(device) => {
+                let kind = FileKind::CharDevice { major: device.major, minor: device.minor };
+                self.writer.node(&path, kind, &metadata)?;
+            }
+            EntryKind::BlockDevice(device) => {
+                let kind = FileKind::BlockDevice { major: device.major, minor: device.minor };
+                self.writer.node(&path, kind, &metadata)?;
+            }
+            EntryKind::Fifo => self.writer.node(&path, FileKind::Fifo, &metadata)?,
+            EntryKind::Directory | EntryKind::Hardlink { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Drops what this layer has at `path`; a file or link hides what the parent has there by itself.
+    fn make_room(&mut self, path: &ContainerPath) -> Result<(), ApplyError> {
+        self.last_parent = self.last_parent.take().filter(|(_, resolved)| !resolved.starts_with(path));
+        Ok(self.writer.discard(path)?)
+    }
+}
+
+pub(super) fn metadata(entry: &Entry) -> Metadata {
+    Metadata {
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: Some(Timestamp { seconds: entry.mtime.seconds, nanoseconds: entry.mtime.nanoseconds }),
+        xattrs: entry.xattrs.clone(),
+    }
+}
