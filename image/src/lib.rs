@@ -10,6 +10,7 @@ mod descriptor;
 mod digest;
 mod document;
 mod index;
+pub mod layer;
 mod manifest;
 mod media_type;
 mod path;
