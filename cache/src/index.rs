@@ -1,0 +1,354 @@
+//! Cache records: which keys lead to which result, and what became of those that lead nowhere any more.
+//!
+//! Several keys may lead to one result (its definition, and each content it was found by). A look-up holds the
+//! result's snapshot under the caller's lease before it answers. Whether a result may be recorded at all is decided by
+//! the solver; this file knows neither ops nor how keys are made.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rbuild_image::ContentDigest;
+
+use crate::db::{DbError, Durability, Micros, Text, Tx};
+use crate::id::{CacheKey, ResultId, SnapshotId};
+use crate::lease::{Hold, Lease};
+use crate::path_error::PathError;
+use crate::store::Store;
+
+/// How a key was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyKind {
+    /// From the op, its parameters, and its inputs' definitions.
+    Definition,
+    /// From the op, its parameters, and the content of what it reads.
+    Content,
+}
+
+impl KeyKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Definition => "definition",
+            Self::Content => "content",
+        }
+    }
+
+    fn from_column(text: &str) -> rusqlite::Result<Self> {
+        match text {
+            "definition" => Ok(Self::Definition),
+            "content" => Ok(Self::Content),
+            _ => Err(rusqlite::Error::InvalidQuery),
+        }
+    }
+}
+
+/// A key, with the text that it is the digest of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordKey {
+    /// The key.
+    pub key: CacheKey,
+    /// How it was made.
+    pub kind: KeyKind,
+    /// The text, to be compared with another one's when somebody asks why.
+    pub description: String,
+}
+
+/// What is to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecord {
+    /// The keys that shall lead to it.
+    pub keys: Vec<RecordKey>,
+    /// What the step gave; `None` is the empty tree. A lease must hold it.
+    pub snapshot: Option<SnapshotId>,
+    /// What the layer that it made holds.
+    pub content_digest: Option<ContentDigest>,
+    /// The step as people know it.
+    pub subject: String,
+    /// Which build did it.
+    pub build: Option<String>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// What a step gave when it was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheRecord {
+    /// Its identity.
+    pub result: ResultId,
+    /// What the step gave; `None` is the empty tree.
+    pub snapshot: Option<SnapshotId>,
+    /// What the layer that it made holds.
+    pub content_digest: Option<ContentDigest>,
+    /// The step as people know it.
+    pub subject: String,
+    /// Which build did it.
+    pub build: Option<String>,
+    /// When it was done.
+    pub created_at: Timestamp,
+    /// How long it took: what a hit saves.
+    pub duration: Duration,
+    /// When it last was a hit.
+    pub used_at: Timestamp,
+    /// How often it was a hit.
+    pub use_count: u64,
+}
+
+/// A record, as listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedRecord {
+    /// The record.
+    pub record: CacheRecord,
+    /// The keys that lead to it, by kind, then by key.
+    pub keys: Vec<RecordKey>,
+    /// Bytes of its topmost layer.
+    pub size: u64,
+    /// The result below it.
+    pub parent: Option<SnapshotId>,
+}
+
+/// A key that was evicted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The key.
+    pub key: CacheKey,
+    /// The step as people know it.
+    pub subject: String,
+    /// Which rule evicted it.
+    pub rule: String,
+    /// When.
+    pub evicted_at: Timestamp,
+}
+
+/// Why a record cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The snapshot to be recorded is not there.
+    #[error("snapshot {snapshot} of {subject:?} is not in the store")]
+    NoSnapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The step.
+        subject: String,
+    },
+    /// The database said no.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The lease cannot be written.
+    #[error(transparent)]
+    File(#[from] PathError),
+}
+
+/// Cache records.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'a> {
+    store: &'a Store,
+}
+
+impl Store {
+    /// Cache records.
+    pub fn records(&self) -> Records<'_> {
+        Records { store: self }
+    }
+}
+
+const COLUMNS: &str =
+    "r.id, r.snapshot, r.content_digest, r.subject, r.build, r.created_at, r.duration, r.used_at, r.use_count";
+
+impl Records<'_> {
+    /// The result that a key leads to; `lease` holds its snapshot.
+    pub fn lookup(&self, key: &CacheKey, lease: &Lease) -> Result<Option<CacheRecord>, RecordError> {
+        Ok(self.lookup_all(std::slice::from_ref(key), lease)?.pop().flatten())
+    }
+
+    /// The results of several keys, in their order, for the price of two.
+    pub fn lookup_all(&self, keys: &[CacheKey], lease: &Lease) -> Result<Vec<Option<CacheRecord>>, RecordError> {
+        let look = || self.store.db().read(|tx| keys.iter().map(|key| kept(tx, key)).collect::<Result<Vec<_>, _>>());
+        let mut found = look()?;
+        let mut fresh = false;
+        for snapshot in found.iter().flatten().filter_map(|record| record.snapshot) {
+            let hold = Hold::Snapshot(snapshot);
+            if !lease.holds(&hold) {
+                lease.hold(hold)?;
+                fresh = true;
+            }
+        }
+        if fresh {
+            // What was held too late, or has become another result meanwhile, is a miss.
+            for (first, second) in found.iter_mut().zip(look()?) {
+                if first.as_ref().map(|record| record.result) != second.map(|record| record.result) {
+                    *first = None;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Records a result; its keys lead to it from now on, wherever they led before.
+    pub fn record(&self, new: &NewRecord) -> Result<ResultId, RecordError> {
+        let now = self.store.now();
+        self.store.db().write(Durability::Lazy, |tx| {
+            if let Some(snapshot) = new.snapshot
+                && tx.first("SELECT 1 FROM snapshots WHERE id = ?1", [snapshot], |_| Ok(()))?.is_none()
+            {
+                return Err(RecordError::NoSnapshot { snapshot, subject: new.subject.clone() });
+            }
+            let id = tx.insert(
+                "INSERT INTO results (snapshot, content_digest, subject, build, created_at, duration, used_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5)",
+                (
+                    new.snapshot,
+                    new.content_digest.map(Text),
+                    &new.subject,
+                    &new.build,
+                    Micros(now),
+                    i64::try_from(new.duration.as_micros()).unwrap_or(i64::MAX),
+                ),
+            )?;
+            let result = ResultId::from_row(id);
+            lead(tx, result, &new.keys)?;
+            Ok(result)
+        })
+    }
+
+    /// Makes further keys lead to a result.
+    pub fn add_keys(&self, result: ResultId, keys: &[RecordKey]) -> Result<(), DbError> {
+        self.store.db().write(Durability::Lazy, |tx| {
+            // A collection may have been faster.
+            match tx.first("SELECT 1 FROM results WHERE id = ?1", [result], |_| Ok(()))? {
+                Some(()) => lead(tx, result, keys),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Notes that these results were hits, in one transaction.
+    pub fn touch(&self, results: &[ResultId]) -> Result<(), DbError> {
+        if results.is_empty() {
+            return Ok(());
+        }
+        let now = Micros(self.store.now());
+        self.store.db().write(Durability::Lazy, |tx| {
+            for result in results {
+                let sql = "UPDATE results SET used_at = max(used_at, ?2), use_count = use_count + 1 WHERE id = ?1";
+                tx.execute(sql, (result, now))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// All records, the latest used first.
+    pub fn list(&self) -> Result<Vec<ListedRecord>, DbError> {
+        self.store.db().read(|tx| {
+            let sql = format!(
+                "SELECT {COLUMNS}, coalesce(l.size, 0), s.parent FROM results r
+                 LEFT JOIN snapshots s ON s.id = r.snapshot LEFT JOIN layers l ON l.id = s.layer
+                 ORDER BY r.used_at DESC, r.id DESC"
+            );
+            let mut records = tx.all(&sql, [], |row| {
+                Ok(ListedRecord { record: read(row)?, keys: Vec::new(), size: row.get(9)?, parent: row.get(10)? })
+            })?;
+            for listed in &mut records {
+                listed.keys = keys_of(tx, listed.record.result)?;
+            }
+            Ok(records)
+        })
+    }
+
+    /// The keys of steps that people know under the same name, the latest done first: what a missed key is compared
+    /// with.
+    pub fn alike(&self, subject: &str, limit: usize) -> Result<Vec<RecordKey>, DbError> {
+        self.store.db().read(|tx| {
+            let sql = "SELECT k.key, k.kind, k.description FROM keys k JOIN results r ON r.id = k.result
+                       WHERE r.subject = ?1 ORDER BY r.created_at DESC, k.key LIMIT ?2";
+            tx.all(sql, (subject, i64::try_from(limit).unwrap_or(i64::MAX)), read_key)
+        })
+    }
+
+    /// The median of how long steps of that name took, for planning.
+    pub fn usual_duration(&self, subject: &str) -> Result<Option<Duration>, DbError> {
+        let sql = "SELECT duration FROM results WHERE subject = ?1 ORDER BY created_at DESC LIMIT 9";
+        let mut times: Vec<i64> = self.store.db().read(|tx| tx.all(sql, [subject], |row| row.get(0)))?;
+        times.sort_unstable();
+        Ok(times.get(times.len() / 2).map(|micros| Duration::from_micros(micros.unsigned_abs())))
+    }
+
+    /// When and why a key was evicted.
+    pub fn tombstone(&self, key: &CacheKey) -> Result<Option<Tombstone>, DbError> {
+        let sql = "SELECT subject, rule, evicted_at FROM tombstones WHERE key = ?1";
+        self.store.db().read(|tx| {
+            tx.first(sql, [Text(key)], |row| {
+                let Micros(evicted_at) = row.get(2)?;
+                Ok(Tombstone { key: *key, subject: row.get(0)?, rule: row.get(1)?, evicted_at })
+            })
+        })
+    }
+
+    /// Forgets a result and its keys, leaving tombstones that name `rule`. Its files go with the next collection.
+    pub fn remove(&self, result: ResultId, rule: &str) -> Result<bool, DbError> {
+        let now = self.store.now();
+        self.store.db().write(Durability::Lazy, |tx| evict(tx, result, rule, now))
+    }
+}
+
+/// Removes a result, leaving tombstones.
+pub(crate) fn evict(tx: &Tx<'_>, result: ResultId, rule: &str, now: Timestamp) -> Result<bool, DbError> {
+    tx.execute(
+        "INSERT OR REPLACE INTO tombstones (key, subject, rule, evicted_at)
+         SELECT k.key, r.subject, ?2, ?3 FROM keys k JOIN results r ON r.id = k.result WHERE r.id = ?1",
+        (result, rule, Micros(now)),
+    )?;
+    Ok(tx.execute("DELETE FROM results WHERE id = ?1", [result])? > 0)
+}
+
+fn lead(tx: &Tx<'_>, result: ResultId, keys: &[RecordKey]) -> Result<(), DbError> {
+    for key in keys {
+        let before: Option<ResultId> =
+            tx.first("SELECT result FROM keys WHERE key = ?1", [Text(key.key)], |row| row.get(0))?;
+        tx.execute(
+            "INSERT INTO keys (key, kind, result, description) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (key) DO UPDATE SET kind = excluded.kind, result = excluded.result,
+                 description = excluded.description",
+            (Text(key.key), key.kind.as_str(), result, &key.description),
+        )?;
+        tx.execute("DELETE FROM tombstones WHERE key = ?1", [Text(key.key)])?;
+        if let Some(before) = before.filter(|before| *before != result) {
+            // A result that nothing leads to is of no use.
+            let sql = "DELETE FROM results WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM keys WHERE result = ?1)";
+            tx.execute(sql, [before])?;
+        }
+    }
+    Ok(())
+}
+
+/// The result of a key, unless a collection is about to take its snapshot.
+fn kept(tx: &Tx<'_>, key: &CacheKey) -> Result<Option<CacheRecord>, DbError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM keys k JOIN results r ON r.id = k.result LEFT JOIN snapshots s ON s.id = r.snapshot
+         WHERE k.key = ?1 AND coalesce(s.doomed, 0) = 0"
+    );
+    tx.first(&sql, [Text(key)], read)
+}
+
+fn keys_of(tx: &Tx<'_>, result: ResultId) -> Result<Vec<RecordKey>, DbError> {
+    let sql = "SELECT key, kind, description FROM keys WHERE result = ?1 ORDER BY kind DESC, key";
+    tx.all(sql, [result], read_key)
+}
+
+fn read_key(row: &rusqlite::Row<'_>) -> rusqlite::Result<RecordKey> {
+    let Text(key) = row.get(0)?;
+    Ok(RecordKey { key, kind: KeyKind::from_column(&row.get::<_, String>(1)?)?, description: row.get(2)? })
+}
+
+fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<CacheRecord> {
+    let (Micros(created_at), Micros(used_at)) = (row.get(5)?, row.get(7)?);
+    Ok(CacheRecord {
+        result: row.get(0)?,
+        snapshot: row.get(1)?,
+        content_digest: row.get::<_, Option<Text<ContentDigest>>>(2)?.map(|Text(digest)| digest),
+        subject: row.get(3)?,
+        build: row.get(4)?,
+        created_at,
+        duration: Duration::from_micros(row.get::<_, i64>(6)?.unsigned_abs()),
+        used_at,
+        use_count: row.get(8)?,
+    })
+}
