@@ -136,6 +136,42 @@ impl SparseMap {
     }
 }
 
+/// Says where in a file its stored bytes belong, as they come.
+#[derive(Debug)]
+pub struct Placement {
+    segments: std::vec::IntoIter<Segment>,
+    current: Segment,
+}
+
+impl Placement {
+    /// For the content of `entry`, from its start.
+    pub fn of(entry: &Entry) -> Self {
+        let segments = match &entry.kind {
+            EntryKind::File { sparse: Some(map), .. } => map.0.clone(),
+            EntryKind::File { size, sparse: None } => vec![Segment { offset: 0, length: *size }],
+            _ => Vec::new(),
+        };
+        Self { segments: segments.into_iter(), current: Segment { offset: 0, length: 0 } }
+    }
+
+    /// Hands the next stored bytes to `take`, in pieces, each with its offset in the file. Bytes after the last run
+    /// of data are dropped.
+    pub fn place(&mut self, mut bytes: &[u8], mut take: impl FnMut(u64, &[u8])) {
+        while !bytes.is_empty() {
+            if self.current.length == 0 {
+                let Some(next) = self.segments.next() else { return };
+                self.current = next;
+                continue;
+            }
+            let n = usize::try_from(self.current.length).unwrap_or(usize::MAX).min(bytes.len());
+            take(self.current.offset, &bytes[..n]);
+            self.current.offset += n as u64;
+            self.current.length -= n as u64;
+            bytes = &bytes[n..];
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,5 +193,17 @@ mod tests {
         ] {
             assert_eq!(map(runs, size), None, "{runs:?}");
         }
+    }
+    #[test]
+    fn stored_bytes_are_placed_across_pieces() {
+        let map = SparseMap::new([Segment { offset: 10, length: 3 }, Segment { offset: 20, length: 2 }], 30);
+        let entry = Entry::new(ContainerPath::new("/f"), EntryKind::File { size: 30, sparse: map }, 0o644);
+        let mut placement = Placement::of(&entry);
+        let mut out = Vec::new();
+        for piece in ["ab", "cd", "ef"] {
+            placement.place(piece.as_bytes(), |offset, bytes| out.push((offset, bytes.to_vec())));
+        }
+        let want = [(10, b"ab".to_vec()), (12, b"c".to_vec()), (20, b"d".to_vec()), (21, b"e".to_vec())];
+        assert_eq!(out, want);
     }
 }

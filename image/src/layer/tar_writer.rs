@@ -60,6 +60,16 @@ impl<W: Write> TarWriter<W> {
 
     /// Writes one entry with exactly [`Entry::stored_size`] bytes of `content`: for a sparse file only its data.
     pub fn append(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), TarWriteError> {
+        self.append_observed(entry, content, &mut |_| ())
+    }
+
+    /// Like [`append`](Self::append), and shows each piece of content to `observe` as it passes.
+    pub(super) fn append_observed(
+        &mut self,
+        entry: &Entry,
+        content: &mut dyn Read,
+        observe: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), TarWriteError> {
         let path = || entry.path.to_string();
         let io_error = |source| TarWriteError::Io { path: path(), source };
         let (header, prefix) = self.headers(entry)?;
@@ -73,6 +83,7 @@ impl<W: Write> TarWriter<W> {
                 Ok(0) => return Err(TarWriteError::Short { path: path(), want, got: want - left }),
                 Ok(n) => {
                     self.inner.write_all(&self.buffer[..n]).map_err(io_error)?;
+                    observe(&self.buffer[..n]);
                     left -= n as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
