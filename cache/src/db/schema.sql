@@ -17,7 +17,8 @@ CREATE TABLE layers (
     size            INTEGER NOT NULL CHECK (size >= 0),  -- bytes on disk
     diff_id         TEXT,                       -- digest of the layer's tar, once computed
     tar_size        INTEGER,                    -- length of that tar
-    content_digest  TEXT,                       -- what the layer holds, without times
+    content_digest  TEXT,                       -- what the layer holds, without times; of one from outside: its diff_id
+    depends_on_parent INTEGER NOT NULL DEFAULT 1, -- whether its files would differ on another parent
     created_at      INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX layers_by_diff_id ON layers (diff_id) WHERE diff_id IS NOT NULL;

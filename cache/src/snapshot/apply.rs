@@ -93,9 +93,7 @@ pub(super) fn unpack(
     unpacked?;
     let found = hashed.map_err(|_| ApplyError::Read(io::Error::other("the reading thread panicked")))?;
     match expected {
-        Some(expected) if expected != found.diff_id => {
-            Err(ApplyError::WrongDigest { expected, found: found.diff_id })
-        }
+        Some(expected) if expected != found.diff_id => Err(ApplyError::WrongDigest { expected, found: found.diff_id }),
         _ => {
             writer.finish()?;
             Ok(found)

@@ -1,9 +1,23 @@
-//! Snapshots: stacks of immutable layers, and the one writable directory on top of them while a step runs.
+//! Snapshots: stacks of immutable layers, and the one writable place on top of them while a step runs.
+//!
+//! [`Snapshots`] is the way in: [`Snapshots::prepare`] for a step, [`Snapshots::apply`] for a layer from outside.
+//! How layers are kept is decided inside; outside they are seen as a [`crate::view::View`], as lower directories of a
+//! mount, or as a tar.
 
+mod apply;
 mod beneath;
+mod content_digest;
+mod diff;
+mod directory;
+mod kind;
 mod layer_dir;
 mod overlay;
+mod scan;
+mod store;
 mod writer;
 mod xattr;
 
+pub use apply::ApplyError;
+pub use diff::{DiffError, LayerDiff, Times};
+pub use store::{Active, Committed, Snapshot, SnapshotError, Snapshots};
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};

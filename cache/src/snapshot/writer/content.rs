@@ -75,13 +75,7 @@ fn set_length(target: &OwnedFd, size: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn write_run(
-    target: &OwnedFd,
-    reader: &mut dyn Read,
-    start: u64,
-    length: u64,
-    buffer: &mut Vec<u8>,
-) -> io::Result<()> {
+fn write_run(target: &OwnedFd, reader: &mut dyn Read, start: u64, length: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.resize(256 * 1024, 0);
     let mut done = 0;
     while done < length {

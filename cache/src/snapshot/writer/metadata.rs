@@ -43,12 +43,7 @@ impl Metadata {
         rustix::fs::fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
         rustix::fs::fchmod(file, Mode::from_raw_mode(self.mode & 0o7777))?;
         for (name, value) in self.xattrs.iter().filter(|(name, _)| xattr::may_be_applied(name)) {
-            ignore_unsupported(rustix::fs::fsetxattr(
-                file,
-                name.as_slice(),
-                value,
-                rustix::fs::XattrFlags::empty(),
-            ))?;
+            ignore_unsupported(rustix::fs::fsetxattr(file, name.as_slice(), value, rustix::fs::XattrFlags::empty()))?;
         }
         match self.times() {
             Some(times) => rustix::fs::futimens(file, &times),

@@ -205,11 +205,7 @@ impl LayerWriter {
     }
 
     /// Gives an existing directory this metadata. A time of `None` leaves the one it has.
-    pub fn set_directory_metadata(
-        &mut self,
-        path: &ContainerPath,
-        metadata: &Metadata,
-    ) -> Result<(), LayerWriteError> {
+    pub fn set_directory_metadata(&mut self, path: &ContainerPath, metadata: &Metadata) -> Result<(), LayerWriteError> {
         let id = self.stage_directory(path)?;
         let directory = self.tree.directory_mut(id).expect("just staged as a directory");
         let mtime = metadata.mtime.or(directory.metadata.mtime);
@@ -264,12 +260,7 @@ impl LayerWriter {
     }
 
     /// Makes a symlink; anything but a directory is replaced.
-    pub fn symlink(
-        &mut self,
-        path: &ContainerPath,
-        target: &[u8],
-        metadata: &Metadata,
-    ) -> Result<(), LayerWriteError> {
+    pub fn symlink(&mut self, path: &ContainerPath, target: &[u8], metadata: &Metadata) -> Result<(), LayerWriteError> {
         let (parent, name) = self.clear(path)?;
         let dir = self.directory_fd(parent, path)?;
         rustix::fs::symlinkat(target, &dir, &*name).map_err(failed("create symlink", path))?;
@@ -283,9 +274,7 @@ impl LayerWriter {
     pub fn node(&mut self, path: &ContainerPath, kind: FileKind, metadata: &Metadata) -> Result<(), LayerWriteError> {
         let (file_type, device) = match kind {
             FileKind::CharDevice { major: 0, minor: 0 } => return Err(failed("create device 0:0", path)(Errno::PERM)),
-            FileKind::CharDevice { major, minor } => {
-                (FileType::CharacterDevice, rustix::fs::makedev(major, minor))
-            }
+            FileKind::CharDevice { major, minor } => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
             FileKind::BlockDevice { major, minor } => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
             FileKind::Fifo => (FileType::Fifo, 0),
             _ => return Err(failed("create special file", path)(Errno::INVAL)),

@@ -1,0 +1,94 @@
+//! The directory kind: a layer is an immutable directory with overlayfs's whiteouts and opaque marks in it.
+//!
+//! ```text
+//! active:     SCRATCH/upper   becomes the layer     SCRATCH/work   overlayfs's own, thrown away
+//! committed:  layers/PATH
+//! ```
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_executor::Rootfs;
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+
+use super::diff::{self, DiffError, LayerDiff, Times};
+use super::kind::{Sealed, Snapshotter};
+use super::layer_dir::LayerDir;
+use super::scan;
+use super::writer::{LayerWriter, Metadata};
+use crate::path_error::{AtPath, PathError};
+use crate::view::{FileKind, LayerReader, Stat, View};
+
+/// Name of this kind in the database.
+pub(super) const NAME: &str = "directory";
+
+/// Layers as directories.
+#[derive(Debug)]
+pub(super) struct DirectoryKind;
+
+fn upper(scratch: &Path) -> PathBuf {
+    scratch.join("upper")
+}
+
+fn work(scratch: &Path) -> PathBuf {
+    scratch.join("work")
+}
+
+impl Snapshotter for DirectoryKind {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&self, scratch: &Path, root: Option<&Stat>) -> Result<(), PathError> {
+        for path in [scratch.to_path_buf(), upper(scratch), work(scratch)] {
+            rustix::fs::mkdir(&path, Mode::RWXU).at("create", &path)?;
+        }
+        // A mount shows the upper directory's own metadata as the root's.
+        let metadata = root.map_or_else(|| Metadata { mode: 0o755, ..Metadata::default() }, Metadata::from);
+        let path = upper(scratch);
+        let dir = LayerDir::open(&path).at("open", &path)?;
+        metadata.apply_at(dir.fd(), b".", FileKind::Directory).at("set metadata of", &path)
+    }
+
+    fn rootfs(&self, scratch: &Path, lowers: Vec<PathBuf>) -> Rootfs {
+        Rootfs::Overlay { lowers, upper: upper(scratch), work: work(scratch) }
+    }
+
+    fn writer(&self, scratch: &Path, parent: Arc<View>) -> Result<LayerWriter, PathError> {
+        let path = upper(scratch);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
+        LayerWriter::new(root, parent).at("inspect the parent of", &path)
+    }
+
+    fn measure(&self, scratch: &Path) -> Result<Sealed, PathError> {
+        let path = upper(scratch);
+        let entries = LayerDir::open(&path).and_then(|dir| scan::scan(&dir)).at("list", &path)?;
+        Ok(Sealed { size: scan::disk_usage(&entries) })
+    }
+
+    fn seal(&self, scratch: &Path, layer: &Path) -> Result<(), PathError> {
+        let path = upper(scratch);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
+        rustix::fs::syncfs(root.as_fd()).at("sync", &path)?;
+        rustix::fs::renameat_with(CWD, &path, CWD, layer, RenameFlags::NOREPLACE).at("rename", &path)?;
+        let Some(parent) = layer.parent() else { return Ok(()) };
+        let parent_dir = rustix::fs::open(parent, flags, Mode::empty()).at("open", parent)?;
+        rustix::fs::fsync(&parent_dir).at("sync", parent)
+    }
+
+    fn reader(&self, layer: &Path) -> io::Result<Arc<dyn LayerReader>> {
+        Ok(Arc::new(LayerDir::open(layer)?))
+    }
+
+    fn lower(&self, layer: &Path) -> PathBuf {
+        layer.to_path_buf()
+    }
+
+    fn write_tar(&self, layer: &Path, times: Times, out: &mut (dyn Write + Send)) -> Result<LayerDiff, DiffError> {
+        diff::write_tar(&LayerDir::open(layer).map_err(DiffError::Read)?, times, out)
+    }
+}
