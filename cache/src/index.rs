@@ -22,6 +22,12 @@ pub enum KeyKind {
     Definition,
     /// From the op, its parameters, and the content of what it reads.
     Content,
+    /// From the op and the snapshot that it ran on: finds the earlier of two equal results.
+    Rerun,
+    /// From the op alone: knows that and for how long it ran before.
+    Step,
+    /// From the place in a Dockerfile: finds what a missed key is compared with.
+    Place,
 }
 
 impl KeyKind {
@@ -29,6 +35,9 @@ impl KeyKind {
         match self {
             Self::Definition => "definition",
             Self::Content => "content",
+            Self::Rerun => "rerun",
+            Self::Step => "step",
+            Self::Place => "place",
         }
     }
 
@@ -36,6 +45,9 @@ impl KeyKind {
         match text {
             "definition" => Ok(Self::Definition),
             "content" => Ok(Self::Content),
+            "rerun" => Ok(Self::Rerun),
+            "step" => Ok(Self::Step),
+            "place" => Ok(Self::Place),
             _ => Err(rusqlite::Error::InvalidQuery),
         }
     }
@@ -180,6 +192,12 @@ impl Records<'_> {
             }
         }
         Ok(found)
+    }
+
+    /// The text that a key is the digest of.
+    pub fn description(&self, key: &CacheKey) -> Result<Option<String>, DbError> {
+        let sql = "SELECT description FROM keys WHERE key = ?1";
+        self.store.db().read(|tx| tx.first(sql, [Text(key)], |row| row.get(0)))
     }
 
     /// Records a result; its keys lead to it from now on, wherever they led before.

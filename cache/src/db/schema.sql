@@ -97,7 +97,7 @@ CREATE INDEX results_by_subject ON results (subject);
 -- The keys that lead to a result.
 CREATE TABLE keys (
     key         TEXT    NOT NULL PRIMARY KEY,
-    kind        TEXT    NOT NULL,               -- 'definition' or 'content'
+    kind        TEXT    NOT NULL,               -- 'definition', 'content', 'rerun', 'step' or 'place'
     result      INTEGER NOT NULL REFERENCES results (id) ON DELETE CASCADE,
     description TEXT    NOT NULL                -- the text whose digest the key is
 ) STRICT, WITHOUT ROWID;
