@@ -176,6 +176,15 @@ impl Snapshots {
         active.seal(lease, Some(diff), sharing)
     }
 
+    /// Unpacks a tar that is no image's layer yet (`import`): its layer is our own tar of the same files.
+    pub fn import(&self, tar: &mut (dyn Read + Send), lease: &Lease) -> Result<Snapshot<Committed>, SnapshotError> {
+        let active = self.prepare(None, lease)?;
+        let mut writer = active.writer()?;
+        unpack(tar, None, &mut writer)?;
+        drop(writer);
+        active.commit(lease)
+    }
+
     /// Puts a layer that the store has already on top of `parent`, by its diff_id; `None` when it has to be fetched.
     pub fn adopt(
         &self,
