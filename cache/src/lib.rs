@@ -3,30 +3,42 @@
 //! Every write goes the same way: private name, sync, rename, one transaction. So a crash leaves garbage at worst,
 //! never a name that leads nowhere.
 
+mod builds;
 mod clock;
 mod content;
 mod db;
 mod failpoint;
+mod file_index;
 mod id;
 mod images;
 mod index;
 mod layout;
 mod lease;
 mod lock;
+mod mount_cache;
 mod path_error;
 mod removal;
 mod roots;
 mod store;
+#[cfg(test)]
+mod testing;
+mod usage;
 
+pub use builds::{
+    BuildEnd, BuildId, BuildRecord, BuildStatus, BuildVertex, Builds, HistoryError, InvalidBuildId, NewBuild,
+    VertexOutcome,
+};
 pub use clock::{Clock, SystemClock};
 pub use content::{BlobError, BlobInfo, Blobs, IngestError, LeasedBlobs};
 pub use db::{DbError, MigrateError};
+pub use file_index::{FileDigest, FileIndex, FileStamp};
 pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use images::{BlobRole, ImageError, ImageRecord, Images, StoredImage, Untagged};
 pub use index::{CacheRecord, KeyKind, ListedRecord, NewRecord, RecordError, RecordKey, Records, Tombstone};
 pub use layout::Layout;
 pub use lease::{Hold, Lease, LeaseInfo, Reap};
 pub use lock::{Holder, LockError, LockGuard, LockMode, LockName, OnWait, Waiting, wait_silently};
+pub use mount_cache::{CacheMount, CacheMountError, CacheMountInfo, CacheMountRequest, CacheMounts, MountSharing};
 pub use path_error::PathError;
 pub use roots::{Kept, Roots};
 pub use store::{Creation, OpenError, OpenOptions, Store};

@@ -1,0 +1,133 @@
+//! A store in a temporary directory, a clock that the test sets, and child processes made of this test binary.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::Clock;
+use crate::db::Durability;
+use crate::id::{LayerId, SnapshotId};
+use crate::lease::{Hold, Lease};
+use crate::path_error::PathError;
+use crate::store::{OpenOptions, Store};
+
+/// A clock that stands still until it is moved.
+#[derive(Clone, Debug)]
+pub(crate) struct TestClock(Arc<AtomicI64>);
+
+impl Default for TestClock {
+    fn default() -> Self {
+        let start: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        Self(Arc::new(AtomicI64::new(start.as_microsecond())))
+    }
+}
+
+impl TestClock {
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_microsecond(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+
+    pub(crate) fn advance(&self, time: Duration) {
+        self.0.fetch_add(i64::try_from(time.as_micros()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Self::now(self)
+    }
+}
+
+pub(crate) struct TestStore {
+    pub(crate) store: Store,
+    pub(crate) clock: TestClock,
+    pub(crate) home: tempfile::TempDir,
+}
+
+impl TestStore {
+    pub(crate) fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let clock = TestClock::default();
+        let store = open(&home.path().join("store"), &clock);
+        Self { store, clock, home }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.store.layout().root()
+    }
+
+    /// The same store, as another process would open it.
+    pub(crate) fn reopen(&self) -> Store {
+        open(self.root(), &self.clock)
+    }
+
+    pub(crate) fn lease(&self) -> Lease {
+        self.store.lease("test").unwrap()
+    }
+
+    /// A committed snapshot with one file of `size` bytes, held by `lease`.
+    pub(crate) fn snapshot(&self, lease: &Lease, parent: Option<SnapshotId>, size: usize) -> SnapshotId {
+        snapshot(&self.store, lease, parent, size)
+    }
+}
+
+fn open(root: &Path, clock: &TestClock) -> Store {
+    let mut options = OpenOptions::new("test");
+    options.clock = Arc::new(clock.clone());
+    Store::open(root, options).unwrap()
+}
+
+/// Commits a directory layer the way snapshots do: private, hold the name, rename, one transaction.
+pub(crate) fn snapshot(store: &Store, lease: &Lease, parent: Option<SnapshotId>, size: usize) -> SnapshotId {
+    let draft = lease.scratch_name("layer").unwrap();
+    std::fs::create_dir(&draft).unwrap();
+    std::fs::write(draft.join("file"), vec![7; size]).unwrap();
+    let path = format!("{}-{}", lease.info().id, draft.file_name().unwrap().to_str().unwrap());
+    lease.hold(Hold::Layer(path.clone())).unwrap();
+    std::fs::rename(&draft, store.layout().layer(&path)).unwrap();
+    store
+        .db()
+        .write(Durability::Lazy, |tx| {
+            let layer = LayerId::from_row(tx.insert(
+                "INSERT INTO layers (kind, path, size, created_at) VALUES ('directory', ?1, ?2, 0)",
+                (&path, i64::try_from(size).unwrap()),
+            )?);
+            let depth: i64 = match parent {
+                Some(parent) => tx.one("SELECT depth + 1 FROM snapshots WHERE id = ?1", [parent], |row| row.get(0))?,
+                None => 1,
+            };
+            let id = SnapshotId::from_row(tx.insert(
+                "INSERT INTO snapshots (parent, layer, depth, created_at) VALUES (?1, ?2, ?3, 0)",
+                (parent, layer, depth),
+            )?);
+            lease.hold(Hold::Snapshot(id))?;
+            Ok::<_, TestFailure>(id)
+        })
+        .unwrap()
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TestFailure {
+    #[error(transparent)]
+    Db(#[from] crate::db::DbError),
+    #[error(transparent)]
+    File(#[from] PathError),
+}
+
+/// Runs the ignored test `entry` of this binary in a process of its own; it gets `arguments` by [`child_arguments`].
+pub(crate) fn child(entry: &str, arguments: &[&str]) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([entry, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+    // Further filters match no test, so the harness lets them pass.
+    command.args(arguments.iter().map(|argument| format!("child:{argument}")));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap()
+}
+
+/// What [`child`] passed; empty when somebody runs ignored tests by hand.
+pub(crate) fn child_arguments() -> Vec<String> {
+    std::env::args().filter_map(|argument| argument.strip_prefix("child:").map(str::to_owned)).collect()
+}
