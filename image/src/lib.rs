@@ -6,6 +6,7 @@
 mod blob;
 mod chain;
 mod config;
+pub mod credentials;
 mod descriptor;
 mod digest;
 mod document;
@@ -15,7 +16,10 @@ mod manifest;
 mod media_type;
 mod path;
 mod platform;
+pub mod pull;
+pub mod push;
 mod reference;
+pub mod registry;
 mod strict_json;
 
 pub use blob::{BlobSink, BlobSource, BlobWriter, copy_blob};

@@ -1,0 +1,41 @@
+//! The distribution protocol (OCI distribution-spec, Docker registry API v2): a blocking client.
+//!
+//! `client` is the face; below it `exchange` sends one request over `transport` and `tls` to addresses from
+//! `resolver`, `token` and `challenge` authenticate, `retry` decides about trying again, `mirror` about whom to ask,
+//! and `download` and `upload` move blobs. Nothing here reads the environment or knows where blobs are kept.
+
+pub(crate) mod cancel;
+mod challenge;
+mod client;
+mod dns;
+mod download;
+mod error;
+mod exchange;
+mod location;
+mod mirror;
+mod options;
+mod proxy;
+mod resolver;
+mod retry;
+mod tls;
+mod token;
+mod transfer;
+mod transport;
+mod upload;
+
+pub use cancel::{Cancel, Cancelled};
+pub use challenge::{BadChallenge, Challenge};
+pub use client::{Client, FetchedManifest};
+pub use error::{Action, Cause, RegistryError, Target};
+pub use location::BadLocation;
+pub use options::{
+    ClearText, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Scheme, Timeouts, TrustRoots, Verify,
+};
+pub use proxy::ProxySettings;
+pub use resolver::{DnsSettings, ResolveError};
+pub use retry::RetryPolicy;
+pub use tls::TlsSetupError;
+pub use transfer::{Silent, TransferSink, TransferState};
+pub use upload::Pushed;
+
+pub(crate) use transfer::in_parallel;

@@ -1,0 +1,171 @@
+//! What the caller decides about registries: plain data, filled from flags, files and the environment by others.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cancel::Cancel;
+use super::proxy::ProxySettings;
+use super::resolver::DnsSettings;
+use super::retry::RetryPolicy;
+use crate::credentials::{Anonymous, CredentialSource};
+
+/// Everything a [`Client`](super::Client) needs to know.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// Sent as `User-Agent`.
+    pub user_agent: String,
+    /// Where user names, passwords and tokens come from; asked only after a challenge.
+    pub credentials: Arc<dyn CredentialSource>,
+    /// Settings by registry host, with port where one is written: `localhost:5000`, `docker.io`.
+    pub hosts: BTreeMap<String, HostConfig>,
+    /// Proxies.
+    pub proxy: ProxySettings,
+    /// Which certificate authorities are trusted for every host.
+    pub trust: TrustRoots,
+    /// Where names are looked up.
+    pub dns: DnsSettings,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// How often to try again.
+    pub retry: RetryPolicy,
+    /// Transfers at once, per pull or push.
+    pub parallel: usize,
+    /// The body of one upload request holds at most this many bytes; `None` sends a blob in one.
+    pub upload_chunk: Option<u64>,
+    /// Asked during every wait.
+    pub cancel: Cancel,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+            credentials: Arc::new(Anonymous),
+            hosts: BTreeMap::new(),
+            proxy: ProxySettings::default(),
+            trust: TrustRoots::default(),
+            dns: DnsSettings::default(),
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            parallel: 4,
+            upload_chunk: None,
+            cancel: Cancel::never(),
+        }
+    }
+}
+
+/// Settings of one registry host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostConfig {
+    /// TLS or not.
+    pub scheme: Scheme,
+    /// Whether the server must prove who it is.
+    pub verify: Verify,
+    /// What may be sent to it without TLS.
+    pub clear_text: ClearText,
+    /// PEM files with certificate authorities trusted for this host, beside the general ones.
+    pub ca_files: Vec<PathBuf>,
+    /// What we prove ourselves with.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Asked before the host itself when pulling, in this order.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// TLS or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// TLS; loopback hosts without certificate settings may speak plain HTTP.
+    #[default]
+    Default,
+    /// TLS only.
+    Https,
+    /// Plain HTTP only.
+    Http,
+}
+
+/// Whether a server must prove who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// By a certificate that leads to a trusted authority.
+    #[default]
+    Certificate,
+    /// Not at all.
+    Nothing,
+}
+
+/// What may be sent over plain HTTP to a host that is not loopback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClearText {
+    /// Requests without credentials.
+    #[default]
+    NoCredentials,
+    /// Anything, passwords included.
+    Anything,
+}
+
+/// A client certificate and its key, both PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key (PKCS#1, PKCS#8 or SEC1).
+    pub key: PathBuf,
+}
+
+/// A registry that holds copies of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Where it is: `https://mirror.example`, or `https://host/prefix` when repositories lie below a prefix.
+    /// Without a scheme the settings of the host decide.
+    pub location: String,
+    /// What it is asked for.
+    pub serves: MirrorServes,
+}
+
+/// What a mirror is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MirrorServes {
+    /// Tags and digests.
+    #[default]
+    All,
+    /// Only what is named by digest: its tags may be old.
+    Digests,
+}
+
+/// Which certificate authorities are trusted. When neither is given, the system's usual places are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustRoots {
+    /// A PEM bundle (what `SSL_CERT_FILE` names).
+    pub file: Option<PathBuf>,
+    /// Directories of PEM files with hashed names (what `SSL_CERT_DIR` names).
+    pub directories: Vec<PathBuf>,
+}
+
+/// How long to wait for what. There is no limit on a whole transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a name, a connection and its TLS handshake.
+    pub connect: Duration,
+    /// From the end of the request to the end of the answer's headers.
+    pub headers: Duration,
+    /// For the next byte, in either direction.
+    pub idle: Duration,
+    /// Over this time …
+    pub low_speed_window: Duration,
+    /// … at least this many bytes a second must pass.
+    pub low_speed_bytes: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            headers: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+            low_speed_window: Duration::from_secs(60),
+            low_speed_bytes: 1024,
+        }
+    }
+}
