@@ -1,0 +1,332 @@
+//! Instructions as syntax: keyword, flags, arguments, here-documents, each with its place. Which flags and how many arguments an
+//! instruction takes is not known here; that makes the faults of this level few, and BuildKit reports them before all others.
+
+use std::borrow::Cow;
+
+use crate::directive::Header;
+use crate::grammar::exec_form::{ExecForm, exec_form};
+use crate::grammar::pairs::{PairError, pairs};
+use crate::grammar::{Piece, flags, words};
+use crate::heredoc::{Heredoc, openers};
+use crate::instruction::PairForm;
+use crate::logical_line::{LogicalLine, Map, Reader};
+use crate::word::Escape;
+use crate::{Diagnostic, Span};
+
+/// How deep `ONBUILD` may nest syntactically; more than one level is refused later anyway.
+const MAX_NESTING: usize = 8;
+
+/// A piece of text with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Argument {
+    pub(crate) text: String,
+    pub(crate) span: Span,
+}
+
+/// The known instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keyword {
+    Add,
+    Arg,
+    Cmd,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    From,
+    Healthcheck,
+    Label,
+    Maintainer,
+    OnBuild,
+    Run,
+    Shell,
+    StopSignal,
+    User,
+    Volume,
+    Workdir,
+}
+
+impl Keyword {
+    pub(crate) const ALL: [(&'static str, Self); 18] = [
+        ("add", Self::Add),
+        ("arg", Self::Arg),
+        ("cmd", Self::Cmd),
+        ("copy", Self::Copy),
+        ("entrypoint", Self::Entrypoint),
+        ("env", Self::Env),
+        ("expose", Self::Expose),
+        ("from", Self::From),
+        ("healthcheck", Self::Healthcheck),
+        ("label", Self::Label),
+        ("maintainer", Self::Maintainer),
+        ("onbuild", Self::OnBuild),
+        ("run", Self::Run),
+        ("shell", Self::Shell),
+        ("stopsignal", Self::StopSignal),
+        ("user", Self::User),
+        ("volume", Self::Volume),
+        ("workdir", Self::Workdir),
+    ];
+
+    fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, keyword)| *keyword)
+    }
+}
+
+/// What follows keyword and flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Arguments {
+    /// Words or one whole text, as the keyword has it.
+    Plain(Vec<Argument>),
+    /// A JSON array.
+    Json(Vec<Argument>),
+    /// Names and values.
+    Pairs(Vec<(Argument, Argument, PairForm)>),
+    /// `HEALTHCHECK`'s kind and what follows it.
+    Kind(Argument, Box<Self>),
+    /// The instruction after `ONBUILD`.
+    Nested(Box<Node>),
+}
+
+impl Arguments {
+    pub(crate) fn is_json(&self) -> bool {
+        matches!(self, Self::Json(_))
+    }
+}
+
+/// An instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// The keyword as written.
+    pub(crate) word: Argument,
+    /// What it stands for; `None` for an unknown one, whose arguments are not looked at.
+    pub(crate) keyword: Option<Keyword>,
+    pub(crate) flags: Vec<Argument>,
+    pub(crate) arguments: Arguments,
+    pub(crate) heredocs: Vec<Heredoc>,
+    /// The joined line.
+    pub(crate) line: String,
+    /// Its place without and with here-document bodies.
+    pub(crate) head: Span,
+    pub(crate) span: Span,
+    /// The last line, if a blank one stands between it and the first.
+    pub(crate) blank_inside: Option<Span>,
+    /// The comments directly above.
+    pub(crate) comments: Vec<String>,
+}
+
+/// A text as syntax.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) escape: Escape,
+    pub(crate) faults: Vec<Diagnostic>,
+}
+
+/// Reads a text to its end, whatever is in it. With `fixed`, every place is that one.
+pub(crate) fn read(text: &str, fixed: Option<Span>) -> Tree {
+    let mut reader = Reader::new(text, fixed);
+    let mut nodes = Vec::new();
+    let mut faults = Vec::new();
+    while let Some(line) = reader.next() {
+        let fault = match node(line, reader.header.escape) {
+            Ok(mut node) => {
+                let fault = read_heredocs(&mut node, &mut reader);
+                nodes.push(node);
+                fault
+            }
+            Err(fault) => Some(fault),
+        };
+        faults.append(&mut reader.faults);
+        faults.extend(fault);
+    }
+    let end = reader.end();
+    let Reader { header: Header { escape, .. }, faults: mut rest, .. } = reader;
+    faults.append(&mut rest);
+    if nodes.is_empty() && faults.is_empty() {
+        let help = "a Dockerfile starts with FROM, for example `FROM scratch`";
+        faults.push(Diagnostic::error(end, "file with no instructions").with_help(help));
+    }
+    Tree { nodes, escape, faults }
+}
+
+fn node(line: LogicalLine<'_>, escape: Escape) -> Result<Node, Diagnostic> {
+    let LogicalLine { text, map, span, blank_inside, comments } = line;
+    let builder = Builder { map, escape, head: span };
+    let mut node = builder.node(text, 0)?;
+    node.blank_inside = blank_inside;
+    node.comments = comments.into_iter().map(str::to_owned).collect();
+    Ok(node)
+}
+
+/// Reads the bodies that a node opens.
+fn read_heredocs(node: &mut Node, reader: &mut Reader<'_>) -> Option<Diagnostic> {
+    let taker = match &node.arguments {
+        Arguments::Nested(nested) => nested,
+        _ => &*node,
+    };
+    if !matches!(taker.keyword, Some(Keyword::Add | Keyword::Copy | Keyword::Run)) || taker.arguments.is_json() {
+        return None;
+    }
+    for opener in openers(&node.line) {
+        let mut content = String::new();
+        let mut start = None;
+        let mut end = 0;
+        let mut closed = false;
+        while let Some(line) = reader.physical() {
+            start.get_or_insert(line.start);
+            end = line.start;
+            if opener.is_closed_by(line.raw) {
+                closed = true;
+                node.span = node.span.to(reader.place(Span::new(line.start, line.start + line.raw.trim_end().len())));
+                break;
+            }
+            content.push_str(line.raw);
+            end = line.start + line.raw.len();
+        }
+        if !closed {
+            let help = format!("the here-document ends at a line that says only `{}`", opener.name);
+            return Some(Diagnostic::error(node.head, "unterminated heredoc").with_help(help));
+        }
+        let start = start.unwrap_or(end);
+        node.heredocs.push(Heredoc { opener, content, span: reader.place(Span::new(start, end)) });
+    }
+    None
+}
+
+struct Builder {
+    map: Map,
+    escape: Escape,
+    head: Span,
+}
+
+impl Builder {
+    fn argument(&self, offset: usize, piece: Piece) -> Argument {
+        let span = self.map.span(offset + piece.range.start..offset + piece.range.end);
+        Argument { text: piece.text, span }
+    }
+
+    fn slice(&self, offset: usize, text: &str) -> Argument {
+        self.argument(offset, Piece { text: text.to_owned(), range: 0..text.len() })
+    }
+
+    /// Splits a line into keyword, flags and arguments.
+    fn node(&self, line: Cow<'_, str>, depth: usize) -> Result<Node, Diagnostic> {
+        let trimmed = line.trim();
+        let start = line.len() - line.trim_start().len();
+        let (word, rest) = words::split_once(trimmed);
+        let keyword = Keyword::parse(word);
+        let word = self.slice(start, word);
+        let (flags, arguments) = match rest {
+            None => (Vec::new(), self.arguments(keyword, "", trimmed.len(), depth)?),
+            Some(at) => {
+                let (flags, length) = flags::split(&trimmed[at..], self.escape);
+                let flags = flags.into_iter().map(|flag| self.argument(start + at, flag)).collect();
+                let body = &trimmed[at + length..];
+                let offset = start + trimmed.len() - body.trim_start().len();
+                (flags, self.arguments(keyword, body.trim(), offset, depth)?)
+            }
+        };
+        Ok(Node {
+            word,
+            keyword,
+            flags,
+            arguments,
+            heredocs: Vec::new(),
+            line: line.into_owned(),
+            head: self.head,
+            span: self.head,
+            blank_inside: None,
+            comments: Vec::new(),
+        })
+    }
+
+    fn arguments(
+        &self,
+        keyword: Option<Keyword>,
+        text: &str,
+        at: usize,
+        depth: usize,
+    ) -> Result<Arguments, Diagnostic> {
+        use Keyword as K;
+        Ok(match keyword {
+            None => Arguments::Plain(Vec::new()),
+            Some(K::Add | K::Copy | K::Volume) => self.json_or(text, at, Self::fields)?,
+            Some(K::Cmd | K::Entrypoint | K::Run | K::Shell) => self.json_or(text, at, Self::whole)?,
+            Some(K::Arg) => {
+                let words = words::words(text, self.escape);
+                Arguments::Plain(words.into_iter().map(|word| self.argument(at, word)).collect())
+            }
+            Some(K::Env) => self.pairs(text, at, "ENV")?,
+            Some(K::Label) => self.pairs(text, at, "LABEL")?,
+            Some(K::Expose | K::From) => self.fields(text, at),
+            Some(K::Healthcheck) => self.healthcheck(text, at)?,
+            Some(K::Maintainer | K::StopSignal | K::User | K::Workdir) => self.whole(text, at),
+            Some(K::OnBuild) if text.is_empty() => Arguments::Plain(Vec::new()),
+            Some(K::OnBuild) if depth >= MAX_NESTING => {
+                return Err(Diagnostic::error(self.head, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"));
+            }
+            Some(K::OnBuild) => {
+                let inner = Self { map: self.map.tail(at), escape: self.escape, head: self.head };
+                Arguments::Nested(Box::new(inner.node(Cow::Borrowed(text), depth + 1)?))
+            }
+        })
+    }
+
+    fn whole(&self, text: &str, at: usize) -> Arguments {
+        Arguments::Plain(if text.is_empty() { Vec::new() } else { vec![self.slice(at, text)] })
+    }
+
+    fn fields(&self, text: &str, at: usize) -> Arguments {
+        let fields = words::fields(text).into_iter();
+        Arguments::Plain(fields.map(|range| self.slice(at + range.start, &text[range])).collect())
+    }
+
+    fn json_or(
+        &self,
+        text: &str,
+        at: usize,
+        otherwise: impl FnOnce(&Self, &str, usize) -> Arguments,
+    ) -> Result<Arguments, Diagnostic> {
+        match exec_form(text) {
+            ExecForm::Strings(strings) => {
+                Ok(Arguments::Json(strings.into_iter().map(|string| self.argument(at, string)).collect()))
+            }
+            ExecForm::Mixed => {
+                let message = "when using JSON array syntax, arrays must be comprised of strings only";
+                Err(Diagnostic::error(self.head, message).with_label(self.map.span(at..at + text.len()), "this array"))
+            }
+            ExecForm::No => Ok(otherwise(self, text, at)),
+        }
+    }
+
+    fn healthcheck(&self, text: &str, at: usize) -> Result<Arguments, Diagnostic> {
+        if text.is_empty() {
+            return Ok(Arguments::Plain(Vec::new()));
+        }
+        let end = text.find(char::is_whitespace).unwrap_or(text.len());
+        let rest = text[end..].trim_start();
+        let kind = self.slice(at, &text[..end]);
+        let rest = self.json_or(rest, at + text.len() - rest.len(), Self::whole)?;
+        Ok(Arguments::Kind(kind, Box::new(rest)))
+    }
+
+    fn pairs(&self, text: &str, at: usize, keyword: &'static str) -> Result<Arguments, Diagnostic> {
+        let pairs = pairs(text, keyword, self.escape).map_err(|error| {
+            let diagnostic = Diagnostic::error(self.head, error.to_string());
+            match error {
+                PairError::NameOnly { .. } => diagnostic.with_help(format!("write `{keyword} {text}=value`")),
+                PairError::NoEquals { word } if word.text.starts_with('#') => diagnostic
+                    .with_label(self.argument(at, word).span, "no comment: comments stand on lines of their own")
+                    .with_help("move the comment to a line of its own"),
+                PairError::NoEquals { word } => diagnostic
+                    .with_label(self.argument(at, word).span, "here")
+                    .with_help("quote values that contain blanks: name=\"a value\""),
+            }
+        })?;
+        let pair = |pair: crate::grammar::pairs::PairPieces| {
+            (self.argument(at, pair.name), self.argument(at, pair.value), pair.form)
+        };
+        Ok(Arguments::Pairs(pairs.into_iter().map(pair).collect()))
+    }
+}

@@ -1,0 +1,107 @@
+//! `CMD`, `ENTRYPOINT` and `HEALTHCHECK`: commands that are kept, not run.
+
+use super::flags::{Flags, Takes};
+use super::{Converter, plain, text};
+use crate::ast::{Argument, Arguments, Node};
+use crate::instruction::{Cmd, CommandLine, Entrypoint, Healthcheck, HealthcheckKind, Text};
+use crate::quote::Quoted;
+use crate::{Diagnostic, Span, duration};
+
+/// The shortest interval that Docker takes, in nanoseconds.
+const MIN_INTERVAL: i64 = 1_000_000;
+
+/// The command in arguments; without any it is an empty shell command.
+pub(super) fn command_line(arguments: &Arguments, otherwise: Span) -> CommandLine {
+    match arguments {
+        Arguments::Json(arguments) => CommandLine::Exec(arguments.iter().map(text).collect()),
+        Arguments::Plain(arguments) => {
+            CommandLine::Shell(arguments.first().map_or_else(|| Text { value: String::new(), span: otherwise }, text))
+        }
+        _ => CommandLine::Shell(Text { value: String::new(), span: otherwise }),
+    }
+}
+
+impl Converter<'_> {
+    pub(super) fn cmd(&self, node: &Node) -> Result<Cmd, Diagnostic> {
+        self.flags(node, &[])?;
+        Ok(Cmd { origin: self.origin(node), command: command_line(&node.arguments, node.word.span) })
+    }
+
+    pub(super) fn entrypoint(&self, node: &Node) -> Result<Entrypoint, Diagnostic> {
+        self.flags(node, &[])?;
+        Ok(Entrypoint { origin: self.origin(node), command: command_line(&node.arguments, node.word.span) })
+    }
+
+    pub(super) fn healthcheck(&self, node: &Node) -> Result<Healthcheck, Diagnostic> {
+        let Arguments::Kind(kind, command) = &node.arguments else {
+            self.at_least_one(node, "HEALTHCHECK")?;
+            return Err(self.error_at_keyword(node, "HEALTHCHECK requires at least one argument"));
+        };
+        let name = kind.text.to_uppercase();
+        let is_empty = matches!(&**command, Arguments::Plain(some) | Arguments::Json(some) if some.is_empty());
+        if name == "NONE" {
+            if !is_empty {
+                return Err(self.error(node, kind.span, "HEALTHCHECK NONE takes no arguments"));
+            }
+            return Ok(Healthcheck { origin: self.origin(node), check: HealthcheckKind::None });
+        }
+        let declared =
+            ["interval", "timeout", "start-period", "start-interval", "retries"].map(|name| (name, Takes::One));
+        let mut flags = self.flags(node, &declared)?;
+        if name != "CMD" {
+            let message = format!("Unknown type {} in HEALTHCHECK (try CMD)", Quoted(&name));
+            return Err(self
+                .error(node, kind.span, message)
+                .with_help("write `HEALTHCHECK CMD …` or `HEALTHCHECK NONE`"));
+        }
+        if is_empty {
+            return Err(self.error(node, kind.span, "Missing command after HEALTHCHECK CMD"));
+        }
+        let check = HealthcheckKind::Command {
+            command: command_line(command, kind.span),
+            interval: self.interval(node, &mut flags, "interval")?,
+            timeout: self.interval(node, &mut flags, "timeout")?,
+            start_period: self.interval(node, &mut flags, "start-period")?,
+            start_interval: self.interval(node, &mut flags, "start-interval")?,
+            retries: self.retries(node, flags.take_some("retries"))?,
+        };
+        Ok(Healthcheck { origin: self.origin(node), check })
+    }
+
+    fn interval(&self, node: &Node, flags: &mut Flags, name: &'static str) -> Result<i64, Diagnostic> {
+        let Some(value) = flags.take_some(name) else { return Ok(0) };
+        let fault = |message: String| self.error(node, value.span, message);
+        let interval = duration::parse(&value.text).map_err(|error| fault(error.to_string()))?;
+        if interval != 0 && interval < MIN_INTERVAL {
+            return Err(fault(format!("Interval {} cannot be less than 1ms", Quoted(name))));
+        }
+        Ok(interval)
+    }
+
+    fn retries(&self, node: &Node, value: Option<Argument>) -> Result<i64, Diagnostic> {
+        let Some(value) = value else { return Ok(0) };
+        let fault = |message: String| self.error(node, value.span, message);
+        let quoted = Quoted(&value.text);
+        let digits = value.text.strip_prefix(['+', '-']).unwrap_or(&value.text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(fault(format!("strconv.ParseInt: parsing {quoted}: invalid syntax")));
+        }
+        match value.text.parse::<i32>() {
+            Ok(retries) if retries < 0 => Err(fault(format!("--retries cannot be negative ({retries})"))),
+            Ok(retries) => Ok(i64::from(retries)),
+            Err(_) => Err(fault(format!("strconv.ParseInt: parsing {quoted}: value out of range"))),
+        }
+    }
+
+    /// A command that must be an array.
+    pub(super) fn shell(&self, node: &Node) -> Result<crate::instruction::Shell, Diagnostic> {
+        self.flags(node, &[])?;
+        let arguments = self.at_least_one(node, "SHELL")?;
+        if !node.arguments.is_json() {
+            let message = "SHELL requires the arguments to be in JSON form";
+            let help = r#"write for example `SHELL ["/bin/bash", "-c"]`"#;
+            return Err(self.error(node, arguments[0].span, message).with_help(help));
+        }
+        Ok(crate::instruction::Shell { origin: self.origin(node), argv: plain(node).iter().map(text).collect() })
+    }
+}

@@ -1,0 +1,134 @@
+//! Instructions that only change what an image says about itself.
+
+use super::{Converter, description, text};
+use crate::ast::{Argument, Arguments, Keyword, Node};
+use crate::instruction::{
+    Arg, ArgDeclaration, Env, Expose, Label, Maintainer, OnBuild, Pair, StopSignal, Text, User, Volume, Workdir,
+};
+use crate::{Diagnostic, lint};
+use crate::{Span, Word};
+
+impl Converter<'_> {
+    /// Flags of an `ARG` are not looked at; so BuildKit.
+    pub(super) fn arg(&mut self, node: &Node) -> Result<Arg, Diagnostic> {
+        let mut args = Vec::new();
+        for word in self.at_least_one(node, "ARG")? {
+            let (name, value) = match word.text.split_once('=') {
+                Some(("", _)) => return Err(self.error(node, word.span, "ARG names can not be blank")),
+                Some((name, value)) => (name, Some(value)),
+                None => (word.text.as_str(), None),
+            };
+            let middle = (word.span.start() + name.len()).min(word.span.end());
+            let value_span = Span::new((middle + 1).min(word.span.end()), word.span.end());
+            args.push(ArgDeclaration {
+                description: description(&node.comments, name),
+                name: Text { value: name.to_owned(), span: Span::new(word.span.start(), middle) },
+                value: value.map(|value| Word::new(value, value_span, self.escape)),
+            });
+        }
+        if !node.comments.is_empty() {
+            let names: Vec<&str> = args.iter().map(|arg| arg.name.value.as_str()).collect();
+            self.lint(node, lint::invalid_definition_description::check("ARG", &names, &node.comments, node.span));
+        }
+        Ok(Arg { origin: self.origin(node), args })
+    }
+
+    pub(super) fn env(&self, node: &Node) -> Result<Env, Diagnostic> {
+        self.flags(node, &[])?;
+        Ok(Env { pairs: self.pairs(node, "ENV")?, origin: self.origin(node) })
+    }
+
+    pub(super) fn label(&self, node: &Node) -> Result<Label, Diagnostic> {
+        self.flags(node, &[])?;
+        Ok(Label { pairs: self.pairs(node, "LABEL")?, origin: self.origin(node) })
+    }
+
+    fn pairs(&self, node: &Node, keyword: &str) -> Result<Vec<Pair>, Diagnostic> {
+        let pairs = match &node.arguments {
+            Arguments::Pairs(pairs) if !pairs.is_empty() => pairs,
+            _ => return Err(self.error_at_keyword(node, format!("{keyword} requires at least one argument"))),
+        };
+        let pair = |(name, value, form): &(Argument, Argument, _)| {
+            if name.text.is_empty() {
+                return Err(self.error(node, name.span.to(value.span), format!("{keyword} names can not be blank")));
+            }
+            Ok(Pair { name: self.word(name), value: self.word(value), form: *form })
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    pub(super) fn maintainer(&mut self, node: &Node) -> Result<Maintainer, Diagnostic> {
+        self.lint(node, Some(lint::maintainer_deprecated::finding(node.span)));
+        let name = text(self.exactly_one(node, "MAINTAINER")?);
+        self.flags(node, &[])?;
+        Ok(Maintainer { origin: self.origin(node), name })
+    }
+
+    pub(super) fn workdir(&self, node: &Node) -> Result<Workdir, Diagnostic> {
+        let path = self.word(self.exactly_one(node, "WORKDIR")?);
+        self.flags(node, &[])?;
+        Ok(Workdir { origin: self.origin(node), path })
+    }
+
+    pub(super) fn user(&self, node: &Node) -> Result<User, Diagnostic> {
+        let user = self.word(self.exactly_one(node, "USER")?);
+        self.flags(node, &[])?;
+        Ok(User { origin: self.origin(node), user })
+    }
+
+    /// Flags of a `STOPSIGNAL` are not looked at; so BuildKit.
+    pub(super) fn stop_signal(&self, node: &Node) -> Result<StopSignal, Diagnostic> {
+        let signal = self.word(self.exactly_one(node, "STOPSIGNAL")?);
+        Ok(StopSignal { origin: self.origin(node), signal })
+    }
+
+    pub(super) fn expose(&self, node: &Node) -> Result<Expose, Diagnostic> {
+        let mut ports = self.words(self.at_least_one(node, "EXPOSE")?);
+        self.flags(node, &[])?;
+        ports.sort_by(|a, b| a.raw().cmp(b.raw()));
+        Ok(Expose { origin: self.origin(node), ports })
+    }
+
+    pub(super) fn volume(&self, node: &Node) -> Result<Volume, Diagnostic> {
+        let arguments = self.at_least_one(node, "VOLUME")?;
+        self.flags(node, &[])?;
+        let path = |argument: &Argument| match argument.text.trim() {
+            "" => Err(self.error(node, argument.span, "VOLUME specified can not be an empty string")),
+            path => Ok(Word::new(path, argument.span, self.escape)),
+        };
+        Ok(Volume { paths: arguments.iter().map(path).collect::<Result<_, _>>()?, origin: self.origin(node) })
+    }
+
+    pub(super) fn on_build(&self, node: &Node) -> Result<OnBuild, Diagnostic> {
+        let Arguments::Nested(inner) = &node.arguments else {
+            return Err(self.error_at_keyword(node, "ONBUILD requires at least one argument"));
+        };
+        self.flags(node, &[])?;
+        let forbidden = match inner.keyword {
+            Some(Keyword::OnBuild) => Some("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
+            Some(Keyword::Maintainer) => Some("MAINTAINER isn't allowed as an ONBUILD trigger"),
+            Some(Keyword::From) => Some("FROM isn't allowed as an ONBUILD trigger"),
+            _ => None,
+        };
+        if let Some(message) = forbidden {
+            return Err(self.error(node, inner.word.span, message));
+        }
+        let mut trigger = without_keyword(&node.line).to_owned();
+        for heredoc in &node.heredocs {
+            trigger.push('\n');
+            trigger.push_str(&heredoc.content);
+            trigger.push_str(&heredoc.opener.name);
+        }
+        Ok(OnBuild { origin: self.origin(node), trigger })
+    }
+}
+
+/// What follows `ONBUILD` and the blanks after it.
+fn without_keyword(line: &str) -> &str {
+    const BLANK: [char; 5] = ['\t', '\n', '\u{c}', '\r', ' '];
+    let trimmed = line.trim_start_matches(BLANK);
+    match trimmed.get(..7) {
+        Some(word) if word.eq_ignore_ascii_case("onbuild") => trimmed[7..].trim_start_matches(BLANK),
+        _ => line,
+    }
+}

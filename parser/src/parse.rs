@@ -1,0 +1,152 @@
+//! The two ways in: a whole Dockerfile, and a trigger that a base image brings.
+
+use crate::ast::{self, Node};
+use crate::convert::{Converted, Converter, checks};
+use crate::directive::{self, Directives, is_built_in};
+use crate::instruction::{Instruction, Origin};
+use crate::lint::{self, Config};
+use crate::stage::{Dockerfile, Stage};
+use crate::word::{Escape, Word};
+use crate::{Diagnostic, Parsed, Source, Span};
+
+/// Parses a Dockerfile.
+pub fn parse(source: &Source) -> Parsed<Dockerfile> {
+    let text = source.text();
+    if text.is_empty() {
+        let help = "a Dockerfile starts with FROM, for example `FROM scratch`";
+        let error = Diagnostic::file_error("the Dockerfile cannot be empty").with_help(help);
+        return Parsed { value: Dockerfile::default(), diagnostics: vec![error] };
+    }
+    let mut errors = Vec::new();
+    let directives = directive::find(text);
+    let checks = read_checks(&directives, &mut errors);
+    check_frontend(&directives, &mut errors);
+
+    let tree = ast::read(text, None);
+    errors.extend(tree.faults);
+    let directives = Directives { escape: tree.escape, ..directives };
+    let mut converter = Converter { text, escape: tree.escape, lints: Vec::new() };
+    let mut assembly =
+        Assembly { file: Dockerfile { directives, checks, ..Dockerfile::default() }, ..Assembly::default() };
+    for node in &tree.nodes {
+        if let Some(last_line) = node.blank_inside {
+            converter.lints.push((lint::no_empty_continuation::finding(last_line), None));
+        }
+        match converter.convert(node) {
+            Ok(converted) => errors.extend(assembly.add(converted)),
+            Err(error) => {
+                assembly.skip(node);
+                errors.push(error);
+            }
+        }
+    }
+    if !tree.nodes.is_empty() && !assembly.has_from && errors.is_empty() {
+        let help = "add a FROM, for example `FROM scratch`";
+        errors.push(Diagnostic::file_error("dockerfile contains no stages to build").with_help(help));
+    }
+    let file = assembly.file;
+    let mut diagnostics = errors;
+    diagnostics.extend(findings(&file, converter.lints));
+    Parsed { value: file, diagnostics }
+}
+
+/// Parses an `ONBUILD` trigger as an image config keeps it. `escape` is that of the Dockerfile in which it takes effect, where its
+/// words are expanded; its own syntax has the default one. Everything in the result is placed `at` (the stage's `FROM`).
+pub fn parse_trigger(trigger: &str, escape: Escape, at: Span) -> Parsed<Option<Instruction>> {
+    let failed = |diagnostics| Parsed { value: None, diagnostics };
+    let tree = ast::read(trigger, Some(at));
+    if !tree.faults.is_empty() {
+        return failed(tree.faults);
+    }
+    let [node] = tree.nodes.as_slice() else {
+        return failed(vec![Diagnostic::error(at, "onbuild trigger should be a single expression")]);
+    };
+    let mut converter = Converter { text: "", escape, lints: Vec::new() };
+    match converter.convert(node) {
+        Err(error) => failed(vec![error]),
+        Ok(Converted::Stage(_)) => failed(vec![Diagnostic::error(at, "FROM isn't allowed as an ONBUILD trigger")]),
+        Ok(Converted::Instruction(instruction)) => Parsed { value: Some(instruction), diagnostics: Vec::new() },
+    }
+}
+
+fn read_checks(directives: &Directives, errors: &mut Vec<Diagnostic>) -> Config {
+    let Some(check) = &directives.check else { return Config::default() };
+    Config::parse(&check.value).unwrap_or_else(|error| {
+        errors.push(Diagnostic::error(check.span, format!("failed to parse check options: {error}")));
+        Config::default()
+    })
+}
+
+fn check_frontend(directives: &Directives, errors: &mut Vec<Diagnostic>) {
+    if let Some(syntax) = directives.syntax.as_ref().filter(|syntax| !is_built_in(&syntax.value)) {
+        let message = format!("the frontend {} is not supported", syntax.value);
+        let help = "docker/dockerfile is built in; remove the directive if the file is an ordinary Dockerfile";
+        errors.push(Diagnostic::error(syntax.span, message).with_help(help));
+    }
+}
+
+/// Puts instructions into stages.
+#[derive(Default)]
+struct Assembly {
+    file: Dockerfile,
+    has_from: bool,
+    complained: bool,
+}
+
+impl Assembly {
+    fn add(&mut self, converted: Converted) -> Option<Diagnostic> {
+        match converted {
+            Converted::Stage(stage) => {
+                self.has_from = true;
+                self.file.stages.push(*stage);
+            }
+            Converted::Instruction(Instruction::Arg(arg)) if !self.has_from => self.file.global_args.push(arg),
+            Converted::Instruction(instruction) => match self.file.stages.last_mut() {
+                Some(stage) => stage.instructions.push(instruction),
+                None if !std::mem::replace(&mut self.complained, true) => {
+                    let error = Diagnostic::error(instruction.origin().head, "no build stage in current context");
+                    return Some(error.with_help("only ARG may stand before the first FROM"));
+                }
+                None => {}
+            },
+        }
+        None
+    }
+
+    /// Takes note of an instruction that could not be read. A `FROM` still starts a stage, so that what follows finds its place.
+    fn skip(&mut self, node: &Node) {
+        if node.keyword != Some(ast::Keyword::From) {
+            return;
+        }
+        self.has_from = true;
+        let origin = Origin {
+            keyword: node.word.text.clone(),
+            text: node.line.trim().to_owned(),
+            span: node.span,
+            head: node.head,
+            checks: checks(node),
+        };
+        self.file.stages.push(Stage {
+            origin,
+            image: Word::new("", node.head, self.file.escape()),
+            platform: None,
+            name: None,
+            name_as_written: None,
+            description: None,
+            instructions: Vec::new(),
+        });
+    }
+}
+
+/// The findings of build checks that need only the text, in its order.
+fn findings(file: &Dockerfile, mut found: Vec<(Diagnostic, Option<Box<Config>>)>) -> Vec<Diagnostic> {
+    let own = |(diagnostic, origin): (Diagnostic, &Origin)| (diagnostic, origin.checks.clone());
+    for stage in &file.stages {
+        found.extend(lint::reserved_stage_name::check(stage).map(|it| (it, stage.origin.checks.clone())));
+    }
+    found.extend(lint::duplicate_stage_name::check(&file.stages).into_iter().map(own));
+    found.extend(lint::consistent_instruction_casing::check(&file.stages).into_iter().map(own));
+    found.sort_by_key(|(diagnostic, _)| diagnostic.span);
+    let wanted = found.into_iter().filter(|(diagnostic, nearby)| file.checks.wants(diagnostic, nearby.as_deref()));
+    wanted.map(|(diagnostic, _)| diagnostic).collect()
+}

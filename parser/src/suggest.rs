@@ -1,0 +1,66 @@
+//! "Did you mean …?": the nearest of the names that would have been right, if any is near enough.
+
+/// Edits up to which a name counts as near.
+const NEAR: usize = 2;
+
+/// The option nearest to `value`. Of equally near ones the first in byte order wins, so that messages never change between
+/// runs. Nothing is suggested when the value itself is an option: then something else was wrong.
+pub fn suggestion<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let mut best: Option<(usize, &str)> = None;
+    for option in options {
+        if option == value {
+            return None;
+        }
+        // The difference in length bounds the distance from below, so most names need no work.
+        let difference = value.chars().count().abs_diff(option.chars().count());
+        if difference > NEAR {
+            continue;
+        }
+        let found = (distance(value, option), option);
+        if found.0 <= NEAR && best.is_none_or(|best| found < best) {
+            best = Some(found);
+        }
+    }
+    best.map(|(_, option)| option.to_owned())
+}
+
+/// As [`suggestion`], for names whose case does not matter; the answer takes the case of `value` where that is uniform.
+/// `options` must be lower case.
+pub(crate) fn suggestion_any_case<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let lower = value.to_lowercase();
+    let found = suggestion(&lower, options)?;
+    Some(if value == value.to_uppercase() && value != lower { found.to_uppercase() } else { found })
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_suggested() {
+        let names = ["chmod", "chown", "from", "link"];
+        assert_eq!(suggestion("chmd", names).as_deref(), Some("chmod"));
+        assert_eq!(suggestion("form", names).as_deref(), Some("from"));
+        assert_eq!(suggestion("chwod", names).as_deref(), Some("chmod"), "ties go to the first name");
+        assert_eq!(suggestion("link", names), None);
+        assert_eq!(suggestion("platform", names), None);
+        assert_eq!(suggestion_any_case("FORM", names).as_deref(), Some("FROM"));
+        assert_eq!(suggestion_any_case("Form", names).as_deref(), Some("from"));
+    }
+}
