@@ -18,8 +18,7 @@ pub(crate) fn split(line: &str, escape: Escape) -> (Vec<Piece>, usize) {
     let bytes = line.as_bytes();
     let mut flags = Vec::new();
     let mut rest = bytes;
-    loop {
-        let Ok((after, (raw, text))) = flag(rest, escape) else { break };
+    while let Ok((after, (raw, text))) = flag(rest, escape) {
         let end = bytes.len() - after.len();
         rest = after;
         if text == "--" {

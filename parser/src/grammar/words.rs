@@ -54,11 +54,7 @@ fn without_dangling_escape(word: &str, escape: Escape) -> &str {
         match (quote, c) {
             (Some('\''), '\'') | (Some('"'), '"') => quote = None,
             (Some('\''), _) => {}
-            (_, c) if c == sign => {
-                if chars.next().is_none() {
-                    return &word[..at];
-                }
-            }
+            (_, c) if c == sign && chars.next().is_none() => return &word[..at],
             (None, '\'' | '"') => quote = Some(c),
             _ => {}
         }

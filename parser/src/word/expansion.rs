@@ -7,8 +7,8 @@ use std::fmt;
 use super::{Escape, Lookup, pattern};
 use crate::quote::Quoted;
 
-/// How much longer than its raw text a word may become.
-const MAX_GROWTH: usize = 1 << 20;
+/// How large a value may become; a longer raw text may grow by as much.
+const MAX_SIZE: usize = 1 << 20;
 /// How deep `${…}` may nest.
 const MAX_DEPTH: usize = 16;
 /// How many `$` one text may hold.
@@ -106,7 +106,7 @@ impl fmt::Display for ExpandFault {
             Self::UnsupportedModifier(modifier) => write!(f, "unsupported modifier ({modifier}) in substitution"),
             Self::Required { name, message } => write!(f, "{name}: {message}"),
             Self::Pattern { pattern, reason } => write!(f, "invalid pattern ({pattern}) in substitution: {reason}"),
-            Self::TooLarge => write!(f, "the expanded text is more than {} MiB", MAX_GROWTH >> 20),
+            Self::TooLarge => write!(f, "the expanded text is larger than {} MiB", MAX_SIZE >> 20),
             Self::TooDeep => write!(f, "substitutions are nested deeper than {MAX_DEPTH} levels"),
             Self::TooMuchWork => f.write_str("too many substitutions"),
         }
@@ -130,7 +130,7 @@ pub(super) fn expand(text: &str, style: &Style, lookup: &dyn Lookup) -> Result<O
         style,
         lookup,
         keep_escapes: style.keep_escapes,
-        limit: text.len() + MAX_GROWTH,
+        limit: if text.len() < MAX_SIZE { MAX_SIZE - 1 } else { text.len() + MAX_SIZE },
         depth: 0,
         references: 0,
         work: 0,
