@@ -1,5 +1,6 @@
 //! The traits that move blobs: this crate streams, the store keeps.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use crate::descriptor::Descriptor;
@@ -52,4 +53,58 @@ pub fn copy_blob(reader: &mut dyn Read, expected: &Descriptor, sink: &dyn BlobSi
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     writer.commit()
+}
+
+/// Blobs held in memory, in front of other ones: documents that were just made and are kept nowhere yet.
+#[derive(Default)]
+pub struct MemoryBlobs<'a> {
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    behind: Option<&'a dyn BlobSource>,
+}
+
+impl<'a> MemoryBlobs<'a> {
+    /// No blobs in memory, and those of `behind`.
+    pub fn over(behind: &'a dyn BlobSource) -> Self {
+        Self { blobs: BTreeMap::new(), behind: Some(behind) }
+    }
+
+    /// Adds a blob under its SHA-256 digest, which is returned.
+    pub fn insert(&mut self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::sha256(&bytes);
+        self.blobs.insert(digest, bytes);
+        digest
+    }
+
+    /// The blob, when it is in memory.
+    pub fn get(&self, digest: &Digest) -> Option<&[u8]> {
+        self.blobs.get(digest).map(Vec::as_slice)
+    }
+}
+
+impl BlobSource for MemoryBlobs<'_> {
+    fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        match (self.blobs.get(digest), self.behind) {
+            (Some(bytes), _) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            (None, Some(behind)) => behind.open(digest),
+            (None, None) => Err(not_found(digest)),
+        }
+    }
+
+    fn size(&self, digest: &Digest) -> io::Result<u64> {
+        match (self.blobs.get(digest), self.behind) {
+            (Some(bytes), _) => Ok(bytes.len() as u64),
+            (None, Some(behind)) => behind.size(digest),
+            (None, None) => Err(not_found(digest)),
+        }
+    }
+}
+
+impl std::fmt::Debug for MemoryBlobs<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.blobs.keys()).finish()
+    }
+}
+
+pub(crate) fn not_found(digest: &Digest) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("there is no blob {digest}"))
 }

@@ -60,6 +60,12 @@ pub enum DocumentError {
         /// The type.
         found: MediaType,
     },
+    /// The manifest lists something that is no layer.
+    #[error("{found} is not a layer")]
+    NotALayer {
+        /// The type.
+        found: MediaType,
+    },
     /// The fields belong to another kind of document than the type.
     #[error("declared as {media_type}, but has the fields of {shape}")]
     Shape {

@@ -3,6 +3,8 @@
 //! Knows formats and transports, not where bytes are kept: it streams to a `BlobSink` and from a `BlobSource`,
 //! which the store implements.
 
+pub mod archive;
+mod assemble;
 mod blob;
 mod chain;
 mod config;
@@ -22,7 +24,10 @@ mod reference;
 pub mod registry;
 mod strict_json;
 
-pub use blob::{BlobSink, BlobSource, BlobWriter, copy_blob};
+pub use assemble::{
+    AssembleError, AssembledImage, DescribedBytes, LayerBlob, assemble, assemble_index, assemble_with_config,
+};
+pub use blob::{BlobSink, BlobSource, BlobWriter, MemoryBlobs, copy_blob};
 pub use chain::chain_ids;
 pub use config::{Empty, Healthcheck, History, ImageConfig, RootFs, RuntimeConfig};
 pub use descriptor::{Descriptor, DescriptorMismatch};

@@ -1,0 +1,254 @@
+//! Writes images into files: OCI layouts as BuildKit's `type=oci`, and as `type=docker` the same with what
+//! `docker load` looks for beside it.
+//!
+//! Members come in byte order of their names and have no times, so equal images make equal archives.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::oci_layout::{IMAGE_NAME, LAYOUT_VERSION, REF_NAME, blob_name};
+use super::{ArchiveError, doing};
+use crate::blob::BlobSource;
+use crate::descriptor::{Descriptor, DescriptorMismatch};
+use crate::digest::{Algorithm, Hashing};
+use crate::document::{Document, MAX_INDEX_NESTING, MAX_MANIFEST_BYTES};
+use crate::index::Index;
+use crate::layer::{Entry, EntryKind, TarWriteError, TarWriter};
+use crate::manifest::Manifest;
+use crate::media_type::MediaType;
+use crate::path::ContainerPath;
+use crate::platform::Platform;
+use crate::reference::ImageRef;
+
+/// One image to write.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// Its manifest or index. Annotations of this descriptor go into `index.json`.
+    pub root: Descriptor,
+    /// Its names, each with a tag.
+    pub names: Vec<ImageRef>,
+}
+
+/// A member to write.
+enum Record {
+    Bytes { bytes: Vec<u8>, mode: u32 },
+    Blob(Box<Descriptor>),
+}
+
+/// Writes an archive that holds an OCI layout.
+pub fn write_oci_archive<W: Write>(out: W, images: &[Export], blobs: &dyn BlobSource) -> Result<W, ArchiveError> {
+    write_tar(out, &layout(images, blobs)?, blobs)
+}
+
+/// Writes an OCI layout into an empty directory.
+pub fn write_oci_directory(root: &Path, images: &[Export], blobs: &dyn BlobSource) -> Result<(), ArchiveError> {
+    for (name, record) in layout(images, blobs)? {
+        let path = root.join(&name);
+        let write = || doing(format!("write {}", path.display()));
+        fs::create_dir_all(path.parent().unwrap_or(root)).map_err(write())?;
+        let mut file = File::create_new(&path).map_err(write())?;
+        match record {
+            Record::Bytes { bytes, .. } => file.write_all(&bytes).map_err(write())?,
+            Record::Blob(blob) => {
+                let mut reader = Checked::open(blobs, &blob)?;
+                io::copy(&mut reader, &mut file).map_err(write())?;
+                reader.finish()?;
+            }
+        }
+        file.sync_all().map_err(write())?;
+    }
+    Ok(())
+}
+
+/// Writes an archive that `docker load` reads, and every reader of OCI layouts too. Of an image for several platforms
+/// it shows `docker load` the one for `platform`.
+pub fn write_docker_tar<W: Write>(
+    out: W,
+    images: &[Export],
+    platform: &Platform,
+    blobs: &dyn BlobSource,
+) -> Result<W, ArchiveError> {
+    let mut records = layout(images, blobs)?;
+    let (mut items, mut repositories): (Vec<Value>, BTreeMap<String, Map<String, Value>>) = Default::default();
+    for image in images {
+        let manifest = manifest_for(&image.root, platform, blobs)?;
+        let layers: Vec<String> = manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect();
+        let names: Vec<String> = image.names.iter().map(|name| name.tag_or_latest().to_string()).collect();
+        items.push(json!({"Config": blob_name(&manifest.config.digest), "RepoTags": names, "Layers": layers}));
+        let top = manifest.layers.last().map_or(manifest.config.digest, |layer| layer.digest);
+        for name in &image.names {
+            let tags = repositories.entry(name.familiar_name()).or_default();
+            tags.insert(name.tag().unwrap_or("latest").to_owned(), top.hex().into());
+        }
+    }
+    records.insert("manifest.json".to_owned(), json_record(&Value::Array(items)));
+    if !repositories.is_empty() {
+        records.insert("repositories".to_owned(), json_record(&json!(repositories)));
+    }
+    write_tar(out, &records, blobs)
+}
+
+/// The members of a layout.
+fn layout(images: &[Export], blobs: &dyn BlobSource) -> Result<BTreeMap<String, Record>, ArchiveError> {
+    let mut records = BTreeMap::new();
+    let mut manifests = Vec::new();
+    for image in images {
+        add_blobs(&image.root, blobs, 1, &mut records)?;
+        if image.names.is_empty() {
+            manifests.push(image.root.clone());
+        }
+        for name in image.names.iter().map(ImageRef::tag_or_latest) {
+            let mut line = image.root.clone();
+            line.annotations.insert(IMAGE_NAME.to_owned(), name.canonical());
+            line.annotations.insert(REF_NAME.to_owned(), name.tag().unwrap_or("latest").to_owned());
+            manifests.push(line);
+        }
+    }
+    let index = Index {
+        schema_version: 2,
+        media_type: Some(MediaType::OciIndex),
+        artifact_type: None,
+        manifests,
+        subject: None,
+        annotations: BTreeMap::new(),
+        extra: Map::new(),
+    };
+    let index = serde_json::to_value(&index).expect("an index has only string keys and finite numbers");
+    records.insert("index.json".to_owned(), json_record(&index));
+    let version = json!({"imageLayoutVersion": LAYOUT_VERSION}).to_string().into_bytes();
+    records.insert("oci-layout".to_owned(), Record::Bytes { bytes: version, mode: 0o444 });
+    Ok(records)
+}
+
+fn json_record(value: &Value) -> Record {
+    Record::Bytes { bytes: value.to_string().into_bytes(), mode: 0o644 }
+}
+
+/// Adds a document's blob and those that it names.
+fn add_blobs(
+    root: &Descriptor,
+    blobs: &dyn BlobSource,
+    depth: usize,
+    records: &mut BTreeMap<String, Record>,
+) -> Result<(), ArchiveError> {
+    if depth > MAX_INDEX_NESTING {
+        return Err(ArchiveError::Nesting { digest: root.digest, limit: MAX_INDEX_NESTING });
+    }
+    let document = document(root, blobs)?;
+    records.insert(blob_name(&root.digest), Record::Blob(Box::new(root.clone())));
+    for child in document.children() {
+        if child.media_type.is_manifest() || child.media_type.is_index() {
+            add_blobs(child, blobs, depth + 1, records)?;
+            continue;
+        }
+        // Layers that may only be had elsewhere need not be here.
+        let optional = child.media_type.is_foreign_layer();
+        if !(optional && is_missing(blobs.size(&child.digest))) {
+            records.insert(blob_name(&child.digest), Record::Blob(Box::new(child.clone())));
+        }
+    }
+    Ok(())
+}
+
+fn is_missing(size: io::Result<u64>) -> bool {
+    size.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Reads a manifest or index, and checks it.
+fn document(descriptor: &Descriptor, blobs: &dyn BlobSource) -> Result<Document, ArchiveError> {
+    let Descriptor { digest, size, .. } = *descriptor;
+    if size > MAX_MANIFEST_BYTES {
+        return Err(ArchiveError::TooLarge { name: digest.to_string(), size, limit: MAX_MANIFEST_BYTES });
+    }
+    let mut bytes = Vec::new();
+    let mut reader = Checked::open(blobs, descriptor)?;
+    reader.read_to_end(&mut bytes).map_err(doing(format!("read blob {digest}")))?;
+    reader.finish()?;
+    Document::parse(&bytes, Some(&descriptor.media_type)).map_err(|source| ArchiveError::Document { digest, source })
+}
+
+/// The manifest that serves `platform`.
+fn manifest_for(root: &Descriptor, platform: &Platform, blobs: &dyn BlobSource) -> Result<Manifest, ArchiveError> {
+    let mut descriptor = root.clone();
+    for _ in 0..MAX_INDEX_NESTING {
+        match document(&descriptor, blobs)? {
+            Document::Manifest(manifest) => return Ok(manifest),
+            Document::Index(index) => {
+                let missing = || ArchiveError::NoPlatform { digest: root.digest, platform: platform.clone() };
+                descriptor = index.select(platform).ok_or_else(missing)?.clone();
+            }
+        }
+    }
+    Err(ArchiveError::Nesting { digest: descriptor.digest, limit: MAX_INDEX_NESTING })
+}
+
+fn write_tar<W: Write>(out: W, records: &BTreeMap<String, Record>, blobs: &dyn BlobSource) -> Result<W, ArchiveError> {
+    let failed = |error: TarWriteError| doing("write the archive")(io::Error::other(error));
+    let mut tar = TarWriter::new(out);
+    let mut directories = vec!["blobs".to_owned()];
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        let directory = format!("blobs/{}", algorithm.name());
+        if records.keys().any(|name| name.starts_with(&directory)) {
+            directories.push(directory);
+        }
+    }
+    for directory in directories {
+        let entry = Entry::new(ContainerPath::new(directory), EntryKind::Directory, 0o755);
+        tar.append(&entry, &mut io::empty()).map_err(failed)?;
+    }
+    for (name, record) in records {
+        let file = |size, mode| Entry::new(ContainerPath::new(name), EntryKind::file(size), mode);
+        match record {
+            Record::Bytes { bytes, mode } => {
+                tar.append(&file(bytes.len() as u64, *mode), &mut bytes.as_slice()).map_err(failed)?;
+            }
+            Record::Blob(blob) => {
+                let mut reader = Checked::open(blobs, blob)?;
+                tar.append(&file(blob.size, 0o444), &mut reader).map_err(failed)?;
+                reader.finish()?;
+            }
+        }
+    }
+    tar.finish().map_err(doing("write the archive"))
+}
+
+/// Reads a blob that must be what its descriptor says.
+struct Checked {
+    reader: Hashing<Box<dyn Read + Send>>,
+    expected: Descriptor,
+}
+
+impl Checked {
+    fn open(blobs: &dyn BlobSource, expected: &Descriptor) -> Result<Self, ArchiveError> {
+        let Descriptor { digest, size: want, .. } = *expected;
+        let got = blobs.size(&digest).map_err(doing(format!("read blob {digest}")))?;
+        if got != want {
+            return Err(DescriptorMismatch::Size { digest, want, got }.into());
+        }
+        let reader = blobs.open(&digest).map_err(doing(format!("read blob {digest}")))?;
+        Ok(Self { reader: Hashing::new(reader), expected: expected.clone() })
+    }
+
+    fn finish(self) -> Result<(), ArchiveError> {
+        let (_, got, size) = self.reader.finish();
+        let Descriptor { digest, size: want, .. } = self.expected;
+        if size != want {
+            return Err(DescriptorMismatch::Size { digest, want, got: size }.into());
+        }
+        // Hashing knows SHA-256 only; other digests were checked when the blob was taken in.
+        if digest.algorithm() == Algorithm::Sha256 && got != digest {
+            return Err(DescriptorMismatch::Digest { want: digest, got }.into());
+        }
+        Ok(())
+    }
+}
+
+impl Read for Checked {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buf)
+    }
+}
