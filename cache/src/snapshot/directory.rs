@@ -63,6 +63,10 @@ impl Snapshotter for DirectoryKind {
         LayerWriter::new(root, parent).at("inspect the parent of", &path)
     }
 
+    fn changes(&self, scratch: &Path) -> io::Result<Arc<dyn LayerReader>> {
+        Ok(Arc::new(LayerDir::open(&upper(scratch))?))
+    }
+
     fn measure(&self, scratch: &Path) -> Result<Sealed, PathError> {
         let path = upper(scratch);
         let entries = LayerDir::open(&path).and_then(|dir| scan::scan(&dir)).at("list", &path)?;

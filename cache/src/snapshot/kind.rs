@@ -33,6 +33,9 @@ pub(super) trait Snapshotter: Send + Sync {
     /// Writes into an active snapshot without mounting it.
     fn writer(&self, scratch: &Path, parent: Arc<View>) -> Result<LayerWriter, PathError>;
 
+    /// Reads what was changed in an active snapshot so far.
+    fn changes(&self, scratch: &Path) -> io::Result<Arc<dyn LayerReader>>;
+
     /// What an active snapshot takes on disk.
     fn measure(&self, scratch: &Path) -> Result<Sealed, PathError>;
 

@@ -14,10 +14,12 @@ mod layer_dir;
 mod overlay;
 mod scan;
 mod store;
+mod writable;
 mod writer;
 mod xattr;
 
 pub use apply::ApplyError;
 pub use diff::{DiffError, LayerDiff, Times};
 pub use store::{Active, Committed, Snapshot, SnapshotError, Snapshots};
+pub use writable::Writable;
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};

@@ -90,7 +90,7 @@ pub enum Committed {}
 
 /// A layer as the database knows it.
 #[derive(Clone, Debug)]
-struct LayerRow {
+pub(super) struct LayerRow {
     id: LayerId,
     snapshot: SnapshotId,
     kind: String,
@@ -311,7 +311,7 @@ impl Snapshots {
     }
 
     /// The layers of a snapshot, topmost first.
-    fn chain(&self, id: SnapshotId) -> Result<Vec<LayerRow>, SnapshotError> {
+    pub(super) fn chain(&self, id: SnapshotId) -> Result<Vec<LayerRow>, SnapshotError> {
         let rows = self.store.db().read(|tx| {
             tx.all(
                 "WITH RECURSIVE chain (id, parent, layer, level) AS (
@@ -346,11 +346,21 @@ impl Snapshots {
     }
 
     fn view_of(&self, chain: &[LayerRow]) -> Result<View, SnapshotError> {
+        Ok(View::new(self.readers(chain)?))
+    }
+
+    /// Readers of the layers of `chain`, in its order.
+    pub(super) fn readers(&self, chain: &[LayerRow]) -> Result<Vec<Arc<dyn LayerReader>>, SnapshotError> {
         let open = |row: &LayerRow| -> Result<Arc<dyn LayerReader>, SnapshotError> {
             let path = self.path(row);
             Ok(row.snapshotter()?.reader(&path).at("open layer", &path)?)
         };
-        Ok(View::new(chain.iter().map(open).collect::<Result<_, _>>()?))
+        chain.iter().map(open).collect()
+    }
+
+    /// What a mount of `chain` takes as lower directories, in its order.
+    pub(super) fn lowers(&self, chain: &[LayerRow]) -> Result<Vec<PathBuf>, SnapshotError> {
+        chain.iter().map(|row| Ok(row.snapshotter()?.lower(&self.path(row)))).collect()
     }
 
     fn path(&self, row: &LayerRow) -> PathBuf {
@@ -423,7 +433,7 @@ impl<S> Snapshot<S> {
     }
 
     fn lowers(&self) -> Result<Vec<PathBuf>, SnapshotError> {
-        self.chain.iter().map(|row| Ok(row.snapshotter()?.lower(&self.snapshots.path(row)))).collect()
+        self.snapshots.lowers(&self.chain)
     }
 }
 

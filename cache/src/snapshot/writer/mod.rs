@@ -99,6 +99,11 @@ impl LayerWriter {
         })
     }
 
+    /// Writes a tree of its own, with nothing underneath, into the empty directory `root`.
+    pub fn standalone(root: OwnedFd) -> io::Result<Self> {
+        Self::new(root, Arc::new(View::empty()))
+    }
+
     /// Whether what was written could differ on another parent.
     pub(super) fn depends_on_parent(&self) -> bool {
         self.depends_on_parent
