@@ -67,8 +67,8 @@ mod tests {
         for signal in [rustix::process::Signal::USR1, rustix::process::Signal::WINCH, rustix::process::Signal::USR1] {
             rustix::process::kill_process(own, signal).unwrap();
         }
-        let mut ready = [rustix::event::PollFd::new(&inbox.0.get_read(), rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut ready, None).unwrap();
+        let readiness = rustix::event::PollFd::from_borrowed_fd(inbox.readiness(), rustix::event::PollFlags::IN);
+        rustix::event::poll(&mut [readiness], None).unwrap();
         let mut got = Vec::new();
         while got.len() < 2 {
             got.extend(inbox.take());

@@ -13,17 +13,21 @@ mod document;
 mod etc_files;
 mod exit;
 mod id;
+mod inbox;
 mod mounts;
 mod name;
 mod network;
 mod process_id;
 mod quantity;
 mod record;
+mod relay;
 mod request;
 mod sandbox;
 mod signal;
 mod status;
+mod terminal;
 mod volume;
+mod volumes;
 
 pub use capability::{CapabilityRequest, UnknownCapability};
 pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
@@ -32,6 +36,7 @@ pub use create::{InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCom
 pub use etc_files::{DnsSettings, ExtraHost, HostFiles, InvalidExtraHost};
 pub use exit::ContainerExit;
 pub use id::{ContainerId, InvalidContainerId};
+pub use inbox::SignalInbox;
 pub use mounts::{
     CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, parse_mount_flag, parse_tmpfs_flag,
     parse_volume_flag,
@@ -45,3 +50,4 @@ pub use request::{Console, InitChoice, InvalidSecurityOption, Lifetime, RootAcce
 pub use signal::{InvalidSignal, Signal};
 pub use status::{Change, ContainerStatus, InvalidChange};
 pub use volume::{InvalidVolumeName, VolumeName};
+pub use volumes::{NewVolume, PopulateError, Seed, Volume, VolumeError};

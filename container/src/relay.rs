@@ -164,10 +164,13 @@ mod tests {
             container.write_all(&block).unwrap();
             container.write_all(b"last line without end").unwrap();
         });
-        writer.join().unwrap_or_else(|_| panic!("the writer waits for the reader")) ;
+        let reader = thread::spawn(move || {
+            let mut got = Vec::new();
+            caller.read_to_end(&mut got).map(|_| got).unwrap()
+        });
+        writer.join().unwrap();
         ended.announce().unwrap();
-        let mut got = Vec::new();
-        caller.read_to_end(&mut got).unwrap();
+        let got = reader.join().unwrap();
         relay.join().unwrap().unwrap();
         assert_eq!(got.len(), (1 << 20) + 21);
         assert!(got.ends_with(b"last line without end"));

@@ -1,0 +1,224 @@
+//! Volumes of a store: directories that outlive containers.
+//!
+//! ```text
+//! volumes/NAME/volume.json   who made it, and when
+//!              _data/        what containers see
+//! ```
+//!
+//! A volume appears by one rename, with the image's files already in it. It is in use while any container, running or
+//! not, has it among its mounts; such a volume is not removed.
+
+mod populate;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rbuild_cache::view::View;
+use rbuild_cache::{Lease, LockError, LockMode, LockName, PathError, wait_silently};
+use rbuild_image::ContainerPath;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ContainerMountSource, VolumeOwnership};
+use crate::containers::Containers;
+use crate::document::{self, AtPath, Durability, if_present};
+use crate::id::ContainerId;
+use crate::volume::VolumeName;
+
+pub use populate::PopulateError;
+
+const RECORD: &str = "volume.json";
+const DATA: &str = "_data";
+const FORMAT: u32 = 1;
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Version of this document.
+    format: u32,
+    /// Its name.
+    pub name: VolumeName,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Whether somebody named it.
+    pub ownership: VolumeOwnership,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a new volume is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: VolumeName,
+    /// Whether somebody named it.
+    pub ownership: VolumeOwnership,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where an empty volume takes its first files from.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// The container's files.
+    pub view: Arc<View>,
+    /// The mount point.
+    pub path: ContainerPath,
+}
+
+/// A volume that cannot be had, or not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// There is none.
+    #[error("no such volume: {name}")]
+    NotFound {
+        /// Which.
+        name: VolumeName,
+    },
+    /// Containers have it.
+    #[error("volume {name} is in use by container {}", users.iter().map(ContainerId::short).collect::<Vec<_>>().join(", "))]
+    InUse {
+        /// Which.
+        name: VolumeName,
+        /// By whom.
+        users: Vec<ContainerId>,
+    },
+    /// Its record makes no sense.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The image's files cannot be taken over.
+    #[error("volume {name} cannot take over the image's files")]
+    Populate {
+        /// Which.
+        name: VolumeName,
+        /// Why.
+        #[source]
+        source: PopulateError,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] PathError),
+    /// Its lock cannot be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+impl Containers {
+    /// The volume of that name, made if it does not exist, and filled from `seed` if it is empty.
+    pub fn ensure_volume(&self, new: &NewVolume, seed: Option<&Seed>, lease: &Lease) -> Result<Volume, VolumeError> {
+        let populate = |source| VolumeError::Populate { name: new.name.clone(), source };
+        let lock = LockName::other("volume", new.name.as_str());
+        let _guard = self.store().lock(&lock, LockMode::Exclusive, &wait_silently)?;
+        if let Some(volume) = self.volume(&new.name)? {
+            let data = self.volume_data(&new.name);
+            let empty = fs::read_dir(&data).at("list", &data)?.next().is_none();
+            if let Some(seed) = seed.filter(|_| empty) {
+                populate::fill(seed, &data).map_err(populate)?;
+            }
+            return Ok(volume);
+        }
+        let volume = Volume {
+            format: FORMAT,
+            name: new.name.clone(),
+            created: self.now(),
+            ownership: new.ownership,
+            labels: new.labels.clone(),
+        };
+        let scratch = lease.scratch_name("volume")?;
+        fs::DirBuilder::new().mode(0o700).create(&scratch).at("create", &scratch)?;
+        let data = scratch.join(DATA);
+        fs::create_dir(&data).at("create", &data)?;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).at("set mode of", &data)?;
+        if let Some(seed) = seed {
+            populate::fill(seed, &data).map_err(populate)?;
+        }
+        let durability = match new.ownership {
+            VolumeOwnership::Named => Durability::Synced,
+            // It is of no use without its container, which syncs for itself.
+            VolumeOwnership::Anonymous => Durability::Volatile,
+        };
+        let text = serde_json::to_vec_pretty(&volume).expect("a volume is plain data with text keys");
+        document::replace(&scratch.join(RECORD), &text, durability)?;
+        let place = self.volume_place(&new.name);
+        if let Some(parent) = place.parent()
+            && !parent.exists()
+        {
+            fs::create_dir_all(parent).at("create", parent)?;
+        }
+        fs::rename(&scratch, &place).at("create", &place)?;
+        if durability == Durability::Synced
+            && let Some(parent) = place.parent()
+        {
+            document::sync_directory(parent)?;
+        }
+        Ok(volume)
+    }
+
+    /// The volume of that name, if there is one.
+    pub fn volume(&self, name: &VolumeName) -> Result<Option<Volume>, VolumeError> {
+        let path = self.volume_place(name).join(RECORD);
+        let Some(text) = if_present(fs::read(&path)).at("read", &path)? else { return Ok(None) };
+        serde_json::from_slice(&text).map(Some).map_err(|source| VolumeError::Damaged { path, source })
+    }
+
+    /// All volumes, by name.
+    pub fn volumes(&self) -> Result<Vec<Volume>, VolumeError> {
+        let root = self.store().layout().volumes();
+        let Some(entries) = if_present(fs::read_dir(&root)).at("list", &root)? else { return Ok(Vec::new()) };
+        let mut volumes = Vec::new();
+        for entry in entries {
+            let name = entry.at("list", &root)?.file_name();
+            if let Some(name) = name.to_str().and_then(|name| name.parse().ok()) {
+                volumes.extend(self.volume(&name)?);
+            }
+        }
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
+    /// The containers that have a volume among their mounts.
+    pub fn volume_users(&self, name: &VolumeName) -> Result<Vec<ContainerId>, PathError> {
+        let uses =
+            |source: &ContainerMountSource| matches!(source, ContainerMountSource::Volume { name: n, .. } if n == name);
+        let containers = self.list()?.containers;
+        let users = containers.into_iter().filter(|c| c.config.mounts.iter().any(|mount| uses(&mount.source)));
+        Ok(users.map(|container| container.id).collect())
+    }
+
+    /// Removes a volume that no container has; its files go with `lease`.
+    pub fn remove_volume(&self, name: &VolumeName, lease: &Lease) -> Result<(), VolumeError> {
+        let lock = LockName::other("volume", name.as_str());
+        let _guard = self.store().lock(&lock, LockMode::Exclusive, &wait_silently)?;
+        let users = self.volume_users(name)?;
+        if !users.is_empty() {
+            return Err(VolumeError::InUse { name: name.clone(), users });
+        }
+        let place = self.volume_place(name);
+        match if_present(fs::rename(&place, lease.scratch_name("volume")?)).at("remove", &place)? {
+            Some(()) => Ok(()),
+            None => Err(VolumeError::NotFound { name: name.clone() }),
+        }
+    }
+
+    /// The directory that containers see.
+    pub fn volume_data(&self, name: &VolumeName) -> PathBuf {
+        self.volume_place(name).join(DATA)
+    }
+
+    fn volume_place(&self, name: &VolumeName) -> PathBuf {
+        self.store().layout().volumes().join(name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests;
