@@ -184,6 +184,11 @@ impl Client {
             return Err(Cause::Encoding(super::error::escaped(encoding.as_bytes())));
         }
         let declared = declared_type(&reply);
+        if let Some(found) = &declared
+            && !(found.is_manifest() || found.is_index() || found.is_schema1())
+        {
+            return Err(DocumentError::NotAnImage { found: found.clone() }.into());
+        }
         let claimed = reply.text(CONTENT_DIGEST).map(str::to_owned);
         let bytes = reply.into_bytes(MAX_MANIFEST_BYTES)?;
         let digest = match expected.map(|expected| expected.digest).or(name.digest().copied()) {
