@@ -3,7 +3,7 @@
 //! host, none before a challenge, and nothing but verified blobs in the store.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ fn kit() -> Option<PathBuf> {
     None
 }
 
-fn table(kit: &PathBuf) -> Vec<Fault> {
+fn table(kit: &Path) -> Vec<Fault> {
     let out = Command::new("python3").arg(kit).arg("--list").output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout).unwrap();
@@ -62,7 +62,7 @@ struct Evil {
 }
 
 impl Evil {
-    fn start(kit: &PathBuf) -> Self {
+    fn start(kit: &Path) -> Self {
         let mut child = Command::new("python3").arg(kit).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -83,7 +83,7 @@ impl Drop for Evil {
     }
 }
 
-fn attempt(kit: &PathBuf, fault: &Fault, edit: &(dyn Fn(&mut ClientOptions) + Sync)) -> (String, Vec<String>) {
+fn attempt(kit: &Path, fault: &Fault, edit: &(dyn Fn(&mut ClientOptions) + Sync)) -> (String, Vec<String>) {
     let evil = Evil::start(kit);
     let pushes = fault.name.starts_with("push-");
     let mut name: ImageRef =
@@ -167,7 +167,7 @@ fn attempt(kit: &PathBuf, fault: &Fault, edit: &(dyn Fn(&mut ClientOptions) + Sy
     )
 }
 
-fn run_all(faults: &[Fault], kit: &PathBuf, edit: &(dyn Fn(&mut ClientOptions) + Sync)) {
+fn run_all(faults: &[Fault], kit: &Path, edit: &(dyn Fn(&mut ClientOptions) + Sync)) {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|threads| {
