@@ -1,14 +1,39 @@
 //! A [`SandboxSpec`] becomes a running, confined process. Knows nothing of builds, layers or registries.
+//!
+//! [`Spawner::spawn`] is the one way to run anything in an image: for `RUN`, `run` and health checks only the
+//! specification differs. A specification becomes a [`plan::SetupPlan`] (pure data), which a forked child replays.
+//! [`RootDir`] is the one way to touch a file system that somebody else made.
 
+mod capability;
+mod cgroup;
+mod channel;
+mod init;
+mod launch;
+mod mount_point;
+mod perform;
+pub mod plan;
+mod process;
+mod rlimit;
 mod root_dir;
+mod rootfs;
+mod seccomp;
+mod spawn_error;
+mod spawner;
 mod spec;
 mod stat;
+mod stdio;
 mod sys;
 pub mod users;
 
+pub use capability::{ALL_CAPABILITIES, Capabilities};
+pub use cgroup::{CgroupVersion, Warning};
+pub use process::{ExitStatus, Process, Signaller, Usage};
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};
+pub use spawn_error::{NotExecutable, SpawnError};
+pub use spawner::{Spawner, reexec_entry};
 pub use spec::{
     Access, Confinement, DEFAULT_CAPABILITIES, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode,
     ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
 pub use stat::{FileKind, Stat, Timestamp};
+pub use stdio::{Stdio, StdioFd};

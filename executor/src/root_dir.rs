@@ -65,6 +65,11 @@ impl RootDir {
         Ok(DirFd::from_fd(self.lookup(path, flags, Mode::empty())?))
     }
 
+    /// Opens a directory that need not be readable, as a place only.
+    pub(crate) fn open_dir_path(&self, path: &ContainerPath) -> io::Result<OwnedFd> {
+        Ok(self.lookup(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
     /// Opens the directory that holds the last component of `path`, and gives that component; `None` for the root.
     pub fn open_parent<'p>(&self, path: &'p ContainerPath) -> io::Result<Option<(DirFd, &'p OsStr)>> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
@@ -179,7 +184,12 @@ impl RootDir {
 
     /// Where a path leads: the same path with every symlink replaced, for something that exists.
     pub fn resolve(&self, path: &ContainerPath) -> io::Result<ContainerPath> {
-        walk::resolve(self, path)
+        walk::resolve(self, path, walk::Missing::Refuse)
+    }
+
+    /// Where a path would lead if what is missing were directories: every symlink replaced, dangling ones included.
+    pub fn resolve_missing(&self, path: &ContainerPath) -> io::Result<ContainerPath> {
+        walk::resolve(self, path, walk::Missing::Keep)
     }
 
     fn lookup(&self, path: &ContainerPath, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {

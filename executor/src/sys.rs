@@ -1,7 +1,14 @@
 //! The only unsafe code: system calls that no safe crate offers, behind typed, owned descriptors.
 #![expect(unsafe_code, reason = "raw system calls; every block says why it is sound")]
 
+pub(crate) mod clone;
 pub(crate) mod fs;
+pub(crate) mod keyring;
+pub(crate) mod mount;
+pub(crate) mod net;
+pub(crate) mod process;
+pub(crate) mod seccomp;
+pub(crate) mod signal;
 
 use rustix::io::{Errno, Result};
 

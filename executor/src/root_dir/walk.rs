@@ -7,15 +7,24 @@ use std::os::unix::ffi::OsStrExt;
 use rbuild_image::ContainerPath;
 use rustix::io::Errno;
 
-use super::RootDir;
+use super::{RootDir, is_absent};
 use crate::stat::FileKind;
 
 /// As the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
+/// What to do about a component that does not exist.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The path leads nowhere.
+    Refuse,
+    /// It is taken for a directory to be.
+    Keep,
+}
+
 /// Replaces every symlink of `path` by what it leads to, inside `root`. Each step is a confined lookup of its own; the
 /// result is for showing and for naming, never a promise about later lookups.
-pub(super) fn resolve(root: &RootDir, path: &ContainerPath) -> io::Result<ContainerPath> {
+pub(super) fn resolve(root: &RootDir, path: &ContainerPath, missing: Missing) -> io::Result<ContainerPath> {
     let mut links = 0;
     let mut done = ContainerPath::root();
     let mut rest: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
@@ -29,9 +38,17 @@ pub(super) fn resolve(root: &RootDir, path: &ContainerPath) -> io::Result<Contai
             _ => {}
         }
         let next = done.join(&component);
-        if root.lstat(&next)?.kind != FileKind::Symlink {
-            done = next;
-            continue;
+        match root.lstat(&next) {
+            Ok(stat) if stat.kind == FileKind::Symlink => {}
+            Ok(_) => {
+                done = next;
+                continue;
+            }
+            Err(error) if missing == Missing::Keep && is_absent(&error) => {
+                done = next;
+                continue;
+            }
+            Err(error) => return Err(error),
         }
         links += 1;
         if links > MAX_LINKS {

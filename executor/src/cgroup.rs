@@ -1,0 +1,269 @@
+//! Control groups of sandboxes: v1, v2, and hosts that have both.
+//!
+//! Each spawner owns one directory `rbuild/OWNER` in every hierarchy it uses, each sandbox one below it. OWNER names the
+//! pid namespace, pid and start time of the spawner, so that a later spawner can tell a dead owner from a living one and
+//! sweep what it left. On a hybrid host the v1 controllers are used. What the host does not offer is a warning when it is
+//! our default, and an error when it was asked for.
+
+mod hierarchy;
+mod limits;
+mod owner;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+pub use hierarchy::CgroupVersion;
+pub(crate) use hierarchy::Hierarchies;
+pub(crate) use owner::Owner;
+
+use crate::plan::CgroupPlan;
+use crate::spawn_error::SpawnError;
+
+/// Our directory in each hierarchy.
+const PARENT: &str = "rbuild";
+
+/// Something of lesser importance that this host did not let us do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Warning {
+    /// No cgroup could be made: no limits, no OOM report.
+    #[error("no cgroup for {hierarchy}: {reason}; steps run without limits there")]
+    NoCgroup {
+        /// The controllers of the hierarchy.
+        hierarchy: String,
+        /// Why.
+        reason: String,
+    },
+    /// The default limit on processes is not in force.
+    #[error("the number of processes is not limited: {reason}")]
+    NoProcessLimit {
+        /// Why.
+        reason: String,
+    },
+    /// Devices are only kept away by missing nodes and capabilities.
+    #[error("device access is not confined by a cgroup: {reason}")]
+    NoDeviceConfinement {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The cgroups of one spawner.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    hierarchies: Hierarchies,
+    owner: Owner,
+    /// `cgroup.procs` of the group whose devices are confined.
+    device_gate: Option<Result<PathBuf, String>>,
+}
+
+/// The cgroups of one sandbox; removed by [`SandboxCgroup::remove`].
+#[derive(Debug)]
+pub(crate) struct SandboxCgroup {
+    directories: Vec<PathBuf>,
+    memory: Option<PathBuf>,
+    version: CgroupVersion,
+    /// Where the first process writes itself.
+    pub(crate) joins: Vec<PathBuf>,
+    /// The v2 group that it is created in.
+    pub(crate) into: Option<OwnedFd>,
+    /// What `/sys/fs/cgroup` shows on v1: a name and the directory.
+    pub(crate) shown: Vec<(String, PathBuf)>,
+}
+
+/// What the memory controller saw.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MemoryEvents {
+    /// Processes killed for lack of memory.
+    pub(crate) oom_kills: u64,
+    /// The most that was in use, in bytes.
+    pub(crate) peak: Option<u64>,
+}
+
+impl Cgroups {
+    /// Looks at the host and removes what dead spawners left.
+    pub(crate) fn open() -> Self {
+        let (hierarchies, owner) = (Hierarchies::detect(), Owner::current());
+        for directory in hierarchies.directories() {
+            owner.sweep(&directory.join(PARENT));
+        }
+        Self { hierarchies, owner, device_gate: None }
+    }
+
+    /// Makes the groups of a sandbox and sets its limits.
+    pub(crate) fn create(&mut self, id: &str, plan: &CgroupPlan) -> Result<(SandboxCgroup, Vec<Warning>), SpawnError> {
+        let mut made = SandboxCgroup {
+            directories: Vec::new(),
+            memory: None,
+            version: self.hierarchies.version(),
+            joins: Vec::new(),
+            into: None,
+            shown: Vec::new(),
+        };
+        let mut warnings = Vec::new();
+        let result = match self.hierarchies.version() {
+            CgroupVersion::V1 => self.create_v1(id, plan, &mut made, &mut warnings),
+            CgroupVersion::V2 => self.create_v2(id, plan, &mut made, &mut warnings),
+            CgroupVersion::None => limits::none_available(plan, &mut warnings),
+        };
+        match result {
+            Ok(()) => Ok((made, warnings)),
+            Err(error) => {
+                made.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn create_v1(
+        &mut self,
+        id: &str,
+        plan: &CgroupPlan,
+        made: &mut SandboxCgroup,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(), SpawnError> {
+        let parent = self.parent(plan)?;
+        let mut available = Vec::new();
+        for hierarchy in self.hierarchies.v1() {
+            if !limits::wanted_v1(&hierarchy.controllers, &plan.limits) {
+                continue;
+            }
+            let directory = hierarchy.directory.join(&parent).join(id);
+            if let Err(error) = hierarchy::make_v1(hierarchy, &parent, id) {
+                let reason = format!("{}: {error}", directory.display());
+                warnings.push(Warning::NoCgroup { hierarchy: hierarchy.controllers.join(","), reason });
+                continue;
+            }
+            if hierarchy.controllers.iter().any(|c| c == "memory") {
+                made.memory = Some(directory.clone());
+            }
+            made.joins.push(directory.join("cgroup.procs"));
+            made.shown.push((hierarchy.label.clone(), directory.clone()));
+            available.extend(hierarchy.controllers.iter().map(|c| (c.clone(), directory.clone())));
+            made.directories.push(directory);
+        }
+        limits::apply_v1(plan, &available, warnings)?;
+        if plan.confine_devices {
+            match self.device_gate() {
+                Ok(gate) => made.joins.push(gate.clone()),
+                Err(reason) => warnings.push(Warning::NoDeviceConfinement { reason: reason.clone() }),
+            }
+        }
+        Ok(())
+    }
+
+    fn create_v2(
+        &self,
+        id: &str,
+        plan: &CgroupPlan,
+        made: &mut SandboxCgroup,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(), SpawnError> {
+        let parent = self.parent(plan)?;
+        let Some(base) = self.hierarchies.v2() else { return limits::none_available(plan, warnings) };
+        let directory = base.join(&parent).join(id);
+        let opened = hierarchy::make_v2(base, &parent, id)
+            .and_then(|()| Ok(rustix::fs::open(&directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?));
+        match opened {
+            Ok(fd) => made.into = Some(fd),
+            Err(error) => {
+                let reason = format!("{}: {error}", directory.display());
+                warnings.push(Warning::NoCgroup { hierarchy: "cgroup v2".to_owned(), reason });
+                return limits::none_available(plan, warnings);
+            }
+        }
+        made.memory = Some(directory.clone());
+        made.directories.push(directory.clone());
+        if plan.confine_devices {
+            let reason = "the device filter of cgroup v2 is not in place".to_owned();
+            warnings.push(Warning::NoDeviceConfinement { reason });
+        }
+        limits::apply_v2(plan, &directory, warnings)
+    }
+
+    /// The group below which sandboxes are made.
+    fn parent(&self, plan: &CgroupPlan) -> Result<PathBuf, SpawnError> {
+        let Some(given) = &plan.limits.cgroup_parent else {
+            return Ok(Path::new(PARENT).join(self.owner.name()));
+        };
+        let relative = given.trim_matches('/');
+        if relative.is_empty() || relative.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(SpawnError::Limit {
+                limit: "cgroup-parent".to_owned(),
+                reason: format!("{given:?} is not a path below the caller's cgroup"),
+            });
+        }
+        Ok(relative.into())
+    }
+
+    /// The group that every confined sandbox of this spawner joins; its rules are written once.
+    fn device_gate(&mut self) -> &Result<PathBuf, String> {
+        let (hierarchies, owner) = (&self.hierarchies, &self.owner);
+        self.device_gate.get_or_insert_with(|| {
+            let devices = hierarchies.v1().iter().find(|h| h.controllers.iter().any(|c| c == "devices"));
+            let Some(devices) = devices else { return Err("the devices controller is not mounted".to_owned()) };
+            let directory = devices.directory.join(PARENT).join(owner.name()).join("devices");
+            limits::confine_devices_v1(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+            Ok(directory.join("cgroup.procs"))
+        })
+    }
+
+    /// Removes the spawner's own directories.
+    pub(crate) fn close(&mut self) {
+        for directory in self.hierarchies.directories() {
+            let own = directory.join(PARENT).join(self.owner.name());
+            for path in [own.join("devices"), own, directory.join(PARENT)] {
+                // Absent where nothing was made, not empty where others live.
+                drop(fs::remove_dir(path));
+            }
+        }
+        self.device_gate = None;
+    }
+}
+
+impl SandboxCgroup {
+    /// Which kind of groups these are.
+    pub(crate) fn version(&self) -> CgroupVersion {
+        self.version
+    }
+
+    /// What the memory controller saw. Asked after the last process ended, before [`SandboxCgroup::remove`].
+    pub(crate) fn memory_events(&self) -> MemoryEvents {
+        let Some(memory) = &self.memory else { return MemoryEvents::default() };
+        let (events, peak) = match self.version {
+            CgroupVersion::V1 => ("memory.oom_control", "memory.max_usage_in_bytes"),
+            _ => ("memory.events", "memory.peak"),
+        };
+        let events = fs::read_to_string(memory.join(events)).unwrap_or_default();
+        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        let peak = fs::read_to_string(memory.join(peak)).ok();
+        MemoryEvents {
+            oom_kills: kills.and_then(|n| n.trim().parse().ok()).unwrap_or(0),
+            peak: peak.and_then(|n| n.trim().parse().ok()),
+        }
+    }
+
+    /// Removes the groups, which are empty once the pid namespace is gone; the kernel may need a moment to notice.
+    pub(crate) fn remove(&mut self) {
+        const ATTEMPTS: u32 = 50;
+        for directory in self.directories.drain(..) {
+            for attempt in 0..ATTEMPTS {
+                match fs::remove_dir(&directory) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy && attempt + 1 < ATTEMPTS => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::warn!(directory = %directory.display(), %error, "a cgroup stays behind");
+                        break;
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Which cgroup hierarchies the host has and where the caller is in them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The kind of cgroups that sandboxes get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CgroupVersion {
+    /// Controllers in hierarchies of their own; also on hybrid hosts.
+    V1,
+    /// The unified hierarchy.
+    V2,
+    /// None is mounted.
+    None,
+}
+
+/// One v1 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct V1 {
+    pub(crate) controllers: Vec<String>,
+    /// The name of its mount point.
+    pub(crate) label: String,
+    /// The caller's own group.
+    pub(crate) directory: PathBuf,
+}
+
+/// All hierarchies that can be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hierarchies {
+    v1: Vec<V1>,
+    /// The top of the unified hierarchy as far as it is visible.
+    v2: Option<PathBuf>,
+}
+
+/// Controllers worth a group of their own.
+const USED: [&str; 5] = ["memory", "pids", "cpu", "cpuset", "devices"];
+
+impl Hierarchies {
+    pub(crate) fn detect() -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        Self::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+    }
+
+    /// From the text of `/proc/self/mountinfo` and `/proc/self/cgroup`.
+    pub(super) fn parse(mountinfo: &str, own: &str) -> Self {
+        let mut found = Self::default();
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let left: Vec<&str> = left.split(' ').collect();
+            let right: Vec<&str> = right.split(' ').collect();
+            let (Some(root), Some(point), Some(kind)) = (left.get(3), left.get(4), right.first()) else { continue };
+            let point = unescape(point);
+            if *kind == "cgroup2" {
+                found.v2.get_or_insert(point);
+            } else if *kind == "cgroup" {
+                let options = right.get(2).copied().unwrap_or_default();
+                let controllers: Vec<_> = options.split(',').filter(|o| USED.contains(o)).map(str::to_owned).collect();
+                let (Some(path), Some(first)) =
+                    (controllers.first().and_then(|c| own_path(own, c)), controllers.first())
+                else {
+                    continue;
+                };
+                if found.v1.iter().any(|h| h.controllers.contains(first)) {
+                    continue;
+                }
+                // Inside a container the mount shows a subtree only.
+                let below = path.strip_prefix(root.trim_end_matches('/')).unwrap_or("").trim_matches('/');
+                let directory = if below.is_empty() { point.clone() } else { point.join(below) };
+                let label = point.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                found.v1.push(V1 { controllers, label, directory });
+            }
+        }
+        found
+    }
+
+    pub(crate) fn version(&self) -> CgroupVersion {
+        match (&self.v1[..], &self.v2) {
+            ([_, ..], _) => CgroupVersion::V1,
+            ([], Some(_)) => CgroupVersion::V2,
+            ([], None) => CgroupVersion::None,
+        }
+    }
+
+    pub(crate) fn v1(&self) -> &[V1] {
+        &self.v1
+    }
+
+    pub(crate) fn v2(&self) -> Option<&Path> {
+        self.v2.as_deref()
+    }
+
+    /// The groups below which ours are made.
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        match self.version() {
+            CgroupVersion::V1 => self.v1.iter().map(|h| h.directory.clone()).collect(),
+            CgroupVersion::V2 => self.v2.iter().cloned().collect(),
+            CgroupVersion::None => Vec::new(),
+        }
+    }
+}
+
+/// Makes `parent/id`. Another spawner that ends may remove our common, still empty parent meanwhile.
+pub(super) fn make_v1(hierarchy: &V1, parent: &Path, id: &str) -> io::Result<()> {
+    retry_not_found(|| try_make_v1(hierarchy, parent, id))
+}
+
+/// Makes `parent/id` and hands the controllers down to it, as far as the host lets us.
+pub(super) fn make_v2(base: &Path, parent: &Path, id: &str) -> io::Result<()> {
+    retry_not_found(|| try_make_v2(base, parent, id))
+}
+
+fn retry_not_found(mut make: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    const ATTEMPTS: usize = 5;
+    for _ in 1..ATTEMPTS {
+        match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    make()
+}
+
+/// A new cpuset is empty until it is told what it may use.
+fn try_make_v1(hierarchy: &V1, parent: &Path, id: &str) -> io::Result<()> {
+    let cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
+    let mut directory = hierarchy.directory.clone();
+    let parts = parent.iter().chain([id.as_ref()]);
+    for part in parts {
+        let above = directory.clone();
+        directory.push(part);
+        make(&directory)?;
+        if cpuset {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if fs::read_to_string(directory.join(file))?.trim().is_empty() {
+                    fs::write(directory.join(file), fs::read(above.join(file))?)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn try_make_v2(base: &Path, parent: &Path, id: &str) -> io::Result<()> {
+    let mut directory = base.to_owned();
+    for part in parent {
+        for controller in ["memory", "pids", "cpu", "cpuset", "io"] {
+            // Each for itself: one that is missing must not keep the others away.
+            drop(fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}")));
+        }
+        directory.push(part);
+        make(&directory)?;
+    }
+    for controller in ["memory", "pids", "cpu", "cpuset", "io"] {
+        drop(fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}")));
+    }
+    make(&directory.join(id))
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The caller's group in the hierarchy of `controller`, from `/proc/self/cgroup`.
+fn own_path<'a>(own: &'a str, controller: &str) -> Option<&'a str> {
+    own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let controllers = fields.nth(1)?;
+        controllers.split(',').any(|c| c == controller).then(|| fields.next()).flatten()
+    })
+}
+
+/// mountinfo writes blanks and backslashes in octal.
+fn unescape(text: &str) -> PathBuf {
+    let plain = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+    PathBuf::from(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+20 19 0:5 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+21 20 0:20 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+22 20 0:21 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+23 20 0:22 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
+24 20 0:23 / /sys/fs/cgroup/unified rw - cgroup2 cgroup rw
+";
+
+    #[test]
+    fn a_hybrid_host_uses_its_v1_controllers() {
+        let found = Hierarchies::parse(HYBRID, "3:memory:/a/b\n2:cpu,cpuacct:/\n0::/x\n");
+        assert_eq!(found.version(), CgroupVersion::V1);
+        let directories: Vec<_> = found.v1().iter().map(|h| h.directory.to_str().unwrap()).collect();
+        assert_eq!(directories, ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory/a/b"]);
+        assert_eq!(found.v1()[0].label, "cpu,cpuacct");
+    }
+
+    #[test]
+    fn a_subtree_mounted_in_a_container_is_not_prefixed_twice() {
+        let mountinfo = "22 20 0:21 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        let found = Hierarchies::parse(mountinfo, "3:memory:/docker/x\n");
+        assert_eq!(found.v1()[0].directory, Path::new("/sys/fs/cgroup/memory"));
+    }
+
+    #[test]
+    fn a_unified_host_and_a_bare_one() {
+        let unified = Hierarchies::parse("9 8 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/user.slice\n");
+        assert_eq!((unified.version(), unified.v2()), (CgroupVersion::V2, Some(Path::new("/sys/fs/cgroup"))));
+        assert_eq!(Hierarchies::parse("", "").version(), CgroupVersion::None);
+    }
+}

@@ -1,0 +1,199 @@
+//! Limits as the files of v1 and v2.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Warning;
+use crate::plan::CgroupPlan;
+use crate::spawn_error::SpawnError;
+use crate::spec::Resources;
+
+/// Length of a scheduling period in microseconds.
+const CPU_PERIOD: u64 = 100_000;
+
+/// Device access of a confined sandbox: nodes may be made, only the standard ones opened.
+const DEVICE_RULES: [&str; 10] = [
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+];
+
+/// Whether a v1 hierarchy is worth a group for these limits. Memory and pids always are: they tell of OOM kills, the peak,
+/// and stop fork bombs.
+pub(super) fn wanted_v1(controllers: &[String], limits: &Resources) -> bool {
+    controllers.iter().any(|controller| match controller.as_str() {
+        "memory" | "pids" => true,
+        "cpu" => limits.cpu_millis.is_some() || limits.cpu_shares.is_some(),
+        "cpuset" => limits.cpuset_cpus.is_some(),
+        _ => false,
+    })
+}
+
+/// Without any cgroup: what was asked for is an error.
+pub(super) fn none_available(plan: &CgroupPlan, warnings: &mut Vec<Warning>) -> Result<(), SpawnError> {
+    let limits = &plan.limits;
+    for (name, asked) in [
+        ("memory", limits.memory.is_some()),
+        ("memory-swap", limits.memory_swap.is_some()),
+        ("cpus", limits.cpu_millis.is_some()),
+        ("cpu-shares", limits.cpu_shares.is_some()),
+        ("cpuset-cpus", limits.cpuset_cpus.is_some()),
+        ("pids-limit", limits.pids.is_some()),
+    ] {
+        if asked {
+            return Err(refused(name, "no cgroup hierarchy can be written on this host"));
+        }
+    }
+    if plan.default_pids.is_some() {
+        warnings.push(Warning::NoProcessLimit { reason: "no cgroup hierarchy can be written".to_owned() });
+    }
+    Ok(())
+}
+
+/// Writes the limits into the v1 groups, each given with its controller.
+pub(super) fn apply_v1(
+    plan: &CgroupPlan,
+    groups: &[(String, PathBuf)],
+    warnings: &mut Vec<Warning>,
+) -> Result<(), SpawnError> {
+    let limits = &plan.limits;
+    let set = |name: &str, controller: &str, file: &str, value: String| {
+        let Some((_, group)) = groups.iter().find(|(c, _)| c == controller) else {
+            return Err(refused(name, &format!("the {controller} controller of cgroup v1 is not available")));
+        };
+        write(name, &group.join(file), &value)
+    };
+    if let Some(bytes) = limits.memory {
+        set("memory", "memory", "memory.limit_in_bytes", bytes.to_string())?;
+    }
+    if let Some(bytes) = limits.memory_swap {
+        set("memory-swap", "memory", "memory.memsw.limit_in_bytes", bytes.to_string())?;
+    }
+    if let Some(millis) = limits.cpu_millis {
+        set("cpus", "cpu", "cpu.cfs_period_us", CPU_PERIOD.to_string())?;
+        set("cpus", "cpu", "cpu.cfs_quota_us", quota(millis).to_string())?;
+    }
+    if let Some(shares) = limits.cpu_shares {
+        set("cpu-shares", "cpu", "cpu.shares", shares.to_string())?;
+    }
+    if let Some(cpus) = &limits.cpuset_cpus {
+        set("cpuset-cpus", "cpuset", "cpuset.cpus", cpus.clone())?;
+    }
+    if let Some(count) = limits.pids {
+        set("pids-limit", "pids", "pids.max", count.to_string())?;
+    } else if let Some(count) = plan.default_pids {
+        default_pids(set("pids-limit", "pids", "pids.max", count.to_string()), warnings);
+    }
+    Ok(())
+}
+
+/// Writes the limits into a v2 group.
+pub(super) fn apply_v2(plan: &CgroupPlan, group: &Path, warnings: &mut Vec<Warning>) -> Result<(), SpawnError> {
+    let limits = &plan.limits;
+    let set = |name: &str, file: &str, value: String| write(name, &group.join(file), &value);
+    if let Some(bytes) = limits.memory {
+        set("memory", "memory.max", bytes.to_string())?;
+    }
+    if let Some(bytes) = limits.memory_swap {
+        // v2 counts swap alone, Docker's option both together.
+        let swap = bytes.saturating_sub(limits.memory.unwrap_or(0));
+        set("memory-swap", "memory.swap.max", swap.to_string())?;
+    }
+    if let Some(millis) = limits.cpu_millis {
+        set("cpus", "cpu.max", format!("{} {CPU_PERIOD}", quota(millis)))?;
+    }
+    if let Some(shares) = limits.cpu_shares {
+        set("cpu-shares", "cpu.weight", weight(shares).to_string())?;
+    }
+    if let Some(cpus) = &limits.cpuset_cpus {
+        set("cpuset-cpus", "cpuset.cpus", cpus.clone())?;
+    }
+    if let Some(count) = limits.pids {
+        set("pids-limit", "pids.max", count.to_string())?;
+    } else if let Some(count) = plan.default_pids {
+        default_pids(set("pids-limit", "pids.max", count.to_string()), warnings);
+    }
+    Ok(())
+}
+
+/// Makes a group of the v1 devices controller whose members only reach the standard devices.
+pub(super) fn confine_devices_v1(group: &Path) -> io::Result<()> {
+    fs::create_dir_all(group)?;
+    fs::write(group.join("devices.deny"), "a")?;
+    for rule in DEVICE_RULES {
+        match fs::write(group.join("devices.allow"), rule) {
+            // What the caller's own group lacks cannot be given on.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn quota(cpu_millis: u64) -> u64 {
+    cpu_millis.saturating_mul(CPU_PERIOD / 1000)
+}
+
+/// Docker's shares (2 to 262144) on v2's scale (1 to 10000), as runc converts them.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+fn default_pids(result: Result<(), SpawnError>, warnings: &mut Vec<Warning>) {
+    if let Err(SpawnError::Limit { reason, .. }) = result {
+        warnings.push(Warning::NoProcessLimit { reason });
+    }
+}
+
+fn write(limit: &str, file: &Path, value: &str) -> Result<(), SpawnError> {
+    fs::write(file, value).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            refused(limit, &format!("{} does not exist: the controller is not delegated", file.display()))
+        }
+        _ => refused(limit, &format!("writing {value:?} to {}: {error}", file.display())),
+    })
+}
+
+fn refused(limit: &str, reason: &str) -> SpawnError {
+    SpawnError::Limit { limit: limit.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_span_the_whole_scale_of_weights() {
+        for (shares, want) in [(0, 1), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)] {
+            assert_eq!(weight(shares), want, "{shares}");
+        }
+        assert_eq!(quota(1500), 150_000);
+    }
+
+    #[test]
+    fn an_asked_limit_that_cannot_be_applied_is_an_error_and_a_default_a_warning() {
+        let plan = |memory, default_pids| CgroupPlan {
+            limits: Resources { memory, ..Resources::default() },
+            default_pids,
+            confine_devices: false,
+        };
+        let mut warnings = Vec::new();
+        let error = apply_v1(&plan(Some(1), None), &[], &mut warnings).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot apply the limit memory: the memory controller of cgroup v1 is not available"
+        );
+        assert!(none_available(&plan(Some(1), None), &mut warnings).is_err());
+        assert!(warnings.is_empty());
+        apply_v1(&plan(None, Some(2048)), &[], &mut warnings).unwrap();
+        assert!(matches!(warnings[..], [Warning::NoProcessLimit { .. }]));
+    }
+}

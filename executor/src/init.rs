@@ -1,0 +1,95 @@
+//! Our own PID 1: reaps, forwards signals, ends with the program's status, and by ending kills whatever still runs.
+//!
+//! It is the same binary, so it protects itself from the sandbox: not dumpable (no access to its memory, descriptors, root
+//! or binary), no capability but the one to signal the program, the sandbox's own filter.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Pid};
+use serde::{Deserialize, Serialize};
+
+use crate::capability::Capabilities;
+use crate::channel;
+use crate::launch;
+use crate::perform::{Inside, die_with_parent};
+use crate::spawn_error::SpawnError;
+use crate::sys;
+use crate::sys::process::{Block, Close};
+
+/// How the program ended, told by its init to the owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProgramEnded {
+    /// The raw wait status.
+    pub(crate) status: i32,
+}
+
+/// To be done before the program is forked, so that nothing is missed and nothing seen.
+pub(crate) fn prepare() -> Result<(), SpawnError> {
+    let failed = |errno| SpawnError::setup("prepare the init process", errno);
+    sys::signal::block_all().map_err(failed)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)
+}
+
+/// Is PID 1 until the program ends.
+pub(crate) fn run(inside: Inside<'_>, program: Pid) -> ! {
+    let program = program.as_raw_nonzero().get();
+    let status = match confine(&inside).and_then(|()| supervise(program)) {
+        Ok(status) => status,
+        // Without an init there must be no sandbox.
+        Err(_) => sys::process::exit_now(125),
+    };
+    drop(channel::send(&inside.exit, &ProgramEnded { status }, &[]));
+    sys::process::exit_now(exit_code(status))
+}
+
+fn confine(inside: &Inside<'_>) -> Result<(), SpawnError> {
+    let failed = |errno| SpawnError::setup("confine the init process", errno);
+    rustix::thread::set_name(c"rbuild-init").map_err(failed)?;
+    close_all_but(&inside.exit).map_err(failed)?;
+    launch::drop_bounding(inside.plan.process.capabilities).map_err(failed)?;
+    launch::set_capabilities(Capabilities::KILL).map_err(failed)?;
+    rustix::thread::set_no_new_privs(true).map_err(failed)?;
+    die_with_parent(None)?;
+    if let Some(filter) = inside.filter {
+        sys::seccomp::install(filter).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Nothing of the sandbox's pipes, terminal or mounts stays open here.
+fn close_all_but(kept: &OwnedFd) -> rustix::io::Result<()> {
+    let kept = u32::try_from(kept.as_raw_fd()).map_err(|_| Errno::BADF)?;
+    if let Some(below) = kept.checked_sub(1) {
+        sys::process::close_range(0, below, Close::Now)?;
+    }
+    sys::process::close_range(kept + 1, u32::MAX, Close::Now)
+}
+
+/// Waits for the program, forwarding every signal to it and reaping every orphan.
+fn supervise(program: i32) -> Result<i32, SpawnError> {
+    loop {
+        loop {
+            match sys::process::wait(None, Block::No) {
+                Ok(Some(reaped)) if reaped.pid == program => return Ok(reaped.status),
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => break,
+                Err(errno) => return Err(SpawnError::setup("wait for the program", errno)),
+            }
+        }
+        match sys::signal::take() {
+            Ok(libc::SIGCHLD) | Err(_) => {}
+            // Stopping a whole sandbox is the owner's business; the rest is the program's.
+            Ok(libc::SIGTTIN | libc::SIGTTOU | libc::SIGTSTP) => {}
+            Ok(signal) => {
+                // It may have ended this very moment; then the next round reaps it.
+                let _ = sys::process::kill(program, signal);
+            }
+        }
+    }
+}
+
+/// As a shell says it.
+fn exit_code(status: i32) -> i32 {
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+}

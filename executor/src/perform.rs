@@ -1,0 +1,370 @@
+//! The child replays a plan: it makes its own root out of detached mounts, and then starts the program.
+//!
+//! Runs in a process with one thread that [`crate::sys::clone::fork`] made; it never returns. What goes wrong is told to the
+//! sandbox's owner over the set-up socket.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rbuild_image::ContainerPath;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::{CgroupVersion, SandboxCgroup};
+use crate::channel;
+use crate::init;
+use crate::launch;
+use crate::mount_point::{Leftovers, MountPoints, Shape};
+use crate::plan::{MountStep, Namespace, PlannedSource, SetupPlan, Step};
+use crate::root_dir::RootDir;
+use crate::rootfs::{self, cgroup, device, mask, overlay, source};
+use crate::spawn_error::SpawnError;
+use crate::spec::{Access, Init, MountSource, Rootfs};
+use crate::stdio::Slot;
+use crate::sys;
+use crate::sys::clone::Forked;
+use crate::sys::mount::{Depth, set_attributes};
+use crate::sys::seccomp::Instruction;
+
+/// What a sandbox tells its owner while it is set up.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SetupMessage {
+    /// What has to be removed from the root's backing directory in the end.
+    Leftovers(Leftovers),
+    /// The program is about to start; the terminal travels along if there is one.
+    Ready,
+    /// It will not start.
+    Failed(SpawnError),
+}
+
+/// Everything the child needs beside the plan.
+pub(crate) struct Inside<'a> {
+    pub(crate) plan: &'a SetupPlan,
+    pub(crate) cgroup: &'a SandboxCgroup,
+    /// The compiled filter, unless unconfined.
+    pub(crate) filter: Option<&'a [Instruction]>,
+    /// To the owner, until the program starts.
+    pub(crate) setup: OwnedFd,
+    /// To the owner, for the program's status when an init of ours is PID 1.
+    pub(crate) exit: OwnedFd,
+    /// The process that forked this one.
+    pub(crate) spawner: BorrowedFd<'a>,
+    pub(crate) slots: [Slot; 3],
+    pub(crate) stdio: Vec<OwnedFd>,
+    pub(crate) network: Option<OwnedFd>,
+}
+
+/// What later steps need of earlier ones.
+#[derive(Default)]
+pub(crate) struct Built {
+    root: Option<OwnedFd>,
+    mount_points: Option<MountPoints>,
+    proc: Option<OwnedFd>,
+    sys: Option<OwnedFd>,
+    /// `/dev` of the sandbox, whatever is mounted over it.
+    pub(crate) dev: Option<OwnedFd>,
+    pts: Option<OwnedFd>,
+    masks: Option<mask::Masks>,
+    /// Our side of the terminal, and the sandbox's.
+    pub(crate) terminal: Option<(OwnedFd, OwnedFd)>,
+}
+
+/// Sets everything up and starts the program. Never returns.
+pub(crate) fn run(inside: Inside<'_>) -> ! {
+    let setup = inside.setup.as_fd().try_clone_to_owned();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set_up(inside)));
+    let error = match outcome {
+        Ok(Err(error)) => error,
+        Ok(Ok(never)) => match never {},
+        Err(_) => SpawnError::setup("set up the sandbox", io::Error::other("the set-up panicked")),
+    };
+    if let Ok(setup) = setup {
+        // The owner may be gone; then nobody wants to know.
+        drop(channel::send(&setup, &SetupMessage::Failed(error), &[]));
+    }
+    sys::process::exit_now(125)
+}
+
+fn set_up(inside: Inside<'_>) -> Result<Infallible, SpawnError> {
+    die_with_parent(Some(inside.spawner))?;
+    rustix::process::umask(Mode::empty());
+    join(&inside)?;
+    match sys::keyring::join_new_session() {
+        // A kernel without keyrings has none to share; with the quota used up there is still the denied system call.
+        Ok(()) | Err(Errno::NOSYS | Errno::DQUOT) => {}
+        Err(errno) => return Err(SpawnError::setup("make a session keyring", errno)),
+    }
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change(c"/", private).map_err(|e| SpawnError::setup("detach from the host's mounts", e))?;
+    let mut built = Built::default();
+    let done = inside.plan.steps.iter().try_for_each(|step| perform(step, &inside, &mut built));
+    // Told in any case: a failed set-up leaves something to remove, too.
+    report_leftovers(&inside, &mut built)?;
+    done?;
+    start(inside, built)
+}
+
+/// Ends this process when its parent does. The parent may already have ended, which only its pidfd tells.
+pub(crate) fn die_with_parent(parent: Option<BorrowedFd<'_>>) -> Result<(), SpawnError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| SpawnError::setup("tie the sandbox to its owner", e))?;
+    if let Some(parent) = parent {
+        let mut polled = [PollFd::new(&parent, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0) {
+            return Err(SpawnError::Died);
+        }
+    }
+    Ok(())
+}
+
+/// Joins cgroups and namespaces that exist, and makes the cgroup namespace, which shows what was joined as its root.
+fn join(inside: &Inside<'_>) -> Result<(), SpawnError> {
+    for procs in &inside.cgroup.joins {
+        std::fs::write(procs, "0").map_err(|e| SpawnError::setup(&format!("join {}", procs.display()), e))?;
+    }
+    if inside.plan.namespaces.contains(&Namespace::Cgroup) {
+        match rustix_unshare_cgroup() {
+            Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
+            Err(errno) => return Err(SpawnError::setup("make a cgroup namespace", errno)),
+        }
+    }
+    if let Some(network) = &inside.network {
+        let kind = Some(LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(network.as_fd(), kind).map_err(|errno| SpawnError::Network {
+            path: inside.plan.network.clone().unwrap_or_default(),
+            source: errno.into(),
+        })?;
+    }
+    Ok(())
+}
+
+fn rustix_unshare_cgroup() -> rustix::io::Result<()> {
+    sys::process::unshare(UnshareFlags::NEWCGROUP)
+}
+
+fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
+    match step {
+        Step::Root(rootfs) => root(rootfs, built).map_err(|source| SpawnError::Rootfs { source }),
+        Step::Proc => {
+            let mount = rootfs::new_mount(c"proc", &[("source", "proc")], rootfs::NO_SUID_DEV_EXEC);
+            built.proc = Some(place("/proc", mount, built)?);
+            Ok(())
+        }
+        Step::Sysctl { name, value } => {
+            sysctl(built, name, value).map_err(|e| SpawnError::setup(&format!("set the sysctl {name}"), e))
+        }
+        Step::LoopbackUp => {
+            sys::net::loopback_up().map_err(|e| SpawnError::setup("bring the loopback interface up", e))
+        }
+        Step::Dev { nodes } => {
+            let terminal = inside.plan.steps.contains(&Step::Terminal);
+            let mount = device::dev(nodes, terminal).map_err(|source| failed_mount("/dev", source))?;
+            built.dev = Some(place("/dev", Ok(mount), built)?);
+            Ok(())
+        }
+        Step::DevPts => {
+            built.pts = Some(place("/dev/pts", device::pts(), built)?);
+            Ok(())
+        }
+        Step::DevShm { size } => place("/dev/shm", device::shm(*size), built).map(drop),
+        Step::DevMqueue => place("/dev/mqueue", device::mqueue(), built).map(drop),
+        Step::Terminal => terminal(built).map_err(|e| SpawnError::setup("make the terminal", e)),
+        Step::Sys(access) => {
+            let mut attributes = rootfs::NO_SUID_DEV_EXEC;
+            if *access == Access::ReadOnly {
+                attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+            }
+            let mount = rootfs::new_mount(c"sysfs", &[("source", "sysfs")], attributes);
+            built.sys = Some(place("/sys", mount, built)?);
+            Ok(())
+        }
+        Step::SysCgroup(access) => {
+            sys_cgroup(inside, built, *access).map_err(|source| failed_mount("/sys/fs/cgroup", source))
+        }
+        Step::Mount(step) => mount(step, inside, built),
+        Step::Mask(path) => cover(built, path, Cover::Mask).map_err(|e| SpawnError::setup(&format!("mask {path}"), e)),
+        Step::ReadOnlyPath(path) => {
+            cover(built, path, Cover::ReadOnly).map_err(|e| SpawnError::setup(&format!("write-protect {path}"), e))
+        }
+        Step::RootReadOnly => {
+            let root = built.root.as_ref().expect("the plan begins with the root");
+            set_attributes(root.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::Single)
+                .map_err(|e| SpawnError::setup("make the root read-only", e))
+        }
+        Step::Pivot => pivot(built).map_err(|e| SpawnError::setup("enter the root file system", e)),
+        Step::Hostname(name) => {
+            rustix::system::sethostname(name.as_bytes()).map_err(|e| SpawnError::setup("set the host name", e))
+        }
+    }
+}
+
+/// Mounts the root over the host's root, in this namespace only: a place that always exists.
+fn root(rootfs: &Rootfs, built: &mut Built) -> io::Result<()> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let (mount, backing) = match rootfs {
+        Rootfs::Overlay { lowers, upper, work } => (overlay::mount(lowers, upper, work)?, upper),
+        Rootfs::Directory(path) => {
+            (rootfs::clone_tree(rustix::fs::open(path, directory, Mode::empty())?, false)?, path)
+        }
+    };
+    let backing = RootDir::open(backing)?;
+    rootfs::attach(&mount, rustix::fs::open(c"/", directory, Mode::empty())?.as_fd())?;
+    built.mount_points = Some(MountPoints::new(RootDir::from_fd(mount.try_clone()?), backing));
+    built.root = Some(mount);
+    Ok(())
+}
+
+/// Attaches one of the kernel's file systems.
+fn place(target: &str, mount: rustix::io::Result<OwnedFd>, built: &mut Built) -> Result<OwnedFd, SpawnError> {
+    let mount = mount.map_err(|errno| failed_mount(target, errno.into()))?;
+    let path = ContainerPath::new(target);
+    let points = built.mount_points.as_mut().expect("the plan begins with the root");
+    let place = points.open_kernel(&path).map_err(|source| failed_mount(target, source))?;
+    let Some(place) = place else { return Err(SpawnError::MountOverSymlink { target: path }) };
+    rootfs::attach(&mount, place.as_fd()).map_err(|errno| failed_mount(target, errno.into()))?;
+    Ok(mount)
+}
+
+fn failed_mount(target: &str, source: io::Error) -> SpawnError {
+    SpawnError::Mount { target: ContainerPath::new(target), source }
+}
+
+/// Writes through our own, still bare procfs mount (rule S-20).
+fn sysctl(built: &Built, name: &str, value: &str) -> io::Result<()> {
+    let proc = built.proc.as_ref().expect("sysctls come after /proc");
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat2(proc, format!("sys/{name}"), flags, Mode::empty(), resolve) {
+        Ok(file) => {
+            rustix::io::write(file, value.as_bytes())?;
+            Ok(())
+        }
+        // The kernel is built without it.
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn terminal(built: &mut Built) -> io::Result<()> {
+    let pts = built.pts.as_ref().expect("the terminal comes after /dev/pts");
+    let dev = built.dev.as_ref().expect("the terminal comes after /dev");
+    let (ours, theirs) = device::terminal(pts)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let console = rustix::fs::openat(dev, c"console", flags, Mode::empty())?;
+    rootfs::attach(rootfs::clone_tree(&theirs, false)?, console.as_fd())?;
+    built.terminal = Some((ours, theirs));
+    Ok(())
+}
+
+fn sys_cgroup(inside: &Inside<'_>, built: &Built, access: Access) -> io::Result<()> {
+    let sys = built.sys.as_ref().expect("cgroups come after /sys");
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let target = match rustix::fs::openat2(sys, c"fs/cgroup", flags, Mode::empty(), resolve) {
+        // The kernel is built without cgroups.
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    match inside.cgroup.version() {
+        CgroupVersion::V1 => cgroup::controllers(&target, &inside.cgroup.shown, access),
+        CgroupVersion::V2 => Ok(rootfs::attach(cgroup::unified(access)?, target.as_fd())?),
+        CgroupVersion::None => Ok(()),
+    }
+}
+
+fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
+    let target = || step.target.clone();
+    let opened = source::open(&step.source, step.access, &inside.plan.blob).map_err(|(path, source)| {
+        let path = path.or_else(|| match &step.source {
+            PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
+            _ => None,
+        });
+        match path {
+            Some(path) => SpawnError::MountSource { target: target(), path, source },
+            None => SpawnError::Mount { target: target(), source },
+        }
+    })?;
+    let shape = if opened.directory { Shape::Directory } else { Shape::File };
+    let points = built.mount_points.as_mut().expect("the plan begins with the root");
+    let place = points
+        .open(&step.target, shape, step.mount_point)
+        .map_err(|source| SpawnError::Mount { target: target(), source })?;
+    rootfs::attach(opened.mount, place.as_fd())
+        .map_err(|errno| SpawnError::Mount { target: target(), source: errno.into() })
+}
+
+enum Cover {
+    Mask,
+    ReadOnly,
+}
+
+/// Covers something in `/proc` or `/sys`, found from our own mounts of them.
+fn cover(built: &mut Built, path: &ContainerPath, cover: Cover) -> io::Result<()> {
+    let mut components = path.components();
+    let base = match components.next() {
+        Some(b"proc") => built.proc.as_ref(),
+        Some(b"sys") => built.sys.as_ref(),
+        _ => None,
+    };
+    let base = base.ok_or(Errno::INVAL)?;
+    let rest = components.fold(ContainerPath::root(), |below, name| below.join(name));
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let target = match rustix::fs::openat2(base, rest.relative(), flags, Mode::empty(), resolve) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        other => other?,
+    };
+    match cover {
+        Cover::ReadOnly => mask::write_protect(&target),
+        Cover::Mask => {
+            if built.masks.is_none() {
+                built.masks = Some(mask::Masks::open()?);
+            }
+            built.masks.as_mut().map_or(Ok(()), |masks| masks.hide(&target))
+        }
+    }
+}
+
+fn pivot(built: &Built) -> io::Result<()> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = rustix::fs::open(c"/", directory, Mode::empty())?;
+    rustix::process::fchdir(built.root.as_ref().expect("the plan begins with the root"))?;
+    rustix::process::pivot_root(c".", c".")?;
+    // The old root now lies over the new one.
+    rustix::process::fchdir(&old)?;
+    unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::chdir(c"/")?;
+    Ok(())
+}
+
+fn report_leftovers(inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
+    let Some(points) = built.mount_points.take() else { return Ok(()) };
+    let failed = |source: io::Error| SpawnError::setup("remember the mount points that were made", source);
+    let leftovers = points.finish().map_err(failed)?;
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    channel::send(&inside.setup, &SetupMessage::Leftovers(leftovers), &[]).map_err(failed)
+}
+
+/// Becomes the program, or its init.
+fn start(inside: Inside<'_>, built: Built) -> Result<Infallible, SpawnError> {
+    if inside.plan.process.init == Init::Process {
+        return launch::launch(inside, built);
+    }
+    init::prepare()?;
+    match sys::clone::fork(0, None).map_err(|e| SpawnError::setup("start the program", e))? {
+        Forked::Child => {
+            die_with_parent(None)?;
+            launch::launch(inside, built)
+        }
+        Forked::Parent { pid, .. } => init::run(inside, pid),
+    }
+}

@@ -1,0 +1,300 @@
+//! A [`SandboxSpec`] as ordered set-up steps. Pure: what depends on the machine comes in as [`HostFacts`].
+//!
+//! The order is the contract. The root is mounted and everything else is mounted into it by descriptor; masks come after
+//! the caller's mounts, so that none of them uncovers what is masked; the root becomes read-only last, so that mount points
+//! can be made; then the old root goes away.
+
+mod kernel;
+
+use std::path::PathBuf;
+
+use rbuild_image::ContainerPath;
+use serde::{Deserialize, Serialize};
+
+use crate::capability::Capabilities;
+use crate::rlimit;
+use crate::spawn_error::SpawnError;
+use crate::spec::{
+    Access, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Resources, Rootfs, SandboxSpec,
+    Seccomp,
+};
+
+/// What a plan depends on of the machine and the caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The caller's bounding set.
+    pub bounding: Capabilities,
+    /// Numbers of the processors whose `thermal_throttle` directory exists and is to be masked.
+    pub throttled_cpus: Vec<u32>,
+    /// Highest pids limit that is set by default, when nothing else was asked for.
+    pub default_pids: Option<u64>,
+}
+
+/// Everything that has to be done for a sandbox, in order, as plain data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetupPlan {
+    /// Names the cgroup.
+    pub id: String,
+    /// Namespaces that the first process is created in.
+    pub namespaces: Vec<Namespace>,
+    /// A network namespace to enter.
+    pub network: Option<PathBuf>,
+    /// Limits and device access.
+    pub cgroup: CgroupPlan,
+    /// What the first process does before the program starts.
+    pub steps: Vec<Step>,
+    /// The program.
+    pub process: ProcessPlan,
+    /// Bytes that steps refer to; kept out of the text.
+    #[serde(skip)]
+    pub blob: Vec<u8>,
+}
+
+/// A namespace of the sandbox's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Namespace {
+    /// Mounts.
+    Mount,
+    /// Processes.
+    Pid,
+    /// System V IPC and message queues.
+    Ipc,
+    /// Host name.
+    Uts,
+    /// Interfaces, routes, sockets.
+    Net,
+    /// The view of the cgroup tree; entered after the process joined its cgroups.
+    Cgroup,
+}
+
+/// What cgroups have to enforce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupPlan {
+    /// Limits the caller asked for: an error when they cannot be applied.
+    pub limits: Resources,
+    /// A process limit that is only a default: a warning when it cannot be applied.
+    pub default_pids: Option<u64>,
+    /// Whether devices other than the standard ones are out of reach.
+    pub confine_devices: bool,
+}
+
+/// One step inside the new namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Mounts the root and puts it in place.
+    Root(Rootfs),
+    /// Mounts `/proc`.
+    Proc,
+    /// Writes a value below `/proc/sys`, while nothing covers it.
+    Sysctl {
+        /// Path below `/proc/sys`.
+        name: String,
+        /// The value.
+        value: String,
+    },
+    /// Brings `lo` up.
+    LoopbackUp,
+    /// Mounts `/dev` with its nodes and links.
+    Dev {
+        /// Devices to make.
+        nodes: Vec<DeviceNode>,
+    },
+    /// Mounts `/dev/pts`.
+    DevPts,
+    /// Makes the terminal and binds it to `/dev/console`.
+    Terminal,
+    /// Mounts `/dev/shm`.
+    DevShm {
+        /// Size in bytes.
+        size: u64,
+    },
+    /// Mounts `/dev/mqueue`.
+    DevMqueue,
+    /// Mounts `/sys`.
+    Sys(Access),
+    /// Mounts `/sys/fs/cgroup`.
+    SysCgroup(Access),
+    /// Mounts something of the caller's.
+    Mount(MountStep),
+    /// Hides a file or directory of `/proc` or `/sys`, if it exists.
+    Mask(ContainerPath),
+    /// Makes a file or directory of `/proc` read-only, if it exists.
+    ReadOnlyPath(ContainerPath),
+    /// Makes the root itself read-only.
+    RootReadOnly,
+    /// Makes the root the only thing there is.
+    Pivot,
+    /// Sets the host name.
+    Hostname(String),
+}
+
+/// A character device below `/dev`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Path below `/dev`.
+    pub name: String,
+    /// Block instead of character device.
+    pub block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// A mount of the caller's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountStep {
+    /// Where.
+    pub target: ContainerPath,
+    /// What.
+    pub source: PlannedSource,
+    /// Whether it can be written.
+    pub access: Access,
+    /// What becomes of a mount point that had to be made.
+    pub mount_point: MountPoint,
+}
+
+/// A [`MountSource`] whose bytes lie in the plan's blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlannedSource {
+    /// Everything but a file.
+    Spec(MountSource),
+    /// A file in memory.
+    File {
+        /// Where its bytes begin in the blob.
+        offset: usize,
+        /// How many there are.
+        length: usize,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// The program and what it may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessPlan {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Its environment.
+    pub env: Vec<String>,
+    /// Its working directory.
+    pub cwd: ContainerPath,
+    /// Its ids.
+    pub user: Ids,
+    /// Its bounding set; also permitted and effective when it is root.
+    pub capabilities: Capabilities,
+    /// Whether exec can add privileges.
+    pub no_new_privileges: bool,
+    /// Its filter.
+    pub seccomp: Seccomp,
+    /// Limits by number.
+    pub rlimits: Vec<rlimit::Planned>,
+    /// Who is PID 1.
+    pub init: Init,
+}
+
+/// Turns a specification into a plan.
+pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnError> {
+    check(spec)?;
+    let mut blob = Vec::new();
+    let process = process(spec, host)?;
+    let masked = spec.confinement.kernel_paths == KernelPaths::Masked;
+    let mut namespaces = vec![Namespace::Mount, Namespace::Pid, Namespace::Ipc, Namespace::Uts];
+    let mut steps = vec![Step::Root(spec.rootfs.clone()), Step::Proc];
+    match &spec.network {
+        NetworkMode::None => {
+            namespaces.push(Namespace::Net);
+            steps.push(Step::LoopbackUp);
+            steps.extend(kernel::network_sysctls());
+        }
+        NetworkMode::Path(_) => steps.extend(kernel::network_sysctls()),
+        NetworkMode::Host => {}
+    }
+    namespaces.push(Namespace::Cgroup);
+    steps.extend(kernel::file_systems(spec));
+    steps.extend(spec.mounts.iter().map(|mount| Step::Mount(mount_step(mount, &mut blob))));
+    if masked {
+        steps.extend(kernel::masks(&host.throttled_cpus));
+    }
+    if spec.root_access == Access::ReadOnly {
+        steps.push(Step::RootReadOnly);
+    }
+    steps.extend([Step::Pivot, Step::Hostname(spec.hostname.clone())]);
+    Ok(SetupPlan {
+        id: spec.id.clone(),
+        namespaces,
+        network: match &spec.network {
+            NetworkMode::Path(path) => Some(path.clone()),
+            _ => None,
+        },
+        cgroup: CgroupPlan {
+            limits: spec.resources.clone(),
+            default_pids: if spec.resources.pids.is_none() { host.default_pids } else { None },
+            confine_devices: masked,
+        },
+        steps,
+        process,
+        blob,
+    })
+}
+
+fn process(spec: &SandboxSpec, host: &HostFacts) -> Result<ProcessPlan, SpawnError> {
+    let capabilities = Capabilities::from_names(&spec.confinement.capabilities)
+        .map_err(|name| invalid(format!("there is no capability {name:?}")))?;
+    let process = &spec.process;
+    let rlimits = process.rlimits.iter().map(|limit| {
+        rlimit::plan(limit).ok_or_else(|| invalid(format!("there is no resource limit {:?}", limit.name)))
+    });
+    Ok(ProcessPlan {
+        argv: process.argv.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        user: process.user.clone(),
+        capabilities: capabilities.intersection(host.bounding),
+        no_new_privileges: spec.confinement.no_new_privileges,
+        seccomp: spec.confinement.seccomp.clone(),
+        rlimits: rlimits.collect::<Result<_, _>>()?,
+        init: spec.init,
+    })
+}
+
+fn mount_step(mount: &Mount, blob: &mut Vec<u8>) -> MountStep {
+    let source = match &mount.source {
+        MountSource::File { content, mode, uid, gid } => {
+            let offset = blob.len();
+            blob.extend_from_slice(content);
+            PlannedSource::File { offset, length: content.len(), mode: *mode, uid: *uid, gid: *gid }
+        }
+        other => PlannedSource::Spec(other.clone()),
+    };
+    MountStep { target: mount.target.clone(), source, access: mount.access, mount_point: mount.mount_point }
+}
+
+/// Refuses what no set-up could make sense of.
+fn check(spec: &SandboxSpec) -> Result<(), SpawnError> {
+    let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if spec.id.is_empty() || spec.id.len() > 64 || !spec.id.chars().all(named) {
+        return Err(invalid(format!("the id {:?} is not 1 to 64 of a-z, 0-9 and -", spec.id)));
+    }
+    if spec.process.argv.first().is_none_or(String::is_empty) {
+        return Err(invalid("no program was given".to_owned()));
+    }
+    if spec.process.argv.iter().chain(&spec.process.env).any(|text| text.contains('\0')) {
+        return Err(invalid("an argument or environment variable contains a NUL byte".to_owned()));
+    }
+    if let Some(mount) = spec.mounts.iter().find(|mount| mount.target.is_root()) {
+        return Err(invalid(format!("nothing can be mounted at {}", mount.target)));
+    }
+    if spec.hostname.len() > 64 {
+        return Err(invalid(format!("the host name {:?} is longer than 64 bytes", spec.hostname)));
+    }
+    Ok(())
+}
+
+fn invalid(reason: String) -> SpawnError {
+    SpawnError::Invalid { reason }
+}

@@ -1,0 +1,80 @@
+//! The kernel's file systems in a sandbox, what of them is hidden, and which devices exist.
+
+use rbuild_image::ContainerPath;
+
+use super::{DeviceNode, Step};
+use crate::spec::{Access, KernelPaths, SandboxSpec};
+
+/// Files and directories of `/proc` and `/sys` that a sandbox does not see (Docker's list and five more of `/proc`).
+const MASKED: [&str; 17] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/kpagecgroup",
+    "/proc/slabinfo",
+    "/proc/kallsyms",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// What a sandbox sees and cannot change.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Devices of every sandbox.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Further character devices of a sandbox that sees everything.
+const OPEN_DEVICES: [(&str, u32, u32); 4] =
+    [("kmsg", 1, 11), ("fuse", 10, 229), ("net/tun", 10, 200), ("loop-control", 10, 237)];
+
+/// Loop devices that exist without being asked for.
+const LOOP_DEVICES: u32 = 8;
+
+/// Settings of an own network namespace, as Docker's: unprivileged ping and low ports.
+pub(super) fn network_sysctls() -> impl Iterator<Item = Step> {
+    [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")]
+        .into_iter()
+        .map(|(name, value)| Step::Sysctl { name: name.to_owned(), value: value.to_owned() })
+}
+
+/// `/dev`, `/sys` and what is below them.
+pub(super) fn file_systems(spec: &SandboxSpec) -> Vec<Step> {
+    let open = spec.confinement.kernel_paths == KernelPaths::Open;
+    let access = if open { Access::ReadWrite } else { Access::ReadOnly };
+    let character =
+        |&(name, major, minor): &(&str, u32, u32)| DeviceNode { name: name.to_owned(), block: false, major, minor };
+    let mut nodes: Vec<_> = DEVICES.iter().map(character).collect();
+    if open {
+        nodes.extend(OPEN_DEVICES.iter().map(character));
+        nodes.extend((0..LOOP_DEVICES).map(|minor| DeviceNode {
+            name: format!("loop{minor}"),
+            block: true,
+            major: 7,
+            minor,
+        }));
+    }
+    let mut steps = vec![Step::Dev { nodes }, Step::DevPts];
+    if spec.process.terminal {
+        steps.push(Step::Terminal);
+    }
+    steps.extend([Step::DevShm { size: spec.shm_size }, Step::DevMqueue, Step::Sys(access), Step::SysCgroup(access)]);
+    steps
+}
+
+/// Hides and write-protects.
+pub(super) fn masks(throttled_cpus: &[u32]) -> Vec<Step> {
+    let throttle = throttled_cpus.iter().map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
+    let masks = MASKED.iter().map(|path| (*path).to_owned()).chain(throttle);
+    let masks = masks.map(|path| Step::Mask(ContainerPath::new(path)));
+    masks.chain(READ_ONLY.iter().map(|path| Step::ReadOnlyPath(ContainerPath::new(path)))).collect()
+}

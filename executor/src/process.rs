@@ -1,0 +1,266 @@
+//! A sandbox that runs, seen from its owner.
+//!
+//! Invariant: when a [`Process`] is gone (waited for or dropped), so are all processes, mounts and cgroups of its sandbox
+//! (rule B-14), and the mount points that had to be made for it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::cgroup::Warning;
+use crate::mount_point::Leftovers;
+use crate::root_dir::RootDir;
+use crate::spawner::{Ended, ExitMessage, receive};
+use crate::spec::Rootfs;
+use crate::sys;
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signaled(i32),
+    /// The kernel killed it, or what it waited for, because the memory limit was reached.
+    OomKilled,
+}
+
+impl ExitStatus {
+    /// Whether it exited with 0.
+    pub fn success(self) -> bool {
+        self == Self::Exited(0)
+    }
+
+    /// The code a shell would give: 128 and the signal's number for a killed program.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signaled(signal) => 128 + signal,
+            Self::OomKilled => 128 + libc::SIGKILL,
+        }
+    }
+
+    fn from_wait(status: i32) -> Self {
+        if libc::WIFEXITED(status) {
+            Self::Exited(libc::WEXITSTATUS(status))
+        } else {
+            Self::Signaled(libc::WTERMSIG(status))
+        }
+    }
+}
+
+/// What a sandbox used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time in programs.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// The most memory in use at once, in bytes: of the whole sandbox where the host has a memory controller, else of its
+    /// largest process.
+    pub memory_peak: u64,
+    /// Processes that were killed for lack of memory.
+    pub oom_kills: u64,
+}
+
+/// A running sandbox.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+    exit: OwnedFd,
+    /// Where changes of the root end up.
+    backing: PathBuf,
+    leftovers: Leftovers,
+    terminal: Option<OwnedFd>,
+    warnings: Vec<Warning>,
+    /// What the init said about the program.
+    program: Option<i32>,
+    ended: Option<(ExitStatus, Usage)>,
+}
+
+/// Signals a sandbox from elsewhere while its owner waits.
+#[derive(Debug)]
+pub struct Signaller(OwnedFd);
+
+impl Signaller {
+    /// Sends a signal to PID 1; ours forwards it to the program. Nothing happens when it has ended.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        send_signal(self.0.as_fd(), signal)
+    }
+
+    /// Kills every process of the sandbox.
+    pub fn kill_all(&self) -> io::Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+}
+
+impl Process {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd, exit: OwnedFd, rootfs: &Rootfs, warnings: Vec<Warning>) -> Self {
+        let backing = match rootfs {
+            Rootfs::Overlay { upper, .. } => upper.clone(),
+            Rootfs::Directory(path) => path.clone(),
+        };
+        Self {
+            pid,
+            pidfd,
+            exit,
+            backing,
+            leftovers: Leftovers::default(),
+            terminal: None,
+            warnings,
+            program: None,
+            ended: None,
+        }
+    }
+
+    pub(crate) fn set_leftovers(&mut self, leftovers: Leftovers) {
+        self.leftovers = leftovers;
+    }
+
+    pub(crate) fn set_terminal(&mut self, terminal: Option<OwnedFd>) {
+        self.terminal = terminal;
+    }
+
+    /// PID 1 of the sandbox as the host numbers it.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// A handle on PID 1; becomes readable when it ends.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// The owner's side of the sandbox's terminal; once.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// The owner's side of the sandbox's terminal.
+    pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What this host did not let us do.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// A handle for signalling that other threads may hold.
+    pub fn signaller(&self) -> io::Result<Signaller> {
+        Ok(Signaller(self.pidfd.try_clone()?))
+    }
+
+    /// Sends a signal to PID 1; ours forwards it to the program. Nothing happens when it has ended.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        send_signal(self.pidfd.as_fd(), signal)
+    }
+
+    /// Kills every process of the sandbox: with its PID 1 goes the pid namespace.
+    pub fn kill_all(&self) -> io::Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Waits until the program ended and everything of the sandbox is gone.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some((status, _)) = self.ended {
+                return Ok(status);
+            }
+            self.take_message()?;
+        }
+    }
+
+    /// How the program ended, if it has.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.wait_timeout(Duration::ZERO)
+    }
+
+    /// Waits at most this long.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+        let begin = Instant::now();
+        loop {
+            if let Some((status, _)) = self.ended {
+                return Ok(Some(status));
+            }
+            let left = timeout.saturating_sub(begin.elapsed());
+            let mut polled = [PollFd::new(&self.exit, PollFlags::IN)];
+            let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 });
+            match rustix::event::poll(&mut polled, Some(&left)) {
+                Ok(0) => return Ok(None),
+                Ok(_) => self.take_message()?,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// What the sandbox used; all zero until it ended.
+    pub fn usage(&self) -> Usage {
+        self.ended.map(|(_, usage)| usage).unwrap_or_default()
+    }
+
+    /// Receives one message, waiting for it, and acts on it.
+    fn take_message(&mut self) -> io::Result<()> {
+        match receive(&self.exit)? {
+            Some((ExitMessage::Program(program), _)) => self.program = Some(program.status),
+            Some((ExitMessage::Ended(ended), _)) => self.finish(&ended),
+            Some(_) => {}
+            // The spawner died, and with it the sandbox; make sure, and say so.
+            None => {
+                self.kill_all()?;
+                rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None)?;
+                self.ended = Some((ExitStatus::Signaled(libc::SIGKILL), Usage::default()));
+                self.clean();
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, ended: &Ended) {
+        let status = ExitStatus::from_wait(self.program.unwrap_or(ended.wait_status));
+        let killed = matches!(status, ExitStatus::Signaled(libc::SIGKILL) | ExitStatus::Exited(137));
+        let status = if killed && ended.oom_kills > 0 { ExitStatus::OomKilled } else { status };
+        let usage = Usage {
+            user: Duration::from_micros(ended.user_micros),
+            system: Duration::from_micros(ended.system_micros),
+            memory_peak: ended.memory_peak.unwrap_or(ended.max_rss),
+            oom_kills: ended.oom_kills,
+        };
+        self.ended = Some((status, usage));
+        self.clean();
+    }
+
+    fn clean(&mut self) {
+        let leftovers = std::mem::take(&mut self.leftovers);
+        if leftovers.is_empty() {
+            return;
+        }
+        if let Err(error) = RootDir::open(&self.backing).and_then(|backing| leftovers.remove(&backing)) {
+            tracing::warn!(root = %self.backing.display(), %error, "mount points stay behind");
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        let ended = self.kill_all().and_then(|()| self.wait());
+        if let Err(error) = ended {
+            tracing::warn!(%error, "a sandbox may still run");
+        }
+    }
+}
+
+fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    match sys::process::signal(pidfd, signal) {
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,98 @@
+//! `/dev` and the terminal.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::pty::OpenptFlags;
+
+use super::{NO_SUID_DEV_EXEC, new_mount};
+use crate::plan::DeviceNode;
+use crate::root_dir::{DirFd, Node};
+
+/// Links that programs expect.
+const LINKS: [(&str, &str); 5] = [
+    ("ptmx", "pts/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// Directories that other file systems are mounted on.
+const DIRECTORIES: [&str; 3] = ["pts", "shm", "mqueue"];
+
+/// The group that owns terminals everywhere.
+const TTY_GROUP: &str = "5";
+
+/// A tmpfs with the nodes, not in place yet. The umask must be 0.
+pub(crate) fn dev(nodes: &[DeviceNode], terminal: bool) -> io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = new_mount(c"tmpfs", &[("source", "tmpfs"), ("mode", "755"), ("size", "65536k")], attributes)?;
+    let dir = DirFd::from_fd(mount.try_clone()?);
+    for node in nodes {
+        let (major, minor) = (node.major, node.minor);
+        let kind = if node.block { Node::BlockDevice { major, minor } } else { Node::CharDevice { major, minor } };
+        match node.name.split_once('/') {
+            None => dir.mknod(OsStr::new(&node.name), kind, 0o666)?,
+            Some((parent, name)) => {
+                match dir.create_dir(OsStr::new(parent), 0o755) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => {}
+                }
+                open_dir(&dir, parent)?.mknod(OsStr::new(name), kind, 0o666)?;
+            }
+        }
+    }
+    for (name, target) in LINKS {
+        dir.symlink(OsStr::new(target), OsStr::new(name))?;
+    }
+    for name in DIRECTORIES {
+        dir.create_dir(OsStr::new(name), 0o755)?;
+    }
+    if terminal {
+        dir.mknod(OsStr::new("console"), Node::File, 0o600)?;
+    }
+    Ok(mount)
+}
+
+/// A detached mount has no place yet, so nothing but plain lookups by name are needed.
+fn open_dir(dir: &DirFd, name: &str) -> io::Result<DirFd> {
+    dir.open_dir(OsStr::new(name))
+}
+
+/// An own devpts instance.
+pub(crate) fn pts() -> rustix::io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let options = [("source", "devpts"), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", TTY_GROUP)];
+    match new_mount(c"devpts", &options, attributes) {
+        // Group 5 is not mapped in this user namespace.
+        Err(Errno::INVAL) => new_mount(c"devpts", &options[..3], attributes),
+        other => other,
+    }
+}
+
+/// Shared memory.
+pub(crate) fn shm(size: u64) -> rustix::io::Result<OwnedFd> {
+    let size = size.to_string();
+    new_mount(c"tmpfs", &[("source", "shm"), ("mode", "1777"), ("size", &size)], NO_SUID_DEV_EXEC)
+}
+
+/// POSIX message queues of the ipc namespace.
+pub(crate) fn mqueue() -> rustix::io::Result<OwnedFd> {
+    new_mount(c"mqueue", &[("source", "mqueue")], NO_SUID_DEV_EXEC)
+}
+
+/// Both sides of a new terminal of the given devpts: ours and the sandbox's. Neither is opened by a path that something
+/// in the image could redirect (rule S-19).
+pub(crate) fn terminal(devpts: impl AsFd) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let ours = rustix::fs::openat(devpts, c"ptmx", flags, Mode::empty())?;
+    rustix::pty::unlockpt(&ours)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
+    Ok((ours, theirs))
+}

@@ -1,0 +1,217 @@
+//! The engine's end of the process that starts sandboxes.
+//!
+//! An engine has many threads and much memory, so it must not fork. It starts one small process with a single thread (the
+//! same binary, from a sealed copy that nothing in a sandbox can write to, rule S-10) and sends it finished plans:
+//!
+//! ```text
+//!   engine ── control ──▶ spawner ── clone3 ──▶ sandbox          one control socket for all
+//!     ▲ ▲                    │ started, ended     │ leftovers, ready, failed
+//!     │ └──── exit ──────────┘                    │              one pair of sockets
+//!     └────── setup ──────────────────────────────┘              for each sandbox
+//! ```
+//!
+//! The spawner ends, and kills every sandbox, when the engine's end of the control socket closes, which the kernel does even
+//! for `kill -9`. A sandbox gets a parent-death signal for the case that the spawner dies.
+
+mod serve;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio as ChildStdio};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::RecvFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::capability::Capabilities;
+use crate::cgroup::{MemoryEvents, Warning};
+use crate::channel::{self, SealedBytes};
+use crate::init::ProgramEnded;
+use crate::perform::SetupMessage;
+use crate::plan::{self, HostFacts, SetupPlan};
+use crate::process::Process;
+use crate::spawn_error::SpawnError;
+use crate::spec::SandboxSpec;
+use crate::stdio::{Slot, Stdio};
+
+pub use serve::reexec_entry;
+
+/// How the spawner knows itself.
+const ARGV0: &str = "rbuild-spawner";
+
+/// Processes in a sandbox unless something else is asked for.
+const DEFAULT_PIDS: u64 = 2048;
+
+/// Starts sandboxes. May be used by several threads at once; dropping it kills what still runs.
+#[derive(Debug)]
+pub struct Spawner {
+    /// Closed first when dropped.
+    control: Option<OwnedFd>,
+    child: Child,
+    host: HostFacts,
+}
+
+/// To the spawner: start this. The plan, the two sockets and the standard descriptors travel along.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) slots: [Slot; 3],
+}
+
+/// From the spawner and the sandbox's init, over the exit socket.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum ExitMessage {
+    /// It runs; the pidfd travels along.
+    Started { started: i32, warnings: Vec<Warning> },
+    /// It does not.
+    NotStarted { not_started: SpawnError },
+    /// PID 1 ended and was reaped, the cgroup is gone.
+    Ended(Ended),
+    /// The program ended; its init is about to.
+    Program(ProgramEnded),
+}
+
+/// How PID 1 of a sandbox ended.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub(crate) wait_status: i32,
+    pub(crate) user_micros: u64,
+    pub(crate) system_micros: u64,
+    pub(crate) max_rss: u64,
+    pub(crate) oom_kills: u64,
+    pub(crate) memory_peak: Option<u64>,
+}
+
+impl Ended {
+    pub(crate) fn new(reaped: &crate::sys::process::Reaped, memory: MemoryEvents) -> Self {
+        let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            wait_status: reaped.status,
+            user_micros: micros(reaped.user),
+            system_micros: micros(reaped.system),
+            max_rss: reaped.max_rss,
+            oom_kills: memory.oom_kills,
+            memory_peak: memory.peak,
+        }
+    }
+}
+
+impl Spawner {
+    /// Starts the process. The program's `main` must call [`reexec_entry`] before anything else.
+    pub fn start() -> io::Result<Self> {
+        let binary = sealed_copy_of_ourselves()?;
+        let (ours, theirs) = channel::pair()?;
+        let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
+            .arg0(ARGV0)
+            .env_clear()
+            .current_dir("/")
+            // A signal of the terminal is for the engine, which decides what to do about it.
+            .process_group(0)
+            .stdin(ChildStdio::from(theirs))
+            .stdout(ChildStdio::null())
+            .spawn()?;
+        let host = HostFacts {
+            bounding: Capabilities::caller_bounding(),
+            throttled_cpus: throttled_cpus(),
+            default_pids: Some(DEFAULT_PIDS),
+        };
+        Ok(Self { control: Some(ours), child, host })
+    }
+
+    /// What plans made by this spawner depend on.
+    pub fn host_facts(&self) -> &HostFacts {
+        &self.host
+    }
+
+    /// Starts a sandbox; returns when its program runs, or with the reason why it does not.
+    pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Process, SpawnError> {
+        if stdio.uses_terminal() && !spec.process.terminal {
+            return Err(SpawnError::Invalid { reason: "a descriptor is the terminal, and there is none".to_owned() });
+        }
+        let plan = plan::plan(spec, &self.host)?;
+        let gone = |source| SpawnError::SpawnerGone { source };
+        let (setup, their_setup) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
+        let (exit, their_exit) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
+        self.request(&plan, &stdio, their_setup.as_fd(), their_exit.as_fd()).map_err(gone)?;
+        drop((their_setup, their_exit, stdio));
+
+        let mut process = match receive(&exit).map_err(gone)? {
+            Some((ExitMessage::Started { started, warnings }, mut fds)) => {
+                let pidfd = fds.pop().ok_or_else(|| gone(io::ErrorKind::InvalidData.into()))?;
+                Process::new(started, pidfd, exit, &spec.rootfs, warnings)
+            }
+            Some((ExitMessage::NotStarted { not_started }, _)) => return Err(not_started),
+            _ => return Err(gone(io::ErrorKind::UnexpectedEof.into())),
+        };
+        let mut ready = false;
+        while let Some((message, mut fds)) = channel::receive(&setup, RecvFlags::empty()).map_err(gone)? {
+            match message {
+                SetupMessage::Leftovers(leftovers) => process.set_leftovers(leftovers),
+                SetupMessage::Ready => {
+                    ready = true;
+                    process.set_terminal(fds.pop());
+                }
+                // Dropping the process waits for it and removes what it left.
+                SetupMessage::Failed(error) => return Err(error),
+            }
+        }
+        if ready { Ok(process) } else { Err(SpawnError::Died) }
+    }
+
+    fn request(&self, plan: &SetupPlan, stdio: &Stdio, setup: BorrowedFd<'_>, exit: BorrowedFd<'_>) -> io::Result<()> {
+        let control = self.control.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        let text = serde_json::to_vec(plan)?;
+        let length = (text.len() as u64).to_le_bytes();
+        let plan = SealedBytes::write("rbuild-plan", &[&length, &text, &plan.blob])?;
+        let (slots, more) = stdio.wire();
+        let mut fds = vec![plan.as_fd(), setup, exit];
+        fds.extend(more);
+        channel::send(control, &Request { slots }, &fds)
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.control = None;
+        if let Err(error) = self.child.wait() {
+            tracing::warn!(%error, "cannot wait for the spawner");
+        }
+    }
+}
+
+/// Receives the next message of an exit socket, waiting for it.
+pub(crate) fn receive(exit: &OwnedFd) -> io::Result<Option<(ExitMessage, Vec<OwnedFd>)>> {
+    channel::receive(exit, RecvFlags::empty())
+}
+
+/// The running binary as anonymous memory that nobody can change, ourselves included.
+fn sealed_copy_of_ourselves() -> io::Result<OwnedFd> {
+    let mut source = File::open("/proc/self/exe")?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let executable = MemfdFlags::EXEC;
+    let copy = match rustix::fs::memfd_create("rbuild", flags | executable) {
+        // Linux before 6.3, where every memfd is executable.
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("rbuild", flags)?,
+        other => other?,
+    };
+    let mut copy = File::from(copy);
+    io::copy(&mut source, &mut copy)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    // Opened anew for reading: what is open for writing cannot be executed.
+    let read_only = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
+    Ok(read_only.into())
+}
+
+/// Processors whose thermal state is there to be masked.
+fn throttled_cpus() -> Vec<u32> {
+    let entries = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    let mut cpus: Vec<u32> = entries
+        .filter(|entry| entry.path().join("thermal_throttle").exists())
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("cpu")?.parse().ok())
+        .collect();
+    cpus.sort_unstable();
+    cpus
+}

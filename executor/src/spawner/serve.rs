@@ -1,0 +1,212 @@
+//! The spawner process: one thread, one loop.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::process::{Pid, PidfdFlags};
+
+use super::{ARGV0, Ended, ExitMessage, Request};
+use crate::capability::Capabilities;
+use crate::cgroup::{Cgroups, SandboxCgroup};
+use crate::channel::{self, SealedBytes};
+use crate::perform::{self, Inside};
+use crate::plan::{Namespace, SetupPlan};
+use crate::seccomp;
+use crate::spawn_error::SpawnError;
+use crate::spec::Seccomp;
+use crate::sys;
+use crate::sys::clone::{self, Forked};
+use crate::sys::process::Block;
+use crate::sys::seccomp::Instruction;
+
+/// If this process was started as a spawner it becomes one and never returns. Must be the first thing in `main`, before any
+/// thread exists.
+pub fn reexec_entry() {
+    if std::env::args_os().next().as_deref() != Some(OsStr::new(ARGV0)) {
+        return;
+    }
+    let code = match serve() {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!(%error, "the spawner failed");
+            1
+        }
+    };
+    sys::process::exit_now(code);
+}
+
+/// A sandbox that runs.
+struct Running {
+    pid: Pid,
+    pidfd: OwnedFd,
+    exit: OwnedFd,
+    cgroup: SandboxCgroup,
+}
+
+struct Serving {
+    /// This process, for its children to watch.
+    own: OwnedFd,
+    cgroups: Cgroups,
+    running: Vec<Running>,
+    filters: BTreeMap<Capabilities, Arc<[Instruction]>>,
+}
+
+fn serve() -> io::Result<()> {
+    rustix::thread::set_name(c"rbuild-spawner")?;
+    // The socket came as standard input; there it would be inherited.
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    drop(null);
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    let mut serving = Serving { own, cgroups: Cgroups::open(), running: Vec::new(), filters: BTreeMap::new() };
+    loop {
+        let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
+        polled.extend(serving.running.iter().map(|running| PollFd::new(&running.pidfd, PollFlags::IN)));
+        match rustix::event::poll(&mut polled, None) {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        let asked = !polled[0].revents().is_empty();
+        let ended: Vec<usize> =
+            polled[1..].iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index).collect();
+        for index in ended.into_iter().rev() {
+            let running = serving.running.swap_remove(index);
+            end(running);
+        }
+        if asked {
+            match channel::receive::<Request>(&control, RecvFlags::empty())? {
+                Some((request, fds)) => serving.handle(&request, fds),
+                None => break,
+            }
+        }
+    }
+    serving.close();
+    Ok(())
+}
+
+impl Serving {
+    fn handle(&mut self, request: &Request, fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
+        let (Some(plan), Some(setup), Some(exit)) = (fds.next(), fds.next(), fds.next()) else { return };
+        let Ok(answer) = exit.try_clone() else { return };
+        if let Err(error) = self.start(request, plan, setup, exit, fds.collect()) {
+            // The owner may be gone; then nobody wants to know.
+            drop(channel::send(&answer, &ExitMessage::NotStarted { not_started: error }, &[]));
+        }
+    }
+
+    fn start(
+        &mut self,
+        request: &Request,
+        plan: OwnedFd,
+        setup: OwnedFd,
+        exit: OwnedFd,
+        stdio: Vec<OwnedFd>,
+    ) -> Result<(), SpawnError> {
+        let plan = read_plan(plan).map_err(|e| SpawnError::setup("read the plan", e))?;
+        let network = plan.network.as_ref().map(|path| {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty())
+                .map_err(|errno| SpawnError::Network { path: path.clone(), source: errno.into() })
+        });
+        let network = network.transpose()?;
+        let filter = match plan.process.seccomp {
+            Seccomp::Unconfined => None,
+            Seccomp::Default => Some(self.filter(plan.process.capabilities)),
+        };
+        let (mut cgroup, warnings) = self.cgroups.create(&plan.id, &plan.cgroup)?;
+        let namespaces = plan.namespaces.iter().fold(0, |flags, namespace| flags | clone_flag(*namespace));
+        let forked = clone::fork(namespaces, cgroup.into.as_ref().map(AsFd::as_fd));
+        match forked {
+            Ok(Forked::Child) => {
+                let spawner = self.own.as_fd();
+                let filter = filter.as_deref();
+                perform::run(Inside {
+                    plan: &plan,
+                    cgroup: &cgroup,
+                    filter,
+                    setup,
+                    exit,
+                    spawner,
+                    slots: request.slots,
+                    stdio,
+                    network,
+                })
+            }
+            Ok(Forked::Parent { pid, pidfd }) => {
+                let started = ExitMessage::Started { started: pid.as_raw_nonzero().get(), warnings };
+                // When the owner is gone, so is the control socket, and everything ends at the next turn of the loop.
+                drop(channel::send(&exit, &started, &[pidfd.as_fd()]));
+                self.running.push(Running { pid, pidfd, exit, cgroup });
+                Ok(())
+            }
+            Err(errno) => {
+                cgroup.remove();
+                Err(SpawnError::setup("make the sandbox's namespaces", errno))
+            }
+        }
+    }
+
+    /// The compiled profile; equal for all sandboxes with the same capabilities.
+    fn filter(&mut self, capabilities: Capabilities) -> Arc<[Instruction]> {
+        let compiled = self.filters.entry(capabilities).or_insert_with(|| seccomp::default_filter(capabilities).into());
+        Arc::clone(compiled)
+    }
+
+    /// The engine is gone: so is everything that it started.
+    fn close(mut self) {
+        for running in &self.running {
+            let _ = sys::process::signal(running.pidfd.as_fd(), libc::SIGKILL);
+        }
+        for running in self.running.drain(..) {
+            end(running);
+        }
+        self.cgroups.close();
+    }
+}
+
+/// Reaps a sandbox that has ended or is about to, removes its cgroups, and tells its owner.
+fn end(mut running: Running) {
+    let reaped = loop {
+        match sys::process::wait(Some(running.pid), Block::Yes) {
+            Err(Errno::INTR) => {}
+            other => break other,
+        }
+    };
+    let memory = running.cgroup.memory_events();
+    running.cgroup.remove();
+    if let Ok(Some(reaped)) = reaped {
+        // The owner may have lost interest.
+        drop(channel::send(&running.exit, &ExitMessage::Ended(Ended::new(&reaped, memory)), &[]));
+    }
+}
+
+fn read_plan(fd: OwnedFd) -> io::Result<SetupPlan> {
+    let bytes = SealedBytes::read(fd)?;
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or(io::ErrorKind::InvalidData)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| io::ErrorKind::InvalidData)?;
+    let (text, blob) = rest.split_at_checked(length).ok_or(io::ErrorKind::InvalidData)?;
+    let mut plan: SetupPlan = serde_json::from_slice(text)?;
+    plan.blob = blob.to_vec();
+    Ok(plan)
+}
+
+/// The cgroup namespace is not here: it must be made after joining the cgroups that it shall show as its root.
+fn clone_flag(namespace: Namespace) -> u64 {
+    match namespace {
+        Namespace::Mount => clone::NEW_MOUNT,
+        Namespace::Pid => clone::NEW_PID,
+        Namespace::Ipc => clone::NEW_IPC,
+        Namespace::Uts => clone::NEW_UTS,
+        Namespace::Net => clone::NEW_NET,
+        Namespace::Cgroup => 0,
+    }
+}

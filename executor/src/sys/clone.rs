@@ -1,0 +1,75 @@
+//! `clone3(2)` used like `fork(2)`, with namespaces, a pidfd and a cgroup.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::{Errno, Result};
+use rustix::process::Pid;
+
+use super::check;
+
+pub(crate) const NEW_MOUNT: u64 = 0x0002_0000;
+pub(crate) const NEW_UTS: u64 = 0x0400_0000;
+pub(crate) const NEW_IPC: u64 = 0x0800_0000;
+pub(crate) const NEW_PID: u64 = 0x2000_0000;
+pub(crate) const NEW_NET: u64 = 0x4000_0000;
+const PIDFD: u64 = 0x0000_1000;
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// `struct clone_args`, version 2 (Linux 5.7).
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// On which side of the fork the caller is.
+pub(crate) enum Forked {
+    /// In the new process.
+    Child,
+    /// In the old one.
+    Parent {
+        /// The child, as the parent's pid namespace numbers it.
+        pid: Pid,
+        /// A handle that does not suffer from reuse of the number.
+        pidfd: OwnedFd,
+    },
+}
+
+/// Forks into new namespaces (`NEW_*`) and, on cgroup v2, directly into a cgroup.
+///
+/// Only for processes with a single thread: then the child may do all that the parent could.
+pub(crate) fn fork(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: namespaces | PIDFD,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the arguments are a valid `clone_args` of the stated size that outlives the call. Neither CLONE_VM nor a
+    // stack is given, so the child goes on with a copy of this memory, as after fork; the process has one thread.
+    let code = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    match check(code)? {
+        0 => Ok(Forked::Child),
+        pid => {
+            // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there, which nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+            Ok(Forked::Parent { pid, pidfd })
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Placeholder.
+use crate::world::Test;
+pub(crate) const TESTS: &[Test] = &[];
