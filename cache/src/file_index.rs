@@ -118,7 +118,8 @@ fn nanoseconds(seconds: i64, rest: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }
 
-type Directory = BTreeMap<Box<[u8]>, (FileStamp, FileDigest)>;
+type Entry = (FileStamp, FileDigest);
+type Directory = BTreeMap<Box<[u8]>, Entry>;
 
 /// What is remembered of one tree. Shared by the threads that scan it.
 #[derive(Debug)]
@@ -255,7 +256,7 @@ fn unpack(bytes: &[u8]) -> Directory {
     directory
 }
 
-fn unpack_one(bytes: &[u8]) -> Option<(&[u8], (FileStamp, FileDigest), &[u8])> {
+fn unpack_one(bytes: &[u8]) -> Option<(&[u8], Entry, &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
     let (dev, rest) = rest.split_first_chunk()?;
@@ -281,7 +282,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{TestClock, TestStore};
+    use crate::testing::TestStore;
 
     fn stamp(time: Timestamp) -> FileStamp {
         let time = nanoseconds_of(time);
@@ -371,12 +372,5 @@ mod tests {
         fn damaged_rows_are_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             unpack(&bytes);
         }
-    }
-
-    #[test]
-    fn clock_is_shared() {
-        // The horizon comes from the store's clock, not the machine's.
-        let clock = TestClock::default();
-        assert_eq!(clock.now(), clock.clone().now());
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/ format                 "rbuild-store 1": version of this layout
 //!       meta.db (-wal, -shm)   the database
+//!       reserve                room that a full disk is emptied with
 //!       blobs/sha256/HEX       content, verified; laid out as in an OCI image layout
 //!       layers/PATH            one layer's files; PATH is in the database
 //!       cache-mounts/HASH/N/   RUN --mount=type=cache
@@ -45,6 +46,11 @@ impl Layout {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.root.join("meta.db")
+    }
+
+    /// Room that a full disk is emptied with.
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
     }
 
     /// Content directory of one algorithm.

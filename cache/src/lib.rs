@@ -9,6 +9,7 @@ mod content;
 mod db;
 mod failpoint;
 mod file_index;
+mod gc;
 mod id;
 mod images;
 mod index;
@@ -18,11 +19,15 @@ mod lock;
 mod mount_cache;
 mod path_error;
 mod removal;
+mod reserve;
 mod roots;
 mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod usage;
+mod verify;
 
 pub use builds::{
     BuildEnd, BuildId, BuildRecord, BuildStatus, BuildVertex, Builds, HistoryError, InvalidBuildId, NewBuild,
@@ -32,6 +37,10 @@ pub use clock::{Clock, SystemClock};
 pub use content::{BlobError, BlobInfo, Blobs, IngestError, LeasedBlobs};
 pub use db::{DbError, MigrateError};
 pub use file_index::{FileDigest, FileIndex, FileStamp};
+pub use gc::{
+    GcPolicy, ImageScope, ImageUsage, MountUsage, PruneControl, PruneError, PruneFilter, PruneKind, PruneMode,
+    PruneReport, PruneScope, PrunedRecord, RecordUsage, Usage,
+};
 pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use images::{BlobRole, ImageError, ImageRecord, Images, StoredImage, Untagged};
 pub use index::{CacheRecord, KeyKind, ListedRecord, NewRecord, RecordError, RecordKey, Records, Tombstone};
@@ -42,3 +51,4 @@ pub use mount_cache::{CacheMount, CacheMountError, CacheMountInfo, CacheMountReq
 pub use path_error::PathError;
 pub use roots::{Kept, Roots};
 pub use store::{Creation, OpenError, OpenOptions, Store};
+pub use verify::{Problem, RepairReport, VerifyDepth, VerifyReport};

@@ -194,8 +194,8 @@ impl CacheMounts<'_> {
         disk_usage(&self.store.layout().cache_mount(&info.hash, info.instance))
     }
 
-    /// Removes an instance that nobody uses.
-    pub fn remove(&self, info: &CacheMountInfo, lease: &Lease) -> Result<(), CacheMountError> {
+    /// Removes an instance that nobody uses; how many bytes that gave back.
+    pub fn remove(&self, info: &CacheMountInfo, lease: &Lease) -> Result<u64, CacheMountError> {
         let name = lock_name(&info.hash, info.instance);
         let Some(_lock) = self.store.try_lock(&name, LockMode::Exclusive)? else {
             return Err(CacheMountError::InUse { id: info.id.clone() });
@@ -206,16 +206,16 @@ impl CacheMounts<'_> {
         let path = self.store.layout().cache_mount(&info.hash, info.instance);
         let doomed = lease.scratch_name("cache-mount")?;
         match fs::rename(&path, &doomed) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             other => other.at("rename", &path)?,
         }
-        remove_tree(&doomed).at("remove", &doomed)?;
+        let freed = remove_tree(&doomed).at("remove", &doomed)?;
         // Fails while there are other instances.
         let parent = self.store.layout().cache_mounts().join(&info.hash);
         if let Err(error) = fs::remove_dir(&parent) {
             tracing::debug!(path = %parent.display(), %error, "directory stays");
         }
-        Ok(())
+        Ok(freed)
     }
 
     fn claim(
@@ -240,7 +240,7 @@ impl CacheMounts<'_> {
     }
 }
 
-fn lock_name(hash: &str, instance: i64) -> LockName {
+pub(crate) fn lock_name(hash: &str, instance: i64) -> LockName {
     LockName::other("cache-mount", &format!("{hash}/{instance}"))
 }
 

@@ -4,7 +4,7 @@
 //! Invariants: never follows a symlink, never leaves the file system it started on (a mount point below is an error,
 //! not something to empty), and can be interrupted and repeated at every instant.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -16,20 +16,20 @@ use rustix::io::Errno;
 /// Directories deeper than this are first moved up, so that no tree exhausts descriptors or the stack.
 const DEPTH: usize = 48;
 
-/// Removes `path` and everything below it; it need not exist.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+/// Removes `path` and everything below it; it need not exist. Returns the bytes that this gave back.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<u64> {
     let Some(parent) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let Some(name) = path.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let parent = match rustix::fs::open(parent, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(0),
         other => other?,
     };
     let name = CString::new(name.to_owned().into_vec())?;
     let Some(top) = open_directory(&parent, &name)? else {
-        return ignore_absent(rustix::fs::unlinkat(&parent, &name, AtFlags::empty()));
+        return remove_file(&parent, &name);
     };
     let device = rustix::fs::fstat(&top)?.st_dev;
-    let mut tree = Tree { top: top.as_fd().try_clone_to_owned()?, device, moved: 0 };
+    let mut tree = Tree { top: top.as_fd().try_clone_to_owned()?, device, moved: 0, freed: 0 };
     loop {
         let before = tree.moved;
         tree.empty(&top, 0)?;
@@ -37,7 +37,8 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
             break;
         }
     }
-    ignore_absent(rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR))
+    tree.remove_directory(&parent, &name, &top)?;
+    Ok(tree.freed)
 }
 
 /// Takes down every mount at or below `path` that this process can see.
@@ -87,6 +88,7 @@ struct Tree {
     top: OwnedFd,
     device: u64,
     moved: u64,
+    freed: u64,
 }
 
 impl Tree {
@@ -98,11 +100,11 @@ impl Tree {
                 continue;
             }
             if entry.file_type() != FileType::Directory && entry.file_type() != FileType::Unknown {
-                ignore_absent(rustix::fs::unlinkat(directory, name, AtFlags::empty()))?;
+                self.freed += remove_file(directory, name)?;
                 continue;
             }
             let Some(child) = open_directory(directory, name)? else {
-                ignore_absent(rustix::fs::unlinkat(directory, name, AtFlags::empty()))?;
+                self.freed += remove_file(directory, name)?;
                 continue;
             };
             if rustix::fs::fstat(&child)?.st_dev != self.device {
@@ -113,12 +115,19 @@ impl Tree {
                 continue;
             }
             self.empty(&child, depth + 1)?;
-            ignore_absent(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR))?;
+            self.remove_directory(directory, name, &child)?;
         }
         Ok(())
     }
 
-    fn move_up(&mut self, directory: &OwnedFd, name: &std::ffi::CStr) -> io::Result<()> {
+    fn remove_directory(&mut self, parent: &OwnedFd, name: &CStr, directory: &OwnedFd) -> io::Result<()> {
+        let blocks = rustix::fs::fstat(directory)?.st_blocks;
+        ignore_absent(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR))?;
+        self.freed += blocks.unsigned_abs() * 512;
+        Ok(())
+    }
+
+    fn move_up(&mut self, directory: &OwnedFd, name: &CStr) -> io::Result<()> {
         loop {
             self.moved += 1;
             let target = format!("rbuild-removal-{}", self.moved);
@@ -131,7 +140,7 @@ impl Tree {
 }
 
 /// Opens a directory for reading, whatever its mode; `None` when the name is something else or gone.
-fn open_directory(parent: impl AsFd, name: &std::ffi::CStr) -> io::Result<Option<OwnedFd>> {
+fn open_directory(parent: impl AsFd, name: &CStr) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(&parent, name, flags, Mode::empty());
     match opened {
@@ -151,6 +160,16 @@ fn open_directory(parent: impl AsFd, name: &std::ffi::CStr) -> io::Result<Option
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Removes what is no directory; its bytes, if that was its last name.
+fn remove_file(parent: &OwnedFd, name: &CStr) -> io::Result<u64> {
+    let status = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(0),
+        other => other?,
+    };
+    ignore_absent(rustix::fs::unlinkat(parent, name, AtFlags::empty()))?;
+    Ok(if status.st_nlink == 1 { status.st_blocks.unsigned_abs() * 512 } else { 0 })
 }
 
 fn ignore_absent(result: rustix::io::Result<()>) -> io::Result<()> {
@@ -178,7 +197,7 @@ mod tests {
         std::os::unix::fs::symlink(home.path(), top.join("dir-link")).unwrap();
         fs::create_dir(top.join("closed")).unwrap();
         fs::write(top.join("closed/inside"), "x").unwrap();
-        fs::set_permissions(top.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(top.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
         // Deeper than PATH_MAX: made from below, by moving one chain under another.
         let mut chain = top.join("deep");
         fs::create_dir(&chain).unwrap();

@@ -18,6 +18,7 @@ use crate::layout::{FORMAT, Layout};
 use crate::lease::{self, Lease, LeaseInfo, Reap};
 use crate::lock::{Holder, LockError, LockGuard, LockMode, LockName, Locks, OnWait};
 use crate::path_error::{AtPath, PathError};
+use crate::reserve;
 
 /// File systems whose locks and shared memory reach other hosts or nobody: `statfs` magic and name.
 const NETWORK: &[(u64, &str)] =
@@ -291,6 +292,7 @@ fn initialise(layout: &Layout) -> Result<(), OpenError> {
             return Err(OpenError::DatabaseLost { path: layout.database() });
         }
     }
+    reserve::restore(layout);
     db::create(&layout.database())?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! A store in a temporary directory, a clock that the test sets, and child processes made of this test binary.
 
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -31,6 +32,10 @@ impl TestClock {
         Timestamp::from_microsecond(self.0.load(Ordering::SeqCst)).unwrap()
     }
 
+    pub(crate) fn set_back(&self, time: Duration) {
+        self.0.fetch_sub(i64::try_from(time.as_micros()).unwrap(), Ordering::SeqCst);
+    }
+
     pub(crate) fn advance(&self, time: Duration) {
         self.0.fetch_add(i64::try_from(time.as_micros()).unwrap(), Ordering::SeqCst);
     }
@@ -45,7 +50,7 @@ impl Clock for TestClock {
 pub(crate) struct TestStore {
     pub(crate) store: Store,
     pub(crate) clock: TestClock,
-    pub(crate) home: tempfile::TempDir,
+    _home: tempfile::TempDir,
 }
 
 impl TestStore {
@@ -53,7 +58,7 @@ impl TestStore {
         let home = tempfile::tempdir().unwrap();
         let clock = TestClock::default();
         let store = open(&home.path().join("store"), &clock);
-        Self { store, clock, home }
+        Self { store, clock, _home: home }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -118,16 +123,74 @@ pub(crate) enum TestFailure {
     File(#[from] PathError),
 }
 
-/// Runs the ignored test `entry` of this binary in a process of its own; it gets `arguments` by [`child_arguments`].
-pub(crate) fn child(entry: &str, arguments: &[&str]) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([entry, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
-    // Further filters match no test, so the harness lets them pass.
-    command.args(arguments.iter().map(|argument| format!("child:{argument}")));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap()
+/// A process made of this test binary; killed on drop.
+pub(crate) struct TestChild {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
-/// What [`child`] passed; empty when somebody runs ignored tests by hand.
+impl TestChild {
+    /// Runs `tests::child::entry` in a process of its own, which gets `arguments` by [`child_arguments`].
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["tests::child::entry", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+        // Further filters match no test, so the harness lets them pass.
+        command.args(arguments.iter().map(|argument| format!("child:{argument}")));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Waits until the child says `word`; other lines are the harness's.
+    pub(crate) fn expect(&mut self, word: &str) {
+        let wanted = format!("child says {word}");
+        let found = self.lines.any(|line| line.unwrap().ends_with(&wanted));
+        assert!(found, "the child ended without saying {word:?}");
+    }
+
+    /// Kills it, as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Lets it go on; it waits for that in [`child_waits`].
+    pub(crate) fn release(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Waits for its end; whether it ended well.
+    pub(crate) fn ended_well(&mut self) -> bool {
+        self.release();
+        self.lines.by_ref().for_each(|line| drop(line.unwrap()));
+        self.child.wait().unwrap().success()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for TestChild {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What [`TestChild::start`] passed; empty when somebody runs ignored tests by hand.
 pub(crate) fn child_arguments() -> Vec<String> {
     std::env::args().filter_map(|argument| argument.strip_prefix("child:").map(str::to_owned)).collect()
+}
+
+/// In a child: tells the parent.
+pub(crate) fn child_says(word: &str) {
+    // Not println, which the harness may capture.
+    writeln!(std::io::stdout().lock(), "child says {word}").unwrap();
+}
+
+/// In a child: waits for [`TestChild::release`].
+pub(crate) fn child_waits() {
+    std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).unwrap();
 }

@@ -20,6 +20,7 @@ use crate::path_error::{AtPath, PathError};
 use crate::store::Store;
 
 pub use ingest::IngestError;
+pub(crate) use ingest::digest_file;
 
 /// Why a blob cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +188,11 @@ impl BlobSink for LeasedBlobs<'_> {
 
 fn size(tx: &Tx<'_>, digest: &Digest) -> Result<Option<u64>, DbError> {
     tx.first("SELECT size FROM blobs WHERE digest = ?1", [Text(*digest)], |row| row.get(0))
+}
+
+/// Whether a blob has a row.
+pub(crate) fn blob_is_named(tx: &Tx<'_>, digest: &Digest) -> Result<bool, DbError> {
+    Ok(size(tx, digest)?.is_some())
 }
 
 /// The size of a blob that no collection is about to take.

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 pub(crate) use column::{Json, Micros, Text};
 pub use migrate::MigrateError;
+#[cfg(test)]
+pub(crate) use migrate::SCHEMA;
 pub(crate) use migrate::create;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, Transaction, TransactionBehavior};
@@ -111,11 +113,6 @@ impl Db {
         let mut main = connect(path).map_err(|error| DbError::new(path, error))?;
         migrate::check(&mut main, path)?;
         Ok(Self { path: path.to_owned(), main: Mutex::new(main), spare: Mutex::default() })
-    }
-
-    /// The file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Reads one consistent state. Does not wait for this process's writers.

@@ -1,0 +1,219 @@
+//! Everything that collection looks at, in memory, and what can be reached in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use rbuild_image::Digest;
+
+use crate::db::{DbError, Micros, Text, Tx};
+use crate::id::{LayerId, ResultId, SnapshotId};
+use crate::lease::Hold;
+use crate::roots::{self, Kept};
+
+#[derive(Clone, Debug)]
+pub(super) struct SnapshotRow {
+    pub(super) parent: Option<SnapshotId>,
+    pub(super) layer: LayerId,
+    pub(super) doomed: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct LayerRow {
+    pub(super) path: String,
+    pub(super) size: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ImageRow {
+    pub(super) snapshot: Option<SnapshotId>,
+    pub(super) used_at: Timestamp,
+    pub(super) tagged: bool,
+    pub(super) blobs: BTreeSet<Digest>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ResultRow {
+    pub(super) snapshot: Option<SnapshotId>,
+    pub(super) subject: String,
+    pub(super) used_at: Timestamp,
+    pub(super) duration: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct BlobRow {
+    pub(super) size: u64,
+    pub(super) doomed: bool,
+}
+
+/// One consistent state of the database.
+#[derive(Clone, Debug)]
+pub(super) struct Inventory {
+    pub(super) snapshots: BTreeMap<SnapshotId, SnapshotRow>,
+    pub(super) layers: BTreeMap<LayerId, LayerRow>,
+    pub(super) blobs: BTreeMap<Digest, BlobRow>,
+    pub(super) layer_blobs: BTreeMap<LayerId, BTreeSet<Digest>>,
+    pub(super) images: BTreeMap<Digest, ImageRow>,
+    pub(super) results: BTreeMap<ResultId, ResultRow>,
+    pub(super) roots: Vec<Kept>,
+}
+
+impl Inventory {
+    pub(super) fn load(tx: &Tx<'_>) -> Result<Self, DbError> {
+        let snapshots = tx.all("SELECT id, parent, layer, doomed FROM snapshots", [], |row| {
+            Ok((row.get(0)?, SnapshotRow { parent: row.get(1)?, layer: row.get(2)?, doomed: row.get(3)? }))
+        })?;
+        let layers = tx.all("SELECT id, path, size FROM layers", [], |row| {
+            Ok((row.get(0)?, LayerRow { path: row.get(1)?, size: row.get(2)? }))
+        })?;
+        let blobs = tx.all("SELECT digest, size, doomed FROM blobs", [], |row| {
+            let Text(digest) = row.get(0)?;
+            Ok((digest, BlobRow { size: row.get(1)?, doomed: row.get(2)? }))
+        })?;
+        let results = tx.all("SELECT id, snapshot, subject, used_at, duration FROM results", [], |row| {
+            let Micros(used_at) = row.get(3)?;
+            let duration = row.get::<_, i64>(4)?.unsigned_abs();
+            Ok((row.get(0)?, ResultRow { snapshot: row.get(1)?, subject: row.get(2)?, used_at, duration }))
+        })?;
+        let mut layer_blobs: BTreeMap<LayerId, BTreeSet<Digest>> = BTreeMap::new();
+        for (layer, Text(blob)) in
+            tx.all("SELECT layer, blob FROM layer_blobs", [], |row| Ok((row.get(0)?, row.get(1)?)))?
+        {
+            layer_blobs.entry(layer).or_default().insert(blob);
+        }
+        Ok(Self {
+            snapshots: snapshots.into_iter().collect(),
+            layers: layers.into_iter().collect(),
+            blobs: blobs.into_iter().collect(),
+            layer_blobs,
+            images: load_images(tx)?,
+            results: results.into_iter().collect(),
+            roots: roots::all(tx)?.into_values().flatten().collect(),
+        })
+    }
+
+    /// Bytes of a snapshot's own layer.
+    pub(super) fn size_of(&self, snapshot: SnapshotId) -> u64 {
+        let layer = self.snapshots.get(&snapshot).and_then(|row| self.layers.get(&row.layer));
+        layer.map_or(0, |layer| layer.size)
+    }
+
+    /// Adds a snapshot and its parents.
+    pub(super) fn chain(&self, top: SnapshotId, into: &mut BTreeSet<SnapshotId>) {
+        let mut next = Some(top);
+        while let Some(id) = next {
+            let Some(row) = self.snapshots.get(&id) else { return };
+            if !into.insert(id) {
+                return;
+            }
+            next = row.parent;
+        }
+    }
+}
+
+fn load_images(tx: &Tx<'_>) -> Result<BTreeMap<Digest, ImageRow>, DbError> {
+    let rows = tx.all("SELECT id, snapshot, used_at FROM images", [], |row| {
+        let (Text(id), Micros(used_at)) = (row.get(0)?, row.get(2)?);
+        Ok((id, ImageRow { snapshot: row.get(1)?, used_at, tagged: false, blobs: BTreeSet::new() }))
+    })?;
+    let mut images: BTreeMap<Digest, ImageRow> = rows.into_iter().collect();
+    // A reference by digest is no tag.
+    let tagged = "SELECT DISTINCT image FROM tags WHERE instr(reference, '@') = 0";
+    for Text(id) in tx.all(tagged, [], |row| row.get::<_, Text<Digest>>(0))? {
+        if let Some(image) = images.get_mut(&id) {
+            image.tagged = true;
+        }
+    }
+    for (Text(id), Text(blob)) in tx.all("SELECT image, blob FROM image_blobs", [], |row| {
+        Ok((row.get::<_, Text<Digest>>(0)?, row.get::<_, Text<Digest>>(1)?))
+    })? {
+        if let Some(image) = images.get_mut(&id) {
+            image.blobs.insert(blob);
+        }
+    }
+    Ok(images)
+}
+
+/// What something keeps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reach {
+    pub(super) snapshots: BTreeSet<SnapshotId>,
+    pub(super) layers: BTreeSet<LayerId>,
+    pub(super) blobs: BTreeSet<Digest>,
+}
+
+impl Reach {
+    /// Marks from images (but for those that go), roots, kept results and live leases.
+    pub(super) fn of(
+        inventory: &Inventory,
+        results: &BTreeSet<ResultId>,
+        gone: &BTreeSet<Digest>,
+        holds: &BTreeSet<Hold>,
+    ) -> Self {
+        let mut reach = Self::default();
+        reach.mark_durable(inventory, gone);
+        reach.mark_leased(inventory, holds);
+        for row in results.iter().filter_map(|id| inventory.results.get(id)) {
+            if let Some(snapshot) = row.snapshot {
+                inventory.chain(snapshot, &mut reach.snapshots);
+            }
+        }
+        reach.layers.extend(reach.snapshots.iter().map(|id| inventory.snapshots[id].layer));
+        let attached = reach.layers.iter().filter_map(|id| inventory.layer_blobs.get(id));
+        reach.blobs.extend(attached.flatten());
+        reach
+    }
+
+    /// What images and containers keep.
+    pub(super) fn durable(inventory: &Inventory) -> Self {
+        let mut reach = Self::default();
+        reach.mark_durable(inventory, &BTreeSet::new());
+        reach
+    }
+
+    /// What live leases keep.
+    pub(super) fn leased(inventory: &Inventory, holds: &BTreeSet<Hold>) -> Self {
+        let mut reach = Self::default();
+        reach.mark_leased(inventory, holds);
+        reach
+    }
+
+    /// Layers that are not reached, with their sizes.
+    pub(super) fn unreached_layers(&self, inventory: &Inventory) -> Vec<(LayerId, u64)> {
+        let rows = inventory.layers.iter().filter(|(id, _)| !self.layers.contains(id));
+        rows.map(|(id, row)| (*id, row.size)).collect()
+    }
+
+    /// Blobs that are not reached, with their sizes.
+    pub(super) fn unreached_blobs(&self, inventory: &Inventory) -> Vec<(Digest, u64)> {
+        let rows = inventory.blobs.iter().filter(|(digest, _)| !self.blobs.contains(digest));
+        rows.map(|(digest, row)| (*digest, row.size)).collect()
+    }
+
+    fn mark_durable(&mut self, inventory: &Inventory, gone: &BTreeSet<Digest>) {
+        for (_, image) in inventory.images.iter().filter(|(id, _)| !gone.contains(id)) {
+            self.blobs.extend(&image.blobs);
+            if let Some(snapshot) = image.snapshot {
+                inventory.chain(snapshot, &mut self.snapshots);
+            }
+        }
+        for kept in &inventory.roots {
+            match kept {
+                Kept::Blob(digest) => drop(self.blobs.insert(*digest)),
+                Kept::Snapshot(id) => inventory.chain(*id, &mut self.snapshots),
+            }
+        }
+    }
+
+    fn mark_leased(&mut self, inventory: &Inventory, holds: &BTreeSet<Hold>) {
+        let paths: BTreeMap<&str, LayerId> =
+            inventory.layers.iter().map(|(id, row)| (row.path.as_str(), *id)).collect();
+        for hold in holds {
+            match hold {
+                Hold::Blob(digest) => drop(self.blobs.insert(*digest)),
+                Hold::Snapshot(id) => inventory.chain(*id, &mut self.snapshots),
+                Hold::Layer(path) => self.layers.extend(paths.get(path.as_str())),
+                Hold::Outside { .. } => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Which records, mounts and images go: the least worth first, leaves before what they stand on.
+//!
+//! Worth is what a hit saves, in time, per byte and per hour since the last use. A record whose snapshot others stand
+//! on frees nothing, so it waits until they are gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use rbuild_image::Digest;
+
+use super::inventory::{Inventory, Reach};
+use super::policy::{Ceiling, GcPolicy, ImageScope, PruneScope};
+use crate::id::{LayerId, ResultId, SnapshotId};
+use crate::lease::Hold;
+use crate::lock::LockMode;
+use crate::mount_cache::{CacheMountInfo, lock_name};
+use crate::store::Store;
+
+/// What a byte of a cache mount is taken to have cost: as if downloaded at 20 MB/s.
+const MOUNT_BYTES_PER_MICROSECOND: u64 = 20;
+
+/// What goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selection {
+    pub(super) results: BTreeSet<ResultId>,
+    /// The same, in order.
+    pub(super) order: Vec<ResultId>,
+    pub(super) mounts: Vec<(CacheMountInfo, u64)>,
+    pub(super) images: BTreeSet<Digest>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    Result(ResultId),
+    Mount(usize),
+}
+
+/// What may go, with the bookkeeping of what is freed on the way.
+pub(super) struct Candidates<'a> {
+    inventory: &'a Inventory,
+    images: BTreeSet<Digest>,
+    mounts: Vec<(CacheMountInfo, u64)>,
+    /// Candidates and their worth.
+    worth: BTreeMap<ResultId, u128>,
+    mount_worth: Vec<u128>,
+    by_snapshot: BTreeMap<SnapshotId, Vec<ResultId>>,
+    /// Kept whatever happens to records.
+    pinned: BTreeSet<SnapshotId>,
+    children: BTreeMap<SnapshotId, usize>,
+    keepers: BTreeMap<SnapshotId, usize>,
+    layer_users: BTreeMap<LayerId, usize>,
+    pinned_layers: BTreeSet<LayerId>,
+    used: u64,
+    freed: u64,
+}
+
+/// The cache mounts that a policy may take, with their sizes. Walks them, so it is done outside of transactions.
+pub(super) fn mounts(store: &Store, policy: &GcPolicy) -> Result<Vec<(CacheMountInfo, u64)>, super::PruneError> {
+    let mut mounts = Vec::new();
+    if policy.scope == PruneScope::Garbage {
+        return Ok(mounts);
+    }
+    for info in store.cache_mounts().list()? {
+        let free = store.try_lock(&lock_name(&info.hash, info.instance), LockMode::Exclusive)?;
+        if free.is_some() {
+            let size = store.cache_mounts().size(&info)?;
+            mounts.push((info, size));
+        }
+    }
+    Ok(mounts)
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn new(
+        inventory: &'a Inventory,
+        holds: &BTreeSet<Hold>,
+        policy: &GcPolicy,
+        mounts: Vec<(CacheMountInfo, u64)>,
+        now: Timestamp,
+    ) -> Self {
+        let images = images_to_go(inventory, holds, policy);
+        let leased = Reach::leased(inventory, holds).snapshots;
+        let shared = Reach::durable(inventory).snapshots;
+        let mut worth = BTreeMap::new();
+        let mut by_snapshot: BTreeMap<SnapshotId, Vec<ResultId>> = BTreeMap::new();
+        let mut keepers: BTreeMap<SnapshotId, usize> = BTreeMap::new();
+        for (id, row) in &inventory.results {
+            if let Some(snapshot) = row.snapshot {
+                by_snapshot.entry(snapshot).or_default().push(*id);
+                *keepers.entry(snapshot).or_default() += 1;
+            }
+            let in_use = row.snapshot.is_some_and(|snapshot| leased.contains(&snapshot));
+            let is_shared = row.snapshot.is_some_and(|snapshot| shared.contains(&snapshot));
+            if in_use || (is_shared && policy.scope != PruneScope::All) {
+                continue;
+            }
+            if policy.takes_record(*id, &row.subject, row.used_at) {
+                let size = row.snapshot.map_or(0, |snapshot| inventory.size_of(snapshot));
+                worth.insert(*id, worth_of(row.duration, size, row.used_at, now));
+            }
+        }
+        let pinned = Reach::of(inventory, &BTreeSet::new(), &images, holds).snapshots;
+        let pinned_layers: BTreeSet<LayerId> = pinned.iter().map(|id| inventory.snapshots[id].layer).collect();
+        let alive = Reach::of(inventory, &inventory.results.keys().copied().collect(), &images, holds);
+        let mut children: BTreeMap<SnapshotId, usize> = BTreeMap::new();
+        let mut layer_users: BTreeMap<LayerId, usize> = BTreeMap::new();
+        for row in alive.snapshots.iter().map(|id| &inventory.snapshots[id]) {
+            *layer_users.entry(row.layer).or_default() += 1;
+            if let Some(parent) = row.parent {
+                *children.entry(parent).or_default() += 1;
+            }
+        }
+        let only_cached = layer_users.keys().filter(|layer| !pinned_layers.contains(layer));
+        let used = only_cached.filter_map(|layer| inventory.layers.get(layer)).map(|layer| layer.size).sum::<u64>()
+            + mounts.iter().map(|(_, size)| size).sum::<u64>();
+        let mounts: Vec<_> =
+            mounts.into_iter().filter(|(info, _)| policy.takes_mount(&info.id, info.used_at)).collect();
+        let mount_worth = mounts
+            .iter()
+            .map(|(info, size)| worth_of(size / MOUNT_BYTES_PER_MICROSECOND, *size, info.used_at, now))
+            .collect();
+        Self {
+            inventory,
+            images,
+            mounts,
+            worth,
+            mount_worth,
+            by_snapshot,
+            pinned,
+            children,
+            keepers,
+            layer_users,
+            pinned_layers,
+            used,
+            freed: 0,
+        }
+    }
+
+    /// Takes the least worth until the policy is content.
+    pub(super) fn select(mut self, policy: &GcPolicy, ceiling: Ceiling) -> Selection {
+        let mut selection = Selection { images: std::mem::take(&mut self.images), ..Selection::default() };
+        let mut ready: BTreeSet<(u128, Item)> = self.mount_worth.iter().copied().zip((0..).map(Item::Mount)).collect();
+        let leaves = self.worth.iter().filter(|(id, _)| self.is_leaf(**id) || policy.scope == PruneScope::All);
+        ready.extend(leaves.map(|(id, worth)| (*worth, Item::Result(*id))));
+        while !self.is_enough(ceiling)
+            && let Some((_, item)) = ready.pop_first()
+        {
+            match item {
+                Item::Mount(position) => {
+                    let mount = self.mounts[position].clone();
+                    self.count(mount.1);
+                    selection.mounts.push(mount);
+                }
+                Item::Result(id) => {
+                    if selection.results.insert(id) {
+                        selection.order.push(id);
+                        self.evict(id, &mut ready);
+                    }
+                }
+            }
+        }
+        selection
+    }
+
+    fn is_enough(&self, ceiling: Ceiling) -> bool {
+        match (ceiling.keep, ceiling.lacking) {
+            (None, None) => false,
+            (keep, lacking) => {
+                keep.is_none_or(|keep| self.used <= keep) && lacking.is_none_or(|lacking| self.freed >= lacking)
+            }
+        }
+    }
+
+    fn is_leaf(&self, id: ResultId) -> bool {
+        let snapshot = self.inventory.results[&id].snapshot;
+        snapshot.is_none_or(|snapshot| self.children.get(&snapshot).copied().unwrap_or(0) == 0)
+    }
+
+    fn evict(&mut self, id: ResultId, ready: &mut BTreeSet<(u128, Item)>) {
+        let Some(mut snapshot) = self.inventory.results[&id].snapshot else { return };
+        if let Some(count) = self.keepers.get_mut(&snapshot) {
+            *count = count.saturating_sub(1);
+        }
+        // What nothing keeps any more goes, and then perhaps what it stood on.
+        while !self.pinned.contains(&snapshot)
+            && self.keepers.get(&snapshot).copied().unwrap_or(0) == 0
+            && self.children.get(&snapshot).copied().unwrap_or(0) == 0
+        {
+            let Some(row) = self.inventory.snapshots.get(&snapshot) else { return };
+            self.release(row.layer);
+            let Some(parent) = row.parent else { return };
+            if let Some(count) = self.children.get_mut(&parent) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    for id in self.by_snapshot.get(&parent).into_iter().flatten() {
+                        ready.extend(self.worth.get(id).map(|worth| (*worth, Item::Result(*id))));
+                    }
+                }
+            }
+            snapshot = parent;
+        }
+    }
+
+    fn release(&mut self, layer: LayerId) {
+        let Some(count) = self.layer_users.get_mut(&layer) else { return };
+        *count = count.saturating_sub(1);
+        if *count == 0 && !self.pinned_layers.contains(&layer) {
+            let size = self.inventory.layers.get(&layer).map_or(0, |row| row.size);
+            self.count(size);
+        }
+    }
+
+    fn count(&mut self, size: u64) {
+        self.used = self.used.saturating_sub(size);
+        self.freed = self.freed.saturating_add(size);
+    }
+}
+
+/// Microseconds saved per 2⁻³² byte and hour of age: an integer, so that the order is the same everywhere.
+fn worth_of(duration: u64, size: u64, used_at: Timestamp, now: Timestamp) -> u128 {
+    // A clock that was set back makes things young, never infinitely old.
+    let age = now.as_second().saturating_sub(used_at.as_second()).max(0).unsigned_abs();
+    let saved = u128::from(duration.max(100_000)) << 32;
+    saved * 3600 / (u128::from(size) + 4096) / (u128::from(age) + 3600)
+}
+
+fn images_to_go(inventory: &Inventory, holds: &BTreeSet<Hold>, policy: &GcPolicy) -> BTreeSet<Digest> {
+    let leased = Reach::leased(inventory, holds);
+    let mut rooted = BTreeSet::new();
+    for kept in &inventory.roots {
+        if let crate::roots::Kept::Snapshot(id) = kept {
+            inventory.chain(*id, &mut rooted);
+        }
+    }
+    let goes = |id: &Digest, image: &super::inventory::ImageRow| {
+        let wanted = match policy.images {
+            ImageScope::None => false,
+            ImageScope::Dangling => !image.tagged,
+            ImageScope::Unused => true,
+        };
+        let in_use = leased.blobs.contains(id)
+            || image.snapshot.is_some_and(|top| leased.snapshots.contains(&top) || rooted.contains(&top));
+        wanted && !in_use && policy.is_old(image.used_at)
+    };
+    inventory.images.iter().filter(|(id, image)| goes(id, image)).map(|(id, _)| *id).collect()
+}

@@ -1,0 +1,159 @@
+//! Who uses how much, and how much of it could go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rbuild_image::{Digest, ImageRef};
+
+use super::PruneError;
+use super::inventory::{Inventory, Reach};
+use crate::id::{LayerId, SnapshotId};
+use crate::index::ListedRecord;
+use crate::lease::{self, Hold};
+use crate::lock::LockMode;
+use crate::mount_cache::{CacheMountInfo, lock_name};
+use crate::store::Store;
+use crate::usage::disk_usage;
+
+/// A record and what keeps its layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordUsage {
+    /// The record.
+    pub listed: ListedRecord,
+    /// Whether an image or a container has its layer too, so that pruning frees nothing.
+    pub shared: bool,
+    /// Whether a live process uses it.
+    pub in_use: bool,
+}
+
+/// An image's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageUsage {
+    /// Its id.
+    pub id: Digest,
+    /// The references that lead to it.
+    pub references: Vec<ImageRef>,
+    /// Bytes of its layers and blobs.
+    pub size: u64,
+    /// Bytes that other images have too.
+    pub shared: u64,
+}
+
+/// A cache mount's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountUsage {
+    /// The mount.
+    pub info: CacheMountInfo,
+    /// Its bytes.
+    pub size: u64,
+    /// Whether a step uses it.
+    pub in_use: bool,
+}
+
+/// The whole store's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Records, the latest used first.
+    pub records: Vec<RecordUsage>,
+    /// Images, by id.
+    pub images: Vec<ImageUsage>,
+    /// Cache mounts, by id.
+    pub mounts: Vec<MountUsage>,
+    /// Bytes of all layers.
+    pub layers: u64,
+    /// Bytes of all blobs.
+    pub blobs: u64,
+    /// Bytes of partial downloads.
+    pub partials: u64,
+    /// Bytes of layers that only cache records keep, of blobs that nothing keeps, of idle mounts.
+    pub reclaimable: u64,
+}
+
+impl Usage {
+    /// All bytes.
+    pub fn total(&self) -> u64 {
+        self.layers + self.blobs + self.partials + self.mounts.iter().map(|mount| mount.size).sum::<u64>()
+    }
+}
+
+impl Store {
+    /// Tells who uses how much. Walks the cache mounts, nothing else.
+    pub fn du(&self) -> Result<Usage, PruneError> {
+        let holds = lease::live(self.layout())?.holds;
+        let inventory = self.db().read(Inventory::load)?;
+        let mounts = self.mount_usage()?;
+        let layers = inventory.layers.values().map(|row| row.size).sum();
+        let blobs = inventory.blobs.values().map(|row| row.size).sum();
+        let kept = Reach::of(&inventory, &BTreeSet::new(), &BTreeSet::new(), &holds);
+        let idle = mounts.iter().filter(|mount| !mount.in_use).map(|mount| mount.size).sum::<u64>();
+        let reclaimable = kept.unreached_layers(&inventory).iter().map(|(_, size)| size).sum::<u64>()
+            + kept.unreached_blobs(&inventory).iter().map(|(_, size)| size).sum::<u64>()
+            + idle;
+        Ok(Usage {
+            records: self.record_usage(&inventory, &holds)?,
+            images: self.image_usage(&inventory)?,
+            mounts,
+            layers,
+            blobs,
+            partials: disk_usage(&self.layout().ingest())?,
+            reclaimable,
+        })
+    }
+
+    fn record_usage(&self, inventory: &Inventory, holds: &BTreeSet<Hold>) -> Result<Vec<RecordUsage>, PruneError> {
+        let shared = Reach::durable(inventory).snapshots;
+        let leased = Reach::leased(inventory, holds).snapshots;
+        let has = |set: &BTreeSet<SnapshotId>, id: Option<SnapshotId>| id.is_some_and(|id| set.contains(&id));
+        let listed = self.records().list()?;
+        Ok(listed
+            .into_iter()
+            .map(|listed| {
+                let snapshot = listed.record.snapshot;
+                RecordUsage { shared: has(&shared, snapshot), in_use: has(&leased, snapshot), listed }
+            })
+            .collect())
+    }
+
+    fn image_usage(&self, inventory: &Inventory) -> Result<Vec<ImageUsage>, PruneError> {
+        let layers_of = |snapshot: Option<SnapshotId>| -> BTreeSet<LayerId> {
+            let mut chain = BTreeSet::new();
+            if let Some(snapshot) = snapshot {
+                inventory.chain(snapshot, &mut chain);
+            }
+            chain.iter().map(|id| inventory.snapshots[id].layer).collect()
+        };
+        let mut layer_users: BTreeMap<LayerId, usize> = BTreeMap::new();
+        let mut blob_users: BTreeMap<Digest, usize> = BTreeMap::new();
+        for image in inventory.images.values() {
+            layers_of(image.snapshot).into_iter().for_each(|layer| *layer_users.entry(layer).or_default() += 1);
+            image.blobs.iter().for_each(|blob| *blob_users.entry(*blob).or_default() += 1);
+        }
+        let mut references: BTreeMap<Digest, Vec<ImageRef>> =
+            self.images().list()?.into_iter().map(|image| (image.record.id, image.references)).collect();
+        let mut usage = Vec::new();
+        for (id, image) in &inventory.images {
+            let (mut size, mut shared) = (0, 0);
+            for layer in layers_of(image.snapshot) {
+                let bytes = inventory.layers.get(&layer).map_or(0, |row| row.size);
+                size += bytes;
+                shared += if layer_users[&layer] > 1 { bytes } else { 0 };
+            }
+            for blob in &image.blobs {
+                let bytes = inventory.blobs.get(blob).map_or(0, |row| row.size);
+                size += bytes;
+                shared += if blob_users[blob] > 1 { bytes } else { 0 };
+            }
+            usage.push(ImageUsage { id: *id, references: references.remove(id).unwrap_or_default(), size, shared });
+        }
+        Ok(usage)
+    }
+
+    fn mount_usage(&self) -> Result<Vec<MountUsage>, PruneError> {
+        let mut usage = Vec::new();
+        for info in self.cache_mounts().list()? {
+            let in_use = self.try_lock(&lock_name(&info.hash, info.instance), LockMode::Exclusive)?.is_none();
+            let size = self.cache_mounts().size(&info)?;
+            usage.push(MountUsage { info, size, in_use });
+        }
+        Ok(usage)
+    }
+}

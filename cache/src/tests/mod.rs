@@ -1,0 +1,34 @@
+//! What only several processes, or several parts of the store together, can show.
+
+mod child;
+mod collection;
+mod crash;
+mod images;
+mod ingest;
+mod leases;
+mod locks;
+mod mounts;
+mod opening;
+mod records;
+mod simulation;
+
+use std::ops::ControlFlow;
+
+use crate::gc::PruneControl;
+use crate::lock::wait_silently;
+use crate::store::Store;
+use crate::verify::{VerifyDepth, VerifyReport};
+
+/// Never interrupts, never complains.
+const PATIENT: PruneControl<'static> =
+    PruneControl { on_wait: &wait_silently, interrupt: &|| ControlFlow::Continue(()) };
+
+fn verify(store: &Store) -> VerifyReport {
+    store.verify(VerifyDepth::Content, &|| ControlFlow::Continue(())).unwrap()
+}
+
+/// Asserts that every promise is kept.
+#[track_caller]
+fn assert_sound(store: &Store) {
+    assert_eq!(verify(store).problems, []);
+}

@@ -1,0 +1,299 @@
+//! Whether the store keeps its promises: every name leads to complete, verified content (R-01, R-04).
+//!
+//! Verifying reads only. What a crash may leave, files without rows, is garbage and no problem. Repairing deletes
+//! garbage and cache records, never an image.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rbuild_image::{DiffId, Digest};
+
+use crate::content::digest_file;
+use crate::db::{DbError, Durability, Json, Text, Tx};
+use crate::gc::{GcPolicy, PruneControl, PruneError, PruneMode, PruneReport, garbage_paths};
+use crate::id::{LayerId, ResultId, SnapshotId};
+use crate::index::evict;
+use crate::path_error::{AtPath, PathError};
+use crate::store::Store;
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyDepth {
+    /// Names, sizes and references.
+    Structure,
+    /// Also the digest of every blob.
+    Content,
+}
+
+/// A promise that is not kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// SQLite finds its own file wrong.
+    #[error("database: {detail}")]
+    Database {
+        /// What it says.
+        detail: String,
+    },
+    /// A blob's file is not there.
+    #[error("blob {digest} is missing")]
+    BlobMissing {
+        /// Which blob.
+        digest: Digest,
+    },
+    /// A blob has another length.
+    #[error("blob {digest} has {got} bytes instead of {want}")]
+    BlobSize {
+        /// Which blob.
+        digest: Digest,
+        /// Bytes that were verified when it came in.
+        want: u64,
+        /// Bytes now.
+        got: u64,
+    },
+    /// A blob has other bytes.
+    #[error("blob {digest} now has the digest {got}")]
+    BlobContent {
+        /// Which blob.
+        digest: Digest,
+        /// What its bytes give.
+        got: Digest,
+    },
+    /// A layer's files are not there.
+    #[error("layer {layer} is missing at {}", path.display())]
+    LayerMissing {
+        /// Which layer.
+        layer: LayerId,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// An image's layers are not those of its snapshot.
+    #[error("image {} names layer {want} where its snapshot has {got}", id.short())]
+    ImageLayer {
+        /// Which image.
+        id: Digest,
+        /// What its config says.
+        want: DiffId,
+        /// What the snapshot has.
+        got: DiffId,
+    },
+    /// A cache mount's directory is not there.
+    #[error("cache mount {id:?} is missing at {}", path.display())]
+    MountMissing {
+        /// Its id.
+        id: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Promises that are not kept; a sound store has none.
+    pub problems: Vec<Problem>,
+    /// Files that nothing names; they only take room.
+    pub garbage: Vec<PathBuf>,
+    /// How many blobs were looked at.
+    pub blobs: usize,
+    /// How many layers.
+    pub layers: usize,
+    /// How many images.
+    pub images: usize,
+    /// Whether it was interrupted.
+    pub interrupted: bool,
+}
+
+impl VerifyReport {
+    /// Whether every promise is kept, as far as was looked.
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Records whose layers were damaged.
+    pub records: Vec<ResultId>,
+    /// What was collected then.
+    pub collected: PruneReport,
+}
+
+impl Store {
+    /// Checks every promise, changing nothing.
+    pub fn verify(
+        &self,
+        depth: VerifyDepth,
+        interrupt: &(dyn Fn() -> ControlFlow<()> + Sync),
+    ) -> Result<VerifyReport, PruneError> {
+        let mut report = VerifyReport::default();
+        self.db().read(|tx| check_database(tx, &mut report))?;
+        self.check_blobs(depth, interrupt, &mut report)?;
+        self.check_layers(&mut report)?;
+        self.check_images(&mut report)?;
+        for info in self.cache_mounts().list()? {
+            let path = self.layout().cache_mount(&info.hash, info.instance);
+            if !path.is_dir() && self.cache_mounts().list()?.contains(&info) {
+                report.problems.push(Problem::MountMissing { id: info.id, path });
+            }
+        }
+        report.garbage = garbage_paths(self)?;
+        Ok(report)
+    }
+
+    /// Deletes garbage, and cache records whose layers are missing.
+    pub fn repair(&self, report: &VerifyReport, control: PruneControl<'_>) -> Result<RepairReport, PruneError> {
+        let damaged: BTreeSet<LayerId> = report.problems.iter().filter_map(damaged_layer).collect();
+        let lost: Vec<&String> = report.problems.iter().filter_map(lost_mount).collect();
+        let now = self.now();
+        let records = self.db().write(Durability::Synced, |tx| {
+            let records = records_on(tx, &damaged)?;
+            for record in &records {
+                evict(tx, *record, "damaged", now)?;
+            }
+            for id in lost {
+                tx.execute("DELETE FROM cache_mounts WHERE id = ?1", [id])?;
+            }
+            Ok::<_, DbError>(records)
+        })?;
+        let collected = self.prune(&GcPolicy::garbage(), PruneMode::Apply, control)?;
+        Ok(RepairReport { records, collected })
+    }
+
+    fn check_blobs(
+        &self,
+        depth: VerifyDepth,
+        interrupt: &(dyn Fn() -> ControlFlow<()> + Sync),
+        report: &mut VerifyReport,
+    ) -> Result<(), PruneError> {
+        for info in self.blobs().list()? {
+            if interrupt().is_break() {
+                report.interrupted = true;
+                return Ok(());
+            }
+            report.blobs += 1;
+            let path = self.layout().blob(&info.digest);
+            let found = check_blob(&path, info.digest, info.size, depth)?;
+            // Collected between the list and the look: no problem.
+            if let Some(problem) = found
+                && self.blobs().len(&info.digest).is_ok()
+            {
+                report.problems.push(problem);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_layers(&self, report: &mut VerifyReport) -> Result<(), DbError> {
+        let look = |tx: &Tx<'_>| {
+            tx.all("SELECT id, path FROM layers ORDER BY id", [], |row| {
+                Ok((row.get::<_, LayerId>(0)?, row.get::<_, String>(1)?))
+            })
+        };
+        let layers = self.db().read(look)?;
+        report.layers = layers.len();
+        let missing: Vec<_> = layers.into_iter().filter(|(_, path)| !self.layout().layer(path).exists()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let still = self.db().read(look)?;
+        for (layer, path) in missing.into_iter().filter(|row| still.contains(row)) {
+            report.problems.push(Problem::LayerMissing { layer, path: self.layout().layer(&path) });
+        }
+        Ok(())
+    }
+
+    fn check_images(&self, report: &mut VerifyReport) -> Result<(), DbError> {
+        self.db().read(|tx| {
+            let images = tx.all("SELECT id, diff_ids, snapshot FROM images ORDER BY id", [], |row| {
+                let (Text(id), Json(diff_ids)) = (row.get(0)?, row.get(1)?);
+                Ok::<(Digest, Vec<DiffId>, Option<SnapshotId>), _>((id, diff_ids, row.get(2)?))
+            })?;
+            report.images = images.len();
+            for (id, diff_ids, snapshot) in images {
+                let chain = match snapshot {
+                    Some(snapshot) => diff_ids_of(tx, snapshot)?,
+                    None => Vec::new(),
+                };
+                if chain.len() != diff_ids.len() {
+                    continue;
+                }
+                for (want, got) in diff_ids.into_iter().zip(chain) {
+                    if let Some(got) = got.filter(|got| *got != want) {
+                        report.problems.push(Problem::ImageLayer { id, want, got });
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn check_database(tx: &Tx<'_>, report: &mut VerifyReport) -> Result<(), DbError> {
+    let lines: Vec<String> = tx.all("PRAGMA quick_check", [], |row| row.get(0))?;
+    let broken: Vec<String> = tx.all("PRAGMA foreign_key_check", [], |row| {
+        let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
+        Ok(format!("a row of {table} refers to a row of {parent} that does not exist"))
+    })?;
+    let details = lines.into_iter().filter(|line| line != "ok").chain(broken);
+    report.problems.extend(details.map(|detail| Problem::Database { detail }));
+    Ok(())
+}
+
+fn check_blob(path: &Path, digest: Digest, want: u64, depth: VerifyDepth) -> Result<Option<Problem>, PathError> {
+    let got = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Problem::BlobMissing { digest })),
+        other => other.at("inspect", path)?.len(),
+    };
+    if got != want {
+        return Ok(Some(Problem::BlobSize { digest, want, got }));
+    }
+    if depth == VerifyDepth::Structure {
+        return Ok(None);
+    }
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Problem::BlobMissing { digest })),
+        other => other.at("open", path)?,
+    };
+    let (got, _) = digest_file(&mut file, digest.algorithm()).at("read", path)?;
+    Ok((got != digest).then_some(Problem::BlobContent { digest, got }))
+}
+
+/// The diff_ids of a snapshot's layers, lowest first, as far as they are known.
+fn diff_ids_of(tx: &Tx<'_>, top: SnapshotId) -> Result<Vec<Option<DiffId>>, DbError> {
+    let sql = "WITH RECURSIVE chain (id, parent, layer, depth) AS (
+                   SELECT id, parent, layer, depth FROM snapshots WHERE id = ?1
+                   UNION ALL SELECT s.id, s.parent, s.layer, s.depth FROM snapshots s JOIN chain c ON s.id = c.parent)
+               SELECT l.diff_id FROM chain c JOIN layers l ON l.id = c.layer ORDER BY c.depth";
+    tx.all(sql, [top], |row| Ok(row.get::<_, Option<Text<DiffId>>>(0)?.map(|Text(diff_id)| diff_id)))
+}
+
+/// The records whose snapshots stand on one of these layers.
+fn records_on(tx: &Tx<'_>, layers: &BTreeSet<LayerId>) -> Result<Vec<ResultId>, DbError> {
+    let mut records = BTreeSet::new();
+    for layer in layers {
+        let sql = "WITH RECURSIVE above (id) AS (
+                       SELECT id FROM snapshots WHERE layer = ?1
+                       UNION SELECT s.id FROM snapshots s JOIN above a ON s.parent = a.id)
+                   SELECT r.id FROM results r JOIN above a ON r.snapshot = a.id";
+        records.extend(tx.all(sql, [layer], |row| row.get::<_, ResultId>(0))?);
+    }
+    Ok(records.into_iter().collect())
+}
+
+fn damaged_layer(problem: &Problem) -> Option<LayerId> {
+    match problem {
+        Problem::LayerMissing { layer, .. } => Some(*layer),
+        _ => None,
+    }
+}
+
+fn lost_mount(problem: &Problem) -> Option<&String> {
+    match problem {
+        Problem::MountMissing { id, .. } => Some(id),
+        _ => None,
+    }
+}
