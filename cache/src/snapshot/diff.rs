@@ -72,10 +72,11 @@ pub(super) fn write_tar(layer: &LayerDir, times: Times, out: &mut (dyn Write + S
     let (to_write, batches) = sync_channel(1);
     std::thread::scope(|scope| {
         let hashing = scope.spawn(move || hash_chunks(&chunks, out));
-        let reading = scope.spawn(|| read_ahead(layer, &planned, &to_write));
+        let planned = &planned;
+        let reading = scope.spawn(move || read_ahead(layer, planned, &to_write));
         let written = write_entries(layer, batches, to_hash);
         let hashed = hashing.join().map_err(|_| DiffError::Output(io::Error::other("the hashing thread panicked")))?;
-        drop(reading.join().map_err(|_| DiffError::Read(io::Error::other("the reading thread panicked")))?);
+        reading.join().map_err(|_| DiffError::Read(io::Error::other("the reading thread panicked")))?;
         // When the hashing thread ended early, writing only saw a closed channel.
         let (diff_id, size) = hashed.map_err(DiffError::Output)?;
         Ok(LayerDiff { diff_id: DiffId::new(diff_id), content_digest: written?, size })

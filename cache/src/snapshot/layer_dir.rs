@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -16,7 +16,6 @@ use crate::view::{FileKind, LayerEntry, LayerReader, Stat, Xattrs};
 #[derive(Clone, Debug)]
 pub(crate) struct LayerDir {
     fd: Arc<OwnedFd>,
-    path: PathBuf,
 }
 
 impl LayerDir {
@@ -24,12 +23,7 @@ impl LayerDir {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { fd: Arc::new(fd), path: path.to_path_buf() })
-    }
-
-    /// Where it is, for a mount.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { fd: Arc::new(fd) })
     }
 
     /// The directory itself.

@@ -14,7 +14,8 @@ mod layer_dir;
 mod overlay;
 mod scan;
 mod store;
-mod writable;
+#[cfg(test)]
+mod tests;
 mod writer;
 mod xattr;
 

@@ -1,0 +1,497 @@
+//! Snapshots in a store of their own, compared with what the kernel and GNU tar make of the same layers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use rbuild_image::layer::{Device, Entry, EntryKind, TarWriter};
+use rbuild_image::{ContainerPath, DiffId, Digest};
+
+use super::*;
+use crate::id::SnapshotId;
+use crate::lease::Lease;
+use crate::store::{OpenOptions, Store};
+use crate::view::{FileKind, View};
+
+/// Owners, devices, trusted attributes and mounts need root; without it these tests say so and check nothing.
+fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("SKIPPED {test}: needs root");
+    }
+    root
+}
+
+struct Bench {
+    home: tempfile::TempDir,
+    store: Store,
+    lease: Lease,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
+        let lease = store.lease("test").unwrap();
+        Self { home, store, lease }
+    }
+
+    fn apply(&self, parent: Option<SnapshotId>, tar: &[u8]) -> Result<Snapshot<Committed>, SnapshotError> {
+        self.store.snapshots().apply(parent, &mut &*tar, None, &self.lease)
+    }
+
+    fn stack(&self, layers: &[Vec<u8>]) -> Snapshot<Committed> {
+        let mut top = None;
+        for layer in layers {
+            top = Some(self.apply(top.as_ref().map(Snapshot::id), layer).unwrap());
+        }
+        top.unwrap()
+    }
+}
+
+fn dir(path: &str) -> (Entry, Vec<u8>) {
+    (Entry::new(ContainerPath::new(path), EntryKind::Directory, 0o755), Vec::new())
+}
+
+fn file(path: &str, content: &str) -> (Entry, Vec<u8>) {
+    (Entry::new(ContainerPath::new(path), EntryKind::file(content.len() as u64), 0o644), content.into())
+}
+
+fn link(path: &str, target: &str) -> (Entry, Vec<u8>) {
+    let kind = EntryKind::Symlink { target: target.into() };
+    (Entry::new(ContainerPath::new(path), kind, 0o777), Vec::new())
+}
+
+fn hard(path: &str, target: &str) -> (Entry, Vec<u8>) {
+    let kind = EntryKind::Hardlink { target: ContainerPath::new(target) };
+    (Entry::new(ContainerPath::new(path), kind, 0o644), Vec::new())
+}
+
+fn archive(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+    let mut writer = TarWriter::new(Vec::new());
+    for (entry, content) in entries {
+        writer.append(entry, &mut content.as_slice()).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// `path -> what is there`, of a view.
+fn listing(view: &View) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    view.walk(&ContainerPath::root(), &mut |path, stat| {
+        let detail = match stat.kind {
+            FileKind::File => {
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut view.open(path)?, &mut text)?;
+                format!("{text:?} {:?}", view.xattrs(path)?)
+            }
+            FileKind::Symlink => String::from_utf8_lossy(&view.read_link(path)?).into_owned(),
+            _ => String::new(),
+        };
+        let kind = stat.kind;
+        found.insert(path.to_string(), format!("{kind:?} {:o} {}:{} {detail}", stat.mode, stat.uid, stat.gid));
+        Ok(())
+    })
+    .unwrap();
+    found.remove("/");
+    found
+}
+
+/// Names only.
+fn names(view: &View) -> Vec<String> {
+    listing(view).into_keys().collect()
+}
+
+/// The same of a directory that somebody else made.
+fn listing_of(path: &Path) -> BTreeMap<String, String> {
+    listing(&View::new(vec![std::sync::Arc::new(layer_dir::LayerDir::open(path).unwrap())]))
+}
+
+/// What the kernel shows of a snapshot.
+fn mounted_listing(bench: &Bench, snapshot: &Snapshot<Committed>) -> BTreeMap<String, String> {
+    let active = bench.store.snapshots().prepare(Some(snapshot.id()), &bench.lease).unwrap();
+    let rbuild_executor::Rootfs::Overlay { lowers, upper, work } = active.rootfs().unwrap() else {
+        panic!("a directory snapshot is an overlay")
+    };
+    let point = bench.home.path().join(format!("mount-{}", snapshot.id()));
+    fs::create_dir(&point).unwrap();
+    let lowers: Vec<String> = lowers.iter().map(|path| path.display().to_string()).collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,index=off,xino=off",
+        lowers.join(":"),
+        upper.display(),
+        work.display()
+    );
+    let status = Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&point).status().unwrap();
+    assert!(status.success(), "{options}");
+    let found = listing_of(&point);
+    assert!(Command::new("umount").arg(&point).status().unwrap().success());
+    found
+}
+
+fn awkward_layers() -> Vec<Vec<u8>> {
+    let device = |major, minor| EntryKind::CharDevice(Device { major, minor });
+    vec![
+        archive(&[
+            dir("etc"),
+            file("etc/passwd", "root"),
+            dir("data"),
+            file("data/one", "1"),
+            hard("data/two", "data/one"),
+            dir("data/sub"),
+            file("data/sub/deep", "deep"),
+            dir("lib"),
+            file("lib/old", "old"),
+            link("link", "data"),
+            dir("gone"),
+            file("gone/x", "x"),
+            file("swap", "a file"),
+            dir("swapped"),
+            file("swapped/inside", "i"),
+            dir("opaque"),
+            file("opaque/lower", "lower"),
+            (Entry::new(ContainerPath::new("null"), device(1, 3), 0o666), Vec::new()),
+            (Entry::new(ContainerPath::new("pipe"), EntryKind::Fifo, 0o600), Vec::new()),
+        ]),
+        archive(&[
+            file(".wh.gone", ""),
+            dir("data"),
+            file("data/.wh.one", ""),
+            file("data/sub/new", "implicit parent"),
+            file("link/through", "written through a link"),
+            dir("swap"),
+            file("swap/now", "a directory"),
+            file("swapped", "now a file"),
+            dir("opaque"),
+            file("opaque/upper", "upper"),
+            file("opaque/.wh..wh..opq", ""),
+            (Entry::new(ContainerPath::new("etc/passwd"), device(0, 0), 0o666), Vec::new()),
+        ]),
+        archive(&[
+            dir("gone"),
+            file("gone/again", "again"),
+            dir("keep"),
+            file("keep/entry", "kept"),
+            file(".wh.keep", ""),
+            file("lib", "was a directory"),
+            file("data/.wh.two", ""),
+            file("data/two", "an entry beats a whiteout of its name"),
+        ]),
+        archive(&[dir("lib"), file("lib/new", "new"), dir("swapped"), file("swapped/fresh", "f")]),
+    ]
+}
+
+#[test]
+fn the_view_shows_what_a_mount_shows() {
+    if !is_root("the_view_shows_what_a_mount_shows") {
+        return;
+    }
+    let bench = Bench::new();
+    let mut top = None;
+    for (number, layer) in awkward_layers().iter().enumerate() {
+        let snapshot = bench.apply(top, layer).unwrap();
+        let (view, mounted) = (listing(snapshot.view()), mounted_listing(&bench, &snapshot));
+        assert_eq!(view, mounted, "after layer {number}");
+        top = Some(snapshot.id());
+    }
+    let snapshot = bench.store.snapshots().get(top.unwrap()).unwrap();
+    insta::assert_snapshot!(names(snapshot.view()).join("\n"), @r"
+    /data
+    /data/sub
+    /data/sub/deep
+    /data/sub/new
+    /data/through
+    /data/two
+    /etc
+    /etc/passwd
+    /gone
+    /gone/again
+    /keep
+    /keep/entry
+    /lib
+    /lib/new
+    /link
+    /null
+    /opaque
+    /opaque/upper
+    /pipe
+    /swap
+    /swap/now
+    /swapped
+    /swapped/fresh
+    ");
+}
+
+#[test]
+fn an_opaque_root_hides_everything_below() {
+    if !is_root("an_opaque_root_hides_everything_below") {
+        return;
+    }
+    let bench = Bench::new();
+    let top = bench.stack(&[
+        archive(&[dir("a"), file("a/b", ""), file("c", "")]),
+        archive(&[file(".wh..wh..opq", ""), file("only", "")]),
+    ]);
+    assert_eq!(names(top.view()), ["/only"]);
+    assert_eq!(listing(top.view()), mounted_listing(&bench, &top));
+}
+
+#[test]
+fn layers_survive_the_way_out_and_in() {
+    if !is_root("layers_survive_the_way_out_and_in") {
+        return;
+    }
+    let bench = Bench::new();
+    let (mut top, mut copy) = (None, None);
+    for layer in awkward_layers() {
+        let snapshot = bench.apply(top, &layer).unwrap();
+        let mut first = Vec::new();
+        let diff = snapshot.write_tar_with(Times::Kept, &mut first).unwrap();
+        assert_eq!(DiffId::new(Digest::sha256(&first)), diff.diff_id);
+        assert_eq!(first.len() as u64, diff.size);
+        let again = bench.apply(copy, &first).unwrap();
+        assert_eq!(listing(snapshot.view()), listing(again.view()));
+        let mut second = Vec::new();
+        let diff_again = again.write_tar_with(Times::Kept, &mut second).unwrap();
+        assert_eq!(diff_again.content_digest, diff.content_digest);
+        assert!(first == second, "the same layer gives the same bytes");
+        top = Some(snapshot.id());
+        copy = Some(again.id());
+    }
+}
+
+#[test]
+fn gnu_tar_unpacks_what_we_write_and_we_unpack_what_it_writes() {
+    if !is_root("gnu_tar_unpacks_what_we_write_and_we_unpack_what_it_writes") {
+        return;
+    }
+    let bench = Bench::new();
+    let source = bench.home.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let script = r#"
+        mkdir -p a/b "odd
+name" $(printf %0200d 1)/$(printf %0200d 2); echo x > a/f; ln a/f a/b/hard; ln -s ../f a/b/soft; ln -s $(printf %0300d 3) long
+        touch $(printf %0200d 1)/$(printf %0200d 2)/$(printf %0200d 3)
+        mknod null c 1 3; mknod loop b 7 0; mkfifo pipe; chown 70000:2097200 a/f; chmod 6755 a/f; chmod 1777 a; chown -h 5:6 long
+        truncate -s 3M sparse; echo end >> sparse; head -c 300000 /dev/zero | tr '\0' z > large
+        touch -d '2001-02-03 04:05:06.123456789' a/f; touch -d @-5 large; touch -d @1.5 a/b
+        cp /bin/true capable && setcap cap_net_raw+ep capable || :
+    "#;
+    assert!(Command::new("bash").arg("-ec").arg(script).current_dir(&source).status().unwrap().success());
+    let gnu = bench.home.path().join("gnu.tar");
+    let made = Command::new("tar")
+        .args(["--format=posix", "--pax-option=delete=atime,delete=ctime", "--xattrs", "--sparse", "-C"])
+        .arg(&source)
+        .arg("-cf")
+        .arg(&gnu)
+        .arg(".")
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let snapshot = bench.apply(None, &fs::read(&gnu).unwrap()).unwrap();
+    let want = detailed(&source);
+    assert_eq!(detailed(&snapshot.rootfs_lowers().unwrap()[0]), want);
+    let sparse = snapshot.view().lstat(&ContainerPath::new("/sparse")).unwrap().unwrap();
+    assert!(sparse.blocks * 512 < 1 << 20, "holes stay holes: {sparse:?}");
+
+    let ours = bench.home.path().join("ours.tar");
+    snapshot.write_tar_with(Times::Kept, &mut fs::File::create(&ours).unwrap()).unwrap();
+    let target = bench.home.path().join("target");
+    fs::create_dir(&target).unwrap();
+    let unpacked = Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "--same-owner", "--numeric-owner", "-xpf"])
+        .arg(&ours)
+        .arg("-C")
+        .arg(&target)
+        .status()
+        .unwrap();
+    assert!(unpacked.success());
+    assert_eq!(detailed(&target), want);
+}
+
+/// Everything `find` can say of a tree, times in nanoseconds included, its root left out.
+fn detailed(path: &Path) -> String {
+    let script = r"find . -mindepth 1 -printf '%p %y %m %U:%G %T@ %l %n ' -exec sh -c 'test -f \$1 && sha256sum < $1; stat -c %t:%T $1' sh '{}' \; | sort";
+    let script = script.replace("\\$1", "\"$1\"").replace("< $1", "< \"$1\"").replace("%T $1", "%T \"$1\"");
+    let script = format!("{script}; getcap -r . | sort");
+    let out = Command::new("bash").arg("-c").arg(script).current_dir(path).output().unwrap();
+    // Directories' link counts and times of parents that were not archived do not matter.
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+#[test]
+fn layers_are_shared_between_parents_only_when_they_do_not_depend_on_them() {
+    if !is_root("layers_are_shared_between_parents_only_when_they_do_not_depend_on_them") {
+        return;
+    }
+    let bench = Bench::new();
+    let snapshots = bench.store.snapshots();
+    let first = bench.apply(None, &archive(&[dir("a")])).unwrap();
+    let second = bench.apply(None, &archive(&[dir("b")])).unwrap();
+    let whole = archive(&[dir("c"), file("c/f", "")]);
+    let partial = archive(&[file("d/f", "")]);
+    let on_first = bench.apply(Some(first.id()), &whole).unwrap();
+    let partial_on_first = bench.apply(Some(first.id()), &partial).unwrap();
+    let adopt = |parent, tar: &[u8]| {
+        snapshots.adopt(parent, &DiffId::new(Digest::sha256(tar)), &bench.lease).unwrap().map(|found| found.id())
+    };
+    assert_eq!(adopt(Some(first.id()), &whole), Some(on_first.id()));
+    assert_eq!(adopt(Some(first.id()), &partial), Some(partial_on_first.id()));
+    let on_second = snapshots.get(adopt(Some(second.id()), &whole).unwrap()).unwrap();
+    assert_eq!(on_second.layer_id(), on_first.layer_id());
+    assert_eq!(names(on_second.view()), ["/b", "/c", "/c/f"]);
+    assert_eq!(adopt(Some(second.id()), &partial), None);
+
+    let rebased = snapshots.rebase(on_first.id(), Some(second.id()), &bench.lease).unwrap();
+    assert_eq!(rebased.id(), on_second.id());
+    let identity = |id| snapshots.rootfs_identity(Some(id)).unwrap();
+    assert_ne!(identity(on_first.id()), identity(on_second.id()));
+    assert_eq!(identity(on_second.id()), identity(rebased.id()));
+}
+
+#[test]
+fn a_wrong_digest_or_a_broken_archive_leaves_nothing() {
+    if !is_root("a_wrong_digest_or_a_broken_archive_leaves_nothing") {
+        return;
+    }
+    let bench = Bench::new();
+    let layers = || fs::read_dir(bench.store.layout().layers()).unwrap().count();
+    let tar = archive(&[file("f", "content")]);
+    let wrong = DiffId::new(Digest::sha256("something else"));
+    let error = bench.store.snapshots().apply(None, &mut tar.as_slice(), Some(wrong), &bench.lease).unwrap_err();
+    assert!(matches!(error, SnapshotError::Apply(ApplyError::WrongDigest { .. })), "{error:?}");
+    let error = bench.apply(None, &tar[..700]).unwrap_err();
+    assert!(matches!(error, SnapshotError::Apply(ApplyError::Archive(_))), "{error:?}");
+    assert_eq!(layers(), 0);
+    assert_eq!(fs::read_dir(bench.lease.scratch().unwrap()).unwrap().count(), 0);
+}
+
+/// An archive whose names are written as they are.
+fn raw_archive(entries: &[(&[u8], tar::EntryType, &[u8], u64)]) -> Vec<u8> {
+    let mut out = tar::Builder::new(Vec::new());
+    for (name, kind, target, uid) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name);
+        header.as_gnu_mut().unwrap().linkname[..target.len()].copy_from_slice(target);
+        header.set_entry_type(*kind);
+        header.set_size(0);
+        header.set_mode(0o4777);
+        header.set_uid(*uid);
+        header.set_gid(0);
+        header.set_cksum();
+        out.append(&header, std::io::empty()).unwrap();
+    }
+    out.into_inner().unwrap()
+}
+
+#[test]
+fn hostile_archives_stay_inside() {
+    use tar::EntryType::{Directory, Link, Regular, Symlink};
+    if !is_root("hostile_archives_stay_inside") {
+        return;
+    }
+    let bench = Bench::new();
+    let outside = bench.home.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("victim"), "safe").unwrap();
+    let before = detailed(&outside);
+    let target = outside.as_os_str().as_encoded_bytes();
+    let victim = [target, b"/victim"].concat();
+    let climbing = [&b"../../../../../../../../../../.."[..], target].concat();
+    let climbing_file = [&climbing[..], b"/pwned"].concat();
+    let cases: &[(&str, Vec<Vec<u8>>)] = &[
+        ("dotdot", vec![raw_archive(&[(&climbing_file, Regular, b"", 0)])]),
+        ("dotdot directory", vec![raw_archive(&[(&climbing, Directory, b"", 7)])]),
+        ("link then file", vec![raw_archive(&[(b"esc", Symlink, target, 0), (b"esc/pwned", Regular, b"", 0)])]),
+        (
+            "relative link then file",
+            vec![raw_archive(&[(b"esc", Symlink, &climbing, 0), (b"esc/pwned", Regular, b"", 0)])],
+        ),
+        (
+            "link below, file above",
+            vec![raw_archive(&[(b"esc", Symlink, target, 0)]), raw_archive(&[(b"esc/pwned", Regular, b"", 0)])],
+        ),
+        (
+            "link replaced by file",
+            vec![raw_archive(&[(b"f", Symlink, &victim, 0)]), raw_archive(&[(b"f", Regular, b"", 7)])],
+        ),
+        ("link replaced by directory", vec![raw_archive(&[(b"d", Symlink, target, 0), (b"d", Directory, b"", 7)])]),
+        (
+            "link loop as parent",
+            vec![raw_archive(&[(b"a", Symlink, b"b", 0), (b"b", Symlink, b"a", 0), (b"a/x", Regular, b"", 0)])],
+        ),
+        ("hard link outside", vec![raw_archive(&[(b"h", Link, &victim, 0)])]),
+        ("hard link through link", vec![raw_archive(&[(b"d", Symlink, target, 0), (b"h", Link, b"d/victim", 0)])]),
+        ("hard link to link", vec![raw_archive(&[(b"s", Symlink, &victim, 0), (b"h", Link, b"s", 7)])]),
+        ("hard link to directory", vec![raw_archive(&[(b"d", Directory, b"", 0), (b"h", Link, b"d", 0)])]),
+        ("hard link to itself", vec![raw_archive(&[(b"h", Link, b"h", 0)])]),
+        (
+            "type flips",
+            vec![raw_archive(&[
+                (b"a", Regular, b"", 0),
+                (b"a", Directory, b"", 0),
+                (b"a/b", Regular, b"", 0),
+                (b"a", Symlink, target, 0),
+                (b"a/pwned", Regular, b"", 0),
+            ])],
+        ),
+        ("whiteout of dotdot", vec![raw_archive(&[(b"init", Regular, b"", 0), (b"sub/.wh...", Regular, b"", 0)])]),
+        (
+            "whiteout through link",
+            vec![raw_archive(&[(b"d", Symlink, target, 0)]), raw_archive(&[(b"d/.wh.victim", Regular, b"", 0)])],
+        ),
+        (
+            "opaque through link",
+            vec![raw_archive(&[(b"d", Symlink, target, 0)]), raw_archive(&[(b"d/.wh..wh..opq", Regular, b"", 0)])],
+        ),
+        (
+            "whiteout as directory",
+            vec![raw_archive(&[(b".wh.bin", Directory, b"", 0), (b".wh.bin/x", Regular, b"", 0)])],
+        ),
+        ("owner that means none", vec![raw_archive(&[(b"u", Regular, b"", 0xffff_ffff)])]),
+        ("root as link", vec![raw_archive(&[(b"./", Symlink, target, 0)])]),
+    ];
+    let mut outcomes = String::new();
+    for (name, layers) in cases {
+        let mut top = None;
+        let mut outcome = String::from("kept inside");
+        for layer in layers {
+            match bench.apply(top, layer) {
+                Ok(snapshot) => {
+                    assert_eq!(listing(snapshot.view()), mounted_listing(&bench, &snapshot), "{name}");
+                    top = Some(snapshot.id());
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                    outcome = format!("{error}{cause}");
+                }
+            }
+        }
+        outcomes.push_str(&format!("{name}: {outcome}\n"));
+        assert_eq!(detailed(&outside), before, "{name}");
+    }
+    let outcomes = outcomes.replace(&outside.display().to_string(), "OUTSIDE");
+    insta::assert_snapshot!(outcomes, @r#"
+    dotdot: kept inside
+    dotdot directory: kept inside
+    link then file: kept inside
+    relative link then file: kept inside
+    link below, file above: kept inside
+    link replaced by file: kept inside
+    link replaced by directory: kept inside
+    link loop as parent: cannot resolve /a: Too many levels of symbolic links (os error 40)
+    hard link outside: cannot hard-link OUTSIDE/victim: No such file or directory (os error 2)
+    hard link through link: cannot hard-link OUTSIDE/victim: No such file or directory (os error 2)
+    hard link to link: kept inside
+    hard link to directory: cannot hard-link /d: Is a directory (os error 21)
+    hard link to itself: cannot hard-link /h: No such file or directory (os error 2)
+    type flips: kept inside
+    whiteout of dotdot: invalid layer: invalid whiteout ".wh..."
+    whiteout through link: kept inside
+    opaque through link: kept inside
+    whiteout as directory: invalid layer: /.wh.bin/x lies below a whiteout
+    owner that means none: invalid layer: entry "u": its uid is not acceptable
+    root as link: invalid layer: entry "./" names the root, but is no directory
+    "#);
+}
