@@ -210,6 +210,15 @@ impl Builder {
         self.argument(offset, Piece { text: text.to_owned(), range: 0..text.len() })
     }
 
+    /// An error about a place. BuildKit points at an instruction's first line whatever is wrong with it, so a place further down
+    /// becomes a label.
+    fn error(&self, at: Span, message: impl Into<String>) -> Diagnostic {
+        match self.map.is_on_first_line(at) {
+            true => Diagnostic::error(at, message),
+            false => Diagnostic::error(self.head, message).with_label(at, "here"),
+        }
+    }
+
     /// Splits a line into keyword, flags and arguments.
     fn node(&self, line: Cow<'_, str>, depth: usize) -> Result<Node, Diagnostic> {
         let trimmed = line.trim();
@@ -294,7 +303,7 @@ impl Builder {
             }
             ExecForm::Mixed => {
                 let message = "when using JSON array syntax, arrays must be comprised of strings only";
-                Err(Diagnostic::error(self.head, message).with_label(self.map.span(at..at + text.len()), "this array"))
+                Err(self.error(self.map.span(at..at + text.len()), message))
             }
             ExecForm::No => Ok(otherwise(self, text, at)),
         }
@@ -313,15 +322,18 @@ impl Builder {
 
     fn pairs(&self, text: &str, at: usize, keyword: &'static str) -> Result<Arguments, Diagnostic> {
         let pairs = pairs(text, keyword, self.escape).map_err(|error| {
-            let diagnostic = Diagnostic::error(self.head, error.to_string());
+            let message = error.to_string();
             match error {
-                PairError::NameOnly { .. } => diagnostic.with_help(format!("write `{keyword} {text}=value`")),
-                PairError::NoEquals { word } if word.text.starts_with('#') => diagnostic
-                    .with_label(self.argument(at, word).span, "no comment: comments stand on lines of their own")
-                    .with_help("move the comment to a line of its own"),
-                PairError::NoEquals { word } => diagnostic
-                    .with_label(self.argument(at, word).span, "here")
-                    .with_help("quote values that contain blanks: name=\"a value\""),
+                PairError::NameOnly { .. } => self
+                    .error(self.map.span(at..at + text.len()), message)
+                    .with_help(format!("write `{keyword} {text}=value`")),
+                PairError::NoEquals { word } => {
+                    let help = match word.text.starts_with('#') {
+                        true => "comments stand on lines of their own",
+                        false => "quote values that contain blanks: name=\"a value\"",
+                    };
+                    self.error(self.argument(at, word).span, message).with_help(help)
+                }
             }
         })?;
         let pair = |pair: crate::grammar::pairs::PairPieces| {

@@ -219,7 +219,7 @@ pub struct Copy {
     pub link: bool,
     /// `--parents`.
     pub parents: bool,
-    /// `--exclude`, in order.
+    /// `--exclude`, in order; BuildKit takes them as they are, without expanding them.
     pub exclude: Vec<Word>,
 }
 
@@ -236,7 +236,7 @@ pub struct Add {
     pub chmod: Option<Word>,
     /// `--link`.
     pub link: bool,
-    /// `--exclude`, in order.
+    /// `--exclude`, in order; BuildKit takes them as they are, without expanding them.
     pub exclude: Vec<Word>,
     /// `--checksum`.
     pub checksum: Option<Word>,

@@ -40,6 +40,14 @@ impl Map {
         }
     }
 
+    /// Whether a place is on the first physical line.
+    pub(crate) fn is_on_first_line(&self, span: Span) -> bool {
+        match self {
+            Self::Run(_) | Self::Fixed(_) => true,
+            Self::Pieces(pieces) => pieces.get(1).is_none_or(|(_, second)| span.start() < *second),
+        }
+    }
+
     /// The map for the part of the text that starts at `offset`.
     pub(crate) fn tail(&self, offset: usize) -> Self {
         match self {

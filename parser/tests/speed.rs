@@ -1,0 +1,73 @@
+//! Parsing is linear: twice the text, about twice the time; whatever the text. An optimised build reads 10,000 lines in a few
+//! milliseconds; `cargo test --test speed -- --nocapture` prints the figure for the build at hand.
+
+use std::time::{Duration, Instant};
+
+use rbuild_parser::{Source, parse};
+
+/// A file of a given number of lines, made of what files are made of.
+fn ordinary(lines: usize) -> String {
+    let block = "FROM debian:bookworm AS stage\n\
+        ARG VERSION=1.2.3 DEBUG\n\
+        ENV PATH=/usr/local/bin:$PATH LANG=\"C.UTF-8\"\n\
+        # comments are read as well\n\
+        RUN --mount=type=cache,target=/var/cache apt-get update && \\\n\
+        \x20   apt-get install -y --no-install-recommends \\\n\
+        \x20     ca-certificates \\\n\
+        \x20     curl && \\\n\
+        \x20   rm -rf /var/lib/apt/lists/*\n\
+        COPY --from=build --chown=app:app /src/a.txt /src/b.txt /dest/\n\
+        LABEL org.opencontainers.image.title=\"a title\" maintainer='x y'\n\
+        EXPOSE 80 443/tcp\n\
+        WORKDIR /srv/app\n\
+        RUN <<EOF\n\
+        echo one\n\
+        echo two\n\
+        EOF\n\
+        ENTRYPOINT [\"/usr/bin/app\", \"--config\", \"/etc/app.conf\"]\n\
+        USER app:app\n\
+        CMD [\"serve\"]\n";
+    block.repeat(lines / 20)
+}
+
+fn time(text: &str) -> Duration {
+    let source = Source::new("Dockerfile", text);
+    let once = || {
+        let start = Instant::now();
+        let parsed = parse(&source);
+        let taken = start.elapsed();
+        drop(parsed);
+        taken
+    };
+    (0..5).map(|_| once()).min().unwrap_or_default()
+}
+
+#[test]
+fn ten_thousand_lines_are_quick() {
+    let taken = time(&ordinary(10_000));
+    println!("10,000 lines: {taken:?}");
+    // Unoptimised and on a busy machine; quadratic work would take far longer.
+    assert!(taken < Duration::from_millis(1500), "{taken:?}");
+}
+
+#[test]
+fn time_grows_with_the_text_only() {
+    for (name, unit) in [
+        ("continuations", "RUN a \\\n\\\n# c\n\n b\n".to_owned()),
+        ("one long instruction", " \\\n x".to_owned()),
+        ("flags", "COPY --a=\"b c\\\"d\" --x x y\n".to_owned()),
+        ("words", "ENV a=\"b c\\\"d\" 'e f'=g\n".to_owned()),
+        ("brackets", "CMD [\"a\", [[[[[{\"b\": [\n".to_owned()),
+        ("openers", "RUN <<a <<b <<c\na\nb\nc\n".to_owned()),
+        ("braces", "COPY <<${a:-${b:-${c} x\n".to_owned()),
+        ("nested triggers", "ONBUILD ONBUILD ONBUILD ONBUILD ONBUILD ONBUILD RUN a\n".to_owned()),
+        ("comments", "# a comment\n".to_owned()),
+        ("blank lines", "\n".to_owned()),
+    ] {
+        let text = |times: usize| format!("FROM x\nRUN {}\n", unit.repeat(times));
+        let (small, large) = (time(&text(2_000)), time(&text(16_000)));
+        println!("{name}: {small:?} {large:?}");
+        let bound = small.max(Duration::from_millis(1)) * 8 * 4;
+        assert!(large < bound, "{name}: {small:?} for one, {large:?} for eight times as much");
+    }
+}
