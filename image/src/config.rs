@@ -86,7 +86,7 @@ pub struct RuntimeConfig {
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The signal that asks the process to end: `SIGQUIT`, `3`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "empty_as_none", skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
     /// Whether the command is one already escaped line (Windows, and BuildKit's shell form).
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "is_false")]
@@ -254,6 +254,11 @@ fn layers() -> String {
     "layers".to_owned()
 }
 
+/// Older tools wrote empty texts for what is not set.
+fn empty_as_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+}
+
 fn none_or_empty(words: &Option<Vec<String>>) -> bool {
     words.as_ref().is_none_or(Vec::is_empty)
 }
@@ -299,7 +304,7 @@ mod tests {
 
     #[test]
     fn dockers_nulls_and_unknown_fields_are_read_and_kept() {
-        let text = r#"{"architecture":"amd64","config":{"Hostname":"","Env":null,"Cmd":["sh"],"Volumes":null,
+        let text = r#"{"architecture":"amd64","config":{"Hostname":"","StopSignal":"","Env":null,"Cmd":["sh"],"Volumes":null,
             "OnBuild":null,"Labels":null,"Entrypoint":null,"ExposedPorts":{"1/udp":{}},"Healthcheck":{"Interval":5}},
             "container_config":{"Tty":false},"created":"2020-01-01T00:00:00Z","docker_version":"20.10","os":"linux",
             "history":[{"created_by":"x","empty_layer":true,"odd":1}],"rootfs":{"type":"layers","diff_ids":null},
@@ -335,5 +340,23 @@ mod tests {
         config.set_env("D", "");
         assert_eq!(config.env, ["A=x=y", "AB=2", "C=3", "D="]);
         assert_eq!((config.env_value("A"), config.env_value("Z")), (Some("x=y"), None));
+    }
+    proptest::proptest! {
+        #[test]
+        fn no_change_to_a_configuration_makes_the_parser_panic(
+            changes in proptest::collection::vec((0usize..400, 0u8..), 0..4),
+        ) {
+            let mut bytes = br#"{"architecture":"amd64","os":"linux","created":"x","config":{"Env":["A=b"],"Cmd":["x"],
+                "Labels":{"a":"b"},"Volumes":{"/d":{}},"Healthcheck":{"Test":["CMD"],"Interval":1},"ArgsEscaped":true},
+                "history":[{"created_by":"x","empty_layer":true}],"rootfs":{"type":"layers","diff_ids":[]}}"#.to_vec();
+            for (at, value) in changes {
+                let at = at % bytes.len();
+                bytes[at] = value;
+            }
+            if let Ok(config) = ImageConfig::parse(&bytes) {
+                let again = ImageConfig::parse(&config.to_json()).unwrap();
+                proptest::prop_assert_eq!(again.to_json(), config.to_json());
+            }
+        }
     }
 }

@@ -188,18 +188,49 @@ digest_newtype! {
     ContentDigest
 }
 
-/// Passes bytes on and hashes them with SHA-256 on the way; works as a reader and as a writer.
+/// Passes bytes on and hashes them on the way, with SHA-256 unless told otherwise; works as a reader and as a writer.
 #[derive(Debug)]
 pub struct Hashing<T> {
     inner: T,
-    hasher: sha2::Sha256,
+    hasher: Hasher,
     bytes: u64,
+}
+
+#[derive(Debug)]
+enum Hasher {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(hasher) => Digest::from_sha256(hasher.finalize().into()),
+            Self::Sha512(hasher) => Digest { algorithm: Algorithm::Sha512, bytes: hasher.finalize().into() },
+        }
+    }
 }
 
 impl<T> Hashing<T> {
     /// Wraps a reader or a writer.
     pub fn new(inner: T) -> Self {
-        Self { inner, hasher: sha2::Sha256::new(), bytes: 0 }
+        Self::with_algorithm(inner, Algorithm::Sha256)
+    }
+
+    /// Wraps a reader or a writer whose bytes have a digest of this kind.
+    pub fn with_algorithm(inner: T, algorithm: Algorithm) -> Self {
+        let hasher = match algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
+        };
+        Self { inner, hasher, bytes: 0 }
     }
 
     /// How many bytes have passed.
@@ -209,7 +240,7 @@ impl<T> Hashing<T> {
 
     /// Ends: the inner value, the digest of all bytes, and their count.
     pub fn finish(self) -> (T, Digest, u64) {
-        (self.inner, Digest::from_sha256(self.hasher.finalize().into()), self.bytes)
+        (self.inner, self.hasher.finish(), self.bytes)
     }
 }
 
@@ -265,5 +296,15 @@ mod tests {
         let (_, digest, bytes) = reader.finish();
         assert_eq!((out.as_slice(), bytes), (&b"abc"[..], 3));
         assert_eq!(digest, Digest::sha256("abc"));
+    }
+
+    #[test]
+    fn both_functions_are_the_published_ones() {
+        let mut writer = Hashing::with_algorithm(io::sink(), Algorithm::Sha512);
+        writer.write_all(b"abc").unwrap();
+        let digest = writer.finish().1;
+        assert_eq!(digest, Digest::compute(Algorithm::Sha512, "abc"));
+        assert!(digest.to_string().starts_with("sha512:ddaf35a193617abacc417349ae204131"), "{digest}");
+        assert!(Digest::sha256("abc").to_string().starts_with("sha256:ba7816bf8f01cfea414140de5dae2223"));
     }
 }

@@ -320,6 +320,28 @@ fn names_in_an_archive_lead_nowhere_else() {
 }
 
 #[test]
+fn what_others_write_as_a_name_is_a_name_or_a_label() {
+    let mut blobs = MemoryBlobs::default();
+    let root = image(&mut blobs, "one", "linux/amd64", Compression::Gzip, Flavour::Oci);
+    let digest = Digest::sha256("x");
+    for (label, name) in [
+        ("1.0", None),
+        ("latest", None),
+        ("an odd: Label", None),
+        ("hello:1.0", Some("hello:1.0")),
+        ("quay.io/a/b", Some("quay.io/a/b:latest")),
+        (&format!("a/b@{digest}"), None),
+    ] {
+        let mut root = root.clone();
+        root.annotations.insert("org.opencontainers.image.ref.name".to_owned(), label.to_owned());
+        let archive = open(&write_oci_archive(Vec::new(), &[export(&root, &[])], &blobs).unwrap()).unwrap();
+        let image = &archive.images()[0];
+        assert_eq!(image.names.first().map(ToString::to_string).as_deref(), name, "{label}");
+        assert_eq!(image.label.as_deref(), name.is_none().then_some(label));
+    }
+}
+
+#[test]
 fn damaged_layouts_are_refused() {
     let mut blobs = MemoryBlobs::default();
     let root = image(&mut blobs, "one", "linux/amd64", Compression::Gzip, Flavour::Oci);

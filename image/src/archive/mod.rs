@@ -39,12 +39,19 @@ pub enum ArchiveInput {
 }
 
 /// How much an archive may ask for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ArchiveLimits {
     /// What the outer compression may become.
     pub decode: DecodeLimits,
     /// What the outer tar may hold.
     pub tar: TarLimits,
+}
+
+impl Default for ArchiveLimits {
+    /// Fewer members than a layer may have: an index of them is kept in memory.
+    fn default() -> Self {
+        Self { decode: DecodeLimits::default(), tar: TarLimits { entries: 200_000, ..TarLimits::default() } }
+    }
 }
 
 /// What an archive is.

@@ -65,12 +65,15 @@ pub(super) fn read(members: &Members) -> Result<Vec<ArchiveImage>, ArchiveError>
 
 /// The name of an image, or the label that is none. Names by digest are no tags and are passed over.
 fn name_of(descriptor: &Descriptor) -> Result<(Option<ImageRef>, Option<String>), ArchiveError> {
-    let label = descriptor.annotations.get(REF_NAME);
-    let name = descriptor.annotations.get(IMAGE_NAME).or(label.filter(|label| label.contains([':', '/'])));
-    match name {
-        Some(name) if name.contains('@') => Ok((None, None)),
-        Some(name) => Ok((Some(tagged_name(name)?), None)),
-        None => Ok((None, label.cloned())),
+    if let Some(name) = descriptor.annotations.get(IMAGE_NAME) {
+        let name = if name.contains('@') { None } else { Some(tagged_name(name)?) };
+        return Ok((name, None));
+    }
+    // Some write a whole name here, some a tag, some anything.
+    let Some(label) = descriptor.annotations.get(REF_NAME) else { return Ok((None, None)) };
+    match tagged_name(label) {
+        Ok(name) if label.contains([':', '/']) => Ok((Some(name), None)),
+        _ => Ok((None, Some(label.clone()))),
     }
 }
 

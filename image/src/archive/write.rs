@@ -65,7 +65,7 @@ pub fn write_oci_directory(root: &Path, images: &[Export], blobs: &dyn BlobSourc
 }
 
 /// Writes an archive that `docker load` reads, and every reader of OCI layouts too. Of an image for several platforms
-/// it shows `docker load` the one for `platform`.
+/// it shows `docker load` the one for `platform`. Docker before version 23 cannot read layers compressed with zstd.
 pub fn write_docker_tar<W: Write>(
     out: W,
     images: &[Export],
@@ -230,7 +230,8 @@ impl Checked {
             return Err(DescriptorMismatch::Size { digest, want, got }.into());
         }
         let reader = blobs.open(&digest).map_err(doing(format!("read blob {digest}")))?;
-        Ok(Self { reader: Hashing::new(reader), expected: expected.clone() })
+        let reader = Hashing::with_algorithm(reader, digest.algorithm());
+        Ok(Self { reader, expected: expected.clone() })
     }
 
     fn finish(self) -> Result<(), ArchiveError> {
@@ -239,8 +240,7 @@ impl Checked {
         if size != want {
             return Err(DescriptorMismatch::Size { digest, want, got: size }.into());
         }
-        // Hashing knows SHA-256 only; other digests were checked when the blob was taken in.
-        if digest.algorithm() == Algorithm::Sha256 && got != digest {
+        if got != digest {
             return Err(DescriptorMismatch::Digest { want: digest, got }.into());
         }
         Ok(())

@@ -34,6 +34,15 @@ pub struct FileContent {
     holes: [u8; 32],
 }
 
+impl FileContent {
+    /// Of a file that is held in memory.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = FileHasher::new();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+}
+
 /// Takes a file's bytes from its start to its end.
 #[derive(Debug)]
 pub struct FileHasher {
@@ -219,7 +228,7 @@ fn entry_digest(entry: &Entry, content: Option<&FileContent>) -> [u8; 32] {
     }
     match &entry.kind {
         EntryKind::File { .. } => {
-            let empty = FileHasher::new().finish();
+            let empty = FileContent::of(b"");
             let content = content.unwrap_or(&empty);
             hasher.update(&content.size.to_le_bytes());
             hasher.update(&content.data);
@@ -256,12 +265,6 @@ mod tests {
     use crate::layer::{Device, Timestamp};
     use crate::path::ContainerPath;
 
-    fn content(bytes: &[u8]) -> FileContent {
-        let mut hasher = FileHasher::new();
-        hasher.update(bytes);
-        hasher.finish()
-    }
-
     fn base() -> Entry {
         let mut entry = Entry::new(ContainerPath::new("/a"), EntryKind::file(1), 0o644);
         entry.xattrs.insert(b"user.x".to_vec(), b"1".to_vec());
@@ -271,7 +274,7 @@ mod tests {
     fn digest(entries: &[(Entry, &[u8])]) -> ContentDigest {
         let mut hasher = LayerHasher::new();
         for (entry, bytes) in entries {
-            hasher.add(entry, Some(&content(bytes)));
+            hasher.add(entry, Some(&FileContent::of(bytes)));
         }
         hasher.finish()
     }
@@ -334,7 +337,7 @@ mod tests {
                 plain.extend(bytes);
             }
             proptest::prop_assert_eq!(hasher.position(), plain.len() as u64);
-            proptest::prop_assert_eq!(hasher.finish(), content(&plain));
+            proptest::prop_assert_eq!(hasher.finish(), FileContent::of(&plain));
         }
     }
 }
