@@ -96,7 +96,7 @@ impl Client {
 
     /// Checks that a registry can be talked to, with the credentials that it asks for.
     pub fn check_login(&self, registry: &str) -> Result<(), RegistryError> {
-        let endpoint = mirror::origin_endpoint(&self.shared.hosts, registry);
+        let endpoint = self.registry_endpoint(registry);
         let target = Target { registry: registry.to_owned(), repository: String::new(), item: None };
         self.tried(Action::Reach, target, self.shared.retry, |_| {
             let reply = self.request(&endpoint, "", &Scopes::default(), &|uri| Call::new(Method::GET, uri))?;
@@ -378,9 +378,14 @@ impl Client {
         }
     }
 
-    /// The endpoint to which content is sent: never a mirror.
+    /// The registry itself, never a mirror.
+    pub(super) fn registry_endpoint(&self, registry: &str) -> Endpoint {
+        mirror::origin_endpoint(&self.shared.hosts, registry)
+    }
+
+    /// The endpoint to which content is sent.
     pub(super) fn push_endpoint(&self, name: &ImageRef) -> Endpoint {
-        mirror::origin_endpoint(&self.shared.hosts, name.registry())
+        self.registry_endpoint(name.registry())
     }
 
     pub(super) fn retry_policy(&self) -> RetryPolicy {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -69,6 +70,8 @@ impl fmt::Display for Tries {
 pub enum Action {
     /// Talking to the registry at all.
     Reach,
+    /// Listing tags or repositories.
+    List,
     /// Looking a tag up.
     Resolve,
     /// Getting a manifest or an index.
@@ -85,6 +88,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Reach => "reach registry",
+            Self::List => "list",
             Self::Resolve => "resolve",
             Self::FetchManifest => "fetch manifest",
             Self::FetchBlob => "fetch blob",
@@ -201,9 +205,12 @@ pub enum Cause {
         /// Who would have got them.
         host: String,
     },
-    /// Credentials cannot be had.
-    #[error(transparent)]
-    Credentials(#[from] CredentialError),
+    /// Credentials are asked for and cannot be had.
+    #[error("authentication required, but the credentials cannot be read")]
+    Credentials(#[source] Arc<CredentialError>),
+    /// A list of tags or repositories is unusable.
+    #[error("the registry's list cannot be used: {0}")]
+    Listing(&'static str),
     /// The server sends us where we do not go.
     #[error("refused to follow the server")]
     Location(#[from] BadLocation),

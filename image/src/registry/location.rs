@@ -80,7 +80,8 @@ pub enum BadLocation {
 /// followed.
 pub(super) fn follow(base: &Uri, location: &str) -> Result<Uri, BadLocation> {
     let text = location.trim();
-    let shown = || text.chars().take(200).collect::<String>();
+    // What follows the question mark may be a signature that is as good as a password.
+    let shown = || text.split('?').next().unwrap_or_default().chars().take(200).collect::<String>();
     let syntax = || BadLocation::Syntax(shown());
     if text.is_empty() {
         return Err(BadLocation::Missing);
@@ -141,7 +142,7 @@ pub(super) fn with_query(uri: &Uri, pairs: &[(&str, &str)]) -> Result<Uri, BadLo
         text.push('=');
         text.push_str(&escape_query(value));
     }
-    text.parse().map_err(|_| BadLocation::Syntax(text.chars().take(200).collect()))
+    text.parse().map_err(|_| BadLocation::Syntax(uri.path().chars().take(200).collect()))
 }
 
 /// Escapes everything but unreserved characters (RFC 3986 §2.3), and `:` `/` `,`, which registries expect as they are.
@@ -185,7 +186,7 @@ mod tests {
             ("file:///etc/passwd", BadLocation::Scheme("file:///etc/passwd".into())),
             ("javascript:alert(1)", BadLocation::Scheme("javascript:alert(1)".into())),
             ("ftp://x/y", BadLocation::Scheme("ftp://x/y".into())),
-            ("http://r.example/x", BadLocation::Downgrade("http://r.example/x".into())),
+            ("http://r.example/x?signature=s3cret", BadLocation::Downgrade("http://r.example/x".into())),
             ("https://u:p@r.example/x", BadLocation::UserInfo),
             ("https://x y/", BadLocation::Syntax("https://x y/".into())),
             ("", BadLocation::Missing),

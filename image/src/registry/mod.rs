@@ -11,6 +11,7 @@ mod dns;
 mod download;
 mod error;
 mod exchange;
+mod listing;
 mod location;
 mod mirror;
 mod options;

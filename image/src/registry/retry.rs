@@ -84,6 +84,11 @@ impl Retry {
         self.patience_from = Instant::now();
     }
 
+    /// Bytes have moved, but it is not known to what end: the waiting begins anew, the attempts are still counted.
+    pub(super) fn moved(&mut self) {
+        self.patience_from = Instant::now();
+    }
+
     /// Pauses before the next attempt, or says that there is none.
     pub(super) fn failed(&mut self, again: Again) -> Result<Verdict, Cancelled> {
         let pause = match again {
@@ -178,6 +183,12 @@ mod tests {
         assert_eq!(retry.failed(Again::After(Duration::ZERO)), Ok(Verdict::Retry));
         let policy = RetryPolicy { patience: Duration::ZERO, ..RetryPolicy::default() };
         assert_eq!(Retry::new(policy).failed(Again::Pause), Ok(Verdict::GiveUp));
+        let policy = RetryPolicy { patience: Duration::from_millis(50), first_pause: Duration::ZERO, ..policy };
+        let mut slow = Retry::new(policy);
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(slow.failed(Again::Pause), Ok(Verdict::GiveUp));
+        slow.moved();
+        assert_eq!(slow.failed(Again::Pause), Ok(Verdict::Retry));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::challenge::Challenge;
 use super::error::{Cause, escaped};
 use super::exchange::{Call, Http, Payload};
 use super::location::{self, Origin};
-use crate::credentials::{CredentialSource, Credentials, Secret};
+use crate::credentials::{CredentialError, CredentialSource, Credentials, Secret};
 
 /// The most bytes of a token service's answer.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -39,6 +39,13 @@ impl Scopes {
     pub(super) fn pull(repository: &str) -> Self {
         let mut scopes = Self::default();
         scopes.add(&format!("repository:{repository}:pull"));
+        scopes
+    }
+
+    /// Listing the repositories of a registry.
+    pub(super) fn catalog() -> Self {
+        let mut scopes = Self::default();
+        scopes.add("registry:catalog:*");
         scopes
     }
 
@@ -101,8 +108,17 @@ struct Token {
 struct Known {
     challenge: Option<Challenge>,
     tokens: BTreeMap<Scopes, Token>,
-    credentials: Option<Option<Credentials>>,
+    credentials: Option<Found>,
     busy: bool,
+}
+
+/// What the source of credentials has for a registry.
+#[derive(Clone)]
+enum Found {
+    /// This, or nothing.
+    Credentials(Option<Credentials>),
+    /// It cannot say, and why. Much that is public can be read all the same.
+    Trouble(Arc<CredentialError>),
 }
 
 /// What is known about the registries that a client talks to.
@@ -143,7 +159,7 @@ impl Auth {
         used: Option<&Authorization>,
     ) -> Result<Authorization, Refused> {
         if used.is_some_and(|used| used.fresh) {
-            return Err(Refused::Again);
+            return Err(self.trouble(&realm.origin).map_or(Refused::Again, Refused::Failed));
         }
         let texts: Vec<String> = headers
             .get_all(header::WWW_AUTHENTICATE)
@@ -163,6 +179,14 @@ impl Auth {
             return Ok(Authorization { value, fresh: false });
         }
         Ok(self.answer(http, realm, scopes, &challenge, &turn)?)
+    }
+
+    /// Why credentials could not be read, when that may be why we are refused.
+    fn trouble(&self, origin: &Origin) -> Option<Cause> {
+        match self.lock().get(origin)?.credentials.as_ref()? {
+            Found::Trouble(error) => Some(Cause::Credentials(error.clone())),
+            Found::Credentials(_) => None,
+        }
     }
 
     /// Waits until no other thread is authenticating with this registry.
@@ -191,13 +215,25 @@ impl Auth {
         challenge: &Challenge,
         turn: &Turn<'_>,
     ) -> Result<Authorization, Cause> {
-        let credentials = match turn.with(|known| known.credentials.clone()) {
-            Some(credentials) => credentials,
+        let found = match turn.with(|known| known.credentials.clone()) {
+            Some(found) => found,
             None => {
-                let found = self.source.get(realm.registry)?;
+                let found = match self.source.get(realm.registry) {
+                    Ok(credentials) => Found::Credentials(credentials),
+                    Err(error) => Found::Trouble(Arc::new(error)),
+                };
+                cancel::check()?;
                 turn.with(|known| known.credentials = Some(found.clone()));
                 found
             }
+        };
+        let credentials = match (found, challenge) {
+            (Found::Credentials(credentials), _) => credentials,
+            (Found::Trouble(error), Challenge::Bearer { .. }) => {
+                tracing::warn!(%error, registry = realm.registry, "cannot read credentials; trying without");
+                None
+            }
+            (Found::Trouble(error), Challenge::Basic { .. }) => return Err(Cause::Credentials(error)),
         };
         let (value, life) = match (challenge, &credentials) {
             (_, Some(Credentials::Registry { token })) => (secret_header("Bearer ", token)?, None),
@@ -215,7 +251,12 @@ impl Auth {
                 let address = check_service(service, &realm.origin)?;
                 let mut wanted = scopes.clone();
                 wanted.add(scope.as_deref().unwrap_or_default());
-                let (value, life) = fetch(http, &address, name.as_deref(), &wanted, credentials.as_ref())?;
+                let (value, life) = fetch(http, &address, name.as_deref(), &wanted, credentials.as_ref()).map_err(
+                    |cause| match cause {
+                        Cause::Unauthorized { .. } => self.trouble(&realm.origin).unwrap_or(cause),
+                        other => other,
+                    },
+                )?;
                 (value, Some(life))
             }
         };

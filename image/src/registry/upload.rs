@@ -6,6 +6,7 @@
 //! blob. A session's address may be on another host; credentials do not follow it there.
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ureq::http::{Method, Uri, header};
 
@@ -88,6 +89,7 @@ impl Client {
             offset: 0,
             doubt: Doubt::None,
             restarted: false,
+            moved: AtomicU64::new(0),
         };
         for from in elsewhere.iter().filter(|from| from.registry() == name.registry()) {
             if from.repository() != name.repository() && upload.mount(from)? {
@@ -184,6 +186,8 @@ struct Upload<'a> {
     offset: u64,
     doubt: Doubt,
     restarted: bool,
+    /// Bytes handed to the network in this attempt.
+    moved: AtomicU64,
 }
 
 impl Upload<'_> {
@@ -227,7 +231,8 @@ impl Upload<'_> {
         if retry.attempts() > 1 {
             self.watch.transfer(&self.blob.digest, TransferState::Retrying { attempts: retry.attempts() });
         }
-        match self.go_on(retry) {
+        self.moved.store(0, Ordering::Relaxed);
+        let result = match self.go_on(retry) {
             Err(Cause::Status { status: 404, .. }) if self.session.is_some() && !self.restarted => {
                 tracing::debug!(digest = %self.blob.digest, "the registry has forgotten the upload; beginning anew");
                 self.restarted = true;
@@ -235,7 +240,11 @@ impl Upload<'_> {
                 self.go_on(retry)
             }
             other => other,
+        };
+        if result.is_err() && self.moved.load(Ordering::Relaxed) >= PROGRESS {
+            retry.moved();
         }
+        result
     }
 
     fn forget_session(&mut self) {
@@ -377,6 +386,7 @@ impl Upload<'_> {
             inner: reader.take(length),
             digest: self.blob.digest,
             watch: self.watch,
+            moved: &self.moved,
             current: from,
             total: self.blob.size,
         };
@@ -389,6 +399,7 @@ struct Watched<'a, R> {
     inner: R,
     digest: Digest,
     watch: &'a dyn TransferSink,
+    moved: &'a AtomicU64,
     current: u64,
     total: u64,
 }
@@ -397,6 +408,7 @@ impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let amount = self.inner.read(buf).map_err(|error| io::Error::other(LocalRead(error)))?;
         self.current += amount as u64;
+        self.moved.fetch_add(amount as u64, Ordering::Relaxed);
         let state = TransferState::Moving { current: self.current, total: self.total };
         self.watch.transfer(&self.digest, state);
         Ok(amount)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rbuild_image::credentials::{Credentials, Fixed, Secret};
+use rbuild_image::credentials::{CredentialError, CredentialSource, Credentials, Fixed, Secret};
 use rbuild_image::pull::{fetch_config, pull};
 use rbuild_image::push::{PushRequest, push};
 use rbuild_image::registry::{
@@ -376,6 +376,63 @@ fn wrong_and_other_credentials() {
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/token"));
     let form = String::from_utf8(request.body.clone()).unwrap();
     assert!(form.starts_with("grant_type=refresh_token&") && form.contains("&service=s%20x&"), "{form}");
+}
+
+#[test]
+fn what_is_public_needs_no_credential_helper() {
+    struct Broken;
+    impl CredentialSource for Broken {
+        fn get(&self, _: &str) -> Result<Option<Credentials>, CredentialError> {
+            Err(CredentialError::Helper { program: "docker-credential-x".into(), reason: "not there".into() })
+        }
+    }
+    let image = Arc::new(TestImage::new("public", &[10]));
+    let server = Server::start(move |request| {
+        let host = request.header("host").unwrap();
+        let authorized = request.header("authorization").is_some();
+        let challenge = format!(r#"Bearer realm="http://{host}/token""#);
+        match request.path.as_str() {
+            path if path.starts_with("/token") => Answer::body(200, r#"{"token":"anonymous"}"#),
+            path if path.contains("/secret/") => Answer::new(401).with("WWW-Authenticate", challenge),
+            path if path.contains("/basic/") => Answer::new(401).with("WWW-Authenticate", "Basic realm=x"),
+            _ if authorized => serve(&image, request),
+            _ => Answer::new(401).with("WWW-Authenticate", challenge),
+        }
+    });
+    let client = Client::new(ClientOptions { credentials: Arc::new(Broken), ..options() });
+    client.fetch_manifest(&name(&server)).unwrap();
+    for hidden in ["secret/app", "basic/app"] {
+        let error = client.fetch_manifest(&format!("{}/{hidden}", server.host).parse().unwrap()).unwrap_err();
+        assert!(matches!(*error.cause, Cause::Credentials(_)), "{error:?}");
+    }
+}
+
+#[test]
+fn tags_and_repositories_are_listed_over_pages() {
+    let server = Server::start(|request| {
+        let page = |names: &[&str], next: &str| {
+            let key = if request.path.contains("_catalog") { "repositories" } else { "tags" };
+            let answer = Answer::body(200, serde_json::json!({ "name": "app", key: names }).to_string());
+            if next.is_empty() { answer } else { answer.with("Link", next) }
+        };
+        match request.path.as_str() {
+            "/v2/app/tags/list?n=1000" => page(&["b", "a"], r#"</v2/app/tags/list?n=2&last=a>; rel="next""#),
+            "/v2/app/tags/list?n=2&last=a" => page(&["c", "a"], ""),
+            "/v2/_catalog?n=1000" => page(&["x/y"], ""),
+            "/v2/loop/tags/list?n=1000" => page(&["a"], r#"</v2/loop/tags/list?n=1000>; rel="next""#),
+            "/v2/away/tags/list?n=1000" => page(&["a"], r#"<http://elsewhere.example/v2/>; rel="next""#),
+            "/v2/none/tags/list?n=1000" => Answer::body(200, r#"{"name":"none","tags":null}"#),
+            _ => Answer::new(404),
+        }
+    });
+    let client = Client::new(options());
+    let tags = |repository: &str| client.tags(&format!("{}/{repository}", server.host).parse().unwrap());
+    assert_eq!(tags("app").unwrap(), ["a", "b", "c"]);
+    assert_eq!(tags("none").unwrap(), [""; 0]);
+    assert_eq!(client.repositories(&server.host).unwrap(), ["x/y"]);
+    assert!(matches!(*tags("loop").unwrap_err().cause, Cause::Listing(_)));
+    assert!(matches!(*tags("away").unwrap_err().cause, Cause::Listing(_)));
+    assert!(tags("missing").unwrap_err().is_not_found());
 }
 
 #[test]
