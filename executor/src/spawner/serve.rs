@@ -120,7 +120,7 @@ impl Serving {
         let network = network.transpose()?;
         let filter = match plan.process.seccomp {
             Seccomp::Unconfined => None,
-            Seccomp::Default => Some(self.filter(plan.process.capabilities)),
+            Seccomp::Default => Some(self.filter(plan.process.capabilities)?),
         };
         let (mut cgroup, warnings) = self.cgroups.create(&plan.id, &plan.cgroup)?;
         let namespaces = plan.namespaces.iter().fold(0, |flags, namespace| flags | clone_flag(*namespace));
@@ -156,9 +156,15 @@ impl Serving {
     }
 
     /// The compiled profile; equal for all sandboxes with the same capabilities.
-    fn filter(&mut self, capabilities: Capabilities) -> Arc<[Instruction]> {
-        let compiled = self.filters.entry(capabilities).or_insert_with(|| seccomp::default_filter(capabilities).into());
-        Arc::clone(compiled)
+    fn filter(&mut self, capabilities: Capabilities) -> Result<Arc<[Instruction]>, SpawnError> {
+        if let Some(compiled) = self.filters.get(&capabilities) {
+            return Ok(Arc::clone(compiled));
+        }
+        let compiled: Arc<[Instruction]> = seccomp::default_filter(capabilities)
+            .ok_or_else(|| SpawnError::Unsupported { feature: "a system call table for this architecture".to_owned() })?
+            .into();
+        self.filters.insert(capabilities, Arc::clone(&compiled));
+        Ok(compiled)
     }
 
     /// The engine is gone: so is everything that it started.
