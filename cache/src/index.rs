@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use rbuild_image::ContentDigest;
 
 use crate::db::{DbError, Durability, Micros, Text, Tx};
+use crate::failpoint;
 use crate::id::{CacheKey, ResultId, SnapshotId};
 use crate::lease::{Hold, Lease};
-use crate::path_error::PathError;
+use crate::path_error::{AtPath, PathError};
 use crate::store::Store;
 
 /// How a key was made.
@@ -173,31 +174,30 @@ impl Records<'_> {
 
     /// The results of several keys, in their order, for the price of two.
     pub fn lookup_all(&self, keys: &[CacheKey], lease: &Lease) -> Result<Vec<Option<CacheRecord>>, RecordError> {
-        let look = || self.store.db().read(|tx| keys.iter().map(|key| kept(tx, key)).collect::<Result<Vec<_>, _>>());
-        let mut found = look()?;
-        let mut fresh = false;
-        for snapshot in found.iter().flatten().filter_map(|record| record.snapshot) {
-            let hold = Hold::Snapshot(snapshot);
-            if !lease.holds(&hold) {
-                lease.hold(hold)?;
-                fresh = true;
-            }
+        let look = || self.store.db().read(|tx| keys.iter().map(|key| find(tx, key)).collect::<Result<Vec<_>, _>>());
+        let before = look()?;
+        failpoint::hit("lookup-hold").at("hold in", self.store.layout().root())?;
+        for snapshot in before.iter().flatten().filter_map(|found| found.record.snapshot) {
+            lease.hold(Hold::Snapshot(snapshot))?;
         }
-        if fresh {
-            // What was held too late, or has become another result meanwhile, is a miss.
-            for (first, second) in found.iter_mut().zip(look()?) {
-                if first.as_ref().map(|record| record.result) != second.map(|record| record.result) {
-                    *first = None;
-                }
-            }
+        // Only a look after the hold counts. What has become another result meanwhile is a miss.
+        let mut found = Vec::with_capacity(keys.len());
+        for (before, now) in before.into_iter().zip(look()?) {
+            let same = now.filter(|now| before.is_some_and(|before| before.record.result == now.record.result));
+            found.push(match same {
+                Some(Found { record, doomed: true }) => self.rescued(record)?,
+                Some(Found { record, doomed: false }) => Some(record),
+                None => None,
+            });
         }
         Ok(found)
     }
 
-    /// The text that a key is the digest of.
-    pub fn description(&self, key: &CacheKey) -> Result<Option<String>, DbError> {
-        let sql = "SELECT description FROM keys WHERE key = ?1";
-        self.store.db().read(|tx| tx.first(sql, [Text(key)], |row| row.get(0)))
+    fn rescued(&self, record: CacheRecord) -> Result<Option<CacheRecord>, DbError> {
+        match record.snapshot {
+            Some(snapshot) => Ok(self.store.rescue_snapshot(snapshot)?.then_some(record)),
+            None => Ok(Some(record)),
+        }
     }
 
     /// Records a result; its keys lead to it from now on, wherever they led before.
@@ -337,13 +337,19 @@ fn lead(tx: &Tx<'_>, result: ResultId, keys: &[RecordKey]) -> Result<(), DbError
     Ok(())
 }
 
-/// The result of a key, unless a collection is about to take its snapshot.
-fn kept(tx: &Tx<'_>, key: &CacheKey) -> Result<Option<CacheRecord>, DbError> {
+struct Found {
+    record: CacheRecord,
+    /// A collection is about to take its snapshot.
+    doomed: bool,
+}
+
+/// The result of a key.
+fn find(tx: &Tx<'_>, key: &CacheKey) -> Result<Option<Found>, DbError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM keys k JOIN results r ON r.id = k.result LEFT JOIN snapshots s ON s.id = r.snapshot
-         WHERE k.key = ?1 AND coalesce(s.doomed, 0) = 0"
+        "SELECT {COLUMNS}, coalesce(s.doomed, 0) FROM keys k JOIN results r ON r.id = k.result
+         LEFT JOIN snapshots s ON s.id = r.snapshot WHERE k.key = ?1"
     );
-    tx.first(&sql, [Text(key)], read)
+    tx.first(&sql, [Text(key)], |row| Ok(Found { record: read(row)?, doomed: row.get(9)? }))
 }
 
 fn keys_of(tx: &Tx<'_>, result: ResultId) -> Result<Vec<RecordKey>, DbError> {

@@ -9,14 +9,17 @@
 //!
 //! ```text
 //! user                              collection
-//! append "snapshot 7" to lease      T1: mark; rows without a root become doomed
-//! read row 7: is it doomed?         read the lines of all live leases
-//!   no  -> use it                   T2: mark again with them; spare what is reached, delete the other doomed rows
-//!   yes -> as if it were gone       then delete files
+//! append "snapshot 7" to lease      T1: mark from roots and leases; rows that are not reached become doomed
+//! read row 7                        T2: read the leases and mark again; spare what is reached now,
+//!   sound  -> use it                    delete the other doomed rows
+//!   doomed -> rescue it, in a       then delete files
+//!             transaction: use it
+//!   gone   -> a miss
 //! ```
 //!
-//! If the user's look came before T1 committed, so did his line, and the collection sees it before T2. If it came
-//! after, he sees the mark. There is no third case.
+//! If the user sees a sound row, T1 had not committed, so T2 will see his line. If he sees a doomed one, T2 may have
+//! read the leases before his line; then his rescue waits for T2's end and finds nothing. Else T2 sees his line, and
+//! the row is his. Inside a writing transaction the mark means nothing: T2 is not running.
 //!
 //! `tmp/ID/` belongs to the lease: unfinished things live there, and go with it.
 

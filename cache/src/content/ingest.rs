@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use rbuild_image::{Algorithm, BlobWriter, Digest};
 use sha2::Digest as _;
 
-use super::{name, remove_if_there, size_if_kept, sync_directories};
+use super::{held_size, name, remove_if_there, sync_directories};
 use crate::db::DbError;
 use crate::failpoint;
 use crate::lock::{LockError, LockGuard, LockMode, LockName, OnWait};
@@ -87,7 +87,7 @@ impl Ingest {
     /// Waits for the blob's lock; then the blob is there, or it is ours to bring in.
     pub(super) fn begin(store: &Store, digest: Digest, want: u64, on_wait: OnWait<'_>) -> Result<Self, IngestError> {
         let lock = store.lock(&LockName::blob(&digest), LockMode::Exclusive, on_wait)?;
-        if let Some(size) = store.db().read(|tx| size_if_kept(tx, &digest))? {
+        if let Some(size) = held_size(store, &digest)? {
             return Ok(Self::Done { size });
         }
         let path = store.layout().partial(&digest);

@@ -161,7 +161,7 @@ impl LeasedBlobs<'_> {
     /// Whether the lease has a blob now: holds it, then looks.
     pub fn has(&self, digest: &Digest) -> Result<bool, BlobError> {
         self.lease.hold(Hold::Blob(*digest))?;
-        Ok(self.store.db().read(|tx| size_if_kept(tx, digest))?.is_some())
+        Ok(held_size(self.store, digest)?.is_some())
     }
 }
 
@@ -195,9 +195,14 @@ pub(crate) fn blob_is_named(tx: &Tx<'_>, digest: &Digest) -> Result<bool, DbErro
     Ok(size(tx, digest)?.is_some())
 }
 
-/// The size of a blob that no collection is about to take.
-fn size_if_kept(tx: &Tx<'_>, digest: &Digest) -> Result<Option<u64>, DbError> {
-    tx.first("SELECT size FROM blobs WHERE digest = ?1 AND doomed = 0", [Text(*digest)], |row| row.get(0))
+/// The size of a blob that a live lease holds already, if it is there and will stay.
+fn held_size(store: &Store, digest: &Digest) -> Result<Option<u64>, DbError> {
+    let sql = "SELECT size, doomed FROM blobs WHERE digest = ?1";
+    let found = store.db().read(|tx| tx.first(sql, [Text(digest)], |row| Ok((row.get(0)?, row.get(1)?))))?;
+    match found {
+        Some((_, true)) => store.rescue_blob(digest),
+        other => Ok(other.map(|(size, _)| size)),
+    }
 }
 
 /// Names durable files. What a collection had its eye on is spared.

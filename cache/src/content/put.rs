@@ -7,7 +7,7 @@ use std::io::Write;
 use rbuild_image::Digest;
 
 use super::ingest::IngestError;
-use super::{name, size_if_kept, sync_directories};
+use super::{held_size, name, sync_directories};
 use crate::db::DbError;
 use crate::failpoint;
 use crate::lease::{Hold, Lease};
@@ -59,15 +59,12 @@ fn place(store: &Store, lease: &Lease, digest: &Digest, bytes: &[u8]) -> Result<
 }
 
 fn drop_present(store: &Store, wanted: &mut BTreeMap<Digest, &[u8]>) -> Result<(), DbError> {
-    let present = store.db().read(|tx| {
-        let mut present = Vec::new();
-        for digest in wanted.keys() {
-            if size_if_kept(tx, digest)?.is_some() {
-                present.push(*digest);
-            }
+    let mut present = Vec::new();
+    for digest in wanted.keys() {
+        if held_size(store, digest)?.is_some() {
+            present.push(*digest);
         }
-        Ok::<_, DbError>(present)
-    })?;
+    }
     wanted.retain(|digest, _| !present.contains(digest));
     Ok(())
 }

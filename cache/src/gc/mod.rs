@@ -8,6 +8,7 @@
 
 mod inventory;
 mod policy;
+mod rescue;
 mod scan;
 mod select;
 mod sweep;
@@ -21,12 +22,13 @@ use jiff::Timestamp;
 use rbuild_image::Digest;
 
 use crate::db::{DbError, Durability, Micros, Text, Tx};
+use crate::failpoint;
 use crate::id::ResultId;
 use crate::index::evict;
 use crate::lease::{self, Lease};
 use crate::lock::{LockError, LockMode, LockName, OnWait};
 use crate::mount_cache::{CacheMountError, CacheMountInfo};
-use crate::path_error::PathError;
+use crate::path_error::{AtPath, PathError};
 use crate::reserve;
 use crate::store::Store;
 
@@ -180,6 +182,7 @@ fn collect(
         Ok::<_, PruneError>((report_of(&inventory, selection), inventory))
     })?;
     drop(inventory);
+    failpoint::hit("gc-marked").at("collect in", store.layout().root())?;
     let mounts = std::mem::take(&mut report.mounts);
     report.freed = 0;
     let condemned = store.db().write(Durability::Synced, |tx| sweep::rows(store, tx))?;

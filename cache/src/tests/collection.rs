@@ -9,6 +9,7 @@ use super::{PATIENT, assert_sound, verify};
 use crate::gc::{GcPolicy, PruneControl, PruneFilter, PruneMode, PruneReport, PruneScope};
 use crate::id::ResultId;
 use crate::index::NewRecord;
+use crate::lease::Hold;
 use crate::lock::wait_silently;
 use crate::roots::Kept;
 use crate::testing::{TestChild, TestStore};
@@ -177,6 +178,53 @@ fn a_hit_stays_usable_while_others_prune() {
     std::fs::write(&stop, "").unwrap();
     assert!(pruner.ended_well());
     assert!(misses > 0, "{hits} hits, {misses} misses");
+    assert_sound(&home.store);
+}
+
+/// The eviction falls between the look and the hold.
+#[test]
+fn a_hold_that_came_too_late_is_a_miss() {
+    let home = TestStore::new();
+    chain(&home, &["a"]);
+    let mut child =
+        TestChild::start(&["lookup", home.root().to_str().unwrap(), "a", "failpoints:lookup-hold=sleep:700"]);
+    child.expect("looking");
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(prune(&home, &GcPolicy::new("test", PruneScope::All)).layers, 1);
+    child.expect("miss");
+}
+
+/// The hold falls between the collection's two transactions.
+#[test]
+fn what_is_held_between_mark_and_sweep_is_spared() {
+    let home = TestStore::new();
+    let lease = home.lease();
+    let snapshot = home.snapshot(&lease, None, 1000);
+    let digest = home.store.blobs_for(&lease, &wait_silently).put(b"content").unwrap();
+    drop(lease);
+    let mut child = TestChild::start(&["prune", home.root().to_str().unwrap(), "failpoints:gc-marked=sleep:1000"]);
+    let doomed = || {
+        let count = |tx: &crate::db::Tx<'_>| {
+            tx.one("SELECT (SELECT sum(doomed) FROM snapshots) + (SELECT sum(doomed) FROM blobs)", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        };
+        home.store.db().read(count).unwrap()
+    };
+    while doomed() < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let lease = home.lease();
+    assert!(home.store.blobs_for(&lease, &wait_silently).has(&digest).unwrap());
+    lease.hold(Hold::Snapshot(snapshot)).unwrap();
+    assert!(home.store.rescue_snapshot(snapshot).unwrap());
+    assert!(child.ended_well());
+    assert_eq!(home.store.blobs().read(&digest, 100).unwrap(), b"content");
+    assert!(layer_path(&home, snapshot).join("file").exists());
+    drop(lease);
+    prune(&home, &GcPolicy::garbage());
+    assert!(!home.store.rescue_snapshot(snapshot).unwrap(), "gone");
+    assert!(!home.store.blobs_for(&home.lease(), &wait_silently).has(&digest).unwrap());
     assert_sound(&home.store);
 }
 
