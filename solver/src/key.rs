@@ -300,7 +300,7 @@ impl Describe for Source {
                 optional(to, "http.checksum", checksum.as_ref());
                 text(to, "http.filename", filename);
             }
-            Self::Git(GitSource { remote, reference, subdir, keep_git_dir, checksum, commit }) => {
+            Self::Git(GitSource { remote, reference, subdir, keep_git_dir, submodules, checksum, commit }) => {
                 text(to, "git.remote", remote);
                 match commit {
                     Some(commit) => text(to, "git.commit", commit),
@@ -308,6 +308,7 @@ impl Describe for Source {
                 }
                 text(to, "git.subdir", subdir);
                 shown(to, "git.keep_git_dir", keep_git_dir);
+                shown(to, "git.submodules", submodules);
                 optional(to, "git.checksum", checksum.as_ref());
             }
         }

@@ -7,6 +7,7 @@ mod fixture;
 mod flight;
 mod graph;
 mod key;
+mod lower;
 mod miss;
 mod op;
 mod pools;
@@ -22,6 +23,10 @@ pub use cancel::{CancelReason, CancelToken};
 pub use event::{Event, EventSink, LogStream, Outcome, PlannedVertex, VertexFailure};
 pub use graph::Graph;
 pub use key::{Key, KeyKind};
+pub use lower::{
+    Entitlements, Goal, ImagePlan, NamedContext, NoCache, Plan, PlatformPlan, Resolve, ResolveError, ResolvedImage,
+    StageChoice, Ulimit, lower,
+};
 pub use miss::{FieldChange, MissReason, changes};
 pub use op::{
     CacheSharing, ContextSource, CopyAction, FileAction, FileOp, GitSource, HttpSource, ImageSource, Linking,

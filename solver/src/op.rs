@@ -70,6 +70,8 @@ pub struct GitSource {
     pub subdir: String,
     /// Whether `.git` is kept.
     pub keep_git_dir: bool,
+    /// Whether submodules are checked out.
+    pub submodules: bool,
     /// Commit the reference must resolve to (a prefix is enough).
     pub checksum: Option<String>,
     /// The commit, once pinned.

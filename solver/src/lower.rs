@@ -1,0 +1,202 @@
+//! `Dockerfile` → graph and image configuration, exactly as BuildKit's Dockerfile front end means it
+//! (`frontend/dockerfile/dockerfile2llb`). Pure: what lies outside is asked of a [`Resolve`].
+//!
+//! 1. Global arguments, then every `FROM` line: base names and platforms expanded ([`from`]).
+//! 2. Who reads whom; cycles; what the target reaches ([`stage`]). Triggers of reached bases are put in front of the
+//!    stages' own instructions ([`onbuild`]).
+//! 3. Each reached stage in order, instruction by instruction: variables ([`scope`]), metadata ([`metadata`]), files
+//!    ([`copy`], [`remote`]), commands ([`run`], [`mount`]). Each effect adds a vertex; metadata adds none.
+//!
+//! Does not stop at the first mistake: an instruction that cannot be lowered is skipped and reported.
+
+mod check;
+mod chmod;
+mod copy;
+mod from;
+mod git_ref;
+mod goal;
+mod history;
+mod metadata;
+mod mount;
+mod name;
+mod onbuild;
+mod plan;
+mod remote;
+mod resolve;
+mod run;
+mod scope;
+mod signal;
+mod stage;
+
+use std::cell::RefCell;
+
+use rbuild_image::Platform;
+use rbuild_parser::{Diagnostic, Dockerfile, Span};
+
+pub use goal::{Entitlements, Goal, NoCache, StageChoice, Ulimit};
+pub use plan::{ImagePlan, Plan, PlatformPlan};
+pub use resolve::{NamedContext, Resolve, ResolveError, ResolvedImage};
+
+use crate::graph::Graph;
+use crate::op::{ContextSource, Op, Source};
+use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
+use scope::Variables;
+use stage::Stages;
+
+/// A diagnostic on its way up.
+type Fault = Box<Diagnostic>;
+
+/// Lowers a Dockerfile for all platforms of `goal` into one graph, or says all that is wrong with it: errors in the
+/// order of the text, then warnings.
+pub fn lower(
+    source: &rbuild_parser::Source,
+    file: &Dockerfile,
+    goal: &Goal,
+    resolve: &dyn Resolve,
+) -> Result<Plan, Vec<Diagnostic>> {
+    let mut graph = Graph::new();
+    let mut platforms = Vec::new();
+    let mut errors: Vec<Diagnostic> = Vec::new();
+    let mut warnings: Vec<Diagnostic> = Vec::new();
+    let wanted = match goal.platforms.as_slice() {
+        [] => vec![None],
+        some => some.iter().map(|platform| Some(platform.clone())).collect(),
+    };
+    for platform in wanted {
+        let mut lowering = Lowering::new(source, file, goal, resolve, platform, std::mem::take(&mut graph));
+        match lowering.run() {
+            Ok(plan) => platforms.push(plan),
+            Err(fault) => lowering.errors.push(*fault),
+        }
+        graph = lowering.graph;
+        add_new(&mut errors, lowering.errors);
+        add_new(&mut warnings, lowering.warnings.into_inner());
+    }
+    if errors.is_empty() {
+        return Ok(Plan { graph, platforms, warnings });
+    }
+    errors.sort_by_key(|error| error.span.map_or(0, Span::start));
+    errors.extend(warnings);
+    Err(errors)
+}
+
+/// Platforms mostly find the same things.
+fn add_new(known: &mut Vec<Diagnostic>, more: Vec<Diagnostic>) {
+    for diagnostic in more {
+        if !known.contains(&diagnostic) {
+            known.push(diagnostic);
+        }
+    }
+}
+
+/// The work of lowering for one platform.
+struct Lowering<'a> {
+    source: &'a rbuild_parser::Source,
+    file: &'a Dockerfile,
+    goal: &'a Goal,
+    resolve: &'a dyn Resolve,
+    /// What the image is for.
+    target_platform: Platform,
+    /// Nobody asked for a platform: the base image may decide.
+    implicit_platform: bool,
+    /// The created times of this build.
+    created: Option<String>,
+    globals: Variables,
+    stages: Stages<'a>,
+    graph: Graph,
+    errors: Vec<Diagnostic>,
+    warnings: RefCell<Vec<Diagnostic>>,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(
+        source: &'a rbuild_parser::Source,
+        file: &'a Dockerfile,
+        goal: &'a Goal,
+        resolve: &'a dyn Resolve,
+        platform: Option<Platform>,
+        graph: Graph,
+    ) -> Self {
+        Self {
+            source,
+            file,
+            goal,
+            resolve,
+            implicit_platform: platform.is_none(),
+            target_platform: platform.unwrap_or_else(|| goal.build_platform.clone()),
+            created: None,
+            globals: Variables::default(),
+            stages: Stages::default(),
+            graph,
+            errors: Vec::new(),
+            warnings: RefCell::default(),
+        }
+    }
+
+    fn run(&mut self) -> Result<PlatformPlan, Fault> {
+        self.created = self.created_time()?;
+        if self.file.stages.is_empty() {
+            return Err(Box::new(Diagnostic::file_error("dockerfile contains no stages to build")));
+        }
+        let last = self.file.stages.last().and_then(|stage| stage.name.clone());
+        let wanted = self.goal.target.clone().or(last);
+        self.globals = scope::automatic(self.goal, &self.target_platform, wanted.as_deref());
+        self.check_default_bases(&self.globals);
+        self.declare_globals()?;
+        self.declare_stages()?;
+        let target = self.find_target()?;
+        self.link_stages()?;
+        self.check_cycles()?;
+        self.stages.name_for_people();
+        self.resolve_reached(target)?;
+        if !self.errors.is_empty() {
+            return Err(Box::new(self.errors.remove(0)));
+        }
+        for id in self.stages.ids() {
+            if self.stages[id].reached && !self.stages[id].lowered {
+                self.lower_stage(id);
+            }
+        }
+        self.finish(target)
+    }
+
+    /// A vertex that an instruction made.
+    fn vertex(&self, op: Op, inputs: Vec<Option<VertexId>>, about: About<'_>) -> Vertex {
+        let line = match about.span {
+            Some(span) => self.source.position(span.start()).line,
+            None => 0,
+        };
+        Vertex {
+            op,
+            inputs,
+            origin: Origin { span: about.span, line, stage: about.stage.to_owned(), text: about.text.to_owned() },
+            name: about.name,
+            cache_use: about.cache_use,
+        }
+    }
+
+    /// The build context, once for all.
+    fn context(&mut self, name: &str) -> VertexId {
+        let op = Op::Source(Source::Context(ContextSource { name: name.to_owned() }));
+        let shown = match name {
+            "" => "[internal] load build context".to_owned(),
+            name => format!("[context {name}] load from client"),
+        };
+        let about = About { span: None, stage: "", text: "", name: shown, cache_use: CacheUse::Allowed };
+        let vertex = self.vertex(op, Vec::new(), about);
+        self.graph.add(vertex)
+    }
+}
+
+/// Where a vertex comes from and how people see it.
+struct About<'a> {
+    span: Option<Span>,
+    stage: &'a str,
+    text: &'a str,
+    name: String,
+    cache_use: CacheUse,
+}
+
+fn fault(span: Span, message: impl Into<String>) -> Fault {
+    Box::new(Diagnostic::error(span, message))
+}

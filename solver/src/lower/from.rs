@@ -1,0 +1,399 @@
+//! `FROM`: base names and platforms, named contexts, base images, and what a stage begins and ends with.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use rbuild_image::{ImageConfig, ImageRef, Platform};
+use rbuild_parser::lint::multiple_instructions_disallowed::Seen;
+use rbuild_parser::{Diagnostic, Expanded, Instruction};
+
+use super::goal::StageChoice;
+use super::plan::{ImagePlan, PlatformPlan};
+use super::resolve::{NamedContext, ResolveError, ResolvedImage};
+use super::stage::{Stage, StageId, StageStep, State};
+use super::{About, Fault, Lowering, fault};
+use crate::op::{CopyAction, FileAction, FileOp, ImageSource, Linking, Op, Source, Unpack};
+use crate::vertex::{CacheUse, VertexId};
+
+/// The search path of images that set none.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_PATH_WINDOWS: &str = r"PATH=c:\Windows\System32;c:\Windows;C:\Windows\System32\WindowsPowerShell\v1.0";
+
+/// The name of the empty image.
+const SCRATCH: &str = "scratch";
+
+impl<'a> Lowering<'a> {
+    /// Reads all `FROM` lines. Named contexts replace stages of their names.
+    pub(super) fn declare_stages(&mut self) -> Result<(), Fault> {
+        let file = self.file;
+        for (number, from) in file.stages.iter().enumerate() {
+            let span = from.origin.head;
+            let expanded = from.image.expand(&self.globals).map_err(|error| fault(span, error.to_string()))?;
+            let image = expanded.text.clone();
+            if image.is_empty() {
+                let message = format!("base name ({}) should not be blank", from.image.raw());
+                let help = "an ARG before the first FROM gives it a value, or --build-arg does";
+                return Err(Box::new(Diagnostic::error(span, message).with_help(help)));
+            }
+            let platform = self.stage_platform(from)?;
+            self.check_from(from, &expanded, platform.as_ref().map(|(text, platform)| (text, platform)));
+            let platform = platform.map(|(_, platform)| platform);
+            let name = from.name.clone().unwrap_or_default();
+            let step = |instruction: &'a Instruction| StageStep {
+                instruction: Cow::Borrowed(instruction),
+                span: instruction.origin().head,
+                is_trigger: false,
+                sources: Vec::new(),
+            };
+            let replacement = match name.as_str() {
+                "" => None,
+                name => {
+                    self.named_context(name, platform.as_ref()).map_err(|error| resolve_fault(span, None, error))?
+                }
+            };
+            let id = self.stages.add(Stage {
+                span,
+                text: from.origin.text.clone(),
+                origin: from.origin.clone(),
+                shown: if name.is_empty() { format!("stage-{number}") } else { name.clone() },
+                ignore_cache: self.goal.no_cache.covers(&name),
+                name,
+                image,
+                written: true,
+                base: None,
+                reads: BTreeMap::new(),
+                steps: from.instructions.iter().map(step).collect(),
+                platform,
+                reached: false,
+                resolved: false,
+                triggered: false,
+                lowered: false,
+                numbered: 0,
+                number: 0,
+                has_cmd: false,
+                seen: Seen::default(),
+                state: State::default(),
+            });
+            match replacement {
+                Some(context) => self.replace(id, context),
+                None => self.count_numbered(id),
+            }
+        }
+        Ok(())
+    }
+
+    fn stage_platform(&self, from: &rbuild_parser::Stage) -> Result<Option<(Expanded, Platform)>, Fault> {
+        let span = from.origin.head;
+        let Some(word) = &from.platform else { return Ok(None) };
+        let text = word.expand(&self.globals).map_err(|error| {
+            fault(span, format!("failed to process arguments for platform {}: {error}", word.raw()))
+        })?;
+        if text.text.is_empty() {
+            return Err(fault(span, format!("empty platform value from expression {}", word.raw())));
+        }
+        let platform = text
+            .text
+            .parse()
+            .map_err(|error| fault(span, format!("failed to parse platform {}: {error}", word.raw())))?;
+        Ok(Some((text, platform)))
+    }
+
+    fn count_numbered(&mut self, id: StageId) {
+        let stage = &mut self.stages[id];
+        let base = usize::from(stage.image != SCRATCH && stage.base.is_none());
+        let makes = |step: &&StageStep<'_>| {
+            use Instruction::{Add, Copy, Run, Workdir};
+            matches!(step.instruction.as_ref(), Add(_) | Copy(_) | Run(_) | Workdir(_))
+        };
+        stage.numbered = base + stage.steps.iter().filter(makes).count();
+    }
+
+    /// A `--build-context` for a stage or an image. `scratch` and `context` cannot be replaced.
+    fn named_context(&self, name: &str, platform: Option<&Platform>) -> Result<Option<NamedContext>, ResolveError> {
+        if ["scratch", "context"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+            return Ok(None);
+        }
+        let Ok(reference) = name.parse::<ImageRef>() else { return Ok(None) };
+        let familiar = reference.to_string();
+        let familiar = familiar.strip_suffix(":latest").unwrap_or(&familiar);
+        self.resolve.context(familiar, platform.unwrap_or(&self.target_platform))
+    }
+
+    /// Puts a named context in the place of a stage, whose instructions then do not matter.
+    fn replace(&mut self, id: StageId, context: NamedContext) {
+        let state = match context {
+            NamedContext::Files(source) => State { rootfs: Some(self.files(source)), ..State::default() },
+            NamedContext::Image(image) => {
+                let platform = image.config.platform();
+                let state = self.image_state(id, &image, &platform);
+                if !image.config.os.is_empty() && !image.config.architecture.is_empty() {
+                    self.stages[id].platform = Some(platform);
+                }
+                state
+            }
+        };
+        let stage = &mut self.stages[id];
+        stage.base = None;
+        stage.steps.clear();
+        stage.state = state;
+        (stage.resolved, stage.triggered, stage.lowered) = (true, true, true);
+    }
+
+    fn files(&mut self, source: Source) -> VertexId {
+        match source {
+            Source::Context(context) => self.context(&context.name),
+            source => {
+                let name = match &source {
+                    Source::Git(git) => format!("[internal] load git source {}", git.remote),
+                    Source::Http(http) => format!("[internal] load {}", http.url),
+                    Source::Image(_) | Source::Context(_) => String::new(),
+                };
+                let about = About { span: None, stage: "", text: "", name, cache_use: CacheUse::Allowed };
+                let vertex = self.vertex(Op::Source(source), Vec::new(), about);
+                self.graph.add(vertex)
+            }
+        }
+    }
+
+    /// Finds the bases of all that the target needs, with their triggers, which may need more.
+    pub(super) fn resolve_reached(&mut self, target: StageId) -> Result<(), Fault> {
+        loop {
+            for id in self.stages.ids() {
+                self.stages[id].reached = false;
+            }
+            let wanted = match self.goal.stages {
+                StageChoice::Needed => vec![target],
+                StageChoice::All => self.stages.ids().collect(),
+            };
+            self.stages.mark_reached(wanted);
+            let mut faults = Vec::new();
+            for id in self.stages.ids() {
+                let stage = &self.stages[id];
+                if stage.reached && !stage.resolved && stage.base.is_none() {
+                    self.stages[id].resolved = true;
+                    faults.extend(self.resolve_base(id).err());
+                }
+            }
+            if let Some(first) = faults.pop() {
+                self.errors.extend(faults.into_iter().map(|fault| *fault));
+                return Err(first);
+            }
+            if !self.add_triggers() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Finds what a stage that starts from no other stage starts from.
+    fn resolve_base(&mut self, id: StageId) -> Result<(), Fault> {
+        let (span, image) = (self.stages[id].span, self.stages[id].image.clone());
+        let target = self.target_platform.clone();
+        if image == SCRATCH {
+            let stage = &mut self.stages[id];
+            stage.state.image = empty_image(&target);
+            stage.platform = Some(target);
+            stage.lowered = !stage.written;
+            return Ok(());
+        }
+        let reference: ImageRef = image.parse().map_err(|error: rbuild_image::InvalidReference| {
+            let message = format!("failed to parse stage name {image:?}: {error}");
+            match self.stages.named(&image) {
+                Some(_) => Box::new(Diagnostic::error(span, message).with_help("stage names are lower case here")),
+                None => fault(span, message),
+            }
+        })?;
+        let reference = reference.tag_or_latest();
+        let wanted = self.stages[id].platform.clone().unwrap_or_else(|| target.clone());
+        let found = self.named_context(&reference.to_string(), Some(&wanted));
+        let (state, platform) = match found.map_err(|error| resolve_fault(span, None, error))? {
+            Some(NamedContext::Files(source)) => {
+                let rootfs = Some(self.files(source));
+                (State { rootfs, image: empty_image(&target), ..State::default() }, wanted)
+            }
+            Some(NamedContext::Image(found)) => (self.image_state(id, &found, &wanted), wanted),
+            None => {
+                let found = self.resolve.image(&reference, &wanted);
+                let found = found.map_err(|error| resolve_fault(span, Some((&image, &reference)), error))?;
+                let platform = self.detect_platform(id, &found.config, wanted);
+                self.check_platform(id, &image, &platform, &found.config);
+                (self.image_state(id, &found, &platform), platform)
+            }
+        };
+        let stage = &mut self.stages[id];
+        stage.state = state;
+        stage.platform = Some(platform);
+        stage.lowered = !stage.written;
+        Ok(())
+    }
+
+    /// Where nobody asked for a platform, an image of this machine's other platform may decide it.
+    fn detect_platform(&self, id: StageId, config: &ImageConfig, wanted: Platform) -> Platform {
+        let build = &self.goal.build_platform;
+        let is = |platform: &Platform| platform.os == config.os && platform.architecture == config.architecture;
+        let decides = self.stages[id].platform.is_none() && self.implicit_platform && !is(&wanted) && is(build);
+        if decides { build.clone() } else { wanted }
+    }
+
+    /// What a stage begins with that starts from an image.
+    fn image_state(&mut self, id: StageId, found: &ResolvedImage, platform: &Platform) -> State {
+        let config = ImageConfig { created: None, ..found.config.without_unknown_fields() };
+        let has_layers = !config.rootfs.diff_ids.is_empty() || config.history.iter().any(|entry| !entry.empty_layer);
+        let (base, rootfs) = if has_layers {
+            let source =
+                ImageSource { reference: found.reference.clone(), digest: found.digest, platform: platform.clone() };
+            let shown = format!("FROM {}@{}", canonical_without_digest(&found.reference), found.shown);
+            let name = self.name_vertex(id, &shown, false);
+            let (span, stage, text) =
+                (self.stages[id].span, self.stages[id].shown.clone(), self.stages[id].text.clone());
+            let about = About { span: Some(span), stage: &stage, text: &text, name, cache_use: CacheUse::Allowed };
+            let op = Op::Source(Source::Image(Box::new(source.clone())));
+            let vertex = self.vertex(op, Vec::new(), about);
+            (Some(source), Some(self.graph.add(vertex)))
+        } else {
+            (None, None)
+        };
+        let inherited_history = config.history.len();
+        State { image: config, inherited_history, base, rootfs, ..State::default() }
+    }
+
+    /// Makes what a stage starts from its own.
+    fn begin_stage(&mut self, id: StageId) {
+        if let Some(base) = self.stages[id].base {
+            let mut state = self.stages[base].state.clone();
+            // Triggers run one level deep.
+            state.image.config.on_build.clear();
+            let platform = self.stages[base].platform.clone();
+            self.stages[id].state = state;
+            self.stages[id].platform = platform;
+        }
+        let target = self.target_platform.clone();
+        let stage = &mut self.stages[id];
+        stage.has_cmd = false;
+        let os = stage.platform.get_or_insert(target).os.clone();
+        let config = &mut stage.state.image.config;
+        if config.env_value("PATH").is_none() {
+            let path = if os == "windows" { DEFAULT_PATH_WINDOWS } else { DEFAULT_PATH };
+            config.env.push(path.to_owned());
+        }
+        let environment = config.env.clone();
+        stage.state.variables.set_all(&environment);
+        if !config.working_dir.is_empty() {
+            config.working_dir = super::metadata::absolute_directory("", &config.working_dir);
+        }
+        if let Some(rootfs) = stage.state.rootfs {
+            let rootfs = self.as_rootfs(id, rootfs);
+            self.stages[id].state.rootfs = Some(rootfs);
+        }
+    }
+
+    /// Files that are read in place become a layer where they are a root file system.
+    fn as_rootfs(&mut self, id: StageId, vertex: VertexId) -> VertexId {
+        match self.graph.vertex(vertex).op {
+            Op::Source(Source::Context(_)) => {}
+            Op::Source(Source::Git(_) | Source::Http(_)) if !self.stages[id].state.layers.contains(&vertex) => {
+                self.stages[id].state.layers.push(vertex);
+                return vertex;
+            }
+            _ => return vertex,
+        }
+        let action = CopyAction {
+            input: Some(1),
+            source: "/".to_owned(),
+            dest: "/".to_owned(),
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            parents: false,
+            unpack: Unpack::Never,
+            required: true,
+            mtime: None,
+            default_mode: None,
+            contents: true,
+        };
+        let op = Op::File(FileOp { actions: vec![FileAction::Copy(action)], linking: Linking::Dependent });
+        let name = self.graph.vertex(vertex).name.clone();
+        let (span, stage) = (self.stages[id].span, self.stages[id].shown.clone());
+        let text = self.stages[id].text.clone();
+        let about = About { span: Some(span), stage: &stage, text: &text, name, cache_use: CacheUse::Allowed };
+        let layer = self.vertex(op, vec![None, Some(vertex)], about);
+        let layer = self.graph.add(layer);
+        self.stages[id].state.layers.push(layer);
+        layer
+    }
+
+    /// Lowers a stage's instructions in order. One that is wrong is reported and left out.
+    pub(super) fn lower_stage(&mut self, id: StageId) {
+        self.begin_stage(id);
+        self.stages[id].lowered = true;
+        for step in std::mem::take(&mut self.stages[id].steps) {
+            if let Err(fault) = self.lower_step(id, &step) {
+                self.errors.push(*fault);
+            }
+        }
+    }
+
+    fn lower_step(&mut self, id: StageId, step: &StageStep<'a>) -> Result<(), Fault> {
+        match step.instruction.as_ref() {
+            Instruction::Run(run) => self.lower_run(id, step, run),
+            Instruction::Copy(copy) => self.lower_copy(id, step, copy),
+            Instruction::Add(add) => self.lower_add(id, step, add),
+            Instruction::Workdir(workdir) => self.lower_workdir(id, step, workdir),
+            _ => self.lower_metadata(id, step),
+        }
+    }
+
+    /// What is left to do once the target is lowered.
+    pub(super) fn finish(&mut self, target: StageId) -> Result<PlatformPlan, Fault> {
+        if !self.errors.is_empty() {
+            return Err(Box::new(self.errors.remove(0)));
+        }
+        let rootfs = self.stages[target].state.rootfs.map(|rootfs| self.as_rootfs(target, rootfs));
+        let (graph, stage) = (&self.graph, &self.stages[target]);
+        let State { mut image, inherited_history, base, layers, .. } = stage.state.clone();
+        image.created = self.created.clone();
+        image.config.labels.extend(self.goal.labels.clone());
+        // Layers that no instruction made are named at the end of the history.
+        let made = image.history[inherited_history..].iter().filter(|entry| !entry.empty_layer).count();
+        for layer in layers.iter().skip(made) {
+            let created_by = graph.vertex(*layer).name.clone();
+            super::history::commit(&mut image, created_by, super::history::Effect::Layer, self.created.as_ref());
+        }
+        if !self.implicit_platform {
+            let platform = &self.target_platform;
+            image.os.clone_from(&platform.os);
+            image.architecture.clone_from(&platform.architecture);
+            image.variant.clone_from(&platform.variant);
+            image.os_version.clone_from(&platform.os_version);
+            image.os_features.clone_from(&platform.os_features);
+        }
+        let image = ImagePlan { config: image, inherited_history, base, layers };
+        Ok(PlatformPlan { platform: self.target_platform.clone(), rootfs, image })
+    }
+}
+
+/// The image of `FROM scratch`.
+fn empty_image(platform: &Platform) -> ImageConfig {
+    let mut image = ImageConfig::new(platform);
+    image.config.working_dir = "/".to_owned();
+    let windows = platform.os == "windows";
+    image.config.env.push(if windows { DEFAULT_PATH_WINDOWS } else { DEFAULT_PATH }.to_owned());
+    image
+}
+
+fn canonical_without_digest(reference: &ImageRef) -> String {
+    let text = reference.canonical();
+    text.split_once('@').map_or(text.clone(), |(name, _)| name.to_owned())
+}
+
+fn resolve_fault(span: rbuild_parser::Span, image: Option<(&str, &ImageRef)>, error: ResolveError) -> Fault {
+    let ResolveError { message, help } = error;
+    let message = match image {
+        Some((image, reference)) => {
+            format!("{image}: failed to resolve source metadata for {}: {message}", reference.canonical())
+        }
+        None => message,
+    };
+    let mut diagnostic = Diagnostic::error(span, message);
+    diagnostic.help = help;
+    Box::new(diagnostic)
+}

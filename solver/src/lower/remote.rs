@@ -1,0 +1,148 @@
+//! `ADD` of URLs and repositories: sources of their own, fetched beside other work.
+
+use rbuild_image::Digest;
+
+use super::git_ref::GitRef;
+use super::stage::{StageId, StageStep};
+use super::{About, Fault, Lowering, fault};
+use crate::op::{GitSource, HttpSource, Op, Source};
+use crate::vertex::{CacheUse, VertexId};
+
+/// The name of a file whose URL names none.
+const UNNAMED: &str = "__unnamed__";
+
+/// A source of an `ADD`, with the flags that matter only for remote ones.
+pub(super) struct Remote<'a> {
+    pub(super) source: &'a str,
+    pub(super) checksum: Option<&'a str>,
+    pub(super) keep_git_dir: Option<bool>,
+}
+
+/// A remote source as a vertex.
+pub(super) struct Found {
+    pub(super) vertex: VertexId,
+    /// The file's name; `None` for a repository.
+    pub(super) filename: Option<String>,
+}
+
+impl Lowering<'_> {
+    /// Adds the vertex of a remote source; `None` for a path.
+    pub(super) fn lower_remote(
+        &mut self,
+        id: StageId,
+        step: &StageStep<'_>,
+        remote: &Remote<'_>,
+        text: &str,
+    ) -> Result<Option<Found>, Fault> {
+        let git = GitRef::parse(remote.source).map_err(|message| fault(step.span, message))?;
+        let (source, filename) = match git {
+            Some(git) => (Source::Git(git_source(git, remote).map_err(|message| fault(step.span, message))?), None),
+            None if is_http(remote.source) => {
+                let checksum = remote.checksum.map(|text| digest(text).map_err(|message| fault(step.span, message)));
+                let filename = filename(remote.source);
+                let source = HttpSource {
+                    url: remote.source.to_owned(),
+                    checksum: checksum.transpose()?,
+                    filename: filename.clone(),
+                };
+                (Source::Http(source), Some(filename))
+            }
+            None => return Ok(None),
+        };
+        let stage = self.stages[id].shown.clone();
+        let name = format!("{text} ({})", remote.source);
+        let about = About { span: Some(step.span), stage: &stage, text, name, cache_use: CacheUse::Allowed };
+        let vertex = self.vertex(Op::Source(source), Vec::new(), about);
+        Ok(Some(Found { vertex: self.graph.add(vertex), filename }))
+    }
+}
+
+/// Whether a source is fetched by URL, and not a repository.
+pub(super) fn is_http(source: &str) -> bool {
+    let url = source.starts_with("http://") || source.starts_with("https://");
+    url && !GitRef::parse(source).is_ok_and(|git| git.is_some())
+}
+
+fn git_source(git: GitRef, remote: &Remote<'_>) -> Result<GitSource, String> {
+    let keep_git_dir = match (remote.keep_git_dir, git.keep_git_dir) {
+        (Some(flag), Some(query)) if flag != query => return Err("inconsistent keep-git-dir configuration".to_owned()),
+        (flag, query) => query.or(flag).unwrap_or(false),
+    };
+    let checksum = match (remote.checksum, git.checksum) {
+        (Some(flag), Some(query)) if flag != query => return Err(format!("checksum mismatch {flag:?} != {query:?}")),
+        (flag, query) => query.or_else(|| flag.map(str::to_owned)),
+    };
+    Ok(GitSource {
+        remote: git.remote,
+        reference: git.reference,
+        subdir: git.subdir,
+        keep_git_dir,
+        submodules: git.submodules.unwrap_or(true),
+        checksum,
+        commit: None,
+    })
+}
+
+fn digest(text: &str) -> Result<Digest, String> {
+    text.parse().map_err(|error| match text.split_once(':') {
+        Some(("sha256" | "sha512", _)) | None => format!("invalid checksum digest format: {error}"),
+        Some((algorithm, _)) => format!("unsupported digest algorithm {algorithm:?} in checksum {text:?}"),
+    })
+}
+
+/// The last part of the URL's path; redirects and headers do not matter.
+fn filename(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split_once('/').map_or("", |(_, path)| path);
+    let last = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default();
+    match percent_decoded(last).as_str() {
+        "" | "." | ".." => UNNAMED.to_owned(),
+        name => name.rsplit('/').next().unwrap_or(UNNAMED).to_owned(),
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = |bytes: &[u8]| u8::from_str_radix(std::str::from_utf8(bytes).ok()?, 16).ok();
+        match (first, tail.get(..2).and_then(hex)) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_by_the_path_of_their_url() {
+        for (url, want) in [
+            ("http://h/a/b.tar?x=/y#z", "b.tar"),
+            ("http://h/a/", "a"),
+            ("http://h", UNNAMED),
+            ("http://h/", UNNAMED),
+            ("https://h/a%20b", "a b"),
+            ("https://h/..", UNNAMED),
+            ("https://h/a%2Fb", "b"),
+        ] {
+            assert_eq!(filename(url), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn checksums_are_digests() {
+        assert!(digest("md5:abc").unwrap_err().contains("unsupported digest algorithm"));
+        assert!(digest("sha256:12").unwrap_err().contains("invalid checksum digest"));
+    }
+}
