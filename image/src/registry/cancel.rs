@@ -111,7 +111,7 @@ mod tests {
             });
             let start = Instant::now();
             assert_eq!(sleep(Duration::from_secs(20)), Err(Cancelled));
-            assert!(start.elapsed() < Duration::from_millis(230), "{:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         });
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ureq::http::header;
 use ureq::http::{Method, Uri};
@@ -90,6 +91,10 @@ impl Client {
         self.shared.parallel
     }
 
+    pub(super) fn commit_timeout(&self) -> Duration {
+        self.shared.http.timeouts().commit
+    }
+
     pub(super) fn upload_chunk(&self) -> Option<u64> {
         self.shared.upload_chunk
     }
@@ -118,6 +123,7 @@ impl Client {
             })?;
             let described = match reply.status {
                 200 => describe(&reply, &name),
+                408 | 429 | 500.. => return Err(reply.into_error()),
                 _ => None,
             };
             match described {

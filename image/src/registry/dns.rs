@@ -329,6 +329,6 @@ mod tests {
         let name = Name::from_str("silent.example.").unwrap();
         let result = query(&name, &conf, port, Instant::now() + Duration::from_secs(20));
         assert!(result.is_err());
-        assert!(start.elapsed() < Duration::from_millis(230), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ureq::http::header::{self, HeaderMap, HeaderName};
-use ureq::http::{HeaderValue, Method, Request, Uri};
+use ureq::http::{HeaderValue, Method, Request, Response, Uri, request};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
-use ureq::{Agent, BodyReader, Proxy, SendBody};
+use ureq::{Agent, AsSendBody, Body, BodyReader, Proxy, SendBody};
 
 use super::error::{self, Cause};
 use super::location::{self, BadLocation, Origin};
@@ -51,11 +51,13 @@ pub(super) struct Call<'a> {
     pub(super) uri: Uri,
     pub(super) headers: Vec<(HeaderName, String)>,
     pub(super) payload: Payload<'a>,
+    /// How long the answer may take, when not as long as usual.
+    pub(super) answer_within: Option<Duration>,
 }
 
 impl Call<'_> {
     pub(super) fn new(method: Method, uri: Uri) -> Self {
-        Self { method, uri, headers: Vec::new(), payload: Payload::Empty }
+        Self { method, uri, headers: Vec::new(), payload: Payload::Empty, answer_within: None }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: impl fmt::Display) -> Self {
@@ -186,6 +188,10 @@ impl Http {
         }
     }
 
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
     fn agent(&self, origin: &Origin) -> Result<Agent, Cause> {
         let proxy = self.proxy.choose(origin).unwrap_or_default();
         let mut agents = self.agents.lock().expect("no panic while held");
@@ -275,18 +281,17 @@ impl Http {
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let invalid = |error: ureq::http::Error| Cause::Protocol(error.to_string());
         tracing::debug!(method = %call.method, %origin, path = uri.path(), "request");
         let response = match &call.payload {
             Payload::Empty if matches!(call.method, Method::GET | Method::HEAD | Method::DELETE) => {
-                agent.run(request.body(()).map_err(invalid)?)
+                run(&agent, request, (), call.answer_within)
             }
-            Payload::Empty => agent.run(request.body(&[][..]).map_err(invalid)?),
-            Payload::Bytes(bytes) => agent.run(request.body(*bytes).map_err(invalid)?),
+            Payload::Empty => run(&agent, request, &[][..], call.answer_within),
+            Payload::Bytes(bytes) => run(&agent, request, *bytes, call.answer_within),
             Payload::Stream { length, open } => {
                 let mut reader = Metered::new(open().map_err(Cause::Storage)?, &self.timeouts);
                 let request = request.header(header::CONTENT_LENGTH, *length);
-                agent.run(request.body(SendBody::from_reader(&mut reader)).map_err(invalid)?)
+                run(&agent, request, SendBody::from_reader(&mut reader), call.answer_within)
             }
         }?;
         let (parts, body) = response.into_parts();
@@ -299,4 +304,21 @@ impl Http {
             timeouts: self.timeouts,
         })
     }
+}
+
+fn run<S: AsSendBody>(
+    agent: &Agent,
+    request: request::Builder,
+    body: S,
+    answer_within: Option<Duration>,
+) -> Result<Response<Body>, Cause> {
+    let request = request.body(body).map_err(|error| Cause::Protocol(error.to_string()))?;
+    let request = match answer_within {
+        None => request,
+        Some(limit) => {
+            let patient = agent.configure_request(request).timeout_recv_response(Some(limit));
+            patient.timeout_per_read(Some(limit)).build()
+        }
+    };
+    Ok(agent.run(request)?)
 }

@@ -150,6 +150,9 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the end of the request to the end of the answer's headers.
     pub headers: Duration,
+    /// Like `headers`, for the request that ends an upload: registries on object stores copy the blob before they
+    /// answer it.
+    pub commit: Duration,
     /// For the next byte, in either direction.
     pub idle: Duration,
     /// Over this time …
@@ -163,6 +166,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             headers: Duration::from_secs(30),
+            commit: Duration::from_secs(300),
             idle: Duration::from_secs(30),
             low_speed_window: Duration::from_secs(60),
             low_speed_bytes: 1024,

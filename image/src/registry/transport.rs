@@ -255,13 +255,13 @@ mod tests {
         let start = Instant::now();
         let error = connect(&[address], Some(start + Duration::from_millis(120))).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 
         let start = Instant::now();
         let _scope = Cancel::when(move || start.elapsed() > Duration::from_millis(30)).enter();
         let error = connect(&[address], Some(start + Duration::from_secs(20))).unwrap_err();
         assert!(cancelled(&error), "{error:?}");
-        assert!(start.elapsed() < Duration::from_millis(230), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -347,6 +347,7 @@ impl Upload<'_> {
         if length > 0 {
             call.payload = Payload::Stream { length, open: &open };
         }
+        call.answer_within = Some(self.client.commit_timeout());
         let result = self.client.authorized(self.endpoint, &self.scopes, &call);
         drop(call);
         let reply = self.settle(result, Doubt::Ended)?;
