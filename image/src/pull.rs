@@ -122,7 +122,16 @@ pub fn pull(
     sink: &dyn BlobSink,
     watch: &dyn TransferSink,
 ) -> Result<PulledImage, RegistryError> {
-    let image = resolve(client, name, platform)?;
+    pull_resolved(client, resolve(client, name, platform)?, sink, watch)
+}
+
+/// Pulls an image whose manifest is known already.
+pub fn pull_resolved(
+    client: &Client,
+    image: ResolvedImage,
+    sink: &dyn BlobSink,
+    watch: &dyn TransferSink,
+) -> Result<PulledImage, RegistryError> {
     let (config, image_config) = fetch_config(client, &image)?;
     fetch_layers(client, &image, sink, watch)?;
     let keep = |descriptor: &Descriptor, bytes: &[u8]| {

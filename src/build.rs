@@ -1,0 +1,227 @@
+//! A build from request to result: context, Dockerfile, graph, solve, outputs.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use rbuild_cache::{Lease, Store};
+use rbuild_image::{Digest, Platform};
+use rbuild_parser::{Diagnostic, Source, parse};
+use rbuild_solver::{
+    Event, EventSink, Goal, NoCache, OnFailure, Plan, PlatformPlan, Product, RunNetwork, SolveError, SolveOptions,
+    Surroundings, Ulimit, lower, solve,
+};
+
+use crate::cli::report::Failure;
+use crate::context::{self, LocalContext};
+use crate::engine::Engine;
+use crate::interrupt::Interrupts;
+use crate::output::{self, Built};
+use crate::progress::{Mode, Progress};
+use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement, Output};
+use crate::resolve::{Freshness, Outside};
+use crate::worker::{EngineWorker, Parts, StoreSteps};
+
+/// What a build gave.
+#[derive(Clone, Debug)]
+pub struct BuildResult {
+    /// Digest of the image's config; of the first platform's where there are several.
+    pub image_id: Option<Digest>,
+}
+
+/// Builds.
+pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<BuildResult, Failure> {
+    let began = Instant::now();
+    let _interrupts = Interrupts::cancelling(engine.cancel())?;
+    let store = engine.store()?;
+    let lease = store.lease("build")?;
+    let prepared = prepare(engine, store, &lease, request)?;
+    let progress = Progress::start(mode, engine.settings(), began);
+    let result = run(engine, store, &lease, request, prepared, &progress);
+    progress.finish();
+    result
+}
+
+/// A build that has been planned.
+pub(crate) struct Prepared {
+    /// The Dockerfile.
+    pub(crate) source: Source,
+    /// What is to be done.
+    pub(crate) plan: Plan,
+    /// Build contexts by name.
+    pub(crate) contexts: BTreeMap<String, LocalContext>,
+    /// What people should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads the context and the Dockerfile, and plans.
+pub(crate) fn prepare(
+    engine: &Engine,
+    store: &Store,
+    lease: &Lease,
+    request: &BuildRequest,
+) -> Result<Prepared, Failure> {
+    let loaded = context::load(engine, lease, request)?;
+    let parsed = parse(&loaded.dockerfile);
+    if parsed.diagnostics.iter().any(Diagnostic::is_error) {
+        return Err(Failure::diagnostics(&loaded.dockerfile, &parsed.diagnostics));
+    }
+    let fresh = if request.pull { Freshness::Registry } else { Freshness::Stored };
+    let outside = Outside::new(engine, store, lease, &request.named_contexts, fresh);
+    let goal = Goal { ignore: Some(loaded.context.ignore.clone()), ..goal(request) };
+    let plan = lower(&loaded.dockerfile, &parsed.value, &goal, &outside)
+        .map_err(|diagnostics| Failure::diagnostics(&loaded.dockerfile, &diagnostics))?;
+    let (mut contexts, mut warnings) = outside.finish();
+    contexts.insert(String::new(), loaded.context);
+    let found = parsed.diagnostics.iter().chain(&plan.warnings);
+    warnings.extend(found.map(|diagnostic| warning_text(&loaded.dockerfile, diagnostic)));
+    Ok(Prepared { source: loaded.dockerfile, plan, contexts, warnings })
+}
+
+/// A warning as the end of a build shows it.
+fn warning_text(source: &Source, diagnostic: &Diagnostic) -> String {
+    let line = diagnostic.span.map(|span| source.position(span.start()).line);
+    let rule = diagnostic.rule.map_or("", |rule| rule.name);
+    let place = line.map_or_else(String::new, |line| format!(" ({}:{line})", source.name()));
+    if rule.is_empty() {
+        format!("{}{place}", diagnostic.message)
+    } else {
+        format!("{rule}: {}{place}", diagnostic.message)
+    }
+}
+
+/// The request in the solver's words.
+pub(crate) fn goal(request: &BuildRequest) -> Goal {
+    let mut goal = Goal::new(Platform::host());
+    goal.target = request.target.clone();
+    goal.build_args = request.build_args.iter().cloned().collect();
+    goal.platforms = request.platforms.clone();
+    goal.labels = request.labels.iter().cloned().collect();
+    goal.no_cache = match &request.cache {
+        CacheChoice::Use => NoCache::Nothing,
+        CacheChoice::Ignore => NoCache::Everything,
+        CacheChoice::IgnoreStages(stages) => NoCache::Stages(stages.clone()),
+    };
+    goal.network = match request.network {
+        BuildNetwork::Default => RunNetwork::Default,
+        BuildNetwork::None => RunNetwork::None,
+        BuildNetwork::Host => RunNetwork::Host,
+    };
+    goal.entitlements.network_host = allowed(request).contains(&Entitlement::NetworkHost);
+    goal.entitlements.security_insecure = request.allow.contains(&Entitlement::SecurityInsecure);
+    goal.extra_hosts = request.extra_hosts.clone();
+    goal.shm_size = request.shm_size;
+    let ulimit = |(name, soft, hard): &(String, u64, u64)| Ulimit { name: name.clone(), soft: *soft, hard: *hard };
+    goal.ulimits = request.ulimits.iter().map(ulimit).collect();
+    goal
+}
+
+/// What steps may do: naming the host's network on the command line grants it, as in Docker.
+fn allowed(request: &BuildRequest) -> Vec<Entitlement> {
+    let mut allowed = request.allow.clone();
+    if request.network == BuildNetwork::Host {
+        allowed.push(Entitlement::NetworkHost);
+    }
+    allowed
+}
+
+fn run(
+    engine: &Engine,
+    store: &Store,
+    lease: &Lease,
+    request: &BuildRequest,
+    prepared: Prepared,
+    progress: &Progress,
+) -> Result<BuildResult, Failure> {
+    let Prepared { source, plan, contexts, warnings } = prepared;
+    let allow = allowed(request);
+    let began = progress.began();
+    let worker = EngineWorker::new(Parts {
+        engine,
+        store,
+        lease,
+        contexts,
+        allow: &allow,
+        secrets: &request.secrets,
+        ssh: &request.ssh,
+        began,
+    });
+    let cache = StoreSteps::new(store, lease, None);
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    let jobs = request.jobs.unwrap_or_else(|| (cpus * 2).max(8));
+    let options = SolveOptions { jobs, transfers: 4, began, on_failure: OnFailure::Cancel };
+    let around = Surroundings { worker: &worker, cache: &cache, events: progress, cancel: engine.cancel() };
+    let targets: Vec<_> = plan
+        .platforms
+        .iter()
+        .flat_map(|platform| platform.rootfs.into_iter().chain(platform.image.layers.iter().copied()))
+        .collect();
+    let solved = solve(&plan.graph, &targets, around, options);
+    cache.note_hits();
+    for message in warnings {
+        progress.emit(Event::Warning { vertex: None, message });
+    }
+    let products = solved.products.map_err(|error| solve_failure(&error, &source, &plan))?;
+    let products: BTreeMap<_, _> = targets.into_iter().zip(products).collect();
+    let mut built = Vec::new();
+    for platform in &plan.platforms {
+        built.push(finish(store, platform, &products)?);
+    }
+    let mut image_id = None;
+    for output in &request.outputs {
+        let id = output::write(engine, store, lease, request, output, &built, progress)?;
+        image_id = image_id.or(id);
+    }
+    let id = match (image_id, built.first()) {
+        (Some(id), _) => Some(id),
+        (None, Some(built)) => Some(Digest::sha256(built.config.to_json())),
+        (None, None) => None,
+    };
+    Ok(BuildResult { image_id: id })
+}
+
+/// The result for one platform: the config with the layers that were made.
+fn finish(
+    store: &Store,
+    platform: &PlatformPlan,
+    products: &BTreeMap<rbuild_solver::VertexId, Product>,
+) -> Result<Built, Failure> {
+    let snapshot = match platform.rootfs.and_then(|rootfs| products.get(&rootfs)) {
+        Some(Product::Snapshot(snapshot)) => *snapshot,
+        Some(Product::Context(name)) => return Err(Failure::new(format!("the result is the build context {name:?}"))),
+        None => None,
+    };
+    let mut config = platform.image.config.clone();
+    let now = jiff::Timestamp::now().to_string();
+    for entry in config.history.iter_mut().skip(platform.image.inherited_history) {
+        entry.created.get_or_insert_with(|| now.clone());
+    }
+    config.created.get_or_insert(now);
+    let mut size = 0;
+    if let Some(top) = snapshot {
+        let snapshots = store.snapshots();
+        let mut diff_ids = Vec::new();
+        for id in snapshots.get(top)?.chain().into_iter().rev() {
+            let layer = snapshots.get(id)?;
+            size += layer.disk_size();
+            diff_ids.push(layer.layer()?.diff_id);
+        }
+        config.rootfs.diff_ids = diff_ids;
+    }
+    Ok(Built { config, snapshot, size })
+}
+
+fn solve_failure(error: &SolveError, source: &Source, plan: &Plan) -> Failure {
+    match error {
+        SolveError::Cancelled { .. } => Failure::interrupted(),
+        SolveError::Failed { vertex, failure, .. } => {
+            let mut shown = Failure::new(failure.message.clone());
+            if let Some(help) = &failure.help {
+                shown = shown.with_help(help.clone());
+            }
+            match plan.graph.vertex(*vertex).origin.span {
+                Some(span) => shown.at(source, span),
+                None => shown,
+            }
+        }
+    }
+}

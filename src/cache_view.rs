@@ -1,0 +1,162 @@
+//! What `rbuild cache …` shows and does, as plain data.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rbuild_cache::{GcPolicy, PruneControl, PruneMode, PruneScope, ResultId, Store, VerifyDepth, wait_silently};
+use serde::Serialize;
+
+use crate::cli::report::Failure;
+
+/// A cached step.
+#[derive(Clone, Debug, Serialize)]
+pub struct CachedStep {
+    /// Its identity in the store.
+    pub id: ResultId,
+    /// The step as people know it.
+    pub name: String,
+    /// Bytes of its layer.
+    pub size: u64,
+    /// How long it took: what a hit saves.
+    pub duration_seconds: f64,
+    /// When it was done.
+    pub created: Timestamp,
+    /// When it last was a hit.
+    pub last_used: Timestamp,
+    /// How often it was a hit.
+    pub uses: u64,
+}
+
+/// Cached steps, the latest used first.
+pub fn steps(store: &Store) -> Result<Vec<CachedStep>, Failure> {
+    let listed = store.records().list()?;
+    Ok(listed
+        .into_iter()
+        .map(|listed| CachedStep {
+            id: listed.record.result,
+            name: listed.record.subject,
+            size: listed.size,
+            duration_seconds: listed.record.duration.as_secs_f64(),
+            created: listed.record.created_at,
+            last_used: listed.record.used_at,
+            uses: listed.record.use_count,
+        })
+        .collect())
+}
+
+/// What takes how much space.
+#[derive(Clone, Debug, Serialize)]
+pub struct UsageSummary {
+    /// By kind.
+    pub rows: Vec<UsageRow>,
+    /// All bytes.
+    pub total: u64,
+    /// When the oldest cached step was done.
+    pub oldest: Option<Timestamp>,
+}
+
+/// One kind of thing.
+#[derive(Clone, Debug, Serialize)]
+pub struct UsageRow {
+    /// `images`, `cached steps`, `layers`, …
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// How many.
+    pub count: usize,
+    /// Bytes.
+    pub bytes: u64,
+    /// Bytes that pruning may free.
+    pub reclaimable: u64,
+}
+
+/// Sums up the store. Layers are shared between images and cached steps, so the rows do not add up.
+pub fn usage(store: &Store) -> Result<UsageSummary, Failure> {
+    let usage = store.du()?;
+    let images = usage.images.iter().map(|image| image.size.saturating_sub(image.shared)).sum();
+    let free = |shared: bool, in_use: bool| !shared && !in_use;
+    let steps = usage.records.iter().map(|record| record.listed.size).sum();
+    let steps_free =
+        usage.records.iter().filter(|record| free(record.shared, record.in_use)).map(|record| record.listed.size).sum();
+    let mounts = usage.mounts.iter().map(|mount| mount.size).sum();
+    let mounts_free = usage.mounts.iter().filter(|mount| !mount.in_use).map(|mount| mount.size).sum();
+    let row = |kind, count, bytes, reclaimable| UsageRow { kind, count, bytes, reclaimable };
+    let rows = vec![
+        row("images (own bytes)", usage.images.len(), images, 0),
+        row("cached steps", usage.records.len(), steps, steps_free),
+        row("cache mounts", usage.mounts.len(), mounts, mounts_free),
+        row("layers in all", usage.records.len(), usage.layers, 0),
+        row("blobs in all", store.blobs().list()?.len(), usage.blobs, 0),
+        row("partial downloads", 0, usage.partials, usage.partials),
+    ];
+    let oldest = usage.records.iter().map(|record| record.listed.record.created_at).min();
+    Ok(UsageSummary { rows, total: usage.total(), oldest })
+}
+
+/// What to prune.
+#[derive(Clone, Copy, Debug)]
+pub struct PruneRequest {
+    /// Every cached step; otherwise only what no image or container shares.
+    pub all: bool,
+    /// Only what was not used for this long.
+    pub unused_for: Option<Duration>,
+    /// Keep this many bytes of the cache.
+    pub keep_bytes: Option<u64>,
+    /// Change nothing.
+    pub dry_run: bool,
+}
+
+/// What was pruned.
+#[derive(Clone, Debug)]
+pub struct Pruned {
+    /// Steps that went.
+    pub steps: Vec<String>,
+    /// Bytes that were freed.
+    pub bytes: u64,
+}
+
+/// Removes what nothing needs, and cached steps as asked. Images and containers keep their layers.
+pub fn prune(store: &Store, request: &PruneRequest) -> Result<Pruned, Failure> {
+    let (scope, rule) = if request.all { (PruneScope::All, "prune --all") } else { (PruneScope::Cache, "prune") };
+    let mut policy = GcPolicy::new(rule, scope);
+    policy.keep_bytes = request.keep_bytes;
+    if let Some(unused) = request.unused_for {
+        policy.unused_since = Timestamp::now().checked_sub(unused).ok();
+    }
+    let mode = if request.dry_run { PruneMode::DryRun } else { PruneMode::Apply };
+    let report = store.prune(&policy, mode, control())?;
+    let mounts = report.mounts.iter().map(|mount| format!("cache mount {}", mount.id));
+    let steps = report.records.iter().map(|record| record.subject.clone()).chain(mounts).collect();
+    Ok(Pruned { steps, bytes: report.freed })
+}
+
+/// What a check found.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Promises that are not kept.
+    pub problems: Vec<String>,
+    /// Files that only take room.
+    pub leftovers: usize,
+    /// Blobs, layers and images that were looked at.
+    pub checked: usize,
+    /// Whether a repair was done.
+    pub repaired: bool,
+}
+
+/// Checks everything stored, blobs by their digests; repairs when asked.
+pub fn verify(store: &Store, repair: bool) -> Result<Verified, Failure> {
+    let report = store.verify(VerifyDepth::Content, &|| ControlFlow::Continue(()))?;
+    if repair {
+        store.repair(&report, control())?;
+    }
+    Ok(Verified {
+        problems: report.problems.iter().map(ToString::to_string).collect(),
+        leftovers: report.garbage.len(),
+        checked: report.blobs + report.layers + report.images,
+        repaired: repair,
+    })
+}
+
+fn control() -> PruneControl<'static> {
+    PruneControl { on_wait: &wait_silently, interrupt: &|| ControlFlow::Continue(()) }
+}

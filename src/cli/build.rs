@@ -1,0 +1,234 @@
+//! `rbuild [build]`: arguments to a [`BuildRequest`].
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use rbuild_image::{ImageRef, Platform};
+
+use super::report::{self, Failure};
+use crate::engine::Engine;
+use crate::evaluate::Method;
+use crate::exit_code::Exit;
+use crate::progress::Mode;
+
+#[path = "build_spec.rs"]
+pub(super) mod spec;
+
+/// Arguments of `rbuild build`; names and short forms are `docker build`'s.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  rbuild -t hello:0.1 .                           the Dockerfile in this directory
+  rbuild -f app.Dockerfile --target test .        another file, one stage of it
+  rbuild - < Dockerfile                           a Dockerfile without a context
+  tar c . | rbuild -                              a context as a tar
+  rbuild -o type=oci,dest=image.tar .             an OCI archive instead of an image in the store
+  rbuild -o out .                                 the files of the last stage below ./out")]
+pub(super) struct BuildArgs {
+    /// Name the result gets (name:tag); several are possible
+    #[arg(short = 't', long = "tag", value_name = "NAME")]
+    tags: Vec<ImageRef>,
+    /// Dockerfile to read; `-` is standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Stage to build instead of the last one
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Build argument; without a value it takes the environment's
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Another context by name: a directory, docker-image://, oci-layout:// or target:
+    #[arg(long, value_name = "NAME=SOURCE")]
+    build_context: Vec<String>,
+    /// Label of the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Run every step again
+    #[arg(long)]
+    no_cache: bool,
+    /// Run every step of these stages again
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Ask the registries for newer base images
+    #[arg(long)]
+    pull: bool,
+    /// Platform to build for, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    platform: Vec<Platform>,
+    /// Network of RUN steps
+    #[arg(long, value_enum, default_value_t = NetworkArg::Default)]
+    network: NetworkArg,
+    /// Grant an entitlement: network.host or security.insecure
+    #[arg(long, value_enum, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    allow: Vec<AllowArg>,
+    /// Additional host name in RUN steps
+    #[arg(long, value_name = "HOST:IP")]
+    add_host: Vec<String>,
+    /// Size of /dev/shm in RUN steps, e.g. 64m
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+    /// Limit in RUN steps, e.g. nofile=1024:2048
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
+    /// Secret that RUN --mount=type=secret may read: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long, value_name = "SPEC")]
+    secret: Vec<String>,
+    /// Agent that RUN --mount=type=ssh may use: default or ID=SOCKET
+    #[arg(long, value_name = "SPEC")]
+    ssh: Vec<String>,
+    /// Where the result goes: type=oci|docker|tar|local|cacheonly[,dest=PATH], a directory, or `-` [default: the store]
+    #[arg(short, long, value_name = "SPEC")]
+    output: Vec<String>,
+    /// Into the local store: what happens anyway without --output
+    #[arg(long)]
+    load: bool,
+    /// Progress view
+    #[arg(long, value_enum)]
+    progress: Option<Mode>,
+    /// Print nothing but the image id
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write the image id to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Check the Dockerfile without building
+    #[arg(long, conflicts_with_all = ["output", "iidfile", "call"])]
+    check: bool,
+    /// Evaluate the Dockerfile instead of building: build, check, outline or targets
+    #[arg(long, value_name = "METHOD")]
+    call: Option<String>,
+    /// At most this many steps at once
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: Option<u32>,
+    /// Directory, `-`, or the URL of a tar or git repository
+    #[arg(value_name = "CONTEXT")]
+    context: Option<String>,
+    #[command(flatten)]
+    unserved: UnservedArgs,
+}
+
+/// Flags of `docker build` and buildx that are refused by name.
+#[derive(Debug, clap::Args)]
+struct UnservedArgs {
+    #[arg(long, hide = true, value_name = "SPEC")]
+    cache_from: Vec<String>,
+    #[arg(long, hide = true, value_name = "SPEC")]
+    cache_to: Vec<String>,
+    #[arg(long, hide = true)]
+    push: bool,
+    #[arg(long, hide = true, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "K=V")]
+    annotation: Vec<String>,
+    #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1)]
+    sbom: Option<Option<String>>,
+    #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1)]
+    provenance: Option<Option<String>>,
+    #[arg(long, hide = true, value_name = "SPEC")]
+    attest: Vec<String>,
+    #[arg(long, hide = true, value_name = "NAME")]
+    builder: Option<String>,
+    #[arg(long, hide = true, value_name = "CGROUP")]
+    cgroup_parent: Option<String>,
+    #[arg(long, hide = true)]
+    squash: bool,
+    #[arg(short, long, hide = true, value_name = "BYTES")]
+    memory: Option<String>,
+}
+
+impl UnservedArgs {
+    fn refuse(&self) -> Result<(), Failure> {
+        let given = [
+            (
+                !self.cache_from.is_empty(),
+                "--cache-from",
+                "the local cache is always used; remote caches cannot be read yet",
+            ),
+            (
+                !self.cache_to.is_empty(),
+                "--cache-to",
+                "the local cache is always written; remote caches cannot be written yet",
+            ),
+            (self.push, "--push", "build with -t NAME, then `rbuild push NAME`"),
+            (self.metadata_file.is_some(), "--metadata-file", "use --iidfile for the image id"),
+            (!self.annotation.is_empty(), "--annotation", "use --label for labels in the image's config"),
+            (self.sbom.is_some(), "--sbom", "attestations cannot be made yet"),
+            (
+                matches!(&self.provenance, Some(value) if value.as_deref() != Some("false")),
+                "--provenance",
+                "attestations cannot be made yet; --provenance=false is accepted",
+            ),
+            (!self.attest.is_empty(), "--attest", "attestations cannot be made yet"),
+            (self.builder.is_some(), "--builder", "rbuild has no builder instances; leave it out"),
+            (self.cgroup_parent.is_some(), "--cgroup-parent", "start rbuild itself in that cgroup"),
+            (
+                self.squash,
+                "--squash",
+                "copy the result into one layer with a last stage: FROM scratch, COPY --from=… / /",
+            ),
+            (self.memory.is_some(), "--memory", "limit rbuild as a whole, e.g. with systemd-run -p MemoryMax="),
+        ];
+        match given.iter().find(|(given, ..)| *given) {
+            Some((_, flag, instead)) => {
+                Err(Failure::usage(format!("{flag} is not supported by `rbuild build`"), *instead))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkArg {
+    /// What rbuild gives by default
+    #[value(alias = "bridge")]
+    Default,
+    /// Only loopback
+    None,
+    /// The host's network
+    Host,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AllowArg {
+    #[value(name = "network.host")]
+    NetworkHost,
+    #[value(name = "security.insecure")]
+    SecurityInsecure,
+}
+
+/// Runs `rbuild build`.
+pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure> {
+    args.unserved.refuse()?;
+    let settings = engine.settings();
+    let request = spec::request(&args, settings)?;
+    if let Some(method) = args.method()? {
+        let answer = engine.evaluate(&request, method)?;
+        report::answer(&answer.text)?;
+        return Ok(if answer.clean { Exit::Success } else { Exit::Failure });
+    }
+    let mode = match (args.quiet, args.progress) {
+        (true, _) => Mode::Quiet,
+        (false, Some(mode)) => mode,
+        (false, None) => Mode::from_settings(settings)?,
+    };
+    let result = crate::build::build(engine, &request, mode)?;
+    if let Some(file) = &args.iidfile {
+        let id = result.image_id.map(|id| id.to_string()).unwrap_or_default();
+        crate::output::write_whole_file(&settings.absolute(file), id.as_bytes())?;
+    }
+    if let (true, Some(id)) = (args.quiet, result.image_id) {
+        report::answer(&format!("{id}\n"))?;
+    }
+    Ok(Exit::Success)
+}
+
+impl BuildArgs {
+    /// What to do instead of building, if asked to.
+    fn method(&self) -> Result<Option<Method>, Failure> {
+        match (self.check, self.call.as_deref()) {
+            (true, _) => Ok(Some(Method::Check)),
+            (false, None | Some("build")) => Ok(None),
+            (false, Some(text)) => text.parse().map(Some),
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! What was typed after `rbuild build`, turned into what it means.
+
+use std::path::PathBuf;
+
+use super::{AllowArg, BuildArgs, NetworkArg};
+use crate::cli::report::Failure;
+use crate::config::{PROXY_VARIABLES, Settings};
+use crate::request::{
+    ArchiveFormat, ArchiveOutput, BuildNetwork, BuildRequest, CacheChoice, Compression, ContextInput, Destination,
+    DockerfileInput, Entitlement, Output, SecretInput, SecretSource,
+};
+
+/// Makes a request of the arguments.
+pub(super) fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failure> {
+    let (context, dockerfile) = inputs(args, settings)?;
+    let network = match args.network {
+        NetworkArg::Default => BuildNetwork::Default,
+        NetworkArg::None => BuildNetwork::None,
+        NetworkArg::Host => BuildNetwork::Host,
+    };
+    let cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
+        (true, _) => CacheChoice::Ignore,
+        (false, true) => CacheChoice::Use,
+        (false, false) => CacheChoice::IgnoreStages(args.no_cache_filter.clone()),
+    };
+    let allow = args.allow.iter().map(|allow| match allow {
+        AllowArg::NetworkHost => Entitlement::NetworkHost,
+        AllowArg::SecurityInsecure => Entitlement::SecurityInsecure,
+    });
+    if args.tags.iter().any(|tag| tag.digest().is_some()) {
+        return Err(Failure::usage("--tag: a name with a digest cannot be given to a new image", "use name:tag"));
+    }
+    Ok(BuildRequest {
+        context,
+        dockerfile,
+        named_contexts: pairs("--build-context", &args.build_context)?,
+        tags: args.tags.iter().map(rbuild_image::ImageRef::tag_or_latest).collect(),
+        build_args: build_args(&args.build_arg, settings),
+        labels: args.label.iter().map(|text| split(text)).collect(),
+        target: args.target.clone(),
+        platforms: args.platform.clone(),
+        cache,
+        pull: args.pull,
+        network,
+        allow: allow.collect(),
+        extra_hosts: args.add_host.iter().map(|text| add_host(text)).collect::<Result<_, _>>()?,
+        shm_size: args.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,
+        ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
+        secrets: args.secret.iter().map(|text| secret(text, settings)).collect::<Result<_, _>>()?,
+        ssh: args.ssh.iter().map(|text| ssh(text, settings)).collect::<Result<_, _>>()?,
+        outputs: outputs(args, settings)?,
+        jobs: args.jobs.map(|jobs| jobs as usize),
+    })
+}
+
+fn inputs(args: &BuildArgs, settings: &Settings) -> Result<(ContextInput, DockerfileInput), Failure> {
+    let Some(context) = args.context.as_deref() else {
+        return Err(Failure::usage("no build context was given", "name a directory, e.g. `rbuild -t hello:0.1 .`"));
+    };
+    let dockerfile = match args.file.as_deref() {
+        None => DockerfileInput::Default,
+        Some(path) if path.as_os_str() == "-" => DockerfileInput::Stdin,
+        Some(path) => DockerfileInput::Path(path.to_owned()),
+    };
+    let remote = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
+    let context = match context {
+        "-" if dockerfile == DockerfileInput::Stdin => {
+            return Err(Failure::usage(
+                "standard input cannot be both the context and the Dockerfile",
+                "give one of them as a path",
+            ));
+        }
+        "-" => ContextInput::Stdin,
+        url if remote.iter().any(|scheme| url.starts_with(scheme)) => ContextInput::Url(url.to_owned()),
+        path => ContextInput::Directory(settings.absolute(path)),
+    };
+    Ok((context, dockerfile))
+}
+
+fn build_args(given: &[String], settings: &Settings) -> Vec<(String, String)> {
+    let from_environment = |name: &str| Settings::user_variable(name).and_then(|value| value.into_string().ok());
+    let mut out: Vec<(String, String)> = Vec::new();
+    for text in given {
+        match text.split_once('=') {
+            Some((name, value)) => out.push((name.to_owned(), value.to_owned())),
+            None => out.extend(from_environment(text).map(|value| (text.clone(), value))),
+        }
+    }
+    if let Some(epoch) = &settings.source_date_epoch
+        && !out.iter().any(|(name, _)| name == "SOURCE_DATE_EPOCH")
+    {
+        out.push(("SOURCE_DATE_EPOCH".to_owned(), epoch.clone()));
+    }
+    debug_assert!(PROXY_VARIABLES.iter().all(|name| name.chars().all(|c| c.is_lowercase() || c == '_')));
+    out
+}
+
+fn split(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (name.to_owned(), value.to_owned())
+}
+
+fn pairs(flag: &str, given: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Failure::usage(format!("{flag} {text:?}: not NAME=SOURCE"), "e.g. --build-context assets=../assets")),
+    };
+    given.iter().map(pair).collect()
+}
+
+fn add_host(text: &str) -> Result<(String, String), Failure> {
+    let cut = text.find('=').or_else(|| text.find(':'));
+    match cut.map(|at| (&text[..at], &text[at + 1..])) {
+        Some((host, address)) if !host.is_empty() => {
+            let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+            if bare.parse::<std::net::IpAddr>().is_err() {
+                return Err(Failure::usage(
+                    format!("--add-host {text:?}: {address:?} is not an IP address"),
+                    "e.g. --add-host db:10.0.0.7",
+                ));
+            }
+            Ok((host.to_owned(), bare.to_owned()))
+        }
+        _ => Err(Failure::usage(format!("--add-host {text:?}: not HOST:IP"), "e.g. --add-host db:10.0.0.7")),
+    }
+}
+
+/// Parses `64m`, `1g`, `1024`, `1.5GiB` (Docker's units: powers of 1024).
+pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let shift = match lower[digits.len()..].trim() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => 99,
+    };
+    match digits.parse::<f64>() {
+        Ok(number) if shift < 99 && number.is_finite() && number >= 0.0 => {
+            Ok((number * (1_u64 << shift) as f64) as u64)
+        }
+        _ => Err(Failure::usage(format!("{flag} {text:?}: not a size"), "e.g. 64m or 1g")),
+    }
+}
+
+/// Parses `nofile=1024:2048`.
+pub(crate) fn ulimit(text: &str) -> Result<(String, u64, u64), Failure> {
+    const NAMES: [&str; 16] = [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+    let wrong = |why: &str| Failure::usage(format!("--ulimit {text:?}: {why}"), "e.g. --ulimit nofile=1024:2048");
+    let (name, limits) = text.split_once('=').ok_or_else(|| wrong("not NAME=SOFT[:HARD]"))?;
+    if !NAMES.contains(&name) {
+        return Err(wrong("no such limit"));
+    }
+    let number = |text: &str| match text {
+        "-1" | "unlimited" => Ok(u64::MAX),
+        text => text.parse::<u64>().map_err(|_| wrong("not a number")),
+    };
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if soft > hard {
+        return Err(wrong("the soft limit is above the hard one"));
+    }
+    Ok((name.to_owned(), soft, hard))
+}
+
+/// Splits `a=b,c="d,e"` as Go's CSV reader does, one record.
+fn fields(text: &str) -> Vec<String> {
+    let (mut out, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                field.push('"');
+                chars.next();
+            }
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            ',' if !quoted => out.push(std::mem::take(&mut field)),
+            c => field.push(c),
+        }
+    }
+    out.push(field);
+    out
+}
+
+fn secret(text: &str, settings: &Settings) -> Result<SecretInput, Failure> {
+    let wrong =
+        |why: String| Failure::usage(format!("--secret {text:?}: {why}"), "e.g. --secret id=token,src=token.txt");
+    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    for field in fields(text) {
+        match field.split_once('=') {
+            Some(("id", value)) => id = Some(value.to_owned()),
+            Some(("src" | "source", value)) => file = Some(value.to_owned()),
+            Some(("env", value)) => variable = Some(value.to_owned()),
+            Some(("type", value @ ("file" | "env"))) => kind = Some(value.to_owned()),
+            _ => return Err(wrong(format!("unexpected field {field:?}; known are id, src, env and type"))),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| wrong("id is missing".to_owned()))?;
+    let file_source = |path: String| SecretSource::File(settings.absolute(path));
+    let source = match (kind.as_deref(), file, variable) {
+        (_, Some(_), Some(_)) => return Err(wrong("src and env exclude each other".to_owned())),
+        (Some("env"), name, None) | (_, None, name @ Some(_)) => {
+            SecretSource::Variable(name.unwrap_or_else(|| id.clone()))
+        }
+        (Some("file"), path, None) => file_source(path.unwrap_or_else(|| id.clone())),
+        (_, Some(path), None) => file_source(path),
+        (_, None, None) if Settings::user_variable(&id).is_some() => SecretSource::Variable(id.clone()),
+        (_, None, None) => file_source(id.clone()),
+    };
+    if let SecretSource::File(path) = &source
+        && !path.is_file()
+    {
+        return Err(Failure::new(format!("--secret {text:?}: {} is not a readable file", path.display()))
+            .with_help("name an existing file with src=, or a variable with env="));
+    }
+    Ok(SecretInput { id, source })
+}
+
+fn ssh(text: &str, settings: &Settings) -> Result<(String, PathBuf), Failure> {
+    let (id, socket) = text.split_once('=').unwrap_or((text, ""));
+    let id = if id.is_empty() { "default" } else { id };
+    let socket = match socket {
+        "" => settings.ssh_auth_sock.clone().ok_or_else(|| {
+            Failure::new(format!("--ssh {text}: SSH_AUTH_SOCK is not set"))
+                .with_help("start an agent, or use --ssh ID=SOCKET")
+        })?,
+        socket => settings.absolute(socket),
+    };
+    Ok((id.to_owned(), socket))
+}
+
+fn outputs(args: &BuildArgs, settings: &Settings) -> Result<Vec<Output>, Failure> {
+    let mut out = args.output.iter().map(|text| output(text, settings)).collect::<Result<Vec<_>, _>>()?;
+    if (out.is_empty() || args.load) && !out.contains(&Output::Store) {
+        out.push(Output::Store);
+    }
+    Ok(out)
+}
+
+fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
+    let wrong = |why: String| {
+        Failure::usage(format!("--output {text:?}: {why}"), "e.g. --output type=oci,dest=image.tar, or a directory")
+    };
+    if !text.contains('=') && !text.contains(',') {
+        return Ok(match text {
+            "-" => Output::Tar(Destination::Stdout),
+            path => Output::Local(settings.absolute(path)),
+        });
+    }
+    let mut given = Attributes::default();
+    for field in fields(text) {
+        let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("{field:?} is not KEY=VALUE")))?;
+        given.take(key.trim(), value, &wrong)?;
+    }
+    let file = |dest: Option<String>| match dest.as_deref() {
+        None if settings.stdout_is_terminal => {
+            Err(wrong("dest is missing, and a terminal cannot take an archive".to_owned()))
+        }
+        None | Some("-") => Ok(Destination::Stdout),
+        Some(path) => Ok(Destination::File(settings.absolute(path))),
+    };
+    match given.kind.as_deref() {
+        None => Err(wrong("type is missing".to_owned())),
+        Some("image" | "store") => given.only(&[], &wrong).map(|_| Output::Store),
+        Some("cacheonly") => given.only(&[], &wrong).map(|_| Output::CacheOnly),
+        Some("tar") => given.only(&["dest"], &wrong).and_then(|given| file(given.dest)).map(Output::Tar),
+        Some("local") => match given.only(&["dest"], &wrong)?.dest {
+            Some(path) => Ok(Output::Local(settings.absolute(path))),
+            None => Err(wrong("dest is missing".to_owned())),
+        },
+        Some(kind @ ("oci" | "docker")) => {
+            let format = if kind == "oci" { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
+            let dest = match (given.layout, given.dest.clone()) {
+                (false, dest) => file(dest)?,
+                (true, _) if format == ArchiveFormat::Docker => {
+                    return Err(wrong("tar=false is only for type=oci".to_owned()));
+                }
+                (true, Some(path)) => Destination::Directory(settings.absolute(path)),
+                (true, None) => return Err(wrong("tar=false needs dest".to_owned())),
+            };
+            let compression = match (given.compression.as_deref(), given.level) {
+                (None | Some("gzip"), level) => Compression::Gzip(level),
+                (Some("zstd"), level) => Compression::Zstd(level),
+                (Some("uncompressed"), _) => Compression::Uncompressed,
+                (Some(other), _) => {
+                    return Err(wrong(format!("compression {other:?}: want gzip, zstd or uncompressed")));
+                }
+            };
+            let parse = |name: &str| name.parse::<rbuild_image::ImageRef>().map(|name| name.tag_or_latest());
+            let names = given.names.iter().map(|name| parse(name)).collect::<Result<_, _>>();
+            let names = names.map_err(|error| wrong(error.to_string()))?;
+            Ok(Output::Archive(ArchiveOutput {
+                format,
+                dest,
+                compression,
+                names,
+                rewrite_timestamp: given.rewrite_timestamp,
+            }))
+        }
+        Some("registry") => Err(wrong("not supported: build with -t NAME, then `rbuild push NAME`".to_owned())),
+        Some(other) => {
+            Err(wrong(format!("unknown type {other:?}; known are oci, docker, tar, local, image and cacheonly")))
+        }
+    }
+}
+
+/// The attributes of one `--output`.
+#[derive(Debug, Default)]
+struct Attributes {
+    kind: Option<String>,
+    dest: Option<String>,
+    compression: Option<String>,
+    level: Option<i32>,
+    names: Vec<String>,
+    layout: bool,
+    rewrite_timestamp: bool,
+    keys: Vec<String>,
+}
+
+impl Attributes {
+    fn take(&mut self, key: &str, value: &str, wrong: &dyn Fn(String) -> Failure) -> Result<(), Failure> {
+        let boolean = || match value {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(wrong(format!("{key}={value}: want true or false"))),
+        };
+        match key {
+            "type" => self.kind = Some(value.to_owned()),
+            "dest" => self.dest = Some(value.to_owned()),
+            "compression" => self.compression = Some(value.to_owned()),
+            "compression-level" => {
+                let level = value.parse::<i32>().map_err(|_| wrong(format!("{key}={value}: not a number")))?;
+                self.level = Some(level);
+            }
+            "name" => self.names = value.split(',').map(str::to_owned).collect(),
+            "tar" => self.layout = !boolean()?,
+            "rewrite-timestamp" => self.rewrite_timestamp = boolean()?,
+            other => return Err(wrong(format!("unknown attribute {other:?}"))),
+        }
+        if key != "type" {
+            self.keys.push(key.to_owned());
+        }
+        Ok(())
+    }
+
+    fn only(self, known: &[&str], wrong: &dyn Fn(String) -> Failure) -> Result<Self, Failure> {
+        match self.keys.iter().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => Err(wrong(format!("{key} does not apply to this type"))),
+            None => Ok(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_use_powers_of_1024() {
+        for (text, bytes) in [("0", 0), ("1k", 1024), ("64m", 64 << 20), ("1.5GiB", 3 << 29), ("10 mb", 10 << 20)] {
+            assert_eq!(size("--shm-size", text).unwrap(), bytes, "{text}");
+        }
+        for bad in ["", "m", "-1", "1x", "1e"] {
+            assert!(size("--shm-size", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn fields_follow_csv_quoting() {
+        assert_eq!(fields("a=b,c"), ["a=b", "c"]);
+        assert_eq!(fields("type=oci,\"name=x,y\",dest=z"), ["type=oci", "name=x,y", "dest=z"]);
+        assert_eq!(fields("\"a\"\"b\""), ["a\"b"]);
+    }
+
+    #[test]
+    fn ulimits_have_known_names_and_ordered_limits() {
+        assert_eq!(ulimit("nofile=10:20").unwrap(), ("nofile".to_owned(), 10, 20));
+        assert_eq!(ulimit("core=-1").unwrap(), ("core".to_owned(), u64::MAX, u64::MAX));
+        for bad in ["nofile", "nonsense=1", "nofile=3:2", "nofile=x"] {
+            assert!(ulimit(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_take_both_separators() {
+        assert_eq!(add_host("db:10.0.0.7").unwrap(), ("db".to_owned(), "10.0.0.7".to_owned()));
+        assert_eq!(add_host("db=::1").unwrap(), ("db".to_owned(), "::1".to_owned()));
+        assert_eq!(add_host("db:[::1]").unwrap(), ("db".to_owned(), "::1".to_owned()));
+        assert!(add_host("db:nowhere").is_err());
+        assert!(add_host("db").is_err());
+    }
+}

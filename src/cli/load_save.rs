@@ -1,0 +1,131 @@
+//! `load`, `save`, `import`: images as files.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use rbuild_image::{ImageRef, Platform};
+
+use super::report::{self, Failure};
+use crate::engine::Engine;
+use crate::exit_code::Exit;
+use crate::request::{ArchiveFormat, Destination};
+use crate::transfer::{self, ImportRequest, Input, SaveRequest};
+
+/// Arguments of `load`.
+#[derive(Debug, clap::Args)]
+pub(super) struct LoadArgs {
+    /// Archive to read [default: standard input]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "oci")]
+    input: Option<PathBuf>,
+    /// OCI layout directory to read instead of an archive
+    #[arg(long, value_name = "DIR")]
+    oci: Option<PathBuf>,
+    /// Name for the image, where the archive has only one
+    #[arg(short, long, value_name = "NAME")]
+    tag: Option<ImageRef>,
+    /// Print only names
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs `load`.
+pub(super) fn load(args: &LoadArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let settings = engine.settings();
+    let input = match (&args.oci, &args.input) {
+        (Some(dir), _) => Input::Directory(settings.absolute(dir)),
+        (None, Some(file)) => Input::File(settings.absolute(file)),
+        (None, None) => Input::Stdin,
+    };
+    let loaded = transfer::load(engine, &input, args.tag.as_ref().map(ImageRef::tag_or_latest).as_ref())?;
+    for image in loaded {
+        let line = match (&image.reference, args.quiet) {
+            (Some(reference), false) => format!("Loaded image: {reference}\n"),
+            (Some(reference), true) => format!("{reference}\n"),
+            (None, false) => format!("Loaded image ID: {}\n", image.id),
+            (None, true) => format!("{}\n", image.id),
+        };
+        report::answer(&line)?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Arguments of `save`.
+#[derive(Debug, clap::Args)]
+pub(super) struct SaveArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Archive to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Format of the archive: docker is what `docker load` reads, oci an OCI layout
+    #[arg(long, value_enum, default_value_t = FormatArg::Docker)]
+    format: FormatArg,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// docker-archive
+    #[value(alias = "docker-archive")]
+    Docker,
+    /// OCI layout in a tar
+    #[value(alias = "oci-archive")]
+    Oci,
+}
+
+/// Runs `save`.
+pub(super) fn save(args: &SaveArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let settings = engine.settings();
+    let dest = match &args.output {
+        Some(file) => Destination::File(settings.absolute(file)),
+        None if settings.stdout_is_terminal => {
+            return Err(Failure::usage(
+                "an archive cannot be written to a terminal",
+                "name a file with -o, or redirect",
+            ));
+        }
+        None => Destination::Stdout,
+    };
+    let format = match args.format {
+        FormatArg::Docker => ArchiveFormat::Docker,
+        FormatArg::Oci => ArchiveFormat::Oci,
+    };
+    transfer::save(engine, &SaveRequest { images: args.images.clone(), dest, format })?;
+    Ok(Exit::Success)
+}
+
+/// Arguments of `import`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    /// Root file system as a tar, compressed or not; `-` is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Name of the image
+    #[arg(value_name = "NAME")]
+    name: Option<ImageRef>,
+    /// Dockerfile instruction for the image's config: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, …
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// Comment in the image's history
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// Platform the files are for [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+}
+
+/// Runs `import`.
+pub(super) fn import(args: &ImportArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let settings = engine.settings();
+    let input = if args.file.as_os_str() == "-" { Input::Stdin } else { Input::File(settings.absolute(&args.file)) };
+    let request = ImportRequest {
+        input,
+        name: args.name.as_ref().map(ImageRef::tag_or_latest),
+        changes: args.change.clone(),
+        message: args.message.clone(),
+        platform: args.platform.clone().unwrap_or_else(Platform::host),
+    };
+    let id = transfer::import(engine, &request)?;
+    report::answer(&format!("{id}\n"))?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,220 @@
+//! The command line: `clap` definitions, one file per command, and what all commands share.
+//!
+//! Each command is: arguments → plain request → one library call → print. `build` is the default command, so
+//! `rbuild -t x .` and `rbuild build -t x .` are the same.
+
+mod build;
+mod cache;
+mod images;
+mod load_save;
+mod pull;
+pub mod report;
+mod run;
+mod table;
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::exit_code::Exit;
+use report::Failure;
+
+/// What `--version` says: version and commit.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RBUILD_COMMIT"), ")");
+
+const AFTER_HELP: &str = "\
+Examples:
+  rbuild -t hello:0.1 .                     build the Dockerfile in this directory
+  rbuild run --rm hello:0.1                 run what was built
+  rbuild -o type=oci,dest=hello.tar .       write an OCI archive for other tools
+  rbuild cache ls                           what is cached, how big, since when
+
+`build` is the default command: everything that is no other command is its arguments.
+A context whose name is a command's is written with a path: rbuild ./images";
+
+/// Builds Dockerfiles and runs the images: no daemon, content-hash caching, confined steps, OCI images.
+#[derive(Debug, Parser)]
+#[command(name = "rbuild", version = VERSION, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true, propagate_version = false)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that stand before a command.
+#[derive(Debug, clap::Args)]
+struct GlobalArgs {
+    /// Where images, layers and the cache are kept [default: /var/lib/rbuild as root, else $XDG_DATA_HOME/rbuild]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Developers' log on standard error: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<tracing::Level>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build an image from a Dockerfile (the default command)
+    #[command(visible_alias = "b")]
+    Build(Box<build::BuildArgs>),
+    /// Run a command in a new container
+    Run(Box<run::RunArgs>),
+    /// Create a container without starting it
+    Create(Box<run::CreateArgs>),
+    /// List containers
+    Ps(run::PsArgs),
+    /// Remove containers
+    Rm(run::RmArgs),
+    /// Write a container's file system as a tar archive
+    Export(run::ExportArgs),
+    /// List images
+    Images(images::ListArgs),
+    /// Manage images
+    #[command(subcommand)]
+    Image(images::ImageCommand),
+    /// Give an image another name
+    Tag(images::TagArgs),
+    /// Remove images
+    Rmi(images::RemoveArgs),
+    /// Show an image's details as JSON
+    Inspect(images::InspectArgs),
+    /// Read images from an archive
+    Load(load_save::LoadArgs),
+    /// Write images to an archive
+    Save(load_save::SaveArgs),
+    /// Make an image from a root file system tar
+    Import(load_save::ImportArgs),
+    /// Fetch an image from a registry
+    Pull(pull::PullArgs),
+    /// Send an image to a registry
+    Push(pull::PushArgs),
+    /// Store a registry's credentials
+    Login(pull::LoginArgs),
+    /// Forget a registry's credentials
+    Logout(pull::LogoutArgs),
+    /// See and prune what builds left for later ones
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
+    /// Show rbuild's version
+    Version,
+}
+
+/// Runs the program: `arguments` include its own name.
+pub fn main(arguments: Vec<OsString>) -> Exit {
+    let settings = Settings::from_environment();
+    let matches = match Cli::command().try_get_matches_from(with_default_command(arguments)) {
+        Ok(matches) => matches,
+        Err(error) => return report::usage(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return report::usage(&error),
+    };
+    start_log(cli.global.log_level);
+    let root = cli.global.root.map_or_else(|| settings.root.clone(), |root| settings.absolute(root));
+    let settings = Settings { root, ..settings };
+    match dispatch(cli.command, &settings) {
+        Ok(exit) => exit,
+        Err(failure) => report::failure(&failure, &settings),
+    }
+}
+
+fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
+    if let Command::Version = command {
+        report::answer(&format!("rbuild {VERSION}\n"))?;
+        return Ok(Exit::Success);
+    }
+    let engine = Engine::new(settings.clone());
+    match command {
+        Command::Build(args) => build::execute(*args, &engine),
+        Command::Run(args) => run::execute(*args, &engine),
+        Command::Create(args) => run::create(*args, &engine),
+        Command::Ps(args) => run::list(&args, &engine),
+        Command::Rm(args) => run::remove(&args, &engine),
+        Command::Export(args) => run::export(&args, &engine),
+        Command::Images(args) => images::list(&args, &engine),
+        Command::Image(command) => images::execute(command, &engine),
+        Command::Tag(args) => images::tag(&args, &engine),
+        Command::Rmi(args) => images::remove(&args, &engine),
+        Command::Inspect(args) => images::inspect(&args, &engine),
+        Command::Load(args) => load_save::load(&args, &engine),
+        Command::Save(args) => load_save::save(&args, &engine),
+        Command::Import(args) => load_save::import(&args, &engine),
+        Command::Pull(args) => pull::pull(&args, &engine),
+        Command::Push(args) => pull::push(&args, &engine),
+        Command::Login(args) => pull::login(&args, &engine),
+        Command::Logout(args) => pull::logout(&args, &engine),
+        Command::Cache(command) => cache::execute(&command, &engine),
+        Command::Version => unreachable!("answered before the store is opened"),
+    }
+}
+
+fn start_log(level: Option<tracing::Level>) {
+    if let Some(level) = level {
+        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    }
+}
+
+/// Puts `build` before arguments that name no command: after the global options and their values, a word that is a
+/// command stays, anything else belongs to `build`.
+fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let mut at = 1;
+    while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
+        match word {
+            "--root" | "--log-level" => at += 2,
+            "-h" | "--help" | "-V" | "--version" if arguments.len() == at + 1 => return arguments,
+            _ if word.starts_with("--root=") || word.starts_with("--log-level=") => at += 1,
+            _ => break,
+        }
+    }
+    let is_command = |word: &OsStr| {
+        word == "help"
+            || command.get_subcommands().any(|sub| word == sub.get_name() || sub.get_all_aliases().any(|a| word == a))
+    };
+    if arguments.get(at).is_some_and(|word| !is_command(word)) {
+        arguments.insert(at, OsString::from("build"));
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(line: &str) -> String {
+        let words = std::iter::once("rbuild").chain(line.split_whitespace()).map(OsString::from).collect();
+        let out = with_default_command(words);
+        out[1..].iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn build_is_the_default_command() {
+        for (typed, meant) in [
+            ("-t hello:0.1 .", "build -t hello:0.1 ."),
+            (".", "build ."),
+            ("-", "build -"),
+            ("build -t x .", "build -t x ."),
+            ("--root /r -t x .", "--root /r build -t x ."),
+            ("--root=/r load -i a.tar", "--root=/r load -i a.tar"),
+            ("--root /r --log-level debug images", "--root /r --log-level debug images"),
+            ("run hello", "run hello"),
+            ("./images", "build ./images"),
+            ("--version", "--version"),
+            ("--help", "--help"),
+            ("", ""),
+        ] {
+            assert_eq!(completed(typed), meant, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

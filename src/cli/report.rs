@@ -1,0 +1,256 @@
+//! Where errors meet the user: colour, excerpt, hint, exit code. The only file that turns an error into text, and,
+//! with the progress views, the only one that prints.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use rbuild_parser::{Diagnostic, Severity, Source, Span};
+
+use crate::config::Settings;
+use crate::exit_code::Exit;
+
+/// Why a command failed, ready to be shown. Not a [`std::error::Error`] itself: it is where errors end.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    help: Option<String>,
+    place: Option<Place>,
+    before: Vec<Self>,
+    exit: Exit,
+}
+
+/// A range of a Dockerfile.
+#[derive(Debug)]
+struct Place {
+    source: Source,
+    span: Span,
+    label: Option<String>,
+}
+
+impl Failure {
+    /// A failure with exit code 1.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None, place: None, before: Vec::new(), exit: Exit::Failure }
+    }
+
+    /// What could not be done, then an error and its causes, each once.
+    pub fn from_error(doing: &str, error: &dyn std::error::Error) -> Self {
+        let mut message = format!("{doing}: {error}");
+        append_causes(&mut message, error);
+        Self::new(message)
+    }
+
+    /// The same failure, with what was being done in front.
+    #[must_use]
+    pub fn within(mut self, doing: &str) -> Self {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// The user asked to stop.
+    pub fn interrupted() -> Self {
+        Self::new("interrupted").with_exit(Exit::Interrupted)
+    }
+
+    /// A wrong command line.
+    pub fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(message).with_help(help).with_exit(Exit::Usage)
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Ends the program with another code.
+    #[must_use]
+    pub fn with_exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// Points at a range of a Dockerfile.
+    #[must_use]
+    pub fn at(mut self, source: &Source, span: Span) -> Self {
+        self.place = Some(Place { source: source.clone(), span, label: None });
+        self
+    }
+
+    /// Everything wrong with a Dockerfile, in the order of its text; the first error names the failure.
+    pub fn diagnostics(source: &Source, diagnostics: &[Diagnostic]) -> Self {
+        let mut errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        let one = |diagnostic: &Diagnostic| {
+            let mut failure = Self::new(diagnostic.message.clone());
+            failure.help = diagnostic.help.clone();
+            match diagnostic.span {
+                Some(span) => failure.at(source, span),
+                None => failure,
+            }
+        };
+        let Some(first) = errors.next() else {
+            return Self::new("the Dockerfile cannot be built");
+        };
+        let rest: Vec<Self> = errors.map(one).collect();
+        if rest.is_empty() {
+            return one(first);
+        }
+        // All of them are shown; the last line repeats the first, which is the one that BuildKit would have shown.
+        let line = first.span.map_or(1, |span| source.position(span.start()).line);
+        let summary = format!("{} ({}:{line}, and {} more)", first.message, source.name(), rest.len());
+        let mut failure = Self::new(summary);
+        failure.before = std::iter::once(one(first)).chain(rest).collect();
+        failure
+    }
+
+    /// The message without place and hint.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    fn render(&self, styled: bool, out: &mut String) {
+        for failure in &self.before {
+            failure.render(styled, out);
+        }
+        let text = printable(&self.message);
+        let mut group = match &self.place {
+            None => Group::with_title(Level::ERROR.primary_title(text)),
+            Some(place) => Level::ERROR.primary_title(text).element(place.snippet()),
+        };
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(printable(help)));
+        }
+        let renderer = if styled { Renderer::styled() } else { Renderer::plain() };
+        out.push_str(&renderer.decor_style(DecorStyle::Ascii).render(&[group]));
+        out.push('\n');
+    }
+}
+
+impl Place {
+    fn snippet(&self) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
+        let annotation = AnnotationKind::Primary.span(first_line(&self.source, self.span));
+        Snippet::source(self.source.text())
+            .path(self.source.name())
+            .fold(true)
+            .annotation(annotation.label(self.label.as_deref()))
+    }
+}
+
+/// The part of a span on its first line: a caret under a whole here-document helps nobody.
+fn first_line(source: &Source, span: Span) -> std::ops::Range<usize> {
+    let text = source.slice(span);
+    let length = text.find(['\n', '\r']).unwrap_or(text.len());
+    span.start().min(source.text().len())..span.start().min(source.text().len()) + length
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        append_causes(&mut message, &error);
+        Self::new(message)
+    }
+}
+
+fn append_causes(message: &mut String, error: &dyn std::error::Error) {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.ends_with(&text) {
+            let _infallible = write!(message, ": {text}");
+        }
+        source = cause.source();
+    }
+}
+
+/// Escapes control characters other than line ends and tabs: text from steps, images, registries and Dockerfiles
+/// never reaches a terminal raw (rule B-12).
+pub fn printable(text: &str) -> String {
+    let hostile = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    if !text.contains(hostile) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if hostile(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+}
+
+/// Shows why a command failed; gives the exit code.
+pub(super) fn failure(failure: &Failure, settings: &Settings) -> Exit {
+    let mut text = String::new();
+    failure.render(settings.stderr_is_terminal && settings.colour, &mut text);
+    story(&text);
+    failure.exit
+}
+
+/// Shows clap's message (help and version are answers, the rest are errors); gives the exit code.
+pub(super) fn usage(error: &clap::Error) -> Exit {
+    let shown = error.print();
+    match (error.use_stderr(), shown) {
+        (false, Ok(())) => Exit::Success,
+        (false, Err(_)) => Exit::Failure,
+        (true, _) => Exit::Usage,
+    }
+}
+
+/// Writes to standard output: the answer.
+pub fn answer(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes to standard error: the story. There is nobody to tell when that fails.
+pub fn story(text: &str) {
+    let mut err = io::stderr().lock();
+    let _nobody_listens = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(failure: &Failure) -> String {
+        let mut out = String::new();
+        failure.render(false, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_failure_points_at_its_line() {
+        let source = Source::new("Dockerfile", "FROM a\n\nRUN make \\\n  all\n");
+        let failure = Failure::new("process \"/bin/sh -c make all\" did not complete successfully: exit code: 2")
+            .at(&source, Span::new(8, 25))
+            .with_help("see the step's output above");
+        insta::assert_snapshot!(shown(&failure), @r#"
+        error: process "/bin/sh -c make all" did not complete successfully: exit code: 2
+         --> Dockerfile:3:1
+          |
+        3 | RUN make \
+          | ^^^^^^^^^^
+          |
+          = help: see the step's output above
+        "#);
+    }
+
+    #[test]
+    fn hostile_text_is_escaped() {
+        assert_eq!(printable("a\u{1b}[2Jb\r\u{202e}"), "a\\u{1b}[2Jb\\u{d}\\u{202e}");
+        assert_eq!(printable("tabs\tand\nlines é"), "tabs\tand\nlines é");
+    }
+
+    #[test]
+    fn causes_are_joined_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read x")]
+        struct Outer(#[source] io::Error);
+        let failure = Failure::from(Outer(io::Error::other("disk on fire")));
+        assert_eq!(failure.message(), "cannot read x: disk on fire");
+    }
+}

@@ -1,0 +1,131 @@
+//! The process environment and its files, turned into [`Settings`] once. Nothing else reads either.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// What the environment says, parsed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Root of the store when `--root` is not given.
+    pub root: PathBuf,
+    /// The directory that relative paths of the command line count from.
+    pub cwd: PathBuf,
+    /// Docker's client configuration (`DOCKER_CONFIG`, else `~/.docker`), for credentials.
+    pub docker_config: Option<PathBuf>,
+    /// Whether standard error may carry colour and cursor movement.
+    pub stderr_is_terminal: bool,
+    /// Whether standard output is a terminal.
+    pub stdout_is_terminal: bool,
+    /// Whether colours are wanted at all (`NO_COLOR` unset or empty, `TERM` not `dumb`).
+    pub colour: bool,
+    /// `BUILDKIT_PROGRESS`: the progress view where `--progress` is not given.
+    pub progress: Option<String>,
+    /// `SOURCE_DATE_EPOCH`, unparsed: it becomes a build argument.
+    pub source_date_epoch: Option<String>,
+    /// `http_proxy` and its kin, both spellings, as found.
+    pub proxies: BTreeMap<String, String>,
+    /// `SSL_CERT_FILE`.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// `SSL_CERT_DIR`.
+    pub ssl_cert_dir: Option<PathBuf>,
+    /// `PATH`, for programs that the user's configuration names (credential helpers).
+    pub path: Option<OsString>,
+    /// `SSH_AUTH_SOCK`: the default agent of `--ssh default`.
+    pub ssh_auth_sock: Option<PathBuf>,
+    /// The command line, shortened: how this process calls itself to others that wait for it.
+    pub command: String,
+    /// Effective user id.
+    pub uid: u32,
+    /// Terminal type, handed to containers with `-t`.
+    pub term: Option<String>,
+}
+
+/// Names of proxy variables that builds and the registry client know, in lower case.
+pub const PROXY_VARIABLES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+
+impl Settings {
+    /// Reads the environment of this process.
+    pub fn from_environment() -> Self {
+        let uid = rustix::process::geteuid().as_raw();
+        let home = text("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let docker_config = path("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
+        let proxies = PROXY_VARIABLES
+            .iter()
+            .flat_map(|name| [(*name).to_owned(), name.to_uppercase()])
+            .filter_map(|name| text(&name).map(|value| (name, value)))
+            .collect();
+        let term = text("TERM");
+        Self {
+            root: path("RBUILD_ROOT").unwrap_or_else(|| default_root(uid, home.as_deref())),
+            cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            docker_config,
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+            stdout_is_terminal: std::io::stdout().is_terminal(),
+            colour: text("NO_COLOR").is_none() && term.as_deref() != Some("dumb"),
+            progress: text("BUILDKIT_PROGRESS"),
+            source_date_epoch: text("SOURCE_DATE_EPOCH"),
+            proxies,
+            ssl_cert_file: path("SSL_CERT_FILE"),
+            ssl_cert_dir: path("SSL_CERT_DIR"),
+            path: variable("PATH"),
+            ssh_auth_sock: path("SSH_AUTH_SOCK"),
+            command: command_line(),
+            uid,
+            term,
+        }
+    }
+
+    /// The value of an arbitrary variable: only for `--build-arg NAME`, `-e NAME` and `--secret env=NAME`, where the
+    /// user names a variable of theirs.
+    pub fn user_variable(name: &str) -> Option<OsString> {
+        variable(name)
+    }
+
+    /// Makes a path of the command line absolute.
+    pub fn absolute(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.cwd.join(path)
+    }
+}
+
+/// The arguments of this process without values that may be secret.
+fn command_line() -> String {
+    let secret = ["--build-arg", "--secret", "--password", "-p", "-e", "--env", "--label"];
+    let mut words = Vec::new();
+    let mut arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    while let Some(word) = arguments.next() {
+        let name = word.split('=').next().unwrap_or_default();
+        if secret.contains(&name) {
+            words.push(format!("{name}=…"));
+            if !word.contains('=') {
+                arguments.next();
+            }
+        } else {
+            words.push(word);
+        }
+    }
+    let line = format!("rbuild {}", words.join(" "));
+    if line.chars().count() > 200 { line.chars().take(199).chain(['…']).collect() } else { line }
+}
+
+fn default_root(uid: u32, home: Option<&Path>) -> PathBuf {
+    if uid == 0 {
+        return PathBuf::from("/var/lib/rbuild");
+    }
+    let data = path("XDG_DATA_HOME").or_else(|| home.map(|home| home.join(".local/share")));
+    data.unwrap_or_else(|| PathBuf::from(format!("/var/tmp/rbuild-{uid}"))).join("rbuild")
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    variable(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn text(name: &str) -> Option<String> {
+    variable(name)?.into_string().ok().filter(|value| !value.is_empty())
+}
+
+#[expect(clippy::disallowed_methods, reason = "this file is the one reader of the environment")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}

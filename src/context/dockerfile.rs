@@ -1,0 +1,141 @@
+//! The Dockerfile and its ignore file: which names are tried, in which order (BuildKit's rules).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rbuild_parser::{Ignore, Source};
+
+use super::MAX_TEXT;
+use crate::cli::report::Failure;
+use crate::request::DockerfileInput;
+
+const DEFAULT: &str = "Dockerfile";
+/// What BuildKit tries when there is no `Dockerfile`.
+const LOWER: &str = "dockerfile";
+const IGNORE: &str = ".dockerignore";
+
+/// Reads the Dockerfile of a directory context; the path is where it was found.
+pub(super) fn read(directory: &Path, input: &DockerfileInput) -> Result<(Source, Option<PathBuf>), Failure> {
+    match input {
+        DockerfileInput::Stdin => {
+            let text = text_of(&mut io::stdin(), "standard input")?;
+            Ok((Source::new(DEFAULT, text), None))
+        }
+        DockerfileInput::Path(path) => {
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            match open(path)? {
+                Some(mut file) => {
+                    Ok((Source::new(name, text_of(&mut file, &path.display().to_string())?), Some(path.clone())))
+                }
+                None => Err(missing(&path.display().to_string())),
+            }
+        }
+        DockerfileInput::Default => {
+            for name in [DEFAULT, LOWER] {
+                let path = directory.join(name);
+                if let Some(mut file) = open(&path)? {
+                    return Ok((Source::new(name, text_of(&mut file, &path.display().to_string())?), Some(path)));
+                }
+            }
+            Err(missing(DEFAULT).with_help(format!(
+                "{} has no Dockerfile; name another file with -f, or another directory",
+                directory.display()
+            )))
+        }
+    }
+}
+
+/// Reads the ignore file of a directory context: the Dockerfile's own one, else the context's.
+pub(super) fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result<Ignore, Failure> {
+    let own = dockerfile.map(|path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(IGNORE);
+        PathBuf::from(name)
+    });
+    for path in own.into_iter().chain([directory.join(IGNORE)]) {
+        if let Some(mut file) = open(&path)? {
+            let mut bytes = Vec::new();
+            file.by_ref().take(MAX_TEXT).read_to_end(&mut bytes)?;
+            return parse_ignore(&bytes, &path.display().to_string());
+        }
+    }
+    Ok(Ignore::default())
+}
+
+/// Reads the Dockerfile of a context that was unpacked; gives its name there.
+pub(super) fn read_inside(
+    read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>,
+    input: &DockerfileInput,
+) -> Result<(String, Source), Failure> {
+    let names = match input {
+        DockerfileInput::Default => vec![DEFAULT.to_owned(), LOWER.to_owned()],
+        DockerfileInput::Path(path) => vec![path.to_string_lossy().into_owned()],
+        DockerfileInput::Stdin => {
+            return Err(Failure::usage("standard input is the context already", "give one as a path"));
+        }
+    };
+    for name in &names {
+        if let Some(bytes) = read(name)? {
+            let text = String::from_utf8(bytes).map_err(|_| not_text(name))?;
+            let shown = Path::new(name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into_owned());
+            return Ok((name.clone(), Source::new(shown, text)));
+        }
+    }
+    Err(missing(&names[0]).with_help("the context has no such file; -f names another one inside it"))
+}
+
+/// Reads the ignore file of a context that was unpacked.
+pub(super) fn ignore_inside(
+    read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>,
+    dockerfile: &str,
+) -> Result<Ignore, Failure> {
+    for name in [format!("{dockerfile}{IGNORE}"), IGNORE.to_owned()] {
+        if let Some(bytes) = read(&name)? {
+            return parse_ignore(&bytes, &name);
+        }
+    }
+    Ok(Ignore::default())
+}
+
+fn parse_ignore(bytes: &[u8], name: &str) -> Result<Ignore, Failure> {
+    Ignore::parse(bytes)
+        .map_err(|error| Failure::new(format!("{name}: {error}")).with_help("mend or remove the pattern"))
+}
+
+/// Opens a regular file; `None` when there is nothing of that name.
+fn open(path: &Path) -> Result<Option<File>, Failure> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, rustix::fs::Mode::empty()) {
+        Ok(fd) => {
+            let file = File::from(fd);
+            let metadata = file.metadata()?;
+            if metadata.is_file() {
+                return Ok(Some(file));
+            }
+            Err(Failure::new(format!("failed to read dockerfile: {} is no regular file", path.display())))
+        }
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(Failure::new(format!("cannot open {}: {error}", path.display()))),
+    }
+}
+
+fn text_of(reader: &mut dyn Read, name: &str) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    reader
+        .take(MAX_TEXT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::new(format!("cannot read {name}: {error}")))?;
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(Failure::new(format!("{name} is larger than {MAX_TEXT} bytes: no Dockerfile")));
+    }
+    String::from_utf8(bytes).map_err(|_| not_text(name))
+}
+
+fn not_text(name: &str) -> Failure {
+    Failure::new(format!("{name} is not UTF-8 text: no Dockerfile"))
+}
+
+fn missing(name: &str) -> Failure {
+    Failure::new(format!("failed to read dockerfile: open {name}: no such file or directory"))
+}

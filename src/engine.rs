@@ -1,0 +1,102 @@
+//! Opens the store and wires the parts together; few methods, no logic.
+
+use std::sync::{Arc, OnceLock};
+
+use rbuild_cache::{OpenOptions, Store};
+use rbuild_executor::Spawner;
+use rbuild_image::credentials::DockerConfig;
+use rbuild_image::registry::{Cancel, Client, ClientOptions, ProxySettings, TrustRoots};
+use rbuild_solver::CancelToken;
+
+use crate::cli::report::Failure;
+use crate::config::Settings;
+
+/// The parts of rbuild, each made when it is first needed.
+pub struct Engine {
+    settings: Settings,
+    cancel: CancelToken,
+    store: OnceLock<Store>,
+    spawner: OnceLock<Spawner>,
+    client: OnceLock<Client>,
+}
+
+impl Engine {
+    /// An engine that has touched nothing yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            cancel: CancelToken::new(),
+            store: OnceLock::new(),
+            spawner: OnceLock::new(),
+            client: OnceLock::new(),
+        }
+    }
+
+    /// What the environment and the global options say.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Asked by everything that takes long.
+    pub fn cancel(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    /// The store.
+    pub fn store(&self) -> Result<&Store, Failure> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let opened = Store::open(&self.settings.root, OpenOptions::new(self.settings.command.clone()))?;
+        Ok(self.store.get_or_init(|| opened))
+    }
+
+    /// The process that starts sandboxes.
+    pub fn spawner(&self) -> Result<&Spawner, Failure> {
+        if let Some(spawner) = self.spawner.get() {
+            return Ok(spawner);
+        }
+        let started = Spawner::start()
+            .map_err(|error| Failure::from_error("cannot start the process that starts sandboxes", &error))?;
+        Ok(self.spawner.get_or_init(|| started))
+    }
+
+    /// The registry client.
+    pub fn client(&self) -> Client {
+        self.client.get_or_init(|| Client::new(self.client_options())).clone()
+    }
+
+    /// What the registry client needs to know.
+    pub fn client_options(&self) -> ClientOptions {
+        let settings = &self.settings;
+        let proxy = |name: &str| {
+            let upper = settings.proxies.get(&name.to_uppercase());
+            settings.proxies.get(name).or(upper).or_else(|| settings.proxies.get("all_proxy")).cloned()
+        };
+        let cancel = self.cancel.clone();
+        let mut options = ClientOptions {
+            proxy: ProxySettings {
+                http: proxy("http_proxy"),
+                https: proxy("https_proxy"),
+                no_proxy: proxy("no_proxy").unwrap_or_default(),
+            },
+            trust: TrustRoots {
+                file: settings.ssl_cert_file.clone(),
+                directories: settings.ssl_cert_dir.clone().into_iter().collect(),
+            },
+            cancel: Cancel::when(move || cancel.is_cancelled()),
+            ..ClientOptions::default()
+        };
+        if let Some(config) = self.docker_config() {
+            options.credentials = Arc::new(config);
+        }
+        options
+    }
+
+    /// Docker's client configuration, where there is a place for it.
+    pub fn docker_config(&self) -> Option<DockerConfig> {
+        let path = self.settings.docker_config.as_ref()?.join("config.json");
+        let directories = self.settings.path.iter().flat_map(std::env::split_paths);
+        Some(directories.fold(DockerConfig::new(path), DockerConfig::with_helpers_in))
+    }
+}

@@ -1,0 +1,228 @@
+//! What lowering asks of the outside: base images and named contexts.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_cache::{Lease, Store, StoredImage};
+use rbuild_image::archive::{Archive, ArchiveInput, ArchiveLimits};
+use rbuild_image::pull as registry;
+use rbuild_image::{ImageConfig, ImageRef, Platform};
+use rbuild_solver::{ContextSource, NamedContext, Resolve, ResolveError, ResolvedImage, Source};
+
+use crate::cli::report::Failure;
+use crate::context::{LocalContext, named_directory};
+use crate::engine::Engine;
+use crate::image_names;
+use crate::transfer::{self, Input};
+
+/// Resolves for one build; each question is asked of the outside once.
+pub(crate) struct Outside<'a> {
+    engine: &'a Engine,
+    store: &'a Store,
+    lease: &'a Lease,
+    named: &'a [(String, String)],
+    fresh: Freshness,
+    images: Mutex<BTreeMap<(ImageRef, Platform), Result<ResolvedImage, ResolveError>>>,
+    contexts: Mutex<BTreeMap<String, LocalContext>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// Whether stored images may be older than the registry's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// They may.
+    Stored,
+    /// The registry is asked (`--pull`).
+    Registry,
+}
+
+impl<'a> Outside<'a> {
+    /// Answers from the store of `engine`, and from registries.
+    pub(crate) fn new(
+        engine: &'a Engine,
+        store: &'a Store,
+        lease: &'a Lease,
+        named: &'a [(String, String)],
+        fresh: Freshness,
+    ) -> Self {
+        let (images, contexts, warnings) = Default::default();
+        Self { engine, store, lease, named, fresh, images, contexts, warnings }
+    }
+
+    /// The named contexts that were asked for and are directories, and what people should know.
+    pub(crate) fn finish(self) -> (BTreeMap<String, LocalContext>, Vec<String>) {
+        let contexts = self.contexts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (contexts, self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn resolve(&self, reference: &ImageRef, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
+        let stored = self.store.images().get(reference, Some(platform)).map_err(|error| plain(&error))?;
+        let host = |image: &StoredImage| image.record.platform.rank_for(platform).is_some();
+        if let (Some(image), Freshness::Stored) = (&stored, self.fresh) {
+            // A stored image of another platform is used when the name has no other: with a warning, as BuildKit does.
+            if host(image) || self.only_platform(reference, image) {
+                return self.stored(reference, image);
+            }
+            return Err(ResolveError {
+                message: format!("{reference}: no match for platform in manifest: {platform} not found"),
+                help: Some(format!("the stored image is for {}", image.record.platform)),
+            });
+        }
+        match self.from_registry(reference, platform) {
+            Err(error) if stored.is_some() => {
+                let image = stored.as_ref().expect("just checked");
+                self.warn(format!("{reference}: {}; using the stored image", error.message));
+                self.stored(reference, image)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Whether a name leads to one platform only because the image has no index.
+    fn only_platform(&self, reference: &ImageRef, image: &StoredImage) -> bool {
+        let has_index = image.record.blobs.values().any(|role| *role == rbuild_cache::BlobRole::Index);
+        let _ = reference;
+        !has_index
+    }
+
+    fn stored(&self, reference: &ImageRef, image: &StoredImage) -> Result<ResolvedImage, ResolveError> {
+        let id = image.record.id;
+        let held = self.store.images().acquire(&id.to_string(), Some(&image.record.platform), self.lease);
+        held.map_err(|error| plain(&error))?;
+        let config = image_names::config(self.store, &id)
+            .map_err(|failure| ResolveError { message: format!("{reference}: {}", failure.message()), help: None })?;
+        let digest = image.record.manifest.as_ref().map_or(id, |manifest| manifest.digest);
+        Ok(ResolvedImage { reference: reference.clone(), shown: digest, digest, config: Arc::new(config) })
+    }
+
+    fn from_registry(&self, reference: &ImageRef, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
+        let client = self.engine.client();
+        let found = registry::resolve(&client, reference, platform)
+            .and_then(|image| registry::fetch_config(&client, &image).map(|(_, config)| (image, config)));
+        match found {
+            Ok((image, config)) => Ok(ResolvedImage {
+                reference: reference.clone(),
+                shown: image.descriptor().digest,
+                digest: image.manifest.0.digest,
+                config: Arc::new(config),
+            }),
+            Err(error) => {
+                let why = Failure::from_error(
+                    &format!("{reference}: failed to resolve source metadata for {}", reference.canonical()),
+                    &error,
+                );
+                let not_found = if error.is_not_found() { ": not found" } else { "" };
+                Err(ResolveError {
+                    message: format!("{}{not_found}", why.message()),
+                    help: Some(
+                        "check the name; `rbuild images` lists stored ones, `rbuild login` is for private registries"
+                            .to_owned(),
+                    ),
+                })
+            }
+        }
+    }
+
+    fn warn(&self, text: String) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    fn named_context(&self, name: &str, given: &str, platform: &Platform) -> Result<NamedContext, ResolveError> {
+        let wrong = |message: String, help: &str| ResolveError { message, help: Some(help.to_owned()) };
+        if let Some(image) = given.strip_prefix("docker-image://") {
+            let reference: ImageRef = image.parse().map_err(|error| plain(&error))?;
+            return self.image(&reference.tag_or_latest(), platform).map(NamedContext::Image);
+        }
+        if let Some(layout) = given.strip_prefix("oci-layout://") {
+            return self.oci_layout(name, layout, platform).map(NamedContext::Image);
+        }
+        if given.contains("://") || given.starts_with("git@") {
+            return Err(wrong(
+                format!("build context {name}={given}: remote contexts are not served by this version"),
+                "fetch it first and name the directory",
+            ));
+        }
+        let directory = self.engine.settings().absolute(given);
+        let context = named_directory(&directory).map_err(|failure| {
+            wrong(format!("build context {name}: {}", failure.message()), "name an existing directory")
+        })?;
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), context);
+        Ok(NamedContext::Files(Source::Context(ContextSource { name: name.to_owned() })))
+    }
+
+    /// Takes an image of an OCI layout into the store, under a name that says where it came from.
+    fn oci_layout(&self, name: &str, layout: &str, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
+        let failed = |text: String| ResolveError { message: format!("build context {name}: {text}"), help: None };
+        let (path, wanted) = split_layout(layout);
+        let directory = self.engine.settings().absolute(path);
+        let mut scratch = || Err(std::io::Error::from(std::io::ErrorKind::Unsupported));
+        let archive =
+            Archive::open(ArchiveInput::Directory(directory.clone()), &ArchiveLimits::default(), &mut scratch)
+                .map_err(|error| failed(error.to_string()))?;
+        let chosen = archive.images().iter().find(|image| match &wanted {
+            None => true,
+            Some(LayoutItem::Tag(tag)) => {
+                image.label.as_deref() == Some(tag) || image.names.iter().any(|name| name.tag() == Some(tag))
+            }
+            Some(LayoutItem::Digest(digest)) => image.root().0.digest.to_string() == *digest,
+        });
+        let chosen = chosen.ok_or_else(|| failed(format!("{} has no such image", directory.display())))?;
+        let manifest = chosen
+            .select(platform)
+            .ok_or_else(|| failed(format!("no match for platform in manifest: {platform} not found")))?;
+        let id = manifest.config.0.digest;
+        let input = Input::Directory(directory);
+        transfer::load_image(self.engine, self.lease, &input, &archive, chosen, &[])
+            .map_err(|failure| failed(failure.message().to_owned()))?;
+        let config: ImageConfig = manifest.image_config.clone();
+        let reference: ImageRef =
+            format!("localhost/oci-layout/{}", id.short()).parse().map_err(|error| plain(&error))?;
+        Ok(ResolvedImage { reference, shown: chosen.root().0.digest, digest: id, config: Arc::new(config) })
+    }
+}
+
+enum LayoutItem<'a> {
+    Tag(&'a str),
+    Digest(&'a str),
+}
+
+/// Splits `path[:tag][@digest]`.
+fn split_layout(text: &str) -> (&str, Option<LayoutItem<'_>>) {
+    if let Some((path, digest)) = text.split_once('@') {
+        let path = path.rsplit_once(':').map_or(path, |(path, _)| path);
+        return (path, Some(LayoutItem::Digest(digest)));
+    }
+    match text.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(LayoutItem::Tag(tag))),
+        _ => (text, None),
+    }
+}
+
+impl Resolve for Outside<'_> {
+    fn image(&self, reference: &ImageRef, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
+        let key = (reference.clone(), platform.clone());
+        if let Some(known) = self.images.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return known.clone();
+        }
+        let answer = self.resolve(reference, platform);
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).insert(key, answer.clone());
+        answer
+    }
+
+    fn context(&self, name: &str, platform: &Platform) -> Result<Option<NamedContext>, ResolveError> {
+        let same = |given: &str| match (given.parse::<ImageRef>(), name.parse::<ImageRef>()) {
+            (Ok(given), Ok(name)) => given.tag_or_latest() == name.tag_or_latest(),
+            _ => false,
+        };
+        let given = self
+            .named
+            .iter()
+            .find(|(given, _)| given == name)
+            .or_else(|| self.named.iter().find(|(given, _)| same(given)));
+        given.map(|(name, source)| self.named_context(name, source, platform)).transpose()
+    }
+}
+
+fn plain(error: &dyn std::error::Error) -> ResolveError {
+    ResolveError { message: Failure::from_error("", error).message().trim_start_matches(": ").to_owned(), help: None }
+}

@@ -1,0 +1,32 @@
+//! `login` and `logout`: credentials in Docker's client configuration.
+
+use std::sync::Arc;
+
+use rbuild_image::credentials::{Credentials, DockerConfig, Fixed, Secret};
+use rbuild_image::registry::Client;
+
+use crate::cli::report::Failure;
+use crate::engine::Engine;
+
+/// Checks credentials with their registry, then keeps them.
+pub fn login(engine: &Engine, registry: &str, username: &str, password: String) -> Result<(), Failure> {
+    let config = config(engine)?;
+    let credentials = Credentials::Password { username: username.to_owned(), password: Secret::new(password) };
+    let mut options = engine.client_options();
+    options.credentials = Arc::new(Fixed { registry: registry.to_owned(), credentials: credentials.clone() });
+    Client::new(options).check_login(registry)?;
+    config.login(registry, &credentials)?;
+    Ok(())
+}
+
+/// Forgets a registry's credentials; says whether there were any.
+pub fn logout(engine: &Engine, registry: &str) -> Result<bool, Failure> {
+    Ok(config(engine)?.logout(registry)?)
+}
+
+fn config(engine: &Engine) -> Result<DockerConfig, Failure> {
+    engine.docker_config().ok_or_else(|| {
+        Failure::new("there is no place for credentials: neither HOME nor DOCKER_CONFIG is set")
+            .with_help("set DOCKER_CONFIG to a directory")
+    })
+}

@@ -1,0 +1,60 @@
+//! Images in and out of the store: archives, root file systems, registries.
+
+mod import;
+mod load;
+mod login;
+mod pull;
+mod push;
+mod save;
+mod unpack;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+pub use import::{ImportRequest, import};
+pub(crate) use load::load_image;
+pub use load::{Loaded, load};
+pub use login::{login, logout};
+pub use pull::{Pulled, pull};
+pub(crate) use pull::{Watch, created, ensure_unpacked, fetch};
+pub use push::{Pushed, push};
+pub use save::{SaveRequest, save};
+
+use crate::cli::report::Failure;
+
+/// Where an archive or root file system comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+    /// A directory (an OCI layout).
+    Directory(PathBuf),
+}
+
+impl Input {
+    /// Opens a stream.
+    fn open(&self) -> Result<Box<dyn Read + Send>, Failure> {
+        match self {
+            Self::Stdin => Ok(Box::new(io::stdin())),
+            Self::File(path) | Self::Directory(path) => match File::open(path) {
+                Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_dir()) => {
+                    Err(Failure::new(format!("{} is a directory", path.display()))
+                        .with_help("name a tar file, or use --oci"))
+                }
+                Ok(file) => Ok(Box::new(file)),
+                Err(error) => Err(Failure::new(format!("cannot open {}: {error}", path.display()))),
+            },
+        }
+    }
+
+    /// How messages call it.
+    fn name(&self) -> String {
+        match self {
+            Self::Stdin => "standard input".to_owned(),
+            Self::File(path) | Self::Directory(path) => path.display().to_string(),
+        }
+    }
+}

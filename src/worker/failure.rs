@@ -1,0 +1,56 @@
+//! Errors of the machine as failures of a vertex.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use rbuild_solver::{JobError, VertexFailure};
+
+/// A failure that may still get a hint.
+pub(super) fn failed(message: impl Into<String>) -> Hinted {
+    Hinted { message: message.into() }
+}
+
+/// See [`failed`].
+#[derive(Debug)]
+pub(super) struct Hinted {
+    message: String,
+}
+
+impl Hinted {
+    /// Says what to do about it.
+    pub(super) fn help(self, help: &str) -> JobError {
+        JobError::Failed(VertexFailure { message: self.message, help: Some(help.to_owned()), exit_code: None })
+    }
+}
+
+impl From<Hinted> for JobError {
+    fn from(hinted: Hinted) -> Self {
+        Self::Failed(VertexFailure { message: hinted.message, help: None, exit_code: None })
+    }
+}
+
+/// Turns errors into failures of a vertex.
+pub(super) trait FailJob<T> {
+    /// Says what could not be done; the error and its causes follow.
+    fn or_fail(self, doing: &str) -> Result<T, JobError>;
+}
+
+impl<T, E: Error> FailJob<T> for Result<T, E> {
+    fn or_fail(self, doing: &str) -> Result<T, JobError> {
+        self.map_err(|error| failed(chain(doing, &error)).into())
+    }
+}
+
+/// A sentence, then an error and its causes, each once.
+pub(super) fn chain(doing: &str, error: &dyn Error) -> String {
+    let mut message = if doing.is_empty() { error.to_string() } else { format!("{doing}: {error}") };
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.ends_with(&text) {
+            let _infallible = write!(message, ": {text}");
+        }
+        source = cause.source();
+    }
+    message
+}

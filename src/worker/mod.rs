@@ -1,0 +1,138 @@
+//! Where the plan meets the machine: the real [`Worker`]. One room for each kind of work.
+
+mod failure;
+pub mod file;
+mod host_files;
+mod run;
+mod run_mounts;
+mod source_image;
+mod ssh_agent;
+mod step_cache;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use rbuild_cache::snapshot::Snapshots;
+use rbuild_cache::{Lease, SnapshotId, Store};
+use rbuild_executor::Spawner;
+use rbuild_image::ContentDigest;
+use rbuild_solver::{Control, Job, JobError, Op, Pinned, Product, Source, Worker};
+
+use crate::context::{ContextFiles, LocalContext};
+use crate::engine::Engine;
+use crate::request::{Entitlement, SecretInput};
+use failure::{FailJob, failed};
+
+pub use step_cache::StoreSteps;
+
+/// Does the work of one build.
+pub struct EngineWorker<'a> {
+    engine: &'a Engine,
+    store: &'a Store,
+    snapshots: Snapshots,
+    lease: &'a Lease,
+    contexts: BTreeMap<String, LocalContext>,
+    allow: &'a [Entitlement],
+    secrets: &'a [SecretInput],
+    ssh: &'a [(String, PathBuf)],
+    resolv_conf: String,
+    began: Instant,
+    sandboxes: AtomicU64,
+}
+
+/// What a worker is made of.
+pub struct Parts<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// Its store.
+    pub store: &'a Store,
+    /// Holds what the build makes and reads.
+    pub lease: &'a Lease,
+    /// Build contexts by name; the main one is `""`.
+    pub contexts: BTreeMap<String, LocalContext>,
+    /// What steps may do beyond the default.
+    pub allow: &'a [Entitlement],
+    /// Secrets.
+    pub secrets: &'a [SecretInput],
+    /// Agents, as `(id, socket)`.
+    pub ssh: &'a [(String, PathBuf)],
+    /// When the build began.
+    pub began: Instant,
+}
+
+impl<'a> EngineWorker<'a> {
+    /// Makes a worker.
+    pub fn new(parts: Parts<'a>) -> Self {
+        let Parts { engine, store, lease, contexts, allow, secrets, ssh, began } = parts;
+        // A host without the file has no name servers: steps get public ones.
+        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        Self {
+            engine,
+            store,
+            snapshots: store.snapshots(),
+            lease,
+            contexts,
+            allow,
+            secrets,
+            ssh,
+            resolv_conf,
+            began,
+            sandboxes: AtomicU64::new(0),
+        }
+    }
+
+    fn spawner(&self) -> Result<&Spawner, JobError> {
+        self.engine.spawner().map_err(|failure| failed(failure.message()).into())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// A name for the next sandbox: unique on the host while the lease lives.
+    fn sandbox_id(&self) -> String {
+        format!("build-{}-{}", self.lease.info().id, self.sandboxes.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn context(&self, name: &str) -> Result<&LocalContext, JobError> {
+        self.contexts.get(name).ok_or_else(|| failed(format!("there is no build context named {name:?}")).into())
+    }
+}
+
+impl Worker for EngineWorker<'_> {
+    fn pin(&self, source: &Source, _control: Control<'_>) -> Result<Pinned, JobError> {
+        let identity = match source {
+            Source::Image(image) => Some(image.digest),
+            Source::Context(_) => None,
+            Source::Http(http) => return Err(failed(format!("cannot fetch {}", http.url)).help(NO_REMOTE)),
+            Source::Git(git) => return Err(failed(format!("cannot fetch {}", git.remote)).help(NO_REMOTE)),
+        };
+        Ok(Pinned { source: source.clone(), identity })
+    }
+
+    fn selection_digest(&self, job: &Job, input: usize, control: Control<'_>) -> Result<ContentDigest, JobError> {
+        file::selection_digest(self, job, input, control)
+    }
+
+    fn rootfs_identity(&self, snapshot: Option<&SnapshotId>, _control: Control<'_>) -> Result<ContentDigest, JobError> {
+        self.snapshots.rootfs_identity(snapshot.copied()).or_fail("cannot identify a root file system")
+    }
+
+    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError> {
+        match &job.vertex.op {
+            Op::Source(Source::Image(image)) => source_image::exec(self, job, image, control),
+            Op::Source(Source::Context(context)) => match &self.context(&context.name)?.files {
+                ContextFiles::Directory(_) => Ok(Product::Context(context.name.clone())),
+                ContextFiles::Snapshot(_) => Ok(Product::Context(context.name.clone())),
+            },
+            Op::Source(Source::Http(http)) => Err(failed(format!("cannot fetch {}", http.url)).help(NO_REMOTE)),
+            Op::Source(Source::Git(git)) => Err(failed(format!("cannot fetch {}", git.remote)).help(NO_REMOTE)),
+            Op::Run(run) => run::exec(self, job, run, control),
+            Op::File(files) => file::exec(self, job, files, control),
+        }
+    }
+}
+
+const NO_REMOTE: &str = "ADD of URLs and repositories is not served by this version: fetch it in a RUN step";

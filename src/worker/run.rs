@@ -1,0 +1,270 @@
+//! `RUN`: a step's op becomes a sandbox on an active snapshot; its output becomes events, its end a commit or a failure.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rbuild_cache::snapshot::{Active, Snapshot};
+use rbuild_executor::{
+    Access, Confinement, DEFAULT_CAPABILITIES, ExitStatus, Init, KernelPaths, Mount, MountPoint, MountSource,
+    NetworkMode, Process, ProcessSpec, Resources, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio, StdioFd, users,
+};
+use rbuild_image::ContainerPath;
+use rbuild_solver::{
+    CancelReason, Control, Event, Job, JobError, LogStream, Product, RunNetwork, RunOp, RunSecurity, VertexFailure,
+    VertexId,
+};
+
+use super::EngineWorker;
+use super::failure::{FailJob, failed};
+use super::host_files::{self, Reach};
+use super::run_mounts::{self, Prepared};
+use crate::request::Entitlement;
+
+/// How often a waiting step looks whether it should stop.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// How long an interrupted step may take to end by itself.
+const GRACE: Duration = Duration::from_millis(700);
+
+/// Runs a step; gives the snapshot that it made.
+pub(super) fn exec(
+    worker: &EngineWorker<'_>,
+    job: &Job,
+    op: &RunOp,
+    control: Control<'_>,
+) -> Result<Product, JobError> {
+    check_entitlements(worker, op)?;
+    let parent = match job.inputs.first() {
+        Some(Product::Snapshot(parent)) => *parent,
+        Some(Product::Context(_)) | None => None,
+    };
+    let active =
+        worker.snapshots.prepare(parent, worker.lease).or_fail("cannot prepare the step's root file system")?;
+    let user = user_of(&active, op)?;
+    let prepared = run_mounts::prepare(worker, job, op, control)?;
+    let spec = specification(worker, op, &active, &user, &prepared)?;
+    let status = run(worker, &spec, job.id, control, &shown(op))?;
+    drop(prepared);
+    judge(status, op)?;
+    let committed = active.commit(worker.lease).or_fail("cannot keep the step's files")?;
+    Ok(Product::Snapshot(Some(committed.id())))
+}
+
+fn check_entitlements(worker: &EngineWorker<'_>, op: &RunOp) -> Result<(), JobError> {
+    let wanted = [
+        (op.network == RunNetwork::Host, Entitlement::NetworkHost, "network.host"),
+        (op.security == RunSecurity::Insecure, Entitlement::SecurityInsecure, "security.insecure"),
+    ];
+    for (wants, entitlement, name) in wanted {
+        if wants && !worker.allow.contains(&entitlement) {
+            return Err(JobError::Failed(VertexFailure {
+                message: format!("{name} is not allowed"),
+                help: Some(format!("grant it with --allow {name}")),
+                exit_code: None,
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn user_of(active: &Snapshot<Active>, op: &RunOp) -> Result<users::User, JobError> {
+    let view = active.parent_view();
+    let read = |path: &ContainerPath| {
+        let bytes = view.read_regular(path.as_bytes(), users::MAX_USER_FILE)?;
+        bytes.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
+    };
+    let user = if op.user.is_empty() { "0:0" } else { &op.user };
+    users::lookup_with(read, user).map_err(|error| {
+        failed(format!("process {:?} did not complete successfully: {error}", shown(op)))
+            .help("USER names a user of the image; create it in an earlier step, or use a number")
+    })
+}
+
+/// The whole specification of a step's sandbox.
+fn specification(
+    worker: &EngineWorker<'_>,
+    op: &RunOp,
+    active: &Snapshot<Active>,
+    user: &users::User,
+    prepared: &Prepared,
+) -> Result<SandboxSpec, JobError> {
+    let (network, reach) = match op.network {
+        RunNetwork::None => (NetworkMode::None, Reach::OwnLoopback),
+        RunNetwork::Default | RunNetwork::Host => (NetworkMode::Host, Reach::HostLoopback),
+    };
+    let mut mounts = vec![
+        text_mount("/etc/resolv.conf", host_files::resolv_conf(&worker.resolv_conf, reach)),
+        text_mount("/etc/hosts", host_files::hosts(&op.hostname, &op.extra_hosts)),
+    ];
+    mounts.extend(prepared.mounts.iter().cloned());
+    let mut env = op.env.clone();
+    env.extend(op.proxy_env.iter().cloned());
+    env.extend(prepared.env.iter().cloned());
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user.home));
+    }
+    let confinement = match op.security {
+        RunSecurity::Sandbox => Confinement {
+            capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).to_vec(),
+            no_new_privileges: false,
+            seccomp: Seccomp::Default,
+            kernel_paths: KernelPaths::Masked,
+        },
+        RunSecurity::Insecure => Confinement {
+            capabilities: rbuild_executor::ALL_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
+            no_new_privileges: false,
+            seccomp: Seccomp::Unconfined,
+            kernel_paths: KernelPaths::Open,
+        },
+    };
+    Ok(SandboxSpec {
+        id: worker.sandbox_id(),
+        rootfs: active.rootfs().or_fail("cannot describe the step's root file system")?,
+        root_access: Access::ReadWrite,
+        mounts,
+        process: ProcessSpec {
+            argv: op.argv.clone(),
+            env,
+            cwd: op.cwd.clone(),
+            user: user.ids.clone(),
+            rlimits: op.ulimits.iter().map(rlimit).collect(),
+            terminal: false,
+        },
+        hostname: op.hostname.clone(),
+        network,
+        confinement,
+        resources: Resources::default(),
+        shm_size: op.shm_size,
+        init: Init::Reaper,
+    })
+}
+
+fn rlimit((name, soft, hard): &(String, u64, u64)) -> Rlimit {
+    Rlimit { name: name.to_uppercase(), soft: *soft, hard: *hard }
+}
+
+fn text_mount(target: &str, text: String) -> Mount {
+    Mount {
+        target: ContainerPath::new(target),
+        source: MountSource::File { content: text.into_bytes(), mode: 0o644, uid: 0, gid: 0 },
+        access: Access::ReadOnly,
+        mount_point: MountPoint::Removed,
+    }
+}
+
+/// Starts the sandbox, passes its output on, waits for its end. A stop asked for by the token ends it.
+fn run(
+    worker: &EngineWorker<'_>,
+    spec: &SandboxSpec,
+    vertex: VertexId,
+    control: Control<'_>,
+    shown: &str,
+) -> Result<ExitStatus, JobError> {
+    let (out_read, out_write) = pipe()?;
+    let (err_read, err_write) = pipe()?;
+    let stdio = Stdio { stdin: StdioFd::Null, stdout: StdioFd::Fd(out_write), stderr: StdioFd::Fd(err_write) };
+    let mut process = worker.spawner()?.spawn(spec, stdio).map_err(|error| not_started(&error, shown))?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| pass_on(out_read, LogStream::Stdout, vertex, worker, control));
+        scope.spawn(|| pass_on(err_read, LogStream::Stderr, vertex, worker, control));
+        wait(&mut process, control)
+    })
+}
+
+fn wait(process: &mut Process, control: Control<'_>) -> Result<ExitStatus, JobError> {
+    let waiting = "cannot wait for the step";
+    loop {
+        if let Some(status) = process.wait_timeout(CANCEL_POLL).or_fail(waiting)? {
+            return Ok(status);
+        }
+        match control.cancel.reason() {
+            None => {}
+            Some(CancelReason::Interrupt | CancelReason::Failure) => {
+                // It may be gone already.
+                let _gone = process.signal(rustix::process::Signal::TERM.as_raw());
+                let ended = process.wait_timeout(GRACE);
+                let killed = process.kill_all();
+                ended.or_fail(waiting)?;
+                killed.or_fail("cannot end the step")?;
+                return Err(JobError::Cancelled);
+            }
+            Some(CancelReason::Kill) => {
+                process.kill_all().or_fail("cannot end the step")?;
+                return Err(JobError::Cancelled);
+            }
+        }
+    }
+}
+
+fn pass_on(pipe: OwnedFd, stream: LogStream, vertex: VertexId, worker: &EngineWorker<'_>, control: Control<'_>) {
+    let mut pipe = std::fs::File::from(pipe);
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count) = pipe.read(&mut buffer) {
+        if count == 0 {
+            return;
+        }
+        control.events.emit(Event::Log { vertex, stream, data: buffer[..count].to_vec(), at: worker.now() });
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), JobError> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_fail("cannot make a pipe for the step's output")
+}
+
+fn not_started(error: &SpawnError, shown: &str) -> JobError {
+    let help = match error {
+        SpawnError::NotFound { .. } => "the image has no such program: install it in an earlier step, or check PATH",
+        SpawnError::NotExecutable { .. } => {
+            "the file is no program for this machine: check its mode, #! line and architecture"
+        }
+        _ => "run with --log-level debug for details",
+    };
+    let code = match error {
+        SpawnError::NotFound { .. } => 127,
+        SpawnError::NotExecutable { .. } => 126,
+        _ => return failed(format!("process {shown:?} did not complete successfully: {error}")).help(help),
+    };
+    JobError::Failed(VertexFailure {
+        message: format!("process {shown:?} did not complete successfully: {error}"),
+        help: Some(help.to_owned()),
+        exit_code: Some(code),
+    })
+}
+
+/// The command as people see it in messages: its words, joined.
+fn shown(op: &RunOp) -> String {
+    op.argv.join(" ")
+}
+
+fn judge(status: ExitStatus, op: &RunOp) -> Result<(), JobError> {
+    let (code, why, help) = match status {
+        ExitStatus::Exited(0) => return Ok(()),
+        ExitStatus::Exited(127) => (
+            127,
+            String::new(),
+            Some("127 means that a command was not found: install it first, or check its spelling and PATH"),
+        ),
+        ExitStatus::Exited(126) => {
+            (126, String::new(), Some("126 means that a file is not executable: check its mode and architecture"))
+        }
+        ExitStatus::Exited(code @ 129..=192) => {
+            (code, format!(" (killed by signal {})", signal_name(code - 128)), None)
+        }
+        ExitStatus::Exited(code) => (code, String::new(), None),
+        ExitStatus::Signaled(signal) => (128 + signal, format!(" (killed by signal {})", signal_name(signal)), None),
+        ExitStatus::OomKilled => (
+            137,
+            " (out of memory: killed by the kernel)".to_owned(),
+            Some("the step needs more memory than it may use"),
+        ),
+    };
+    Err(JobError::Failed(VertexFailure {
+        message: format!("process {:?} did not complete successfully: exit code: {code}{why}", shown(op)),
+        help: help.map(str::to_owned),
+        exit_code: Some(code),
+    }))
+}
+
+fn signal_name(number: i32) -> String {
+    nix::sys::signal::Signal::try_from(number).map_or_else(|_| number.to_string(), |signal| signal.as_str().to_owned())
+}

@@ -1,0 +1,76 @@
+//! What people see when something is wrong: the Dockerfile's line, the cause, what to do. Nothing half-made stays.
+
+use crate::bench::Bench;
+
+/// Builds one Dockerfile that must fail; gives standard error without progress lines.
+fn error_of(bench: &Bench, dockerfile: &str) -> String {
+    let context = bench.context("ctx", [("Dockerfile", dockerfile)]);
+    let ran = bench.rbuild(["build", "--progress=quiet", "-t", "broken"]).arg(&context).run().fails(1);
+    assert_eq!(bench.rbuild(["images", "-q", "broken"]).run().ok().stdout, "", "a failed build named an image");
+    ran.stderr
+}
+
+#[test]
+fn a_typing_error_is_shown_with_its_line_and_the_nearest_name() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\n\nCOPPY a b\n"), @"");
+}
+
+#[test]
+fn a_missing_file_is_shown_with_its_line() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nCOPY nowhere.txt /\n"), @"");
+}
+
+#[test]
+fn a_failing_step_shows_its_output_its_line_and_its_exit_code() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN echo about to fail && \\\n    exit 42\n"), @"");
+}
+
+#[test]
+fn a_step_killed_by_a_signal_says_so() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN kill -9 $$\n"), @"");
+}
+
+#[test]
+fn an_unknown_command_says_so() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN [\"/no/such/program\"]\n"), @"");
+}
+
+#[test]
+fn an_unknown_stage_says_which_exist() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let context = bench.context("ctx", [("Dockerfile", "FROM busybox AS builder\nFROM busybox AS final\n")]);
+    let ran = bench.rbuild(["build", "--target=bulider"]).arg(&context).run().fails(1);
+    insta::assert_snapshot!(ran.stderr, @"");
+}
+
+#[test]
+fn all_mistakes_are_shown_at_once() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nCOPPY a b\nRUN echo fine\nENV\nEXPOSE x\n"), @"");
+}
+
+#[test]
+fn missing_inputs_are_named() {
+    let Some(bench) = Bench::new() else { return };
+    let empty = bench.context("empty", []);
+    let _ran = bench.rbuild(["build"]).arg(&empty).run().fails(1).says("Dockerfile");
+    let _ran = bench.rbuild(["build", "no-such-directory"]).run().fails(1).says("no-such-directory");
+    let _ran = bench.rbuild(["build"]).run().fails(2).says("context");
+    let _ran = bench.rbuild(["build", "--squash", "."]).run().fails(2).says("--squash");
+    let _ran = bench.rbuild(["build", "--no-such-flag", "."]).run().fails(2).says("--no-such-flag");
+    let _ran = bench.rbuild(["run", "--rm", "localhost:1/no/such/image"]).run().fails(125).says("no/such/image");
+}
+
+#[test]
+fn hostile_output_reaches_no_terminal_raw() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let context =
+        bench.context("ctx", [("Dockerfile", "FROM busybox\nRUN printf 'a\\033]0;owned\\007b\\n' && false\n")]);
+    let ran = bench.build("x", &context).fails(1);
+    assert!(!ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
+}

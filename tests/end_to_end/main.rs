@@ -1,0 +1,14 @@
+//! The program as people use it: every test drives the binary through one `Bench` with a store of its own, and checks
+//! afterwards that nothing is left on the host (rule R-45).
+//!
+//! Needs root, busybox-static, and for some tests a peer (skopeo, umoci, podman, docker-registry); `./dev test` installs
+//! them. Without root the tests say so and end; with RBUILD_TEST_ROOT_REQUIRED set, as in CI, they fail instead.
+
+mod bench;
+mod builds;
+mod caching;
+mod census;
+mod containers;
+mod errors;
+mod images;
+mod peers;

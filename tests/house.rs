@@ -1,0 +1,97 @@
+//! The house rules that a compiler does not check: which crate may use which, and where unsafe code may live.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The only arrows allowed between our crates (docs/architecture.md).
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("rbuild-parser", &[]),
+    ("rbuild-image", &[]),
+    ("rbuild-executor", &["rbuild-image"]),
+    ("rbuild-cache", &["rbuild-executor", "rbuild-image"]),
+    ("rbuild-solver", &["rbuild-cache", "rbuild-image", "rbuild-parser"]),
+    ("rbuild-container", &["rbuild-cache", "rbuild-executor", "rbuild-image"]),
+    (
+        "rbuild",
+        &["rbuild-cache", "rbuild-container", "rbuild-executor", "rbuild-image", "rbuild-parser", "rbuild-solver"],
+    ),
+];
+
+#[test]
+fn crates_use_only_what_they_may() {
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).expect("cargo prints JSON");
+    let allowed: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert_eq!(packages.len(), allowed.len(), "a crate was added or removed: draw its arrows first");
+    for package in packages {
+        let name = package["name"].as_str().expect("name");
+        let may = allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the table"));
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let used = dependency["name"].as_str().expect("name");
+            let ours = used == "rbuild" || used.starts_with("rbuild-");
+            assert!(!ours || may.contains(&used), "a new arrow: {name} uses {used}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_lives_behind_one_wall() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in sources(root) {
+        let inside = file.strip_prefix(root).expect("below the root");
+        if inside.starts_with("executor/src/sys") || inside == Path::new("tests/house.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).expect("readable");
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let found = ["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code", "expect(unsafe_code"];
+            assert!(
+                !found.iter().any(|word| code.contains(word)),
+                "{}:{}: unsafe outside executor/src/sys",
+                inside.display(),
+                number + 1
+            );
+        }
+    }
+}
+
+#[test]
+fn files_are_read_in_one_sitting() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in sources(root) {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let lines = text.lines().count();
+        assert!(lines <= 1000, "{}: {lines} lines; find the second concept in it", file.display());
+        let name = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let dump = ["util", "utils", "common", "helpers", "misc", "imp", "types"].contains(&name);
+        assert!(!dump, "{}: find the concept and name it", file.display());
+        assert!(text.starts_with("//!"), "{}: say what the file is for (`//!`)", file.display());
+    }
+}
+
+/// Every source file of the workspace.
+fn sources(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut queue: Vec<PathBuf> = ["parser", "image", "executor", "cache", "solver", "container", "src", "tests"]
+        .map(|dir| root.join(dir))
+        .into();
+    while let Some(dir) = queue.pop() {
+        for entry in std::fs::read_dir(&dir).expect("readable").map(|entry| entry.expect("entry").path()) {
+            match entry.extension().and_then(|ext| ext.to_str()) {
+                Some("rs") => found.push(entry),
+                None if entry.is_dir() => queue.push(entry),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
