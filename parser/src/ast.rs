@@ -3,9 +3,8 @@
 
 use std::borrow::Cow;
 
-use crate::directive::Header;
 use crate::grammar::exec_form::{ExecForm, exec_form};
-use crate::grammar::pairs::{PairError, pairs};
+use crate::grammar::pairs::{PairError, PairPieces, pairs};
 use crate::grammar::{Piece, flags, words};
 use crate::heredoc::{Heredoc, openers};
 use crate::instruction::PairForm;
@@ -74,7 +73,7 @@ impl Keyword {
 }
 
 /// What follows keyword and flags.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Arguments {
     /// Words or one whole text, as the keyword has it.
     Plain(Vec<Argument>),
@@ -88,6 +87,12 @@ pub(crate) enum Arguments {
     Nested(Box<Node>),
 }
 
+impl Default for Arguments {
+    fn default() -> Self {
+        Self::Plain(Vec::new())
+    }
+}
+
 impl Arguments {
     pub(crate) fn is_json(&self) -> bool {
         matches!(self, Self::Json(_))
@@ -95,7 +100,7 @@ impl Arguments {
 }
 
 /// An instruction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Node {
     /// The keyword as written.
     pub(crate) word: Argument,
@@ -115,39 +120,49 @@ pub(crate) struct Node {
     pub(crate) comments: Vec<String>,
 }
 
-/// A text as syntax.
-#[derive(Debug)]
-pub(crate) struct Tree {
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) escape: Escape,
+/// Reads a text instruction by instruction.
+pub(crate) struct Tree<'s> {
+    reader: Reader<'s>,
+    found: bool,
+    /// What is wrong with the syntax so far.
     pub(crate) faults: Vec<Diagnostic>,
 }
 
-/// Reads a text to its end, whatever is in it. With `fixed`, every place is that one.
-pub(crate) fn read(text: &str, fixed: Option<Span>) -> Tree {
-    let mut reader = Reader::new(text, fixed);
-    let mut nodes = Vec::new();
-    let mut faults = Vec::new();
-    while let Some(line) = reader.next() {
-        let fault = match node(line, reader.header.escape) {
-            Ok(mut node) => {
-                let fault = read_heredocs(&mut node, &mut reader);
-                nodes.push(node);
-                fault
+impl<'s> Tree<'s> {
+    /// Starts at the top. With `fixed`, every place is that one.
+    pub(crate) fn new(text: &'s str, fixed: Option<Span>) -> Self {
+        Self { reader: Reader::new(text, fixed), found: false, faults: Vec::new() }
+    }
+
+    /// The escape character, as far as the text has been read; it can only change before the first instruction.
+    pub(crate) fn escape(&self) -> Escape {
+        self.reader.header.escape
+    }
+
+    /// The next instruction. What cannot be read is passed over and noted.
+    pub(crate) fn next(&mut self) -> Option<Node> {
+        loop {
+            let line = self.reader.next();
+            self.faults.append(&mut self.reader.faults);
+            let Some(line) = line else {
+                if !self.found && self.faults.is_empty() {
+                    let help = "a Dockerfile starts with FROM, for example `FROM scratch`";
+                    self.faults.push(Diagnostic::error(self.reader.end(), "file with no instructions").with_help(help));
+                }
+                return None;
+            };
+            self.found = true;
+            match node(line, self.reader.header.escape) {
+                Ok(mut node) => {
+                    let fault = read_heredocs(&mut node, &mut self.reader);
+                    self.faults.append(&mut self.reader.faults);
+                    self.faults.extend(fault);
+                    return Some(node);
+                }
+                Err(fault) => self.faults.push(fault),
             }
-            Err(fault) => Some(fault),
-        };
-        faults.append(&mut reader.faults);
-        faults.extend(fault);
+        }
     }
-    let end = reader.end();
-    let Reader { header: Header { escape, .. }, faults: mut rest, .. } = reader;
-    faults.append(&mut rest);
-    if nodes.is_empty() && faults.is_empty() {
-        let help = "a Dockerfile starts with FROM, for example `FROM scratch`";
-        faults.push(Diagnostic::error(end, "file with no instructions").with_help(help));
-    }
-    Tree { nodes, escape, faults }
 }
 
 fn node(line: LogicalLine<'_>, escape: Escape) -> Result<Node, Diagnostic> {
@@ -201,13 +216,13 @@ struct Builder {
 }
 
 impl Builder {
-    fn argument(&self, offset: usize, piece: Piece) -> Argument {
+    fn argument(&self, offset: usize, piece: Piece<'_>) -> Argument {
         let span = self.map.span(offset + piece.range.start..offset + piece.range.end);
-        Argument { text: piece.text, span }
+        Argument { text: piece.text.into_owned(), span }
     }
 
     fn slice(&self, offset: usize, text: &str) -> Argument {
-        self.argument(offset, Piece { text: text.to_owned(), range: 0..text.len() })
+        self.argument(offset, Piece { text: Cow::Borrowed(text), range: 0..text.len() })
     }
 
     /// An error about a place. BuildKit points at an instruction's first line whatever is wrong with it, so a place further down
@@ -264,7 +279,7 @@ impl Builder {
             Some(K::Cmd | K::Entrypoint | K::Run | K::Shell) => self.json_or(text, at, Self::whole)?,
             Some(K::Arg) => {
                 let words = words::words(text, self.escape);
-                Arguments::Plain(words.into_iter().map(|word| self.argument(at, word)).collect())
+                Arguments::Plain(words.map(|word| self.argument(at, word)).collect())
             }
             Some(K::Env) => self.pairs(text, at, "ENV")?,
             Some(K::Label) => self.pairs(text, at, "LABEL")?,
@@ -287,8 +302,7 @@ impl Builder {
     }
 
     fn fields(&self, text: &str, at: usize) -> Arguments {
-        let fields = words::fields(text).into_iter();
-        Arguments::Plain(fields.map(|range| self.slice(at + range.start, &text[range])).collect())
+        Arguments::Plain(words::fields(text).map(|range| self.slice(at + range.start, &text[range])).collect())
     }
 
     fn json_or(
@@ -327,18 +341,16 @@ impl Builder {
                 PairError::NameOnly { .. } => self
                     .error(self.map.span(at..at + text.len()), message)
                     .with_help(format!("write `{keyword} {text}=value`")),
-                PairError::NoEquals { word } => {
-                    let help = match word.text.starts_with('#') {
+                PairError::NoEquals { word, range } => {
+                    let help = match word.starts_with('#') {
                         true => "comments stand on lines of their own",
                         false => "quote values that contain blanks: name=\"a value\"",
                     };
-                    self.error(self.argument(at, word).span, message).with_help(help)
+                    self.error(self.map.span(at + range.start..at + range.end), message).with_help(help)
                 }
             }
         })?;
-        let pair = |pair: crate::grammar::pairs::PairPieces| {
-            (self.argument(at, pair.name), self.argument(at, pair.value), pair.form)
-        };
+        let pair = |pair: PairPieces<'_>| (self.argument(at, pair.name), self.argument(at, pair.value), pair.form);
         Ok(Arguments::Pairs(pairs.into_iter().map(pair).collect()))
     }
 }

@@ -1,7 +1,7 @@
 //! The two ways in: a whole Dockerfile, and a trigger that a base image brings.
 
-use crate::ast::{self, Node};
-use crate::convert::{Converted, Converter, checks};
+use crate::ast::{Keyword, Node, Tree};
+use crate::convert::{Converted, Converter, origin};
 use crate::directive::{self, Directives, is_built_in};
 use crate::instruction::{Instruction, Origin};
 use crate::lint::{self, Config};
@@ -22,29 +22,33 @@ pub fn parse(source: &Source) -> Parsed<Dockerfile> {
     let checks = read_checks(&directives, &mut errors);
     check_frontend(&directives, &mut errors);
 
-    let tree = ast::read(text, None);
-    errors.extend(tree.faults);
-    let directives = Directives { escape: tree.escape, ..directives };
-    let mut converter = Converter { text, escape: tree.escape, lints: Vec::new() };
-    let mut assembly =
-        Assembly { file: Dockerfile { directives, checks, ..Dockerfile::default() }, ..Assembly::default() };
-    for node in &tree.nodes {
+    let mut tree = Tree::new(text, None);
+    let mut converter = Converter { text, escape: Escape::default(), lints: Vec::new() };
+    let mut assembly = Assembly::default();
+    let mut later = Vec::new();
+    while let Some(mut node) = tree.next() {
+        converter.escape = tree.escape();
         if let Some(last_line) = node.blank_inside {
             converter.lints.push((lint::no_empty_continuation::finding(last_line), None));
         }
-        match converter.convert(node) {
-            Ok(converted) => errors.extend(assembly.add(converted)),
+        match converter.convert(&mut node) {
+            Ok(converted) => later.extend(assembly.add(converted)),
             Err(error) => {
-                assembly.skip(node);
-                errors.push(error);
+                assembly.skip(&mut node);
+                later.push(error);
             }
         }
     }
-    if !tree.nodes.is_empty() && !assembly.has_from && errors.is_empty() {
+    // BuildKit reads the whole file's syntax before it looks at any instruction.
+    let escape = tree.escape();
+    errors.append(&mut tree.faults);
+    errors.append(&mut later);
+    if !assembly.has_from && errors.is_empty() {
         let help = "add a FROM, for example `FROM scratch`";
         errors.push(Diagnostic::file_error("dockerfile contains no stages to build").with_help(help));
     }
-    let file = assembly.file;
+    let directives = Directives { escape, ..directives };
+    let file = Dockerfile { directives, checks, ..assembly.file };
     let mut diagnostics = errors;
     diagnostics.extend(findings(&file, converter.lints));
     Parsed { value: file, diagnostics }
@@ -54,15 +58,17 @@ pub fn parse(source: &Source) -> Parsed<Dockerfile> {
 /// words are expanded; its own syntax has the default one. Everything in the result is placed `at` (the stage's `FROM`).
 pub fn parse_trigger(trigger: &str, escape: Escape, at: Span) -> Parsed<Option<Instruction>> {
     let failed = |diagnostics| Parsed { value: None, diagnostics };
-    let tree = ast::read(trigger, Some(at));
+    let mut tree = Tree::new(trigger, Some(at));
+    let (first, second) = (tree.next(), tree.next());
+    while tree.next().is_some() {}
     if !tree.faults.is_empty() {
         return failed(tree.faults);
     }
-    let [node] = tree.nodes.as_slice() else {
+    let (Some(mut node), None) = (first, second) else {
         return failed(vec![Diagnostic::error(at, "onbuild trigger should be a single expression")]);
     };
     let mut converter = Converter { text: "", escape, lints: Vec::new() };
-    match converter.convert(node) {
+    match converter.convert(&mut node) {
         Err(error) => failed(vec![error]),
         Ok(Converted::Stage(_)) => failed(vec![Diagnostic::error(at, "FROM isn't allowed as an ONBUILD trigger")]),
         Ok(Converted::Instruction(instruction)) => Parsed { value: Some(instruction), diagnostics: Vec::new() },
@@ -114,21 +120,14 @@ impl Assembly {
     }
 
     /// Takes note of an instruction that could not be read. A `FROM` still starts a stage, so that what follows finds its place.
-    fn skip(&mut self, node: &Node) {
-        if node.keyword != Some(ast::Keyword::From) {
+    fn skip(&mut self, node: &mut Node) {
+        if node.keyword != Some(Keyword::From) {
             return;
         }
         self.has_from = true;
-        let origin = Origin {
-            keyword: node.word.text.clone(),
-            text: node.line.trim().to_owned(),
-            span: node.span,
-            head: node.head,
-            checks: checks(node),
-        };
         self.file.stages.push(Stage {
-            origin,
-            image: Word::new("", node.head, self.file.escape()),
+            origin: origin(node),
+            image: Word::new("", node.head, Escape::default()),
             platform: None,
             name: None,
             name_as_written: None,

@@ -1,15 +1,15 @@
 //! `COPY` and `ADD`.
 
 use super::flags::Takes;
-use super::{Converter, plain, text};
+use super::{Converter, origin, take_plain, text};
 use crate::ast::{Argument, Node};
 use crate::heredoc::{Opener, strip_tabs};
 use crate::instruction::{Add, Copy, InlineFile, SourcesAndDest};
 use crate::word::{Lookup, Style, Word, expand_text};
-use crate::{Diagnostic, ExpandError, Expanded};
+use crate::{Diagnostic, ExpandError, Expanded, Span};
 
 impl Converter<'_> {
-    pub(super) fn copy(&self, node: &Node) -> Result<Copy, Diagnostic> {
+    pub(super) fn copy(&self, node: &mut Node) -> Result<Copy, Diagnostic> {
         let (sources, dest) = self.two(node, "COPY")?;
         let declared = [
             ("chmod", Takes::One),
@@ -22,17 +22,17 @@ impl Converter<'_> {
         let mut flags = self.flags(node, &declared)?;
         Ok(Copy {
             paths: self.paths(node, sources, dest, "COPY")?,
-            from: flags.take_some("from").as_ref().map(text),
+            from: flags.take_some("from").map(text),
             chown: self.optional(flags.take_some("chown")),
             chmod: self.optional(flags.take_some("chmod")),
             link: flags.switch("link").unwrap_or(false),
             parents: flags.switch("parents").unwrap_or(false),
-            exclude: self.words(&flags.take_all("exclude")),
-            origin: self.origin(node),
+            exclude: self.words(flags.take_all("exclude")),
+            origin: origin(node),
         })
     }
 
-    pub(super) fn add(&self, node: &Node) -> Result<Add, Diagnostic> {
+    pub(super) fn add(&self, node: &mut Node) -> Result<Add, Diagnostic> {
         let (sources, dest) = self.two(node, "ADD")?;
         let declared = [
             ("checksum", Takes::One),
@@ -49,21 +49,22 @@ impl Converter<'_> {
             chown: self.optional(flags.take_some("chown")),
             chmod: self.optional(flags.take_some("chmod")),
             link: flags.switch("link").unwrap_or(false),
-            exclude: self.words(&flags.take_all("exclude")),
+            exclude: self.words(flags.take_all("exclude")),
             checksum: self.optional(flags.take_some("checksum")),
             keep_git_dir: flags.switch("keep-git-dir"),
             unpack: flags.switch("unpack"),
-            origin: self.origin(node),
+            origin: origin(node),
         })
     }
 
     fn optional(&self, value: Option<Argument>) -> Option<Word> {
-        value.map(|value| self.word(&value))
+        value.map(|value| self.word(value))
     }
 
-    fn two<'n>(&self, node: &'n Node, name: &str) -> Result<(&'n [Argument], &'n Argument), Diagnostic> {
-        match plain(node) {
-            [sources @ .., dest] if !sources.is_empty() => Ok((sources, dest)),
+    fn two(&self, node: &mut Node, name: &str) -> Result<(Vec<Argument>, Argument), Diagnostic> {
+        let mut arguments = take_plain(node);
+        match arguments.pop() {
+            Some(dest) if !arguments.is_empty() => Ok((arguments, dest)),
             _ => {
                 let message = format!(
                     "{name} requires at least two arguments, but only one was provided. Destination could not be determined"
@@ -76,8 +77,8 @@ impl Converter<'_> {
     fn paths(
         &self,
         node: &Node,
-        arguments: &[Argument],
-        dest: &Argument,
+        arguments: Vec<Argument>,
+        dest: Argument,
         name: &str,
     ) -> Result<SourcesAndDest, Diagnostic> {
         if Opener::parse(&dest.text).is_some() {
@@ -88,7 +89,7 @@ impl Converter<'_> {
         for argument in arguments {
             match Opener::parse(&argument.text) {
                 None => sources.push(self.word(argument)),
-                Some(opener) => contents.push(inline_file(node, opener, argument)),
+                Some(opener) => contents.push(inline_file(node, opener, argument.span)),
             }
         }
         Ok(SourcesAndDest { sources, contents, dest: self.word(dest) })
@@ -97,14 +98,14 @@ impl Converter<'_> {
 
 /// The file that a here-document makes. Of several with one delimiter the last counts, for each of them; an opener without a
 /// body (in a JSON array) makes an empty file. Both as in BuildKit.
-fn inline_file(node: &Node, opener: Opener, argument: &Argument) -> InlineFile {
+fn inline_file(node: &Node, opener: Opener, at: Span) -> InlineFile {
     let body = node.heredocs.iter().rev().find(|heredoc| heredoc.opener.name == opener.name);
     let content = body.map_or("", |heredoc| heredoc.content.as_str());
     InlineFile {
         name: opener.name,
         content: if opener.strips_tabs { strip_tabs(content) } else { content.to_owned() },
         expands: opener.expands,
-        span: body.map_or(argument.span, |heredoc| heredoc.span),
+        span: body.map_or(at, |heredoc| heredoc.span),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `CMD`, `ENTRYPOINT` and `HEALTHCHECK`: commands that are kept, not run.
 
 use super::flags::{Flags, Takes};
-use super::{Converter, plain, text};
+use super::{Converter, origin, text};
 use crate::ast::{Argument, Arguments, Node};
 use crate::instruction::{Cmd, CommandLine, Entrypoint, Healthcheck, HealthcheckKind, Text};
 use crate::quote::Quoted;
@@ -11,39 +11,40 @@ use crate::{Diagnostic, Span, duration};
 const MIN_INTERVAL: i64 = 1_000_000;
 
 /// The command in arguments; without any it is an empty shell command.
-pub(super) fn command_line(arguments: &Arguments, otherwise: Span) -> CommandLine {
-    match arguments {
-        Arguments::Json(arguments) => CommandLine::Exec(arguments.iter().map(text).collect()),
-        Arguments::Plain(arguments) => {
-            CommandLine::Shell(arguments.first().map_or_else(|| Text { value: String::new(), span: otherwise }, text))
-        }
-        _ => CommandLine::Shell(Text { value: String::new(), span: otherwise }),
-    }
+pub(super) fn command_line(arguments: Arguments, otherwise: Span) -> CommandLine {
+    let shell = match arguments {
+        Arguments::Json(arguments) => return CommandLine::Exec(arguments.into_iter().map(text).collect()),
+        Arguments::Plain(arguments) => arguments.into_iter().next().map(text),
+        _ => None,
+    };
+    CommandLine::Shell(shell.unwrap_or_else(|| Text { value: String::new(), span: otherwise }))
 }
 
 impl Converter<'_> {
-    pub(super) fn cmd(&self, node: &Node) -> Result<Cmd, Diagnostic> {
+    pub(super) fn cmd(&self, node: &mut Node) -> Result<Cmd, Diagnostic> {
         self.flags(node, &[])?;
-        Ok(Cmd { origin: self.origin(node), command: command_line(&node.arguments, node.word.span) })
+        Ok(Cmd { command: command_line(std::mem::take(&mut node.arguments), node.word.span), origin: origin(node) })
     }
 
-    pub(super) fn entrypoint(&self, node: &Node) -> Result<Entrypoint, Diagnostic> {
+    pub(super) fn entrypoint(&self, node: &mut Node) -> Result<Entrypoint, Diagnostic> {
         self.flags(node, &[])?;
-        Ok(Entrypoint { origin: self.origin(node), command: command_line(&node.arguments, node.word.span) })
+        Ok(Entrypoint {
+            command: command_line(std::mem::take(&mut node.arguments), node.word.span),
+            origin: origin(node),
+        })
     }
 
-    pub(super) fn healthcheck(&self, node: &Node) -> Result<Healthcheck, Diagnostic> {
-        let Arguments::Kind(kind, command) = &node.arguments else {
-            self.at_least_one(node, "HEALTHCHECK")?;
+    pub(super) fn healthcheck(&self, node: &mut Node) -> Result<Healthcheck, Diagnostic> {
+        let Arguments::Kind(kind, command) = std::mem::take(&mut node.arguments) else {
             return Err(self.error_at_keyword(node, "HEALTHCHECK requires at least one argument"));
         };
         let name = kind.text.to_uppercase();
-        let is_empty = matches!(&**command, Arguments::Plain(some) | Arguments::Json(some) if some.is_empty());
+        let is_empty = matches!(&*command, Arguments::Plain(some) | Arguments::Json(some) if some.is_empty());
         if name == "NONE" {
             if !is_empty {
                 return Err(self.error(node, kind.span, "HEALTHCHECK NONE takes no arguments"));
             }
-            return Ok(Healthcheck { origin: self.origin(node), check: HealthcheckKind::None });
+            return Ok(Healthcheck { origin: origin(node), check: HealthcheckKind::None });
         }
         let declared =
             ["interval", "timeout", "start-period", "start-interval", "retries"].map(|name| (name, Takes::One));
@@ -58,14 +59,14 @@ impl Converter<'_> {
             return Err(self.error(node, kind.span, "Missing command after HEALTHCHECK CMD"));
         }
         let check = HealthcheckKind::Command {
-            command: command_line(command, kind.span),
+            command: command_line(*command, kind.span),
             interval: self.interval(node, &mut flags, "interval")?,
             timeout: self.interval(node, &mut flags, "timeout")?,
             start_period: self.interval(node, &mut flags, "start-period")?,
             start_interval: self.interval(node, &mut flags, "start-interval")?,
             retries: self.retries(node, flags.take_some("retries"))?,
         };
-        Ok(Healthcheck { origin: self.origin(node), check })
+        Ok(Healthcheck { origin: origin(node), check })
     }
 
     fn interval(&self, node: &Node, flags: &mut Flags, name: &'static str) -> Result<i64, Diagnostic> {
@@ -94,14 +95,15 @@ impl Converter<'_> {
     }
 
     /// A command that must be an array.
-    pub(super) fn shell(&self, node: &Node) -> Result<crate::instruction::Shell, Diagnostic> {
+    pub(super) fn shell(&self, node: &mut Node) -> Result<crate::instruction::Shell, Diagnostic> {
         self.flags(node, &[])?;
+        let is_json = node.arguments.is_json();
         let arguments = self.at_least_one(node, "SHELL")?;
-        if !node.arguments.is_json() {
+        if !is_json {
             let message = "SHELL requires the arguments to be in JSON form";
             let help = r#"write for example `SHELL ["/bin/bash", "-c"]`"#;
             return Err(self.error(node, arguments[0].span, message).with_help(help));
         }
-        Ok(crate::instruction::Shell { origin: self.origin(node), argv: plain(node).iter().map(text).collect() })
+        Ok(crate::instruction::Shell { origin: origin(node), argv: arguments.into_iter().map(text).collect() })
     }
 }

@@ -1,7 +1,7 @@
 //! `FROM`.
 
 use super::flags::Takes;
-use super::{Converter, description, plain, text};
+use super::{Converter, description, origin, take_plain, text};
 use crate::Diagnostic;
 use crate::ast::Node;
 use crate::lint;
@@ -9,19 +9,20 @@ use crate::quote::Quoted;
 use crate::stage::Stage;
 
 impl Converter<'_> {
-    pub(super) fn from(&mut self, node: &Node) -> Result<Stage, Diagnostic> {
-        let arguments = plain(node);
-        if let [_, keyword, name] = arguments {
+    pub(super) fn from(&mut self, node: &mut Node) -> Result<Stage, Diagnostic> {
+        let mut arguments = take_plain(node);
+        if let [_, keyword, name] = arguments.as_slice() {
             self.lint(node, lint::stage_name_casing::check(node.span, &name.text));
             self.lint(node, lint::from_as_casing::check(node.span, &node.word.text, &keyword.text));
         }
-        let (image, written) = match arguments {
-            [image, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => (image, Some(name)),
-            [image] => (image, None),
+        let written = match arguments.as_slice() {
+            [_, keyword, _] if keyword.text.eq_ignore_ascii_case("as") => arguments.pop(),
+            [_] => None,
             _ => return Err(self.wrong_arguments(node)),
         };
-        let name = written.map(|name| name.text.to_lowercase());
-        if let (Some(name), Some(written)) = (&name, written)
+        let image = arguments.swap_remove(0);
+        let name = written.as_ref().map(|name| name.text.to_lowercase());
+        if let (Some(name), Some(written)) = (&name, &written)
             && !is_stage_name(name)
         {
             let quoted = Quoted(&written.text);
@@ -35,12 +36,12 @@ impl Converter<'_> {
             self.lint(node, lint::invalid_definition_description::check("FROM", &[name], &node.comments, node.span));
         }
         Ok(Stage {
-            origin: self.origin(node),
             image: self.word(image),
-            platform: flags.take_some("platform").map(|platform| self.word(&platform)),
+            platform: flags.take_some("platform").map(|platform| self.word(platform)),
             description: name.as_deref().and_then(|name| description(&node.comments, name)),
             name,
             name_as_written: written.map(text),
+            origin: origin(node),
             instructions: Vec::new(),
         })
     }

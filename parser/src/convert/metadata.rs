@@ -1,6 +1,6 @@
 //! Instructions that only change what an image says about itself.
 
-use super::{Converter, description, text};
+use super::{Converter, description, origin, text};
 use crate::ast::{Argument, Arguments, Keyword, Node};
 use crate::instruction::{
     Arg, ArgDeclaration, Env, Expose, Label, Maintainer, OnBuild, Pair, StopSignal, Text, User, Volume, Workdir,
@@ -10,7 +10,7 @@ use crate::{Span, Word};
 
 impl Converter<'_> {
     /// Flags of an `ARG` are not looked at; so BuildKit.
-    pub(super) fn arg(&mut self, node: &Node) -> Result<Arg, Diagnostic> {
+    pub(super) fn arg(&mut self, node: &mut Node) -> Result<Arg, Diagnostic> {
         let mut args = Vec::new();
         for word in self.at_least_one(node, "ARG")? {
             let (name, value) = match word.text.split_once('=') {
@@ -30,77 +30,78 @@ impl Converter<'_> {
             let names: Vec<&str> = args.iter().map(|arg| arg.name.value.as_str()).collect();
             self.lint(node, lint::invalid_definition_description::check("ARG", &names, &node.comments, node.span));
         }
-        Ok(Arg { origin: self.origin(node), args })
+        Ok(Arg { origin: origin(node), args })
     }
 
-    pub(super) fn env(&self, node: &Node) -> Result<Env, Diagnostic> {
+    pub(super) fn env(&self, node: &mut Node) -> Result<Env, Diagnostic> {
         self.flags(node, &[])?;
-        Ok(Env { pairs: self.pairs(node, "ENV")?, origin: self.origin(node) })
+        Ok(Env { pairs: self.pairs(node, "ENV")?, origin: origin(node) })
     }
 
-    pub(super) fn label(&self, node: &Node) -> Result<Label, Diagnostic> {
+    pub(super) fn label(&self, node: &mut Node) -> Result<Label, Diagnostic> {
         self.flags(node, &[])?;
-        Ok(Label { pairs: self.pairs(node, "LABEL")?, origin: self.origin(node) })
+        Ok(Label { pairs: self.pairs(node, "LABEL")?, origin: origin(node) })
     }
 
-    fn pairs(&self, node: &Node, keyword: &str) -> Result<Vec<Pair>, Diagnostic> {
-        let pairs = match &node.arguments {
+    fn pairs(&self, node: &mut Node, keyword: &str) -> Result<Vec<Pair>, Diagnostic> {
+        let pairs = match std::mem::take(&mut node.arguments) {
             Arguments::Pairs(pairs) if !pairs.is_empty() => pairs,
             _ => return Err(self.error_at_keyword(node, format!("{keyword} requires at least one argument"))),
         };
-        let pair = |(name, value, form): &(Argument, Argument, _)| {
+        let pair = |(name, value, form): (Argument, Argument, _)| {
             if name.text.is_empty() {
                 return Err(self.error(node, name.span.to(value.span), format!("{keyword} names can not be blank")));
             }
-            Ok(Pair { name: self.word(name), value: self.word(value), form: *form })
+            Ok(Pair { name: self.word(name), value: self.word(value), form })
         };
-        pairs.iter().map(pair).collect()
+        pairs.into_iter().map(pair).collect()
     }
 
-    pub(super) fn maintainer(&mut self, node: &Node) -> Result<Maintainer, Diagnostic> {
+    pub(super) fn maintainer(&mut self, node: &mut Node) -> Result<Maintainer, Diagnostic> {
         self.lint(node, Some(lint::maintainer_deprecated::finding(node.span)));
         let name = text(self.exactly_one(node, "MAINTAINER")?);
         self.flags(node, &[])?;
-        Ok(Maintainer { origin: self.origin(node), name })
+        Ok(Maintainer { origin: origin(node), name })
     }
 
-    pub(super) fn workdir(&self, node: &Node) -> Result<Workdir, Diagnostic> {
+    pub(super) fn workdir(&self, node: &mut Node) -> Result<Workdir, Diagnostic> {
         let path = self.word(self.exactly_one(node, "WORKDIR")?);
         self.flags(node, &[])?;
-        Ok(Workdir { origin: self.origin(node), path })
+        Ok(Workdir { origin: origin(node), path })
     }
 
-    pub(super) fn user(&self, node: &Node) -> Result<User, Diagnostic> {
+    pub(super) fn user(&self, node: &mut Node) -> Result<User, Diagnostic> {
         let user = self.word(self.exactly_one(node, "USER")?);
         self.flags(node, &[])?;
-        Ok(User { origin: self.origin(node), user })
+        Ok(User { origin: origin(node), user })
     }
 
     /// Flags of a `STOPSIGNAL` are not looked at; so BuildKit.
-    pub(super) fn stop_signal(&self, node: &Node) -> Result<StopSignal, Diagnostic> {
+    pub(super) fn stop_signal(&self, node: &mut Node) -> Result<StopSignal, Diagnostic> {
         let signal = self.word(self.exactly_one(node, "STOPSIGNAL")?);
-        Ok(StopSignal { origin: self.origin(node), signal })
+        Ok(StopSignal { origin: origin(node), signal })
     }
 
-    pub(super) fn expose(&self, node: &Node) -> Result<Expose, Diagnostic> {
-        let mut ports = self.words(self.at_least_one(node, "EXPOSE")?);
+    pub(super) fn expose(&self, node: &mut Node) -> Result<Expose, Diagnostic> {
+        let arguments = self.at_least_one(node, "EXPOSE")?;
+        let mut ports = self.words(arguments);
         self.flags(node, &[])?;
         ports.sort_by(|a, b| a.raw().cmp(b.raw()));
-        Ok(Expose { origin: self.origin(node), ports })
+        Ok(Expose { origin: origin(node), ports })
     }
 
-    pub(super) fn volume(&self, node: &Node) -> Result<Volume, Diagnostic> {
+    pub(super) fn volume(&self, node: &mut Node) -> Result<Volume, Diagnostic> {
         let arguments = self.at_least_one(node, "VOLUME")?;
         self.flags(node, &[])?;
-        let path = |argument: &Argument| match argument.text.trim() {
+        let path = |argument: Argument| match argument.text.trim() {
             "" => Err(self.error(node, argument.span, "VOLUME specified can not be an empty string")),
             path => Ok(Word::new(path, argument.span, self.escape)),
         };
-        Ok(Volume { paths: arguments.iter().map(path).collect::<Result<_, _>>()?, origin: self.origin(node) })
+        Ok(Volume { paths: arguments.into_iter().map(path).collect::<Result<_, _>>()?, origin: origin(node) })
     }
 
-    pub(super) fn on_build(&self, node: &Node) -> Result<OnBuild, Diagnostic> {
-        let Arguments::Nested(inner) = &node.arguments else {
+    pub(super) fn on_build(&self, node: &mut Node) -> Result<OnBuild, Diagnostic> {
+        let Arguments::Nested(inner) = std::mem::take(&mut node.arguments) else {
             return Err(self.error_at_keyword(node, "ONBUILD requires at least one argument"));
         };
         self.flags(node, &[])?;
@@ -119,7 +120,7 @@ impl Converter<'_> {
             trigger.push_str(&heredoc.content);
             trigger.push_str(&heredoc.opener.name);
         }
-        Ok(OnBuild { origin: self.origin(node), trigger })
+        Ok(OnBuild { origin: origin(node), trigger })
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Converter<'a> {
 
 impl Converter<'_> {
     /// Converts a node.
-    pub(crate) fn convert(&mut self, node: &Node) -> Result<Converted, Diagnostic> {
+    pub(crate) fn convert(&mut self, node: &mut Node) -> Result<Converted, Diagnostic> {
         let Some(keyword) = node.keyword else { return Err(self.unknown(node)) };
         let instruction = match keyword {
             Keyword::From => return self.from(node).map(|stage| Converted::Stage(Box::new(stage))),
@@ -76,22 +76,12 @@ impl Converter<'_> {
         }
     }
 
-    fn origin(&self, node: &Node) -> Origin {
-        Origin {
-            keyword: node.word.text.clone(),
-            text: node.line.trim().to_owned(),
-            span: node.span,
-            head: node.head,
-            checks: checks(node),
-        }
+    fn word(&self, argument: Argument) -> Word {
+        Word::new(argument.text, argument.span, self.escape)
     }
 
-    fn word(&self, argument: &Argument) -> Word {
-        Word::new(argument.text.as_str(), argument.span, self.escape)
-    }
-
-    fn words(&self, arguments: &[Argument]) -> Vec<Word> {
-        arguments.iter().map(|argument| self.word(argument)).collect()
+    fn words(&self, arguments: Vec<Argument>) -> Vec<Word> {
+        arguments.into_iter().map(|argument| self.word(argument)).collect()
     }
 
     /// An error about a place in an instruction. BuildKit points at an instruction's first line whatever is wrong with it, so
@@ -111,18 +101,19 @@ impl Converter<'_> {
         Diagnostic::error(node.word.span, message)
     }
 
-    fn exactly_one<'n>(&self, node: &'n Node, name: &str) -> Result<&'n Argument, Diagnostic> {
-        match plain(node) {
-            [one] => Ok(one),
-            _ => Err(self.error_at_keyword(node, format!("{name} requires exactly one argument"))),
+    fn exactly_one(&self, node: &mut Node, name: &str) -> Result<Argument, Diagnostic> {
+        match <[Argument; 1]>::try_from(take_plain(node)) {
+            Ok([one]) => Ok(one),
+            Err(_) => Err(self.error_at_keyword(node, format!("{name} requires exactly one argument"))),
         }
     }
 
-    fn at_least_one<'n>(&self, node: &'n Node, name: &str) -> Result<&'n [Argument], Diagnostic> {
-        match plain(node) {
-            [] => Err(self.error_at_keyword(node, format!("{name} requires at least one argument"))),
-            some => Ok(some),
+    fn at_least_one(&self, node: &mut Node, name: &str) -> Result<Vec<Argument>, Diagnostic> {
+        let arguments = take_plain(node);
+        if arguments.is_empty() {
+            return Err(self.error_at_keyword(node, format!("{name} requires at least one argument")));
         }
+        Ok(arguments)
     }
 
     fn lint(&mut self, node: &Node, found: Option<Diagnostic>) {
@@ -143,16 +134,29 @@ pub(crate) fn checks(node: &Node) -> Option<Box<Config>> {
     Some(Box::new(config))
 }
 
-/// The arguments, whatever their form.
-fn plain(node: &Node) -> &[Argument] {
-    match &node.arguments {
-        Arguments::Plain(arguments) | Arguments::Json(arguments) => arguments,
-        _ => &[],
+/// Takes the arguments out of a node, whatever their form.
+fn take_plain(node: &mut Node) -> Vec<Argument> {
+    match &mut node.arguments {
+        Arguments::Plain(arguments) | Arguments::Json(arguments) => std::mem::take(arguments),
+        _ => Vec::new(),
     }
 }
 
-fn text(argument: &Argument) -> Text {
-    Text { value: argument.text.clone(), span: argument.span }
+/// The origin of what a node becomes; takes its text.
+pub(crate) fn origin(node: &mut Node) -> Origin {
+    let line = std::mem::take(&mut node.line);
+    let trimmed = line.trim();
+    Origin {
+        keyword: std::mem::take(&mut node.word.text),
+        text: if trimmed.len() == line.len() { line } else { trimmed.to_owned() },
+        span: node.span,
+        head: node.head,
+        checks: checks(node),
+    }
+}
+
+fn text(argument: Argument) -> Text {
+    Text { value: argument.text, span: argument.span }
 }
 
 /// The text after `NAME ` in the first comment that starts so.

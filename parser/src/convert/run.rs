@@ -1,8 +1,8 @@
 //! `RUN`.
 
-use super::Converter;
 use super::exec::command_line;
 use super::flags::Takes;
+use super::{Converter, origin};
 use crate::Diagnostic;
 use crate::ast::{Argument, Node};
 use crate::grammar::mount::fields;
@@ -13,7 +13,7 @@ use crate::quote::Quoted;
 use crate::suggest::suggestion;
 
 impl Converter<'_> {
-    pub(super) fn run(&self, node: &Node) -> Result<Run, Diagnostic> {
+    pub(super) fn run(&self, node: &mut Node) -> Result<Run, Diagnostic> {
         let declared =
             [("device", Takes::Many), ("mount", Takes::Many), ("network", Takes::One), ("security", Takes::One)];
         let mut flags = self.flags(node, &declared)?;
@@ -48,9 +48,9 @@ impl Converter<'_> {
             },
         };
         Ok(Run {
-            origin: self.origin(node),
-            command: command_line(&node.arguments, node.word.span),
-            heredocs: node.heredocs.clone(),
+            command: command_line(std::mem::take(&mut node.arguments), node.word.span),
+            heredocs: std::mem::take(&mut node.heredocs),
+            origin: origin(node),
             mounts,
             network,
             security,

@@ -1,6 +1,8 @@
 //! The exec form: a JSON array of strings, read as Go's `encoding/json` reads it. What is no valid JSON array is no exec form at
 //! all; an array with something else than strings in it is a mistake.
 
+use std::borrow::Cow;
+
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_while, take_while_m_n, take_while1};
 use nom::character::complete::{char, one_of};
@@ -15,7 +17,7 @@ use super::{Piece, offset};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ExecForm {
     /// An array of strings.
-    Strings(Vec<Piece>),
+    Strings(Vec<Piece<'static>>),
     /// An array with other things in it.
     Mixed,
     /// No JSON array.
@@ -40,7 +42,7 @@ pub(crate) fn exec_form(text: &str) -> ExecForm {
     for (raw, element) in elements {
         let Some(string) = element else { return ExecForm::Mixed };
         let start = offset(text, raw);
-        strings.push(Piece { text: string, range: start..start + raw.len() });
+        strings.push(Piece { text: Cow::Owned(string), range: start..start + raw.len() });
     }
     ExecForm::Strings(strings)
 }
@@ -170,7 +172,7 @@ mod tests {
 
     fn strings(text: &str) -> Option<Vec<String>> {
         match exec_form(text) {
-            ExecForm::Strings(pieces) => Some(pieces.into_iter().map(|piece| piece.text).collect()),
+            ExecForm::Strings(pieces) => Some(pieces.into_iter().map(|piece| piece.text.into_owned()).collect()),
             ExecForm::Mixed | ExecForm::No => None,
         }
     }

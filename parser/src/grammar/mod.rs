@@ -7,12 +7,13 @@ pub(crate) mod mount;
 pub(crate) mod pairs;
 pub(crate) mod words;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A piece of a text: what it says, and which bytes of the text it was made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) text: String,
+pub(crate) struct Piece<'a> {
+    pub(crate) text: Cow<'a, str>,
     pub(crate) range: Range<usize>,
 }
 

@@ -1,5 +1,8 @@
 //! `name=value …` and the old `name value` of `ENV` and `LABEL`.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::{Piece, words};
 use crate::instruction::PairForm;
 use crate::quote::Quoted;
@@ -10,47 +13,45 @@ use crate::word::Escape;
 pub(crate) enum PairError {
     #[error("{keyword} must have two arguments")]
     NameOnly { keyword: &'static str },
-    #[error("Syntax error - can't find = in {}. Must be of the form: name=value", Quoted(&.word.text))]
-    NoEquals { word: Piece },
+    #[error("Syntax error - can't find = in {}. Must be of the form: name=value", Quoted(.word))]
+    NoEquals { word: String, range: Range<usize> },
 }
 
 /// A name and its value.
-pub(crate) struct PairPieces {
-    pub(crate) name: Piece,
-    pub(crate) value: Piece,
+pub(crate) struct PairPieces<'a> {
+    pub(crate) name: Piece<'a>,
+    pub(crate) value: Piece<'a>,
     pub(crate) form: PairForm,
 }
 
 /// The pairs of a text. The first word decides between the two forms.
-pub(crate) fn pairs(text: &str, keyword: &'static str, escape: Escape) -> Result<Vec<PairPieces>, PairError> {
-    let words = words::words(text, escape);
-    match words.first() {
+pub(crate) fn pairs<'a>(
+    text: &'a str,
+    keyword: &'static str,
+    escape: Escape,
+) -> Result<Vec<PairPieces<'a>>, PairError> {
+    let mut words = words::words(text, escape).peekable();
+    match words.peek() {
         Some(first) if !first.text.contains('=') => legacy(text, keyword).map(|pair| vec![pair]),
-        _ => words.into_iter().map(pair).collect(),
+        _ => words.map(|word| pair(text, word.range)).collect(),
     }
 }
 
-fn legacy(text: &str, keyword: &'static str) -> Result<PairPieces, PairError> {
+fn piece(text: &str, range: Range<usize>) -> Piece<'_> {
+    Piece { text: Cow::Borrowed(&text[range.clone()]), range }
+}
+
+fn legacy<'a>(text: &'a str, keyword: &'static str) -> Result<PairPieces<'a>, PairError> {
     let (name, rest) = words::split_once(text);
     let rest = rest.ok_or(PairError::NameOnly { keyword })?;
-    Ok(PairPieces {
-        name: Piece { text: name.to_owned(), range: 0..name.len() },
-        value: Piece { text: text[rest..].to_owned(), range: rest..text.len() },
-        form: PairForm::Blank,
-    })
+    Ok(PairPieces { name: piece(text, 0..name.len()), value: piece(text, rest..text.len()), form: PairForm::Blank })
 }
 
-fn pair(word: Piece) -> Result<PairPieces, PairError> {
-    let Some((name, value)) = split(&word) else { return Err(PairError::NoEquals { word }) };
+fn pair(text: &str, word: Range<usize>) -> Result<PairPieces<'_>, PairError> {
+    let Some(length) = text[word.clone()].find('=') else {
+        return Err(PairError::NoEquals { word: text[word.clone()].to_owned(), range: word });
+    };
+    let middle = word.start + length;
+    let (name, value) = (piece(text, word.start..middle), piece(text, middle + 1..word.end));
     Ok(PairPieces { name, value, form: PairForm::Equals })
-}
-
-/// Splits a word at its first `=`.
-pub(crate) fn split(word: &Piece) -> Option<(Piece, Piece)> {
-    let (name, value) = word.text.split_once('=')?;
-    let middle = word.range.start + name.len();
-    Some((
-        Piece { text: name.to_owned(), range: word.range.start..middle },
-        Piece { text: value.to_owned(), range: middle + 1..word.range.end },
-    ))
 }

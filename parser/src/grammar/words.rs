@@ -1,6 +1,7 @@
 //! Splitting at blanks: with quotes and escapes kept inside words (`ARG`, `ENV`, `LABEL`), and without any regard for them
 //! (`COPY`, `EXPOSE`, …).
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use nom::branch::alt;
@@ -15,18 +16,20 @@ use super::{Piece, offset};
 use crate::word::Escape;
 
 /// Words in which quotes and escapes count; both stay in the text.
-pub(crate) fn words(text: &str, escape: Escape) -> Vec<Piece> {
-    let mut words = Vec::new();
+pub(crate) fn words(text: &str, escape: Escape) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
-    while let Ok((after, word)) = preceded(take_while(char::is_whitespace), |input| word(input, escape)).parse(rest) {
-        rest = after;
-        let start = offset(text, word);
-        let word = if after.is_empty() { without_dangling_escape(word, escape) } else { word };
-        if !word.is_empty() {
-            words.push(Piece { text: word.to_owned(), range: start..start + word.len() });
+    std::iter::from_fn(move || {
+        loop {
+            let (after, word) =
+                preceded(take_while(char::is_whitespace), |input| word(input, escape)).parse(rest).ok()?;
+            rest = after;
+            let start = offset(text, word);
+            let word = if after.is_empty() { without_dangling_escape(word, escape) } else { word };
+            if !word.is_empty() {
+                return Some(Piece { text: Cow::Borrowed(word), range: start..start + word.len() });
+            }
         }
-    }
-    words
+    })
 }
 
 fn word(input: &str, escape: Escape) -> IResult<&str, &str> {
@@ -75,24 +78,14 @@ pub(crate) fn split_once(text: &str) -> (&str, Option<usize>) {
 }
 
 /// Fields between runs of blanks.
-pub(crate) fn fields(text: &str) -> Vec<Range<usize>> {
-    if text.is_empty() {
-        return Vec::new();
-    }
-    let mut fields = Vec::new();
-    let mut start = 0;
-    loop {
-        match split_once(&text[start..]) {
-            (field, Some(next)) => {
-                fields.push(start..start + field.len());
-                start += next;
-            }
-            (field, None) => {
-                fields.push(start..start + field.len());
-                return fields;
-            }
-        }
-    }
+pub(crate) fn fields(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut next = if text.is_empty() { None } else { Some(0) };
+    std::iter::from_fn(move || {
+        let start = next?;
+        let (field, rest) = split_once(&text[start..]);
+        next = rest.map(|offset| start + offset);
+        Some(start..start + field.len())
+    })
 }
 
 #[cfg(test)]
@@ -116,7 +109,7 @@ mod tests {
             ("a\u{a0}b", vec!["a", "b"]),
             ("", vec![]),
         ] {
-            let found: Vec<_> = words(text, Escape::Backslash).into_iter().map(|piece| piece.text).collect();
+            let found: Vec<_> = words(text, Escape::Backslash).map(|piece| piece.text).collect();
             assert_eq!(found, expected, "{text}");
         }
     }
@@ -124,7 +117,7 @@ mod tests {
     #[test]
     fn fields_ignore_quotes() {
         let text = "a  'b c'\t\td";
-        let found: Vec<_> = fields(text).into_iter().map(|range| &text[range]).collect();
+        let found: Vec<_> = fields(text).map(|range| &text[range]).collect();
         assert_eq!(found, ["a", "'b", "c'", "d"]);
     }
 }
