@@ -1,21 +1,7 @@
-//! `rbuild` as a library: builds images from Dockerfiles, without a daemon.
-//!
-//! [`engine::Engine`] opens a store; [`build::build`] takes a [`request::BuildRequest`] and gives a
-//! [`build::BuildResult`]. The command line in [`cli`] is a thin layer over the same calls.
+//! `rbuild` as a library: builds images from Dockerfiles.
 
-pub mod build;
-pub mod cache_view;
-pub mod cli;
-pub mod config;
-pub mod context;
-pub mod engine;
-pub mod evaluate;
-pub mod exit_code;
-pub mod image_names;
-mod interrupt;
-pub mod output;
-pub mod progress;
-pub mod request;
-mod resolve;
-pub mod transfer;
-pub mod worker;
+pub mod worker {
+    //! The machine behind the plan.
+
+    pub mod file;
+}
