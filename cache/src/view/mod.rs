@@ -61,10 +61,11 @@ pub struct DirEntry {
 /// Positions of the layers that make up one directory, topmost first; empty where there is no such directory.
 type Contributors = Arc<[usize]>;
 
-/// A merged read-only view. Several threads may use it at once.
+/// A merged read-only view. Several threads may use it at once; clones share what was looked up.
+#[derive(Clone)]
 pub struct View {
     layers: Vec<Arc<dyn LayerReader>>,
-    directories: Mutex<HashMap<ContainerPath, Contributors>>,
+    directories: Arc<Mutex<HashMap<ContainerPath, Contributors>>>,
 }
 
 impl std::fmt::Debug for View {
@@ -77,7 +78,7 @@ impl View {
     /// A view of `layers`, the topmost first.
     pub fn new(layers: Vec<Arc<dyn LayerReader>>) -> Self {
         let root: Contributors = (0..layers.len()).collect();
-        Self { layers, directories: Mutex::new(HashMap::from([(ContainerPath::root(), root)])) }
+        Self { layers, directories: Arc::new(Mutex::new(HashMap::from([(ContainerPath::root(), root)]))) }
     }
 
     /// An empty tree.

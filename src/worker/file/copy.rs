@@ -91,6 +91,17 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
+    /// A directory with everything in it, as it is.
+    pub(super) fn copy_whole(
+        &mut self,
+        tree: &Arc<dyn SourceTree>,
+        selected: &Selected,
+        dest: &ContainerPath,
+    ) -> Result<(), FileError> {
+        let overrides = Overrides { owner: None, mode: None, default_mode: None, mtime: None };
+        self.copy_selected(tree, selected, dest, &overrides)
+    }
+
     /// A here-document.
     pub(super) fn write(&mut self, action: &WriteAction) -> Result<(), FileError> {
         let overrides = self.overrides(action.chown.as_deref(), action.chmod.as_deref(), None, None)?;

@@ -12,7 +12,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use rayon::prelude::*;
 use rbuild_cache::FileDigest;
@@ -25,14 +24,14 @@ use super::select::{Selected, select, select_whole};
 use super::source::SourceTree;
 
 /// Digests what `op` reads through input number `input`, whose tree is `source`.
-pub fn selection_digest(op: &FileOp, input: usize, source: &Arc<dyn SourceTree>) -> Result<ContentDigest, FileError> {
+pub(super) fn selection_digest(op: &FileOp, input: usize, source: &dyn SourceTree) -> Result<ContentDigest, FileError> {
     let mut digest = begin();
     for action in &op.actions {
         if let FileAction::Copy(copy) = action
             && copy.input == Some(input)
         {
-            for selected in select(copy, &**source)? {
-                add(&mut digest, &**source, &selected)?;
+            for selected in select(copy, source)? {
+                add(&mut digest, source, &selected)?;
             }
             write(&mut digest, b".");
         }
@@ -40,10 +39,13 @@ pub fn selection_digest(op: &FileOp, input: usize, source: &Arc<dyn SourceTree>)
     Ok(end(digest))
 }
 
-/// Digests the file or directory at `path` with everything below it, for a mount of it.
-pub fn tree_digest(source: &Arc<dyn SourceTree>, path: &ContainerPath) -> Result<ContentDigest, FileError> {
+/// Digests the files and directories at `paths` with everything below them, for mounts of them.
+pub(super) fn tree_digest(source: &dyn SourceTree, paths: &[&ContainerPath]) -> Result<ContentDigest, FileError> {
     let mut digest = begin();
-    add(&mut digest, &**source, &select_whole(&**source, path)?)?;
+    for path in paths {
+        add(&mut digest, source, &select_whole(source, path)?)?;
+        write(&mut digest, b".");
+    }
     Ok(end(digest))
 }
 

@@ -1,8 +1,7 @@
 //! `COPY`, `ADD` and `WORKDIR`: writes a layer straight from its sources against a merged view of the parent; needs no
 //! mount and no container.
 //!
-//! [`make_layer`] does a [`FileOp`], [`selection_digest`] says what it would read, [`tree_digest`] does that for a bind
-//! mount. Rules are BuildKit's, see `docs` of the corpus cases `copy-*`, `add-*` and `workdir-*`:
+//! [`exec`] does a [`FileOp`], [`selection_digest`] says what a step would read of one input. Rules are BuildKit's:
 //!
 //! - A directory source means its contents. An existing destination directory keeps its metadata, one below it takes the
 //!   source's. What is made on the way has mode 0755 (an octal `--chmod` counts) and the `--chown` owner.
@@ -10,11 +9,12 @@
 //!   the image.
 //! - A file never replaces a directory, a directory never anything else.
 //!
-//! Does not decide what is copied from where: sources are [`SourceTree`]s that the caller made.
+//! `job` knows the worker; everything else only sees [`SourceTree`]s and a writer.
 
 mod archive;
 mod copy;
 mod digest;
+mod job;
 mod mode;
 mod owner;
 mod select;
@@ -23,21 +23,21 @@ mod source;
 use std::io;
 use std::sync::Arc;
 
-use rbuild_cache::snapshot::{Committed, LayerWriteError, Snapshot, SnapshotError, Snapshots};
-use rbuild_cache::{Lease, SnapshotId};
+use rbuild_cache::snapshot::{LayerWriteError, LayerWriter};
+use rbuild_cache::view::View;
 use rbuild_image::ContainerPath;
 use rbuild_image::layer::TarError;
 use rbuild_parser::IgnoreError;
-use rbuild_solver::{FileAction, FileOp, Linking};
+use rbuild_solver::{FileAction, FileOp};
 
-pub use digest::{selection_digest, tree_digest};
-pub use mode::InvalidMode;
-pub use owner::OwnerError;
-pub use source::{ContextTree, SourceTree};
+pub(super) use job::{copy_tree, exec, perform, selection_digest};
+use mode::InvalidMode;
+use owner::OwnerError;
+use source::{ContextTree, SourceTree};
 
 /// Why a file step cannot be done.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+enum FileError {
     /// A source that is not there (or ignored).
     #[error("\"{path}\": not found")]
     NotFound {
@@ -98,9 +98,6 @@ pub enum FileError {
     /// A destination that cannot be written.
     #[error(transparent)]
     Write(#[from] LayerWriteError),
-    /// The store said no.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
     /// The build was stopped.
     #[error("cancelled")]
     Cancelled,
@@ -108,28 +105,20 @@ pub enum FileError {
 
 /// What a step reads: one tree per input, in the order of the vertex's inputs. Only those that its actions name are
 /// looked at.
-pub type Sources = [Option<Arc<dyn SourceTree>>];
+type Sources = [Option<Arc<dyn SourceTree>>];
 
 /// Tells whether to stop.
-pub type IsCancelled<'a> = &'a dyn Fn() -> bool;
+type IsCancelled<'a> = &'a dyn Fn() -> bool;
 
-/// Does `op` on top of `base` and commits the result, held by `lease`.
-pub fn make_layer(
-    snapshots: &Snapshots,
+/// Does the actions of `op`, in order.
+fn write_layer(
     op: &FileOp,
-    base: Option<SnapshotId>,
     sources: &Sources,
-    lease: &Lease,
+    writer: &mut LayerWriter,
     cancelled: IsCancelled<'_>,
-) -> Result<Snapshot<Committed>, FileError> {
-    let parent = match op.linking {
-        Linking::Dependent => base,
-        Linking::Independent => None,
-    };
-    let active = snapshots.prepare(parent, lease)?;
-    let mut writer = active.writer()?;
+) -> Result<(), FileError> {
     for action in &op.actions {
-        let mut copier = copy::Copier::new(&mut writer, cancelled);
+        let mut copier = copy::Copier::new(writer, cancelled);
         match action {
             FileAction::Copy(copy) => match copy.input {
                 Some(input) => {
@@ -137,7 +126,7 @@ pub fn make_layer(
                     copier.copy(copy, source)?;
                 }
                 None => {
-                    let empty: Arc<dyn SourceTree> = Arc::new(rbuild_cache::view::View::empty());
+                    let empty: Arc<dyn SourceTree> = Arc::new(View::empty());
                     copier.copy(copy, &empty)?;
                 }
             },
@@ -145,11 +134,5 @@ pub fn make_layer(
             FileAction::MakeDir(make) => copier.make_directory(make)?,
         }
     }
-    writer.finish()?;
-    drop(writer);
-    let committed = active.commit(lease)?;
-    match (op.linking, base) {
-        (Linking::Independent, Some(_)) => Ok(snapshots.rebase(committed.id(), base, lease)?),
-        _ => Ok(committed),
-    }
+    Ok(writer.finish()?)
 }

@@ -39,7 +39,7 @@ enum Bits {
 
 /// A text that is no mode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidMode {
+pub(super) enum InvalidMode {
     /// Digits that are no mode.
     #[error("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")]
     Octal {

@@ -17,7 +17,7 @@ pub(super) struct Owner {
 
 /// Why an owner cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnerError {
+pub(super) enum OwnerError {
     /// The image's files cannot be read.
     #[error("cannot read {file} of the image")]
     Unreadable {

@@ -13,7 +13,7 @@ use rbuild_parser::{Ignore, MatchState};
 
 /// A tree that files are copied from. Paths are free of symlinks (see [`rbuild_cache::view::resolve`]); what is ignored
 /// does not exist.
-pub trait SourceTree: Lookup + Send + Sync {
+pub(super) trait SourceTree: Lookup + Send + Sync {
     /// The metadata of `path`, as the copy will have it; `None` when it does not exist.
     fn stat(&self, path: &ContainerPath) -> io::Result<Option<Stat>>;
 
@@ -53,7 +53,7 @@ impl SourceTree for View {
 }
 
 /// A build context: owners are root's, sockets and what the ignore file names do not exist, attributes stay behind.
-pub struct ContextTree {
+pub(super) struct ContextTree {
     files: Files,
     ignore: Ignore,
 }
@@ -71,12 +71,12 @@ impl std::fmt::Debug for ContextTree {
 
 impl ContextTree {
     /// A directory of the user's. `index` remembers digests between builds.
-    pub fn directory(path: &Path, ignore: Ignore, index: Option<Arc<FileIndex>>) -> io::Result<Self> {
+    pub(super) fn directory(path: &Path, ignore: Ignore, index: Option<Arc<FileIndex>>) -> io::Result<Self> {
         Ok(Self { files: Files::Directory { root: RootDir::open(path)?, index }, ignore })
     }
 
     /// A context that came as an archive and was unpacked.
-    pub fn snapshot(view: Arc<View>, ignore: Ignore) -> Self {
+    pub(super) fn snapshot(view: Arc<View>, ignore: Ignore) -> Self {
         Self { files: Files::Snapshot(view), ignore }
     }
 

@@ -17,6 +17,7 @@ mod tree;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rbuild_image::ContainerPath;
@@ -80,6 +81,13 @@ impl std::fmt::Debug for LayerWriter {
 }
 
 impl LayerWriter {
+    /// Writes into an empty directory that is no layer: a copy of a tree. The root is left with mode 0755 of 0:0
+    /// unless [`Self::set_directory_metadata`] says otherwise.
+    pub fn into_directory(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Self::new(rustix::fs::open(path, flags, Mode::empty())?, Arc::new(View::empty()))
+    }
+
     /// Writes into the empty directory `root`, on top of `parent`.
     pub(super) fn new(root: OwnedFd, parent: Arc<View>) -> io::Result<Self> {
         let metadata = match parent.lstat(&ContainerPath::root())? {

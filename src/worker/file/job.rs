@@ -1,0 +1,167 @@
+//! File steps as jobs: which tree is behind which input, and failures as people read them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rbuild_cache::snapshot::{Active, LayerWriter, Metadata, Snapshot};
+use rbuild_cache::view::View;
+use rbuild_cache::{FileIndex, SnapshotId};
+use rbuild_image::{ContainerPath, ContentDigest};
+use rbuild_solver::{Control, FileAction, FileOp, Job, JobError, Linking, Op, Product, RunMountKind};
+
+use super::copy::Copier;
+use super::select::select_whole;
+use super::{ContextTree, FileError, SourceTree, digest, write_layer};
+use crate::context::ContextFiles;
+use crate::worker::EngineWorker;
+use crate::worker::failure::{FailJob, chain, failed};
+
+/// Does a file step; its product is the committed layer on top of `inputs[0]`.
+pub(in crate::worker) fn exec(
+    worker: &EngineWorker<'_>,
+    job: &Job,
+    op: &FileOp,
+    control: Control<'_>,
+) -> Result<Product, JobError> {
+    let base = match job.inputs.first() {
+        Some(Product::Snapshot(base)) => *base,
+        _ => return Err(failed("a file step starts from a snapshot").into()),
+    };
+    let parent = match op.linking {
+        Linking::Dependent => base,
+        Linking::Independent => None,
+    };
+    let active = worker.snapshots.prepare(parent, worker.lease).or_fail("cannot prepare a layer")?;
+    perform(worker, job, op, &active, control)?;
+    let committed = active.commit(worker.lease).or_fail("cannot store a layer")?;
+    if op.linking == Linking::Independent && base.is_some() {
+        let moved = worker.snapshots.rebase(committed.id(), base, worker.lease).or_fail("cannot store a layer")?;
+        return Ok(Product::Snapshot(Some(moved.id())));
+    }
+    Ok(Product::Snapshot(Some(committed.id())))
+}
+
+/// Does the actions of `op` in an active snapshot.
+pub(in crate::worker) fn perform(
+    worker: &EngineWorker<'_>,
+    job: &Job,
+    op: &FileOp,
+    active: &Snapshot<Active>,
+    control: Control<'_>,
+) -> Result<(), JobError> {
+    let mut sources = vec![None; job.inputs.len()];
+    for action in &op.actions {
+        if let FileAction::Copy(copy) = action
+            && let Some(input) = copy.input
+            && let Some(product) = job.inputs.get(input)
+            && sources[input].is_none()
+        {
+            sources[input] = Some(tree_of(worker, product, None)?);
+        }
+    }
+    let mut writer = active.writer().or_fail("cannot prepare a layer")?;
+    let cancelled = || control.cancel.is_cancelled();
+    write_layer(op, &sources, &mut writer, &cancelled).map_err(|error| explain(&error))
+}
+
+/// Digests what `job` reads through input number `input`, be it copied or mounted.
+pub(in crate::worker) fn selection_digest(
+    worker: &EngineWorker<'_>,
+    job: &Job,
+    input: usize,
+    control: Control<'_>,
+) -> Result<ContentDigest, JobError> {
+    if control.cancel.is_cancelled() {
+        return Err(JobError::Cancelled);
+    }
+    let Some(product) = job.inputs.get(input) else {
+        return Err(explain(&FileError::NoSource { input }));
+    };
+    let index = match product {
+        Product::Context(name) => match &worker.context(name)?.files {
+            ContextFiles::Directory(path) => {
+                let path = std::path::absolute(path).or_fail("cannot find the build context")?;
+                Some(Arc::new(worker.store.file_index(&path).or_fail("cannot read what is known of the context")?))
+            }
+            ContextFiles::Snapshot(_) => None,
+        },
+        Product::Snapshot(_) => None,
+    };
+    let tree = tree_of(worker, product, index.clone())?;
+    let digest = match &job.vertex.op {
+        Op::File(op) => digest::selection_digest(op, input, &*tree),
+        Op::Run(run) => {
+            let read = |kind: &RunMountKind| match kind {
+                RunMountKind::Bind { input: from, source, .. } | RunMountKind::Cache { input: from, source, .. }
+                    if *from == Some(input) =>
+                {
+                    Some(source.clone())
+                }
+                _ => None,
+            };
+            let paths: Vec<ContainerPath> = run.mounts.iter().filter_map(|mount| read(&mount.kind)).collect();
+            digest::tree_digest(&*tree, &paths.iter().collect::<Vec<_>>())
+        }
+        Op::Source(_) => return Err(failed("a source reads no input").into()),
+    };
+    drop(tree);
+    // What was learned of the context is worth keeping whatever came of it; it is only a memory.
+    if let Some(Err(error)) = index.and_then(Arc::into_inner).map(FileIndex::save) {
+        tracing::debug!(%error, "digests of context files are not remembered");
+    }
+    digest.map_err(|error| match error {
+        FileError::NotFound { path } => not_found(&path),
+        other => explain(&other),
+    })
+}
+
+/// Copies the directory `source` of a view, contents and metadata, into the empty directory `root`.
+pub(in crate::worker) fn copy_tree(view: &View, source: &ContainerPath, root: &Path) -> std::io::Result<()> {
+    let tree: Arc<dyn SourceTree> = Arc::new(view.clone());
+    let selected = select_whole(&*tree, source).map_err(std::io::Error::other)?;
+    if !selected.stat.kind.is_directory() {
+        return Err(std::io::ErrorKind::NotADirectory.into());
+    }
+    let mut writer = LayerWriter::into_directory(root)?;
+    let top = ContainerPath::root();
+    let copied = Copier::new(&mut writer, &|| false).copy_whole(&tree, &selected, &top);
+    copied.map_err(std::io::Error::other)?;
+    let finished = writer.set_directory_metadata(&top, &Metadata::from(&selected.stat)).and_then(|()| writer.finish());
+    finished.map_err(std::io::Error::other)
+}
+
+/// The files behind an input.
+fn tree_of(
+    worker: &EngineWorker<'_>,
+    product: &Product,
+    index: Option<Arc<FileIndex>>,
+) -> Result<Arc<dyn SourceTree>, JobError> {
+    let view = |snapshot: Option<SnapshotId>| worker.snapshots.view(snapshot).or_fail("cannot read a snapshot");
+    match product {
+        Product::Snapshot(snapshot) => Ok(Arc::new(view(*snapshot)?)),
+        Product::Context(name) => {
+            let context = worker.context(name)?;
+            let ignore = context.ignore.clone();
+            Ok(Arc::new(match &context.files {
+                ContextFiles::Directory(path) => {
+                    ContextTree::directory(path, ignore, index).or_fail("cannot open the build context")?
+                }
+                ContextFiles::Snapshot(snapshot) => ContextTree::snapshot(Arc::new(view(*snapshot)?), ignore),
+            }))
+        }
+    }
+}
+
+fn not_found(path: &ContainerPath) -> JobError {
+    failed(format!("failed to compute cache key: \"{path}\": not found")).help(
+        "sources are looked up in the context or stage they come from; is it misspelt, or named in .dockerignore?",
+    )
+}
+
+fn explain(error: &FileError) -> JobError {
+    match error {
+        FileError::Cancelled => JobError::Cancelled,
+        FileError::NotFound { path } => not_found(path),
+        other => failed(chain("", other)).into(),
+    }
+}
