@@ -53,7 +53,6 @@ fn entry() {
             child_says("looking");
             let found = store.records().lookup(&super::records::key(rest[0]), &lease).unwrap();
             child_says(if found.is_some() { "hit" } else { "miss" });
-            child_waits();
         }
         "prune" => {
             store.prune(&GcPolicy::new("test", PruneScope::All), PruneMode::Apply, PATIENT).unwrap();
