@@ -17,7 +17,7 @@ use crate::path_error::{AtPath, PathError};
 use crate::store::Store;
 
 /// How a key was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KeyKind {
     /// From the op, its parameters, and its inputs' definitions.
     Definition,

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{ResultId, SnapshotId};
 use rbuild_image::{ContainerPath, ContentDigest, Digest, Platform};
 
 use crate::cancel::CancelToken;
 use crate::event::{Event, EventSink, VertexFailure};
 use crate::key::Key;
 use crate::op::{ContextSource, Op, RunNetwork, RunOp, RunSecurity, Source};
-use crate::records::{Claim, RecordError, StepCache, StepRecord};
+use crate::records::{Claim, Found, NewStep, RecordFailure, StepCache};
 use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
 use crate::worker::{Control, Job, JobError, Pinned, Product, Worker};
 
@@ -142,18 +142,55 @@ impl Worker for FakeWorker {
 /// Records in memory.
 #[derive(Default)]
 pub(crate) struct MemoryCache {
-    pub(crate) records: Mutex<HashMap<Key, StepRecord>>,
-    pub(crate) claims: Mutex<HashMap<Key, Arc<Mutex<()>>>>,
+    pub(crate) records: Mutex<Records>,
+    pub(crate) claims: Mutex<HashMap<Key, Arc<()>>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Records {
+    pub(crate) results: Vec<NewStep>,
+    pub(crate) keys: HashMap<Key, (ResultId, String)>,
+}
+
+impl MemoryCache {
+    pub(crate) fn forget(&self, name: &str) {
+        let mut records = self.records.lock().unwrap();
+        let Records { results, keys } = &mut *records;
+        keys.retain(|_, (result, _)| results[result.row() as usize].name != name);
+    }
 }
 
 impl StepCache for MemoryCache {
-    fn lookup(&self, key: &Key) -> Result<Option<StepRecord>, RecordError> {
-        Ok(self.records.lock().unwrap().get(key).cloned())
+    fn lookup(&self, keys: &[Key]) -> Result<Vec<Option<Found>>, RecordFailure> {
+        let records = self.records.lock().unwrap();
+        let found = keys.iter().map(|key| {
+            records.keys.get(key).map(|(result, _)| {
+                let NewStep { snapshot, name, duration } = records.results[result.row() as usize].clone();
+                Found { result: *result, snapshot, name, duration }
+            })
+        });
+        Ok(found.collect())
     }
 
-    fn record(&self, keys: &[Key], record: &StepRecord) -> Result<(), RecordError> {
+    fn description(&self, key: &Key) -> Result<Option<String>, RecordFailure> {
+        Ok(self.records.lock().unwrap().keys.get(key).map(|(_, description)| description.clone()))
+    }
+
+    fn record(&self, keys: &[Key], description: &str, step: &NewStep) -> Result<ResultId, RecordFailure> {
         let mut records = self.records.lock().unwrap();
-        records.extend(keys.iter().map(|key| (*key, record.clone())));
+        let result = ResultId::from_row(records.results.len() as i64);
+        records.results.push(step.clone());
+        records.keys.extend(keys.iter().map(|key| (*key, (result, description.to_owned()))));
+        Ok(result)
+    }
+
+    fn add_keys(&self, result: ResultId, keys: &[Key], description: &str) -> Result<(), RecordFailure> {
+        let mut records = self.records.lock().unwrap();
+        records.keys.extend(keys.iter().map(|key| (*key, (result, description.to_owned()))));
+        Ok(())
+    }
+
+    fn touch(&self, _: &[ResultId]) -> Result<(), RecordFailure> {
         Ok(())
     }
 
@@ -161,15 +198,15 @@ impl StepCache for MemoryCache {
         &self,
         key: &Key,
         cancel: &CancelToken,
-        waiting: &mut dyn FnMut(&str),
-    ) -> Result<Option<Claim>, RecordError> {
+        waiting: &(dyn Fn(&str) + Sync),
+    ) -> Result<Option<Claim>, RecordFailure> {
         let mut waited = false;
         loop {
             {
                 let mut claims = self.claims.lock().unwrap();
                 let held = claims.get(key).is_some_and(|held| Arc::strong_count(held) > 1);
                 if !held {
-                    let mine = Arc::new(Mutex::new(()));
+                    let mine = Arc::new(());
                     claims.insert(*key, mine.clone());
                     return Ok(Some(Claim { waited, guard: Box::new(mine) }));
                 }

@@ -23,7 +23,7 @@
 
 use std::fmt;
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{KeyKind, SnapshotId};
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::op::{
@@ -35,31 +35,14 @@ use crate::vertex::Origin;
 /// Hashed into every key; changes when the meaning of a description or of what a worker makes from it changes.
 const VERSION: &str = "rbuild.key.v1";
 
-/// Which question a key answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum KeyKind {
-    /// Same op on the same definitions.
-    Definition,
-    /// Same op on the same content.
-    Content,
-    /// Same op on the same snapshot.
-    Rerun,
-    /// Same op.
-    Step,
-    /// Same place in a Dockerfile.
-    Place,
-}
-
-impl KeyKind {
-    /// Its name in digests and in the store.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Definition => "definition",
-            Self::Content => "content",
-            Self::Rerun => "rerun",
-            Self::Step => "step",
-            Self::Place => "place",
-        }
+/// The name of a question in digests.
+fn question(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Definition => "definition",
+        KeyKind::Content => "content",
+        KeyKind::Rerun => "rerun",
+        KeyKind::Step => "step",
+        KeyKind::Place => "place",
     }
 }
 
@@ -74,7 +57,7 @@ pub struct Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind.name(), self.digest)
+        write!(f, "{} {}", question(self.kind), self.digest)
     }
 }
 
@@ -205,7 +188,7 @@ pub(crate) fn input_role(op: &Op, input: usize) -> InputRole {
 
 fn key(kind: KeyKind, what: &dyn Describe) -> Key {
     let mut writer = Hashed(Vec::with_capacity(512));
-    writer.field(VERSION, kind.name().as_bytes());
+    writer.field(VERSION, question(kind).as_bytes());
     what.describe(&mut writer);
     Key { kind, digest: Digest::sha256(&writer.0) }
 }

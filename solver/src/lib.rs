@@ -15,6 +15,7 @@ mod prune;
 mod records;
 mod schedule;
 mod state;
+mod store_cache;
 mod task;
 mod vertex;
 mod worker;
@@ -22,7 +23,7 @@ mod worker;
 pub use cancel::{CancelReason, CancelToken};
 pub use event::{Event, EventSink, LogStream, Outcome, PlannedVertex, VertexFailure};
 pub use graph::Graph;
-pub use key::{Key, KeyKind};
+pub use key::Key;
 pub use lower::{
     Entitlements, Goal, ImagePlan, NamedContext, NoCache, Plan, PlatformPlan, Resolve, ResolveError, ResolvedImage,
     StageChoice, Ulimit, lower,
@@ -33,8 +34,10 @@ pub use op::{
     MakeDirAction, Op, RunMount, RunMountKind, RunNetwork, RunOp, RunSecurity, Source, Unpack, WriteAction,
 };
 pub use prune::needed;
-pub use records::{Claim, RecordError, StepCache, StepRecord};
+pub use rbuild_cache::KeyKind;
+pub use records::{Claim, Found, NewStep, RecordFailure, StepCache};
 pub use schedule::{OnFailure, SolveError, SolveOptions, Solved, Surroundings, VertexReport, solve};
 pub use state::VertexState;
+pub use store_cache::StoreCache;
 pub use vertex::{CacheUse, Origin, Vertex, VertexId};
 pub use worker::{Control, Job, JobError, Pinned, Product, Worker};

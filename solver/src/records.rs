@@ -2,18 +2,29 @@
 
 use std::time::Duration;
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{ResultId, SnapshotId};
 
 use crate::cancel::CancelToken;
 use crate::key::Key;
 
-/// One result that may be used again.
+/// A result that may be used again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepRecord {
+pub struct Found {
+    /// Which.
+    pub result: ResultId,
     /// The product; `None` is the empty tree.
     pub snapshot: Option<SnapshotId>,
-    /// What the definition key was made of, line by line: what `cache why` compares.
-    pub description: String,
+    /// Display name of the vertex that made it.
+    pub name: String,
+    /// How long it took to make.
+    pub duration: Duration,
+}
+
+/// A result that was made just now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewStep {
+    /// The product; `None` is the empty tree.
+    pub snapshot: Option<SnapshotId>,
     /// Display name of the vertex that made it.
     pub name: String,
     /// How long it took to make.
@@ -22,9 +33,9 @@ pub struct StepRecord {
 
 /// The cache could not be read or written; never fails a build by itself.
 #[derive(Debug, thiserror::Error)]
-#[error("cache records: {doing}")]
-pub struct RecordError {
-    /// What was being done.
+#[error("cannot {doing} the build cache")]
+pub struct RecordFailure {
+    /// What was being done: `read`, `write`, `lock`.
     pub doing: &'static str,
     /// Why it failed.
     #[source]
@@ -41,11 +52,20 @@ pub struct Claim {
 
 /// The cache of results. Calls come from several threads at once.
 pub trait StepCache: Sync {
-    /// The newest result under a key whose product still exists; it stays for as long as this build needs it.
-    fn lookup(&self, key: &Key) -> Result<Option<StepRecord>, RecordError>;
+    /// For each key the newest result whose product still exists; it then stays as long as this build needs it.
+    fn lookup(&self, keys: &[Key]) -> Result<Vec<Option<Found>>, RecordFailure>;
+
+    /// What a key was made of, line by line, if it leads anywhere: what `cache why` compares.
+    fn description(&self, key: &Key) -> Result<Option<String>, RecordFailure>;
 
     /// Makes a result known under all of `keys`, replacing what they had. Durable when this returns.
-    fn record(&self, keys: &[Key], record: &StepRecord) -> Result<(), RecordError>;
+    fn record(&self, keys: &[Key], description: &str, step: &NewStep) -> Result<ResultId, RecordFailure>;
+
+    /// Makes further keys lead to a result.
+    fn add_keys(&self, result: ResultId, keys: &[Key], description: &str) -> Result<(), RecordFailure>;
+
+    /// Notes that results were used.
+    fn touch(&self, results: &[ResultId]) -> Result<(), RecordFailure>;
 
     /// Waits until no other process makes what `key` stands for, telling `waiting` once for whom. Gives up with
     /// `None` when `cancel` says so.
@@ -53,6 +73,6 @@ pub trait StepCache: Sync {
         &self,
         key: &Key,
         cancel: &CancelToken,
-        waiting: &mut dyn FnMut(&str),
-    ) -> Result<Option<Claim>, RecordError>;
+        waiting: &(dyn Fn(&str) + Sync),
+    ) -> Result<Option<Claim>, RecordFailure>;
 }

@@ -20,13 +20,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use rbuild_cache::ResultId;
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::{CancelReason, CancelToken};
 use crate::event::{Event, EventSink, PlannedVertex, VertexFailure};
 use crate::flight::{Boarding, Flights};
 use crate::graph::Graph;
-use crate::key::{self, Described, InputIdentity};
+use crate::key;
 use crate::miss::MissReason;
 use crate::op::{Op, Source};
 use crate::pools::{Pool, Slots};
@@ -34,7 +35,7 @@ use crate::prune::needed;
 use crate::records::StepCache;
 use crate::state::{States, VertexState};
 use crate::task::{self, Definition, Report, Shared, Step};
-use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
+use crate::vertex::{Origin, Vertex, VertexId};
 use crate::worker::{Job, Pinned, Product, Worker};
 
 /// How to solve.
@@ -178,6 +179,8 @@ struct Loop<'scope, 'env> {
     /// Threads that have not said their last word.
     threads: usize,
     failure: Option<(VertexId, VertexFailure)>,
+    /// Results that were used.
+    used: Vec<ResultId>,
 }
 
 /// What the loop knows of one vertex.
@@ -239,6 +242,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             slots: Slots::new(options.jobs, options.transfers),
             threads: 0,
             failure: None,
+            used: Vec::new(),
         }
     }
 
@@ -321,12 +325,14 @@ impl<'scope, 'env> Loop<'scope, 'env> {
     /// For each vertex the longest way from its start to the end of the build, by remembered durations.
     fn remaining_paths(&self) -> Vec<Duration> {
         let mut remaining = vec![Duration::ZERO; self.graph.len()];
+        let open = |id: &&VertexId| !self.states.get(**id).is_final();
+        let keys: Vec<_> = self.needed.iter().filter(open).map(|id| key::step_key(&self.vertex(*id).op)).collect();
+        let mut known = self.shared.lookup_all(&keys);
         for id in self.needed.iter().rev() {
             let after = self.readers[id.index()].iter().map(|reader| remaining[reader.index()]).max();
-            let op = &self.vertex(*id).op;
-            let own = match self.states.get(*id) {
-                state if state.is_final() => Duration::ZERO,
-                _ => self.shared.lookup(&key::step_key(op)).map_or(assumed_duration(op), |record| record.duration),
+            let own = match open(&id) {
+                true => known.pop().flatten().map_or(assumed_duration(&self.vertex(*id).op), |found| found.duration),
+                false => Duration::ZERO,
             };
             remaining[id.index()] = own + after.unwrap_or_default();
         }
@@ -434,6 +440,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
 
     /// What is left needs no run, or cannot have one.
     fn finish(mut self) -> Solved {
+        self.shared.or_warn(self.shared.cache.touch(&self.used));
         let whole = self.targets.iter().all(|id| self.of(*id).product.is_some());
         for id in self.needed.clone() {
             match self.states.get(id) {
@@ -445,6 +452,14 @@ impl<'scope, 'env> Loop<'scope, 'env> {
                 _ => self.states.set(id, VertexState::Cancelled),
             }
         }
+        let count = |state| self.states.count(state);
+        tracing::debug!(
+            completed = count(VertexState::Completed),
+            cached = count(VertexState::Cached),
+            failed = count(VertexState::Failed),
+            cancelled = count(VertexState::Cancelled),
+            "solved"
+        );
         let vertices = std::mem::take(&mut self.vertices);
         let product = |id: &VertexId| vertices[id.index()].product.clone();
         let products = match (self.targets.iter().map(product).collect::<Option<Vec<_>>>(), self.failure.take()) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use rbuild_cache::{KeyKind, ResultId};
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::CancelToken;
@@ -13,7 +14,7 @@ use crate::event::{Event, EventSink, VertexFailure};
 use crate::key::{self, Described, InputIdentity, InputRole, Key};
 use crate::miss::MissReason;
 use crate::op::{Op, Source};
-use crate::records::{Claim, RecordError, StepCache, StepRecord};
+use crate::records::{Claim, Found, NewStep, RecordFailure, StepCache};
 use crate::vertex::{CacheUse, VertexId};
 use crate::worker::{Control, Job, JobError, Pinned, Product, Worker};
 
@@ -32,21 +33,24 @@ impl<'a> Shared<'a> {
         Control { events: self.events, cancel: self.cancel, began: self.began }
     }
 
-    /// The answer of the cache, or nothing and a warning when it cannot be read.
-    pub(crate) fn lookup(self, key: &Key) -> Option<StepRecord> {
-        self.cache.lookup(key).unwrap_or_else(|error| {
-            self.warn(&error);
-            None
-        })
-    }
-
-    fn record(self, keys: &[Key], record: &StepRecord) {
-        if let Err(error) = self.cache.record(keys, record) {
-            self.warn(&error);
+    /// The answers of the cache, or none and a warning when it cannot be read.
+    pub(crate) fn lookup_all(self, keys: &[Key]) -> Vec<Option<Found>> {
+        if keys.is_empty() {
+            return Vec::new();
         }
+        self.or_warn(self.cache.lookup(keys)).unwrap_or_else(|| vec![None; keys.len()])
     }
 
-    fn warn(self, error: &RecordError) {
+    pub(crate) fn lookup(self, key: &Key) -> Option<Found> {
+        self.lookup_all(std::slice::from_ref(key)).pop().flatten()
+    }
+
+    /// What does not work with the cache is told and otherwise without consequence.
+    pub(crate) fn or_warn<T>(self, result: Result<T, RecordFailure>) -> Option<T> {
+        result.map_err(|error| self.warn(&error)).ok()
+    }
+
+    fn warn(self, error: &RecordFailure) {
         tracing::warn!(%error, "cache records");
         let message = format!("{error}: {}; going on without", error.source);
         self.events.emit(Event::Warning { vertex: None, message });
@@ -74,7 +78,14 @@ pub(crate) struct Made {
 /// How a vertex got its product.
 pub(crate) enum How {
     Ran { miss: MissReason, took: Duration },
-    Found,
+    Found(ResultId),
+}
+
+impl Made {
+    fn found(found: &Found, content: Option<Digest>) -> Self {
+        let product = Product::Snapshot(found.snapshot);
+        Self { product, how: How::Found(found.result), content, identity: None }
+    }
 }
 
 /// A step as a thread gets it.
@@ -110,16 +121,16 @@ pub(crate) fn step(shared: Shared<'_>, step: &Step, reports: &Sender<Report>) {
     let result = guarded(|| make(shared, step, &mut late));
     report(reports, Report::Made(step.job.id, Box::new(result)));
     // The claim ended with `make`, the slot with the report: readers go on while the content key is worked out.
-    if let Some(record) = late
+    if let Some(result) = late
         && let Ok(content) = guarded(|| content_key(shared, &step.job))
     {
-        shared.record(&[content], &record);
+        shared.or_warn(shared.cache.add_keys(result, &[content], &text_of(step.definition.as_ref())));
     }
     report(reports, Report::Recorded);
 }
 
-/// Makes or finds the product. A record that still wants its content key is left in `late`.
-fn make(shared: Shared<'_>, step: &Step, late: &mut Option<StepRecord>) -> Result<Made, JobError> {
+/// Makes or finds the product. A result that still wants its content key is left in `late`.
+fn make(shared: Shared<'_>, step: &Step, late: &mut Option<ResultId>) -> Result<Made, JobError> {
     let vertex = &step.job.vertex;
     let control = shared.control();
     if matches!(vertex.op, Op::Source(Source::Image(_))) {
@@ -138,28 +149,28 @@ fn make(shared: Shared<'_>, step: &Step, late: &mut Option<StepRecord>) -> Resul
     if allowed && same_op.is_some() && !matches!(vertex.op, Op::Source(_)) {
         let key = content_key(shared, &step.job)?;
         content = Some(key.digest);
-        if let Some(record) = shared.lookup(&key) {
+        if let Some(found) = shared.lookup(&key) {
             let keys: Vec<Key> = definition.map(|definition| definition.key).into_iter().chain([step_key]).collect();
-            shared.record(&keys, &StepRecord { description: text_of(definition), ..record.clone() });
-            return Ok(Made { product: Product::Snapshot(record.snapshot), how: How::Found, content, identity: None });
+            shared.or_warn(shared.cache.add_keys(found.result, &keys, &text_of(definition)));
+            return Ok(Made::found(&found, content));
         }
     }
     // Held to the end: whoever waits for it finds the record.
     let _claim = match definition.filter(|_| allowed && step.trusted) {
         Some(definition) => match claim(shared, step.job.id, &definition.key)? {
             Claimed::Mine(claim) => claim,
-            Claimed::Made(record) => {
-                let product = Product::Snapshot(record.snapshot);
-                return Ok(Made { product, how: How::Found, content, identity: None });
-            }
+            Claimed::Made(found) => return Ok(Made::found(&found, content)),
         },
         None => None,
     };
     let miss = match allowed {
         false => MissReason::Ignored,
         true => {
-            let nearest = shared.lookup(&place_key).or(same_op);
-            let nearest = nearest.as_ref().map(|record| (record.name.as_str(), record.description.as_str()));
+            let nearest = shared.lookup(&place_key).map(|found| (found, place_key));
+            let nearest = nearest.or(same_op.map(|found| (found, step_key)));
+            let nearest = nearest
+                .and_then(|(found, key)| Some((found.name, shared.or_warn(shared.cache.description(&key)).flatten()?)));
+            let nearest = nearest.as_ref().map(|(name, description)| (name.as_str(), description.as_str()));
             MissReason::from_nearest(nearest, &text_of(definition))
         }
     };
@@ -193,30 +204,30 @@ fn make(shared: Shared<'_>, step: &Step, late: &mut Option<StepRecord>) -> Resul
         definition = Some(Definition { key: key::source_key(source, identity.digest()), text: String::new() });
     }
     let text = text_of(definition.as_ref());
-    let record = StepRecord { snapshot, description: text, name: vertex.name.clone(), duration: took };
+    let new = NewStep { snapshot, name: vertex.name.clone(), duration: took };
     let keys = definition.map(|definition| definition.key).into_iter().chain([step_key, place_key, rerun_key]);
-    let keys: Vec<Key> = keys.chain(content.map(|digest| Key { kind: key::KeyKind::Content, digest })).collect();
-    shared.record(&keys, &record);
+    let keys: Vec<Key> = keys.chain(content.map(|digest| Key { kind: KeyKind::Content, digest })).collect();
+    let result = shared.or_warn(shared.cache.record(&keys, &text, &new));
     if content.is_none() && !matches!(vertex.op, Op::Source(_)) {
-        *late = Some(record);
+        *late = result;
     }
     Ok(Made { product, how: How::Ran { miss, took }, content, identity })
 }
 
 enum Claimed {
     Mine(Option<Claim>),
-    Made(StepRecord),
+    Made(Found),
 }
 
 /// Waits for other processes that make the same; finds their result, or gets the right to make it. A store that
 /// cannot lock only makes two processes do the same work.
 fn claim(shared: Shared<'_>, vertex: VertexId, key: &Key) -> Result<Claimed, JobError> {
     let at = || shared.control().at();
-    let mut waiting = |whom: &str| shared.events.emit(Event::Waiting { vertex, reason: whom.to_owned(), at: at() });
-    match shared.cache.claim(key, shared.cancel, &mut waiting) {
+    let waiting = |whom: &str| shared.events.emit(Event::Waiting { vertex, reason: whom.to_owned(), at: at() });
+    match shared.cache.claim(key, shared.cancel, &waiting) {
         Ok(None) => Err(JobError::Cancelled),
         Ok(Some(claim)) if claim.waited => match shared.lookup(key) {
-            Some(record) => Ok(Claimed::Made(record)),
+            Some(found) => Ok(Claimed::Made(found)),
             None => Ok(Claimed::Mine(Some(claim))),
         },
         Ok(Some(claim)) => Ok(Claimed::Mine(Some(claim))),

@@ -1,6 +1,7 @@
 //! The conformance corpus as far as it can be told without running anything: configuration and history of each image,
 //! errors that planning finds, warnings of checks. The corpus lies beside the repository; without it nothing is shown,
 //! which the test says.
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

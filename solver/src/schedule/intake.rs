@@ -64,7 +64,8 @@ impl Loop<'_, '_> {
 
     pub(super) fn end_well(&mut self, id: VertexId, made: Made) {
         let state = match made.how {
-            How::Found => {
+            How::Found(result) => {
+                self.used.push(result);
                 self.tell_cached(id);
                 VertexState::Cached
             }

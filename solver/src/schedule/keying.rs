@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rbuild_image::Digest;
 
 use super::{Early, Loop};
-use crate::key::{self, Described, InputIdentity};
+use crate::key::{self, Described, InputIdentity, Key};
 use crate::op::{Op, Source};
 use crate::state::VertexState;
 use crate::task::Definition;
@@ -44,8 +44,9 @@ impl Loop<'_, '_> {
         }
     }
 
-    /// Computes definition keys and looks them up, for all vertices that can have one.
+    /// Computes definition keys for all vertices that can have one, then looks them up together.
     pub(super) fn key(&mut self) {
+        let mut keyed = Vec::new();
         while let Some(id) = self.to_key.pop_front() {
             let vertex = Arc::clone(self.vertex(id));
             let definition = match &vertex.op {
@@ -65,21 +66,30 @@ impl Loop<'_, '_> {
                     Definition { key: described.definition_key(), text: described.text() }
                 }
             };
-            let answerable = self.of(id).trusted && !matches!(vertex.op, Op::Source(Source::Image(_)));
-            let found = answerable.then(|| self.shared.lookup(&definition.key)).flatten();
+            keyed.push((id, definition.key));
             self.vertices[id.index()].definition = Some(definition);
+            self.keyed(id);
+        }
+        let answerable = |(id, _): &&(VertexId, Key)| {
+            self.of(*id).trusted && !matches!(self.vertex(*id).op, Op::Source(Source::Image(_)))
+        };
+        let keys: Vec<Key> = keyed.iter().filter(answerable).map(|(_, key)| *key).collect();
+        let mut found = self.shared.lookup_all(&keys).into_iter();
+        let found: Vec<_> =
+            keyed.iter().map(|entry| answerable(&entry).then(|| found.next()).flatten().flatten()).collect();
+        for ((id, _), found) in keyed.into_iter().zip(found) {
             match found {
-                Some(record) => {
+                Some(found) => {
+                    self.used.push(found.result);
                     self.tell_cached(id);
                     self.states.set(id, VertexState::Cached);
-                    self.vertices[id.index()].product = Some(Product::Snapshot(record.snapshot));
+                    self.vertices[id.index()].product = Some(Product::Snapshot(found.snapshot));
                 }
                 None => {
                     self.states.set(id, VertexState::Missed);
                     self.fresh.push(id);
                 }
             }
-            self.keyed(id);
         }
     }
 
