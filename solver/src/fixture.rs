@@ -71,6 +71,7 @@ pub(crate) struct FakeState {
     pub(crate) ran: Vec<String>,
     pub(crate) running: usize,
     pub(crate) most_running: usize,
+    pub(crate) rebased: usize,
 }
 
 impl FakeWorker {
@@ -108,6 +109,19 @@ impl Worker for FakeWorker {
 
     fn rootfs_identity(&self, snapshot: Option<&SnapshotId>, _: Control<'_>) -> Result<ContentDigest, JobError> {
         Ok(ContentDigest::new(Digest::sha256(self.content_of(&Product::Snapshot(snapshot.copied())))))
+    }
+
+    fn rebase(
+        &self,
+        made: &SnapshotId,
+        parent: Option<&SnapshotId>,
+        _: Control<'_>,
+    ) -> Result<Option<Product>, JobError> {
+        let mut state = self.state.lock().unwrap();
+        state.rebased += 1;
+        let content = format!("{} on {parent:?}", state.content[made.row() as usize]);
+        state.content.push(ContentDigest::new(Digest::sha256(content)));
+        Ok(Some(Product::Snapshot(Some(SnapshotId::from_row(state.content.len() as i64 - 1)))))
     }
 
     fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError> {
@@ -208,7 +222,7 @@ impl StepCache for MemoryCache {
                 if !held {
                     let mine = Arc::new(());
                     claims.insert(*key, mine.clone());
-                    return Ok(Some(Claim { waited, guard: Box::new(mine) }));
+                    return Ok(Some(Claim { guard: Box::new(mine) }));
                 }
             }
             if cancel.is_cancelled() {

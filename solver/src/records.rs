@@ -42,10 +42,9 @@ pub struct RecordFailure {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// The right to make what a key stands for; dropping it lets others try.
+/// The right to make what a key stands for; dropping it lets others try. Whoever gets one looks again whether the
+/// result is there by now.
 pub struct Claim {
-    /// Whether another process had it meanwhile, so that the key should be looked up again.
-    pub waited: bool,
     /// Held until the result is recorded.
     pub guard: Box<dyn Send>,
 }

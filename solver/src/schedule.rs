@@ -427,6 +427,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             job: Job { id, vertex, inputs },
             definition: progress.definition.clone(),
             trusted: progress.trusted,
+            selected: progress.selected.clone(),
             identify: progress.definition.is_none(),
         };
         let (shared, sender) = (self.shared, self.sender.clone());

@@ -65,16 +65,16 @@ impl StepCache for StoreCache<'_> {
         cancel: &CancelToken,
         waiting: &(dyn Fn(&str) + Sync),
     ) -> Result<Option<Claim>, RecordFailure> {
-        let waited = AtomicBool::new(false);
+        let told = AtomicBool::new(false);
         let on_wait = |state: &rbuild_cache::Waiting<'_>| {
-            if !waited.swap(true, Ordering::Relaxed) {
+            if !told.swap(true, Ordering::Relaxed) {
                 let holder = state.holder.as_ref().map_or("another build".to_owned(), ToString::to_string);
                 waiting(&format!("the same step runs in {holder}"));
             }
             if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         match self.store.lock(&LockName::step(&cache_key(key)), LockMode::Exclusive, &on_wait) {
-            Ok(guard) => Ok(Some(Claim { waited: waited.load(Ordering::Relaxed), guard: Box::new(guard) })),
+            Ok(guard) => Ok(Some(Claim { guard: Box::new(guard) })),
             Err(LockError::Stopped { .. }) => Ok(None),
             Err(error) => Err(failed("lock")(error)),
         }
@@ -134,7 +134,6 @@ mod tests {
         let cache = StoreCache { store: &store, lease: &lease, build: None };
         let (key, cancel) = (key(KeyKind::Definition, "d"), CancelToken::new());
         let held = cache.claim(&key, &cancel, &|_| panic!("nobody else is here")).unwrap().unwrap();
-        assert!(!held.waited);
         let told = Mutex::new(String::new());
         let waiting = |whom: &str| {
             whom.clone_into(&mut told.lock().unwrap());

@@ -1,6 +1,7 @@
 //! What one thread does for one vertex: pin a source, digest a selection, or carry a step from its content key to its
 //! record. Threads decide nothing: they report to the loop.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -13,7 +14,7 @@ use crate::cancel::CancelToken;
 use crate::event::{Event, EventSink, VertexFailure};
 use crate::key::{self, Described, InputIdentity, InputRole, Key};
 use crate::miss::MissReason;
-use crate::op::{Op, Source};
+use crate::op::{Linking, Op, Source};
 use crate::records::{Claim, Found, NewStep, RecordFailure, StepCache};
 use crate::vertex::{CacheUse, VertexId};
 use crate::worker::{Control, Job, JobError, Pinned, Product, Worker};
@@ -95,6 +96,8 @@ pub(crate) struct Step {
     pub(crate) definition: Option<Definition>,
     /// Whether records under the definition key answer for it.
     pub(crate) trusted: bool,
+    /// Digests of what is selected of contexts, by input position.
+    pub(crate) selected: BTreeMap<usize, ContentDigest>,
     /// Whether the loop needs the content of the product for the keys of readers.
     pub(crate) identify: bool,
 }
@@ -122,7 +125,7 @@ pub(crate) fn step(shared: Shared<'_>, step: &Step, reports: &Sender<Report>) {
     report(reports, Report::Made(step.job.id, Box::new(result)));
     // The claim ended with `make`, the slot with the report: readers go on while the content key is worked out.
     if let Some(result) = late
-        && let Ok(content) = guarded(|| content_key(shared, &step.job))
+        && let Ok(content) = guarded(|| content_key(shared, step))
     {
         shared.or_warn(shared.cache.add_keys(result, &[content], &text_of(step.definition.as_ref())));
     }
@@ -147,12 +150,12 @@ fn make(shared: Shared<'_>, step: &Step, late: &mut Option<ResultId>) -> Result<
 
     let mut content = None;
     if allowed && same_op.is_some() && !matches!(vertex.op, Op::Source(_)) {
-        let key = content_key(shared, &step.job)?;
+        let key = content_key(shared, step)?;
         content = Some(key.digest);
-        if let Some(found) = shared.lookup(&key) {
-            let keys: Vec<Key> = definition.map(|definition| definition.key).into_iter().chain([step_key]).collect();
-            shared.or_warn(shared.cache.add_keys(found.result, &keys, &text_of(definition)));
-            return Ok(Made::found(&found, content));
+        if let Some(found) = shared.lookup(&key)
+            && let Some(made) = reuse(shared, step, &found, content)?
+        {
+            return Ok(made);
         }
     }
     // Held to the end: whoever waits for it finds the record.
@@ -226,11 +229,10 @@ fn claim(shared: Shared<'_>, vertex: VertexId, key: &Key) -> Result<Claimed, Job
     let waiting = |whom: &str| shared.events.emit(Event::Waiting { vertex, reason: whom.to_owned(), at: at() });
     match shared.cache.claim(key, shared.cancel, &waiting) {
         Ok(None) => Err(JobError::Cancelled),
-        Ok(Some(claim)) if claim.waited => match shared.lookup(key) {
+        Ok(Some(claim)) => match shared.lookup(key) {
             Some(found) => Ok(Claimed::Made(found)),
             None => Ok(Claimed::Mine(Some(claim))),
         },
-        Ok(Some(claim)) => Ok(Claimed::Mine(Some(claim))),
         Err(error) => {
             shared.warn(&error);
             Ok(Claimed::Mine(None))
@@ -249,21 +251,48 @@ fn execute(shared: Shared<'_>, job: &Job) -> Result<(Product, Duration), JobErro
     Ok((product, began.elapsed()))
 }
 
+/// Takes a result that was found by content. Where its layer depends on nothing below, that is put on this parent.
+fn reuse(shared: Shared<'_>, step: &Step, found: &Found, content: Option<Digest>) -> Result<Option<Made>, JobError> {
+    let definition = step.definition.as_ref();
+    let definition_key = definition.map(|definition| definition.key);
+    let mut made = Made::found(found, content);
+    if !is_independent(&step.job.vertex.op) {
+        let keys: Vec<Key> = definition_key.into_iter().chain([key::step_key(&step.job.vertex.op)]).collect();
+        shared.or_warn(shared.cache.add_keys(found.result, &keys, &text_of(definition)));
+        return Ok(Some(made));
+    }
+    let (Some(snapshot), Some(Product::Snapshot(parent))) = (&found.snapshot, step.job.inputs.first()) else {
+        return Ok(None);
+    };
+    let Some(product) = shared.worker.rebase(snapshot, parent.as_ref(), shared.control())? else { return Ok(None) };
+    if let Product::Snapshot(snapshot) = product {
+        let new = NewStep { snapshot, name: found.name.clone(), duration: found.duration };
+        let keys: Vec<Key> = definition_key.into_iter().collect();
+        shared.or_warn(shared.cache.record(&keys, &text_of(definition), &new));
+    }
+    made.product = product;
+    Ok(Some(made))
+}
+
+fn is_independent(op: &Op) -> bool {
+    matches!(op, Op::File(file) if file.linking == Linking::Independent)
+}
+
 /// The key of what the job reads, by content.
-fn content_key(shared: Shared<'_>, job: &Job) -> Result<Key, JobError> {
+fn content_key(shared: Shared<'_>, step: &Step) -> Result<Key, JobError> {
+    let job = &step.job;
     let mut inputs = Vec::with_capacity(job.inputs.len());
     for (at, product) in job.inputs.iter().enumerate() {
-        let digest = match (product, key::input_role(&job.vertex.op, at)) {
-            (Product::Snapshot(None), _) => {
-                inputs.push(InputIdentity::Empty);
-                continue;
+        let role = key::input_role(&job.vertex.op, at);
+        inputs.push(match (product, step.selected.get(&at)) {
+            (Product::Snapshot(None), _) => InputIdentity::Empty,
+            (_, _) if at == 0 && is_independent(&job.vertex.op) => InputIdentity::Empty,
+            (_, Some(selected)) => InputIdentity::Content(*selected),
+            (Product::Snapshot(snapshot), None) if role == InputRole::Rootfs => {
+                InputIdentity::Content(shared.worker.rootfs_identity(snapshot.as_ref(), shared.control())?)
             }
-            (Product::Snapshot(snapshot), InputRole::Rootfs) => {
-                shared.worker.rootfs_identity(snapshot.as_ref(), shared.control())?
-            }
-            _ => shared.worker.selection_digest(job, at, shared.control())?,
-        };
-        inputs.push(InputIdentity::Content(digest));
+            _ => InputIdentity::Content(shared.worker.selection_digest(job, at, shared.control())?),
+        });
     }
     Ok(Described { op: &job.vertex.op, inputs: &inputs }.content_key())
 }

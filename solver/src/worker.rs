@@ -81,6 +81,18 @@ pub trait Worker: Sync {
     /// Identity of a snapshot's whole root file system: the chain of its layers' content digests.
     fn rootfs_identity(&self, snapshot: Option<&SnapshotId>, control: Control<'_>) -> Result<ContentDigest, JobError>;
 
+    /// Puts the topmost layer of `made`, which depends on nothing below it (`COPY --link`), on `parent`. `None` when
+    /// that cannot be done, so that the step runs again.
+    fn rebase(
+        &self,
+        made: &SnapshotId,
+        parent: Option<&SnapshotId>,
+        control: Control<'_>,
+    ) -> Result<Option<Product>, JobError> {
+        let _ = (made, parent, control);
+        Ok(None)
+    }
+
     /// Does the job. The product is committed and durable when this returns.
     fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError>;
 }

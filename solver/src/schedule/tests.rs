@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fixture::{Events, FakeWorker, MemoryCache, command, run, source_context, vertex};
 use crate::key::{Described, InputIdentity};
-use crate::op::{HttpSource, ImageSource};
+use crate::op::{FileOp, HttpSource, ImageSource, Linking};
 use crate::vertex::CacheUse;
 
 const MS: Duration = Duration::from_millis(1);
@@ -316,6 +316,28 @@ fn equal_keys_of_different_vertices_run_once() {
     let target = graph.add(run("end", &steps));
     let ran = bench.ran(&graph, &[target]);
     assert_eq!(ran.iter().filter(|name| *name == "a").count(), 1, "{ran:?}");
+}
+
+#[test]
+fn a_linked_layer_is_put_on_a_new_base_without_running_again() {
+    let bench = Bench::new();
+    let plan = |base: &str| {
+        let mut graph = Graph::new();
+        let base = graph.add(run(base, &[]));
+        let context = graph.add(source_context(""));
+        let link = Op::File(FileOp { actions: vec![], linking: Linking::Independent });
+        let target = graph.add(vertex(link, &[Some(base), Some(context)], "COPY --link"));
+        (graph, target)
+    };
+    let (graph, target) = plan("old");
+    let old = bench.solve(&graph, &[target]).products.unwrap();
+    bench.worker.ran();
+    let (graph, target) = plan("new");
+    let new = bench.solve(&graph, &[target]).products.unwrap();
+    assert_ne!(old, new);
+    assert_eq!((bench.worker.ran(), bench.worker.state.lock().unwrap().rebased), (vec!["new".to_owned()], 1));
+    assert_eq!(bench.solve(&graph, &[target]).products.unwrap(), new);
+    assert_eq!(bench.worker.state.lock().unwrap().rebased, 1, "the second time the definition is known");
 }
 
 #[test]
