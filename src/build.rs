@@ -8,7 +8,7 @@ use rbuild_image::{Digest, Platform};
 use rbuild_parser::{Diagnostic, Source, parse};
 use rbuild_solver::{
     Event, EventSink, Goal, NoCache, OnFailure, Plan, PlatformPlan, Product, RunNetwork, SolveError, SolveOptions,
-    Surroundings, Ulimit, lower, solve,
+    StoreCache, Surroundings, Ulimit, lower, solve,
 };
 
 use crate::cli::report::Failure;
@@ -19,7 +19,7 @@ use crate::output::{self, Built};
 use crate::progress::{Mode, Progress};
 use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement, Output};
 use crate::resolve::{Freshness, Outside};
-use crate::worker::{EngineWorker, Parts, StoreSteps};
+use crate::worker::{EngineWorker, Parts};
 
 /// What a build gave.
 #[derive(Clone, Debug)]
@@ -145,7 +145,7 @@ fn run(
         ssh: &request.ssh,
         began,
     });
-    let cache = StoreSteps::new(store, lease, None);
+    let cache = StoreCache { store, lease, build: None };
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = request.jobs.unwrap_or_else(|| (cpus * 2).max(8));
     let options = SolveOptions { jobs, transfers: 4, began, on_failure: OnFailure::Cancel };
@@ -156,7 +156,6 @@ fn run(
         .flat_map(|platform| platform.rootfs.into_iter().chain(platform.image.layers.iter().copied()))
         .collect();
     let solved = solve(&plan.graph, &targets, around, options);
-    cache.note_hits();
     for message in warnings {
         progress.emit(Event::Warning { vertex: None, message });
     }

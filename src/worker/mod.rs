@@ -7,7 +7,6 @@ mod run;
 mod run_mounts;
 mod source_image;
 mod ssh_agent;
-mod step_cache;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,8 +23,6 @@ use crate::context::{ContextFiles, LocalContext};
 use crate::engine::Engine;
 use crate::request::{Entitlement, SecretInput};
 use failure::{FailJob, failed};
-
-pub use step_cache::StoreSteps;
 
 /// Does the work of one build.
 pub struct EngineWorker<'a> {
