@@ -1,0 +1,252 @@
+//! A container comes into being: its writable place, its files, its volumes, its name.
+//!
+//! Everything is made in the lease's private place and appears by one rename; whatever fails before leaves nothing.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use rbuild_cache::snapshot::{LayerWriteError, Metadata, SnapshotError, Writable};
+use rbuild_cache::view::{FileKind, LastLink};
+use rbuild_cache::{DbError, Hold, Kept, Lease, PathError, SnapshotId};
+use rbuild_image::{ContainerPath, RuntimeConfig};
+
+use super::{Containers, LoadError, PublishError, RemoveError, RemoveOptions};
+use crate::config::{ContainerConfig, ContainerMountSource};
+use crate::create::{InvalidRequest, Surroundings, merge};
+use crate::document::AtPath;
+use crate::etc_files::{self, HostFiles};
+use crate::id::ContainerId;
+use crate::name::ContainerName;
+use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin};
+use crate::request::{Lifetime, RunRequest};
+use crate::volume::VolumeName;
+use crate::volumes::{NewVolume, Seed, VolumeError};
+
+/// What a container is made from.
+#[derive(Debug)]
+pub struct NewContainer<'a> {
+    /// The image.
+    pub image: ImageOrigin,
+    /// The image's configuration.
+    pub config: &'a RuntimeConfig,
+    /// The image's files; `None` is the empty tree.
+    pub snapshot: Option<SnapshotId>,
+    /// What the user asks.
+    pub request: &'a RunRequest,
+    /// The host's own files.
+    pub host: &'a HostFiles,
+    /// The capabilities the caller may hand out, as a bit mask (`CapBnd` of `/proc/self/status`).
+    pub bounding_capabilities: u64,
+}
+
+/// A container that was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The request makes no sense for this image.
+    #[error(transparent)]
+    Request(#[from] InvalidRequest),
+    /// The name is taken, or the container cannot be recorded.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// A volume cannot be had.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// The image's files cannot be had.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The working directory cannot be made.
+    #[error("cannot create the working directory {path}")]
+    WorkingDir {
+        /// Which.
+        path: ContainerPath,
+        /// Why.
+        #[source]
+        source: WorkingDirError,
+    },
+    /// A leftover of the name cannot be removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    /// The database said no.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] PathError),
+}
+
+/// Why a working directory cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkingDirError {
+    /// Something else is there.
+    #[error("it exists and is no directory")]
+    NotADirectory,
+    /// The image cannot be read.
+    #[error(transparent)]
+    Read(std::io::Error),
+    /// The container cannot be written.
+    #[error(transparent)]
+    Write(#[from] LayerWriteError),
+}
+
+/// Where the names of a container's own files are below `/etc`, and in its directory.
+pub(crate) const ETC_FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+/// How often a drawn name is drawn again when it is taken.
+const NAME_ATTEMPTS: usize = 20;
+/// The writable place in a container's directory.
+const CHANGES: &str = "changes";
+
+impl Containers {
+    /// Creates a container that stays until it is removed or, with `--rm`, until its process has ended.
+    ///
+    /// `lease` must live as long as a container with `--rm` does: such a container's changes are in the lease's
+    /// scratch directory, so that they go with the process whatever happens to it.
+    pub fn create(&self, new: &NewContainer<'_>, lease: &Lease) -> Result<ContainerRecord, CreateError> {
+        if let Some(snapshot) = new.snapshot {
+            lease.hold(Hold::Snapshot(snapshot))?;
+        }
+        let id = ContainerId::random();
+        let surroundings = Surroundings {
+            id: &id,
+            bounding_capabilities: new.bounding_capabilities,
+            volume_name: &mut VolumeName::random,
+        };
+        let config = merge(new.config, new.request, surroundings)?;
+        let directory = lease.scratch_name("container")?;
+        fs::DirBuilder::new().mode(0o700).create(&directory).at("create", &directory)?;
+        let (place, made_at) = match config.lifetime {
+            Lifetime::Kept => (self.directory(&id).join(CHANGES), directory.join(CHANGES)),
+            Lifetime::Process => {
+                let place = lease.scratch_name("changes")?;
+                (place.clone(), place)
+            }
+        };
+        let writable = self.store().snapshots().make_writable(new.snapshot, &made_at)?;
+        make_working_dir(&config.working_dir, &writable)?;
+        write_etc_files(&config, new.host, &directory)?;
+        self.make_volumes(&config, new.snapshot, lease)?;
+        let mut record = ContainerRecord {
+            format: FORMAT,
+            name: ContainerName::random(0),
+            created: self.now(),
+            image: new.image.clone(),
+            snapshot: new.snapshot,
+            writable: place,
+            config,
+            state: ContainerState::created(),
+            id,
+        };
+        if let (Lifetime::Kept, Some(snapshot)) = (record.config.lifetime, new.snapshot) {
+            self.store().roots().set(&root_name(&record.id), &[Kept::Snapshot(snapshot)])?;
+        }
+        let published = self.publish_under(&mut record, new.request.name.as_ref(), &directory, lease);
+        if published.is_err() {
+            self.store().roots().release(&root_name(&record.id))?;
+        }
+        published.map(|()| record)
+    }
+
+    /// Publishes under the name asked for, or under one that is free.
+    fn publish_under(
+        &self,
+        record: &mut ContainerRecord,
+        asked: Option<&ContainerName>,
+        directory: &Path,
+        lease: &Lease,
+    ) -> Result<(), CreateError> {
+        for attempt in 0.. {
+            record.name = asked.cloned().unwrap_or_else(|| ContainerName::random(attempt));
+            match self.publish(record, directory) {
+                // A name asked for is tried twice: it may belong to a container that should have gone with its process.
+                Err(PublishError::NameTaken { owner, .. }) if asked.is_some() && attempt == 0 => {
+                    if !self.remove_leftover(&owner, lease)? {
+                        return Ok(self.publish(record, directory)?);
+                    }
+                }
+                Err(PublishError::NameTaken { .. }) if asked.is_none() && attempt < NAME_ATTEMPTS => {}
+                other => return Ok(other?),
+            }
+        }
+        unreachable!("the loop has no end but its returns")
+    }
+
+    /// Removes a container whose process was killed before it could do so itself (`--rm`); whether it was one.
+    pub(super) fn remove_leftover(&self, id: &ContainerId, lease: &Lease) -> Result<bool, CreateError> {
+        let Some(record) = self.load(id).map_err(PublishError::from)? else { return Ok(false) };
+        let ended = !record.state.status.can_stop() && record.state.started.is_some();
+        if record.config.lifetime != Lifetime::Process || !ended {
+            return Ok(false);
+        }
+        self.remove(id, RemoveOptions { volumes: super::AnonymousVolumes::Remove, ..RemoveOptions::default() }, lease)?;
+        Ok(true)
+    }
+
+    fn make_volumes(
+        &self,
+        config: &ContainerConfig,
+        snapshot: Option<SnapshotId>,
+        lease: &Lease,
+    ) -> Result<(), CreateError> {
+        let mut view = None;
+        for mount in &config.mounts {
+            let ContainerMountSource::Volume { name, ownership, copy, labels } = &mount.source else { continue };
+            let seed = match copy {
+                crate::mounts::CopyUp::Nothing => None,
+                crate::mounts::CopyUp::Content => {
+                    let view = match &view {
+                        Some(view) => Arc::clone(view),
+                        None => Arc::clone(view.insert(Arc::new(self.store().snapshots().view(snapshot)?))),
+                    };
+                    Some(Seed { view, path: mount.target.clone() })
+                }
+            };
+            let new = NewVolume { name: name.clone(), ownership: *ownership, labels: labels.clone() };
+            self.ensure_volume(&new, seed.as_ref(), lease)?;
+        }
+        Ok(())
+    }
+}
+
+/// Who keeps a container's snapshot in the database.
+pub(super) fn root_name(id: &ContainerId) -> String {
+    format!("container/{id}")
+}
+
+/// Makes the working directory and its missing parents, symlinks of the image followed inside it (S-15).
+fn make_working_dir(path: &ContainerPath, writable: &Writable) -> Result<(), CreateError> {
+    let failed = |source| CreateError::WorkingDir { path: path.clone(), source };
+    let mut writer = writable.writer()?;
+    let resolved = writer
+        .resolve(path.as_bytes(), LastLink::Follow)
+        .map_err(|error| failed(WorkingDirError::Read(error)))?;
+    match resolved.kind {
+        Some(FileKind::Directory) => return Ok(()),
+        Some(_) => return Err(failed(WorkingDirError::NotADirectory)),
+        None => {}
+    }
+    let metadata = Metadata { mode: 0o755, ..Metadata::default() };
+    let made = writer.make_directories(&resolved.path, &metadata).and_then(|_| writer.finish());
+    made.map(drop).map_err(|error| failed(error.into()))
+}
+
+/// Writes the container's own `/etc/hosts` and the like; readable by everybody inside.
+fn write_etc_files(config: &ContainerConfig, host: &HostFiles, directory: &Path) -> Result<(), PathError> {
+    for name in ETC_FILES {
+        let content = match name {
+            "hosts" => etc_files::hosts(config.network, host, &config.extra_hosts),
+            "hostname" => etc_files::hostname(&config.hostname),
+            _ => etc_files::resolv_conf(host, &config.dns),
+        };
+        let path = directory.join(name);
+        fs::write(&path, content).at("write", &path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).at("set mode of", &path)?;
+    }
+    Ok(())
+}
+
+impl From<LoadError> for CreateError {
+    fn from(error: LoadError) -> Self {
+        Self::Publish(error.into())
+    }
+}

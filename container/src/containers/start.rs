@@ -1,0 +1,377 @@
+//! A container is started in the foreground: whoever calls this runs it, is connected to its streams, and records its
+//! end. When the caller dies the sandbox dies with it, and the lock it held tells everybody.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use rbuild_cache::snapshot::{SnapshotError, Writable};
+use rbuild_cache::view::View;
+use rbuild_cache::{Hold, Lease, PathError};
+use rbuild_executor::users::{self, MAX_USER_FILE, User, UserError};
+use rbuild_executor::{ExitStatus, Process, SandboxSpec, SpawnError, Spawner, Stdio, StdioFd, Warning};
+use rbuild_image::ContainerPath;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::create::ETC_FILES;
+use super::{AnonymousVolumes, Containers, LoadError, RemoveError, UpdateError};
+use crate::config::{ContainerConfig, ContainerMountSource};
+use crate::document::AtPath;
+use crate::exit::ContainerExit;
+use crate::id::ContainerId;
+use crate::inbox::SignalInbox;
+use crate::mounts::MissingSource;
+use crate::process_id::ProcessId;
+use crate::record::ContainerRecord;
+use crate::relay::{self, Ended};
+use crate::request::{Console, Lifetime};
+use crate::sandbox::{StartFacts, sandbox};
+use crate::signal::Signal;
+use crate::status::{Change, InvalidChange};
+use crate::terminal::{RawTerminal, copy_size};
+
+/// The caller's side of a container's standard streams.
+#[derive(Debug)]
+pub struct CallerStreams {
+    /// What the container reads when its input is open.
+    pub input: OwnedFd,
+    /// Where its output goes; with a terminal all of it.
+    pub output: OwnedFd,
+    /// Where its error output goes.
+    pub error: OwnedFd,
+}
+
+/// What a start in the foreground is connected to.
+pub struct Foreground<'a> {
+    /// The caller's streams.
+    pub streams: CallerStreams,
+    /// Signals to pass on.
+    pub signals: &'a mut SignalInbox,
+    /// Told what this host does not allow, before the container runs.
+    pub warn: &'a mut dyn FnMut(&Warning),
+}
+
+impl std::fmt::Debug for Foreground<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Foreground").field("streams", &self.streams).finish_non_exhaustive()
+    }
+}
+
+/// How a container in the foreground ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How its process ended.
+    pub exit: ContainerExit,
+    /// Why part of its output did not reach the caller.
+    pub lost_output: Option<io::Error>,
+}
+
+/// A container that was not started, or could not be followed to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is none (any more).
+    #[error("no such container: {id}")]
+    NotFound {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Another process runs it.
+    #[error("container {} is already running", id.short())]
+    AlreadyRunning {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Its state does not allow it.
+    #[error(transparent)]
+    State(#[from] InvalidChange),
+    /// Its user or group is not in its files.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A bind mount's source is not there.
+    #[error("bind source path does not exist: {}", path.display())]
+    BindSource {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Its sandbox did not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// Its files cannot be had.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Its record cannot be had.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// It cannot be removed, though it was to go with its process.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    /// Its streams cannot be connected.
+    #[error("cannot connect the container's streams")]
+    Streams(#[source] io::Error),
+    /// Its process cannot be followed.
+    #[error("cannot follow the container's process")]
+    Follow(#[source] io::Error),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] PathError),
+}
+
+impl StartError {
+    /// What the failed start counts as.
+    pub fn exit(&self) -> ContainerExit {
+        match self {
+            Self::Spawn(error) => match error.exit_code() {
+                127 => ContainerExit::NotFound,
+                126 => ContainerExit::NotExecutable,
+                _ => ContainerExit::Failed,
+            },
+            _ => ContainerExit::Failed,
+        }
+    }
+}
+
+impl Containers {
+    /// Starts a container, connects it to the caller, and returns when it has ended. One with `--rm` is gone then,
+    /// however this ends.
+    pub fn start(
+        &self,
+        id: &ContainerId,
+        spawner: &Spawner,
+        foreground: Foreground<'_>,
+        lease: &Lease,
+    ) -> Result<Outcome, StartError> {
+        let Some(_held) = self.hold(id)? else { return Err(StartError::AlreadyRunning { id: id.clone() }) };
+        let record = self.load(id)?.ok_or_else(|| StartError::NotFound { id: id.clone() })?;
+        let outcome = self.run(&record, spawner, foreground, lease);
+        if let Err(error) = &outcome {
+            let exit = error.exit();
+            self.record(id, |record| {
+                record.state.fail_to_start(exit);
+                Ok(())
+            })?;
+        }
+        if record.config.lifetime == Lifetime::Process {
+            self.discard(&record, AnonymousVolumes::Remove, lease)?;
+        }
+        outcome
+    }
+
+    fn run(
+        &self,
+        record: &ContainerRecord,
+        spawner: &Spawner,
+        foreground: Foreground<'_>,
+        lease: &Lease,
+    ) -> Result<Outcome, StartError> {
+        let status = record.state.status;
+        if !status.can_start() {
+            return Err(InvalidChange { status, change: Change::Start }.into());
+        }
+        let spec = self.sandbox_of(record, lease)?;
+        let mut connection = Connection::new(record.config.console, foreground.streams).map_err(StartError::Streams)?;
+        let mut process = spawner.spawn(&spec, connection.take_inner())?;
+        process.warnings().iter().for_each(foreground.warn);
+        let pid = u32::try_from(process.pid()).unwrap_or(0);
+        // Whatever fails from here on drops the process, and that kills it.
+        let process_id = ProcessId::of(pid).map_err(StartError::Follow)?.unwrap_or(ProcessId { pid, started: 0 });
+        self.record(&record.id, |record| Ok(record.state.start(process_id, self.now())?))?;
+        let relays = connection.relay(&mut process).map_err(StartError::Streams)?;
+        let status = follow(&mut process, &relays, foreground.signals).map_err(StartError::Follow)?;
+        let lost_output = relays.finish().err();
+        let exit = exit_of(status);
+        self.record(&record.id, |record| Ok(record.state.end(exit.clone(), self.now())?))?;
+        Ok(Outcome { exit, lost_output })
+    }
+
+    /// Records what happened to a container; one that was removed by force meanwhile needs no record.
+    fn record(
+        &self,
+        id: &ContainerId,
+        change: impl FnOnce(&mut ContainerRecord) -> Result<(), UpdateError>,
+    ) -> Result<(), StartError> {
+        match self.update(id, change) {
+            Ok(_) | Err(UpdateError::Gone { .. }) => Ok(()),
+            Err(UpdateError::State(error)) => Err(error.into()),
+            Err(UpdateError::Load(error)) => Err(error.into()),
+        }
+    }
+
+    fn sandbox_of(&self, record: &ContainerRecord, lease: &Lease) -> Result<SandboxSpec, StartError> {
+        if let Some(snapshot) = record.snapshot {
+            lease.hold(Hold::Snapshot(snapshot))?;
+        }
+        let writable = self.store().snapshots().writable(record.snapshot, &record.writable);
+        let (user, groups) = look_up_user(&record.config, &writable)?;
+        let sources = record
+            .config
+            .mounts
+            .iter()
+            .map(|mount| match &mount.source {
+                ContainerMountSource::Volume { name, .. } => Ok(Some(self.volume_data(name))),
+                ContainerMountSource::Bind { path, missing } => bind_source(path, *missing).map(Some),
+                ContainerMountSource::Tmpfs { .. } => Ok(None),
+            })
+            .collect::<Result<_, StartError>>()?;
+        let directory = self.directory(&record.id);
+        let etc = ETC_FILES.iter().map(|name| (*name, directory.join(name))).collect();
+        let facts = StartFacts { rootfs: writable.rootfs()?, user, groups, sources, etc };
+        Ok(sandbox(&record.id, &record.config, facts))
+    }
+}
+
+/// Looks up user and groups in the container's own files, which may be changed by it (S-22).
+fn look_up_user(config: &ContainerConfig, writable: &Writable) -> Result<(User, Vec<u32>), StartError> {
+    let view = writable.view()?;
+    let user = users::lookup_with(|path| read_user_file(&view, path), &config.user)?;
+    let mut groups = Vec::new();
+    if !config.group_add.is_empty() {
+        let file = read_user_file(&view, &ContainerPath::new("/etc/group")).unwrap_or_default();
+        for group in &config.group_add {
+            groups.push(users::find_group(&file, group)?);
+        }
+    }
+    Ok((user, groups))
+}
+
+fn read_user_file(view: &View, path: &ContainerPath) -> io::Result<Vec<u8>> {
+    view.read_regular(path.as_bytes(), MAX_USER_FILE)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Where the source of a bind mount really is: the user's own paths are followed, symlinks included.
+fn bind_source(path: &Path, missing: MissingSource) -> Result<PathBuf, StartError> {
+    if missing == MissingSource::CreateDirectory && !path.exists() {
+        std::fs::create_dir_all(path).at("create", path)?;
+    }
+    #[expect(clippy::disallowed_methods, reason = "a path of the host that its user typed, not one from an image")]
+    match std::fs::canonicalize(path) {
+        Ok(path) => Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StartError::BindSource { path: path.to_owned() }),
+        Err(error) => Ok(Err(error).at("open", path)?),
+    }
+}
+
+fn exit_of(status: ExitStatus) -> ContainerExit {
+    match status {
+        ExitStatus::Exited(code) => ContainerExit::Code(code.to_le_bytes()[0]),
+        ExitStatus::Signaled(number) => Signal::from_number(number).map_or(ContainerExit::Lost, ContainerExit::Signal),
+        ExitStatus::OomKilled => ContainerExit::OutOfMemory,
+    }
+}
+
+/// The two sides of a container's streams before it runs.
+struct Connection {
+    console: Console,
+    caller: CallerStreams,
+    inner: Option<Stdio>,
+    /// Our ends of the pipes: input, output, error.
+    input: Option<OwnedFd>,
+    outputs: Vec<OwnedFd>,
+}
+
+impl Connection {
+    fn new(console: Console, caller: CallerStreams) -> io::Result<Self> {
+        if console.terminal {
+            let inner = Some(Stdio::terminal());
+            return Ok(Self { console, caller, inner, input: None, outputs: Vec::new() });
+        }
+        let (output, inner_output) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (error, inner_error) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stdin, input) = if console.interactive {
+            let (inner_input, input) = pipe_with(PipeFlags::CLOEXEC)?;
+            (StdioFd::Fd(inner_input), Some(input))
+        } else {
+            (StdioFd::Null, None)
+        };
+        let inner = Stdio { stdin, stdout: StdioFd::Fd(inner_output), stderr: StdioFd::Fd(inner_error) };
+        Ok(Self { console, caller, inner: Some(inner), input, outputs: vec![output, error] })
+    }
+
+    /// The container's side; closed here when the process has it.
+    fn take_inner(&mut self) -> Stdio {
+        self.inner.take().expect("taken once, by the one start this connection is made for")
+    }
+
+    /// Begins to copy.
+    fn relay(mut self, process: &mut Process) -> io::Result<Relays> {
+        let ended = Ended::new()?;
+        let mut relays = Relays { ended, outputs: Vec::new(), raw: None, window: None };
+        if self.console.terminal {
+            let terminal = process.take_terminal().ok_or_else(|| io::Error::other("the sandbox has no terminal"))?;
+            let window = Window { caller: self.caller.output.try_clone()?, container: terminal.try_clone()? };
+            window.copy()?;
+            relays.window = Some(window);
+            relays.outputs.push(relay::output(terminal.try_clone()?, self.caller.output, &relays.ended)?);
+            if self.console.interactive {
+                relays.raw = RawTerminal::enter(rustix::fd::AsFd::as_fd(&self.caller.input))?;
+                drop(relay::input(self.caller.input, terminal, &relays.ended)?);
+            }
+            return Ok(relays);
+        }
+        for (from, to) in self.outputs.drain(..).zip([self.caller.output, self.caller.error]) {
+            relays.outputs.push(relay::output(from, to, &relays.ended)?);
+        }
+        if let Some(input) = self.input {
+            // Not joined: it may be waiting for a key that nobody presses.
+            drop(relay::input(self.caller.input, input, &relays.ended)?);
+        }
+        Ok(relays)
+    }
+}
+
+/// The caller's window and the container's, which follows it.
+struct Window {
+    caller: OwnedFd,
+    container: OwnedFd,
+}
+
+impl Window {
+    fn copy(&self) -> io::Result<()> {
+        copy_size(&self.caller, &self.container)
+    }
+}
+
+/// Streams that are being copied.
+struct Relays {
+    ended: Ended,
+    outputs: Vec<JoinHandle<io::Result<()>>>,
+    raw: Option<RawTerminal>,
+    window: Option<Window>,
+}
+
+impl Relays {
+    /// The container's process has ended: waits until all of its output has reached the caller.
+    fn finish(self) -> io::Result<()> {
+        self.ended.announce()?;
+        let mut result = Ok(());
+        for output in self.outputs {
+            let copied = output.join().unwrap_or_else(|_| Err(io::Error::other("an output relay panicked")));
+            result = result.and(copied);
+        }
+        drop(self.raw);
+        result
+    }
+}
+
+/// Passes signals on until the process has ended.
+fn follow(process: &mut Process, relays: &Relays, signals: &mut SignalInbox) -> io::Result<ExitStatus> {
+    loop {
+        for signal in signals.take() {
+            match (&relays.window, signal) {
+                // The kernel tells the container's processes when the size of their terminal changes.
+                (Some(window), Signal::WINCH) => window.copy()?,
+                _ => process.signal(signal.number())?,
+            }
+        }
+        let mut ready = [
+            PollFd::from_borrowed_fd(process.pidfd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.readiness(), PollFlags::IN),
+        ];
+        match poll(&mut ready, None) {
+            Ok(_) if !ready[0].revents().is_empty() => return process.wait(),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

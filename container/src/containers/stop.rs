@@ -1,0 +1,123 @@
+//! Containers that another process runs are told to end: `stop`, `kill`, and waiting for that.
+//!
+//! A signal goes to the container's first process through a descriptor that is known to be of that very process. Its
+//! end, and with it the end of everything in its process namespace, is recorded by whoever runs it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rbuild_executor::Signaller;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Containers, LoadError};
+use crate::id::ContainerId;
+use crate::record::ContainerRecord;
+use crate::signal::Signal;
+use crate::status::ContainerStatus;
+
+/// How long whoever runs a container gets to record its end.
+const RECORDING: Duration = Duration::from_secs(10);
+/// How often the record is read meanwhile.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A container that was not told to end, or did not.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// It does not run.
+    #[error("container {} is not running: it is {status}", id.short())]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+        /// Its state.
+        status: ContainerStatus,
+    },
+    /// Its process cannot be reached.
+    #[error("cannot signal container {}", id.short())]
+    Signal {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It was killed, and nobody recorded its end.
+    #[error("container {} was killed, but the process that runs it does not finish", id.short())]
+    NotRecorded {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Its record cannot be had.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl Containers {
+    /// Sends a signal to a container's first process.
+    pub fn kill(&self, record: &ContainerRecord, signal: Signal) -> Result<(), StopError> {
+        if !record.state.status.can_signal() {
+            return Err(StopError::NotRunning { id: record.id.clone(), status: record.state.status });
+        }
+        match process(record)? {
+            Some(process) => send(record, &process, signal),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks a container to end with its stop signal, and ends it when `grace` has passed; one that does not run is left
+    /// alone. Returns once its end is recorded.
+    pub fn stop(&self, record: &ContainerRecord, grace: Option<Duration>) -> Result<(), StopError> {
+        if !record.state.status.can_stop() {
+            return Ok(());
+        }
+        let grace = grace.unwrap_or_else(|| Duration::from_secs(record.config.stop_timeout.into()));
+        if let Some(process) = process(record)? {
+            send(record, &process, record.config.stop_signal)?;
+            if !ends_within(record, &process, grace)? {
+                send(record, &process, Signal::KILL)?;
+            }
+        }
+        self.wait_for_end(&record.id)
+    }
+
+    /// Ends a container at once.
+    pub(super) fn kill_and_wait(&self, record: &ContainerRecord) -> Result<(), StopError> {
+        self.stop(record, Some(Duration::ZERO)).and_then(|()| self.wait_for_end(&record.id))
+    }
+
+    /// Waits until the end of a container, which is known to come, is recorded.
+    fn wait_for_end(&self, id: &ContainerId) -> Result<(), StopError> {
+        let start = Instant::now();
+        while self.load(id)?.is_some_and(|record| record.state.status.can_stop()) {
+            if start.elapsed() > RECORDING {
+                return Err(StopError::NotRecorded { id: id.clone() });
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+}
+
+fn process(record: &ContainerRecord) -> Result<Option<OwnedFd>, StopError> {
+    let Some(process) = record.state.process else { return Ok(None) };
+    process.open().map_err(|source| StopError::Signal { id: record.id.clone(), source })
+}
+
+fn send(record: &ContainerRecord, process: &OwnedFd, signal: Signal) -> Result<(), StopError> {
+    let sent = process.try_clone().and_then(|process| Signaller::new(process).signal(signal.number()));
+    sent.map_err(|source| StopError::Signal { id: record.id.clone(), source })
+}
+
+/// Waits for the end of a process, at most for `grace`.
+fn ends_within(record: &ContainerRecord, process: &OwnedFd, grace: Duration) -> Result<bool, StopError> {
+    let start = Instant::now();
+    loop {
+        let left = grace.saturating_sub(start.elapsed());
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+        match poll(&mut [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(StopError::Signal { id: record.id.clone(), source: error.into() }),
+        }
+    }
+}
