@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use rbuild_executor::DEFAULT_CAPABILITIES;
+use rbuild_executor::{ALL_CAPABILITIES, Capabilities, DEFAULT_CAPABILITIES};
 
 /// A capability that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,60 +27,14 @@ pub struct CapabilityRequest {
     pub privileged: bool,
 }
 
-/// Every capability of Linux 6.18, in the order of their numbers.
-const ALL: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// The capabilities asked for, in the order of their numbers.
 ///
-/// `bounding` is the caller's own bounding set as a bit mask (`CapBnd` of `/proc/self/status`): `ALL` and
-/// `--privileged` mean what is in it. A capability named one by one stays wanted even when it is not in it, so that the
+/// `bounding` is the caller's own bounding set: `ALL` and `--privileged` mean what is in it. A capability named one by one stays wanted even when it is not in it, so that the
 /// sandbox can say that it cannot be given.
-pub(crate) fn granted(request: &CapabilityRequest, bounding: u64) -> Result<Vec<String>, UnknownCapability> {
+pub(crate) fn granted(request: &CapabilityRequest, bounding: Capabilities) -> Result<Vec<String>, UnknownCapability> {
     let add = normalise(&request.add, "CapAdd")?;
     let drop = normalise(&request.drop, "CapDrop")?;
-    let held = || ALL.iter().enumerate().filter(|(bit, _)| bounding >> bit & 1 == 1).map(|(_, name)| *name);
+    let held = || ALL_CAPABILITIES.iter().copied().filter(|name| bounding.contains(name));
     let set: BTreeSet<&str> = if request.privileged {
         held().collect()
     } else if add.contains(EVERY) {
@@ -91,7 +45,7 @@ pub(crate) fn granted(request: &CapabilityRequest, bounding: u64) -> Result<Vec<
         let kept = DEFAULT_CAPABILITIES.iter().copied().filter(|name| !drop.contains(name));
         kept.chain(add.iter().copied()).collect()
     };
-    Ok(ALL.iter().filter(|name| set.contains(**name)).map(|name| (*name).to_owned()).collect())
+    Ok(ALL_CAPABILITIES.iter().filter(|name| set.contains(**name)).map(|name| (*name).to_owned()).collect())
 }
 
 const EVERY: &str = "ALL";
@@ -103,7 +57,8 @@ fn normalise(names: &[String], flag: &'static str) -> Result<BTreeSet<&'static s
         .map(|given| {
             let upper = given.to_ascii_uppercase();
             let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            ALL.iter()
+            ALL_CAPABILITIES
+                .iter()
                 .chain(&[EVERY])
                 .find(|known| **known == name)
                 .copied()
@@ -116,21 +71,22 @@ fn normalise(names: &[String], flag: &'static str) -> Result<BTreeSet<&'static s
 mod tests {
     use super::*;
 
-    const EVERYTHING: u64 = (1 << 41) - 1;
+    fn set(names: &[&str]) -> Capabilities {
+        Capabilities::from_names(names).unwrap()
+    }
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
     fn tweak(add: &str, drop: &str) -> Vec<String> {
-        granted(&CapabilityRequest { add: words(add), drop: words(drop), privileged: false }, EVERYTHING).unwrap()
+        granted(&CapabilityRequest { add: words(add), drop: words(drop), privileged: false }, set(ALL_CAPABILITIES))
+            .unwrap()
     }
 
     #[test]
     fn the_default_set_is_dockers() {
-        let mask =
-            |names: &[String]| names.iter().fold(0_u64, |m, n| m | 1 << ALL.iter().position(|a| a == n).unwrap());
-        assert_eq!(mask(&tweak("", "")), 0xa804_25fb);
+        assert_eq!(Capabilities::from_names(&tweak("", "")).unwrap().bits(), 0xa804_25fb);
     }
 
     #[test]
@@ -148,19 +104,19 @@ mod tests {
     #[test]
     fn privileged_gives_what_the_caller_has() {
         let privileged = CapabilityRequest { privileged: true, ..CapabilityRequest::default() };
-        assert_eq!(granted(&privileged, 0b11).unwrap(), words("CHOWN DAC_OVERRIDE"));
+        assert_eq!(granted(&privileged, set(&["DAC_OVERRIDE", "CHOWN"])).unwrap(), words("CHOWN DAC_OVERRIDE"));
         let all = CapabilityRequest { add: words("ALL"), ..CapabilityRequest::default() };
-        assert_eq!(granted(&all, 0b1).unwrap(), words("CHOWN"));
+        assert_eq!(granted(&all, set(&["CHOWN"])).unwrap(), words("CHOWN"));
     }
 
     #[test]
     fn unknown_names_are_refused() {
         let request = CapabilityRequest { add: words("CAP_FOO"), ..CapabilityRequest::default() };
-        let error = granted(&request, EVERYTHING).unwrap_err();
+        let error = granted(&request, set(ALL_CAPABILITIES)).unwrap_err();
         assert_eq!(error.to_string(), "invalid CapAdd: unknown capability: \"CAP_FOO\"");
         let request = CapabilityRequest { drop: words("x"), ..CapabilityRequest::default() };
         assert_eq!(
-            granted(&request, EVERYTHING).unwrap_err().to_string(),
+            granted(&request, set(ALL_CAPABILITIES)).unwrap_err().to_string(),
             "invalid CapDrop: unknown capability: \"x\""
         );
     }

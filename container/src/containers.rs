@@ -6,6 +6,12 @@
 //! - Whoever runs a container holds its *run lock* from before the start until the end is recorded. A record that says
 //!   running while that lock is free tells of a process that was killed; the next reader sets it right.
 
+mod create;
+mod export;
+mod remove;
+mod start;
+mod stop;
+
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -24,6 +30,12 @@ use crate::name::ContainerName;
 use crate::record::{ContainerRecord, RecordError};
 use crate::request::Lifetime;
 use crate::status::InvalidChange;
+
+pub use create::{CreateError, NewContainer, WorkingDirError};
+pub use export::ExportError;
+pub use remove::{AnonymousVolumes, RemoveError, RemoveOptions, RunningContainer};
+pub use start::{CallerStreams, Foreground, Outcome, StartError};
+pub use stop::StopError;
 
 const RECORD: &str = "container.json";
 const NAMES: &str = "names";

@@ -11,6 +11,7 @@ mod ports;
 
 use std::collections::BTreeMap;
 
+use rbuild_executor::Capabilities;
 use rbuild_image::{ContainerPath, RuntimeConfig};
 
 pub use command::NoCommand;
@@ -71,8 +72,8 @@ pub enum InvalidRequest {
 pub struct Surroundings<'a> {
     /// Its identifier.
     pub id: &'a ContainerId,
-    /// The capabilities the caller may hand out, a bit mask (`CapBnd` of `/proc/self/status`).
-    pub bounding_capabilities: u64,
+    /// The capabilities the caller may hand out.
+    pub bounding_capabilities: Capabilities,
     /// Draws a name for each anonymous volume.
     pub volume_name: &'a mut dyn FnMut() -> VolumeName,
 }

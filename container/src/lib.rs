@@ -14,6 +14,7 @@ mod etc_files;
 mod exit;
 mod id;
 mod inbox;
+mod list;
 mod mounts;
 mod name;
 mod network;
@@ -31,12 +32,17 @@ mod volumes;
 
 pub use capability::{CapabilityRequest, UnknownCapability};
 pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
-pub use containers::{Containers, FindError, Listing, LoadError, UpdateError};
+pub use containers::{
+    AnonymousVolumes, CallerStreams, Containers, CreateError, ExportError, FindError, Foreground, Listing, LoadError,
+    NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RunningContainer, StartError, StopError,
+    UpdateError, WorkingDirError,
+};
 pub use create::{InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, merge};
 pub use etc_files::{DnsSettings, ExtraHost, HostFiles, InvalidExtraHost};
 pub use exit::ContainerExit;
 pub use id::{ContainerId, InvalidContainerId};
 pub use inbox::SignalInbox;
+pub use list::Width;
 pub use mounts::{
     CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, parse_mount_flag, parse_tmpfs_flag,
     parse_volume_flag,

@@ -22,9 +22,7 @@ pub enum Width {
 impl ContainerRecord {
     /// `Up 5 minutes`, `Exited (0) 3 hours ago`, `Created`. `words` puts a number of seconds into words.
     pub fn status_text(&self, now: Timestamp, words: impl Fn(i64) -> String) -> String {
-        let since = |then: Option<Timestamp>| {
-            words(then.map_or(0, |then| (now.as_second() - then.as_second()).max(0)))
-        };
+        let since = |then: Option<Timestamp>| words(then.map_or(0, |then| (now.as_second() - then.as_second()).max(0)));
         let code = self.state.exit.as_ref().map_or(0, crate::exit::ContainerExit::code);
         match self.state.status {
             ContainerStatus::Created => "Created".to_owned(),
@@ -97,11 +95,8 @@ mod tests {
         let mut record = sample("web");
         record.config.entrypoint = vec!["/bin/sh".into(), "-c".into()];
         record.config.command = vec!["echo \"hi\" \x1b[2J; sleep 1".into()];
-        assert_eq!(record.command_text(Width::Short), "\"/bin/sh -c 'echo \\\"…\"");
-        assert_eq!(
-            record.command_text(Width::Whole),
-            "\"/bin/sh -c 'echo \\\"hi\\\" \\u{1b}[2J; sleep 1'\""
-        );
+        assert_eq!(record.command_text(Width::Short), "\"/bin/sh -c 'echo \\\"h…\"");
+        assert_eq!(record.command_text(Width::Whole), "\"/bin/sh -c 'echo \\\"hi\\\" \\u{1b}[2J; sleep 1'\"");
         record.config.entrypoint = Vec::new();
         record.config.command = vec!["sh".into()];
         assert_eq!(record.command_text(Width::Short), "\"sh\"");

@@ -159,6 +159,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::create::{Surroundings, merge};
     use crate::request::RunRequest;
+    use rbuild_executor::{ALL_CAPABILITIES, Capabilities};
     use rbuild_image::RuntimeConfig;
     use std::path::Path;
 
@@ -168,7 +169,7 @@ pub(crate) mod tests {
         let image = RuntimeConfig { cmd: Some(vec!["true".into()]), ..RuntimeConfig::default() };
         let surroundings = Surroundings {
             id: &id,
-            bounding_capabilities: u64::MAX,
+            bounding_capabilities: Capabilities::from_names(ALL_CAPABILITIES).unwrap(),
             volume_name: &mut crate::volume::VolumeName::random,
         };
         ContainerRecord {

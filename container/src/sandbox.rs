@@ -105,7 +105,7 @@ mod tests {
     use crate::mounts::{parse_tmpfs_flag, parse_volume_flag};
     use crate::network::NetworkChoice;
     use crate::request::{Console, RunRequest};
-    use rbuild_executor::{Ids, NetworkMode};
+    use rbuild_executor::{ALL_CAPABILITIES, Capabilities, Ids, NetworkMode};
     use rbuild_image::RuntimeConfig;
     use std::path::Path;
 
@@ -119,7 +119,7 @@ mod tests {
         };
         let surroundings = Surroundings {
             id: &id,
-            bounding_capabilities: u64::MAX,
+            bounding_capabilities: Capabilities::from_names(ALL_CAPABILITIES).unwrap(),
             volume_name: &mut || "anonymous".parse().unwrap(),
         };
         let config = merge(&image, request, surroundings).unwrap();

@@ -87,6 +87,11 @@ pub struct Process {
 pub struct Signaller(OwnedFd);
 
 impl Signaller {
+    /// For the process behind a pidfd that was opened elsewhere.
+    pub fn new(pidfd: OwnedFd) -> Self {
+        Self(pidfd)
+    }
+
     /// Sends a signal to PID 1; ours forwards it to the program. Nothing happens when it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         send_signal(self.0.as_fd(), signal)

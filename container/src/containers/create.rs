@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rbuild_cache::snapshot::{LayerWriteError, Metadata, SnapshotError, Writable};
 use rbuild_cache::view::{FileKind, LastLink};
 use rbuild_cache::{DbError, Hold, Kept, Lease, PathError, SnapshotId};
+use rbuild_executor::Capabilities;
 use rbuild_image::{ContainerPath, RuntimeConfig};
 
 use super::{Containers, LoadError, PublishError, RemoveError, RemoveOptions};
@@ -37,8 +38,8 @@ pub struct NewContainer<'a> {
     pub request: &'a RunRequest,
     /// The host's own files.
     pub host: &'a HostFiles,
-    /// The capabilities the caller may hand out, as a bit mask (`CapBnd` of `/proc/self/status`).
-    pub bounding_capabilities: u64,
+    /// The capabilities the caller may hand out.
+    pub bounding_capabilities: Capabilities,
 }
 
 /// A container that was not created.
@@ -217,9 +218,8 @@ pub(super) fn root_name(id: &ContainerId) -> String {
 fn make_working_dir(path: &ContainerPath, writable: &Writable) -> Result<(), CreateError> {
     let failed = |source| CreateError::WorkingDir { path: path.clone(), source };
     let mut writer = writable.writer()?;
-    let resolved = writer
-        .resolve(path.as_bytes(), LastLink::Follow)
-        .map_err(|error| failed(WorkingDirError::Read(error)))?;
+    let resolved =
+        writer.resolve(path.as_bytes(), LastLink::Follow).map_err(|error| failed(WorkingDirError::Read(error)))?;
     match resolved.kind {
         Some(FileKind::Directory) => return Ok(()),
         Some(_) => return Err(failed(WorkingDirError::NotADirectory)),

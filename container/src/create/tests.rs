@@ -1,13 +1,18 @@
 use super::*;
 use crate::capability::CapabilityRequest;
 use crate::request::{Console, Lifetime, SecurityOptions};
+use rbuild_executor::ALL_CAPABILITIES;
 
 fn merged(image: &RuntimeConfig, request: &RunRequest) -> Result<ContainerConfig, InvalidRequest> {
     let id: ContainerId = "0123456789ab".repeat(6)[..64].parse().unwrap();
     merge(
         image,
         request,
-        Surroundings { id: &id, bounding_capabilities: u64::MAX, volume_name: &mut || "anonymous".parse().unwrap() },
+        Surroundings {
+            id: &id,
+            bounding_capabilities: Capabilities::from_names(ALL_CAPABILITIES).unwrap(),
+            volume_name: &mut || "anonymous".parse().unwrap(),
+        },
     )
 }
 
