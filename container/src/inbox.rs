@@ -33,7 +33,7 @@ impl SignalInbox {
         let ignored = ignored_signals()?;
         let wanted = FORWARDED.iter().map(|signal| signal.number()).filter(|number| ignored >> (number - 1) & 1 == 0);
         let wanted: Vec<i32> = wanted.collect();
-        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly::default(), wanted)?))
+        Ok(Self(SignalDelivery::with_pipe(read, write, SignalOnly, wanted)?))
     }
 
     /// The signals that arrived since the last call. Each counts once, as with the kernel's own.

@@ -126,7 +126,6 @@ impl Containers {
         let writable = self.store().snapshots().make_writable(new.snapshot, &made_at)?;
         make_working_dir(&config.working_dir, &writable)?;
         write_etc_files(&config, new.host, &directory)?;
-        self.make_volumes(&config, new.snapshot, lease)?;
         let mut record = ContainerRecord {
             format: FORMAT,
             name: ContainerName::random(0),
@@ -138,14 +137,27 @@ impl Containers {
             state: ContainerState::created(),
             id,
         };
+        let finished = self.finish(&mut record, new, &directory, lease);
+        if finished.is_err() {
+            self.store().roots().release(&root_name(&record.id))?;
+            self.remove_anonymous_volumes(&record, lease)?;
+        }
+        finished.map(|()| record)
+    }
+
+    /// Makes what lies outside the container's directory, and lets the container appear.
+    fn finish(
+        &self,
+        record: &mut ContainerRecord,
+        new: &NewContainer<'_>,
+        directory: &Path,
+        lease: &Lease,
+    ) -> Result<(), CreateError> {
+        self.make_volumes(&record.config, new.snapshot, lease)?;
         if let (Lifetime::Kept, Some(snapshot)) = (record.config.lifetime, new.snapshot) {
             self.store().roots().set(&root_name(&record.id), &[Kept::Snapshot(snapshot)])?;
         }
-        let published = self.publish_under(&mut record, new.request.name.as_ref(), &directory, lease);
-        if published.is_err() {
-            self.store().roots().release(&root_name(&record.id))?;
-        }
-        published.map(|()| record)
+        self.publish_under(record, new.request.name.as_ref(), directory, lease)
     }
 
     /// Publishes under the name asked for, or under one that is free.

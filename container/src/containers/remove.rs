@@ -106,9 +106,14 @@ impl Containers {
     ) -> Result<(), RemoveError> {
         self.store().roots().release(&root_name(&record.id))?;
         self.withdraw(record, lease)?;
-        if volumes == AnonymousVolumes::Keep {
-            return Ok(());
+        if volumes == AnonymousVolumes::Remove {
+            self.remove_anonymous_volumes(record, lease)?;
         }
+        Ok(())
+    }
+
+    /// Removes the volumes that were made for a container alone, unless another one has them as well.
+    pub(super) fn remove_anonymous_volumes(&self, record: &ContainerRecord, lease: &Lease) -> Result<(), RemoveError> {
         for mount in &record.config.mounts {
             let ContainerMountSource::Volume { name, ownership: VolumeOwnership::Anonymous, .. } = &mount.source else {
                 continue;

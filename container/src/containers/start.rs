@@ -172,6 +172,7 @@ impl Containers {
         let spec = self.sandbox_of(record, lease)?;
         let mut connection = Connection::new(record.config.console, foreground.streams).map_err(StartError::Streams)?;
         let mut process = spawner.spawn(&spec, connection.take_inner())?;
+        connection.copy_window(&process).map_err(StartError::Streams)?;
         process.warnings().iter().for_each(foreground.warn);
         let pid = u32::try_from(process.pid()).unwrap_or(0);
         // Whatever fails from here on drops the process, and that kills it.
@@ -293,6 +294,11 @@ impl Connection {
         self.inner.take().expect("taken once, by the one start this connection is made for")
     }
 
+    /// Gives the container's terminal its first size.
+    fn copy_window(&self, process: &Process) -> io::Result<()> {
+        process.terminal().map_or(Ok(()), |terminal| copy_size(&self.caller.output, terminal))
+    }
+
     /// Begins to copy.
     fn relay(mut self, process: &mut Process) -> io::Result<Relays> {
         let ended = Ended::new()?;
@@ -300,7 +306,6 @@ impl Connection {
         if self.console.terminal {
             let terminal = process.take_terminal().ok_or_else(|| io::Error::other("the sandbox has no terminal"))?;
             let window = Window { caller: self.caller.output.try_clone()?, container: terminal.try_clone()? };
-            window.copy()?;
             relays.window = Some(window);
             relays.outputs.push(relay::output(terminal.try_clone()?, self.caller.output, &relays.ended)?);
             if self.console.interactive {

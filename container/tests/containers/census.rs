@@ -24,7 +24,7 @@ impl Census {
         }
         let mut cgroups = BTreeSet::new();
         directories(Path::new("/sys/fs/cgroup"), &mut cgroups);
-        cgroups.retain(|path| path.contains("rbuild"));
+        cgroups.retain(|path| path.contains(&format!("-{}-", world.spawner_pid())));
         Self {
             mounts: fs::read_to_string("/proc/self/mountinfo").unwrap(),
             processes: descendants(std::process::id()),

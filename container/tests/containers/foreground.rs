@@ -147,7 +147,7 @@ fn a_terminal_is_raw_sized_and_restored(world: &World) {
     let lease = world.store.lease("test").unwrap();
     let wanted = RunRequest {
         console: Console { interactive: true, terminal: true },
-        ..request(&["sh", "-c", "tty; stty size; echo $TERM; read line; echo \"<$line>\"; exit 5"])
+        ..request(&["sh", "-c", "sleep 0.2; tty; stty size; echo $TERM; read line; echo \"<$line>\"; exit 5"])
     };
     let record = world.create(&wanted, &lease).unwrap();
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
@@ -175,13 +175,13 @@ fn a_terminal_is_raw_sized_and_restored(world: &World) {
                 typed = true;
             }
         }
-        String::from_utf8_lossy(&seen).into_owned()
+        (String::from_utf8_lossy(&seen).into_owned(), screen)
     });
     let streams = CallerStreams { input: copy(), output: copy(), error: copy() };
     let outcome = world.start_on(&record, streams, &lease).unwrap();
     assert_eq!(outcome.exit, ContainerExit::Code(5));
+    let (seen, _screen) = watch.join().unwrap();
     assert!(canonical(&user), "restored");
-    let seen = watch.join().unwrap();
     for expected in ["/dev/pts/0", "40 100", "xterm", "<typed>"] {
         assert!(seen.contains(expected), "{expected:?} in {seen:?}");
     }

@@ -44,6 +44,7 @@ pub(crate) struct World {
     /// Keeps the image.
     _lease: Lease,
     inbox: Mutex<SignalInbox>,
+    spawner_pid: u32,
 }
 
 /// How a container ended and what it wrote.
@@ -70,7 +71,17 @@ impl World {
         };
         let containers = Containers::new(store.clone(), Arc::new(SystemClock));
         let inbox = Mutex::new(SignalInbox::open().unwrap());
-        Self { home, containers, store, spawner, image, snapshot, _lease: lease, inbox }
+        let children = fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap();
+        let spawner_pid = children.trim().parse().expect("the spawner is the only child");
+        let world = Self { home, containers, store, spawner, image, snapshot, _lease: lease, inbox, spawner_pid };
+        // The first container makes the spawner's cgroups, which stay as long as it does.
+        assert_eq!(world.sh("true").code, 0);
+        world
+    }
+
+    /// Part of the names of this spawner's cgroups.
+    pub(crate) fn spawner_pid(&self) -> u32 {
+        self.spawner_pid
     }
 
     pub(crate) fn store_root(&self) -> PathBuf {
