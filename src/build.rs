@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rbuild_cache::{Lease, Store};
 use rbuild_image::{Digest, Platform};
-use rbuild_parser::{Diagnostic, Source, parse};
+use rbuild_parser::{Diagnostic, Dockerfile, Source, parse};
 use rbuild_solver::{
     Event, EventSink, Goal, NoCache, OnFailure, Plan, PlatformPlan, Product, RunNetwork, SolveError, SolveOptions,
     StoreCache, Surroundings, Ulimit, lower, solve,
@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::interrupt::Interrupts;
 use crate::output::{self, Built};
 use crate::progress::{Mode, Progress};
-use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement, Output};
+use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement};
 use crate::resolve::{Freshness, Outside};
 use crate::worker::{EngineWorker, Parts};
 
@@ -70,11 +70,32 @@ pub(crate) fn prepare(
     let goal = Goal { ignore: Some(loaded.context.ignore.clone()), ..goal(request) };
     let plan = lower(&loaded.dockerfile, &parsed.value, &goal, &outside)
         .map_err(|diagnostics| Failure::diagnostics(&loaded.dockerfile, &diagnostics))?;
+    refuse_violations(&loaded.dockerfile, &parsed.value, parsed.diagnostics.iter().chain(&plan.warnings))?;
     let (mut contexts, mut warnings) = outside.finish();
     contexts.insert(String::new(), loaded.context);
     let found = parsed.diagnostics.iter().chain(&plan.warnings);
     warnings.extend(found.map(|diagnostic| warning_text(&loaded.dockerfile, diagnostic)));
     Ok(Prepared { source: loaded.dockerfile, plan, contexts, warnings })
+}
+
+/// Fails when the Dockerfile says that findings of build checks are errors (`# check=error=true`).
+fn refuse_violations<'a>(
+    source: &Source,
+    file: &Dockerfile,
+    found: impl Iterator<Item = &'a Diagnostic>,
+) -> Result<(), Failure> {
+    let found: Vec<&Diagnostic> = found.filter(|one| one.rule.is_some()).collect();
+    let rules: std::collections::BTreeSet<&str> = found.iter().filter_map(|one| Some(one.rule?.name)).collect();
+    if !file.checks.error || rules.is_empty() {
+        return Ok(());
+    }
+    let names = rules.into_iter().collect::<Vec<_>>().join(", ");
+    let failure = Failure::new(format!("lint violation found for rules: {names}"))
+        .with_help("mend what `rbuild --check` shows, or take `error=true` out of the check directive");
+    Err(match found.first().and_then(|first| first.span) {
+        Some(span) => failure.at(source, span),
+        None => failure,
+    })
 }
 
 /// A warning as the end of a build shows it.
@@ -108,6 +129,7 @@ pub(crate) fn goal(request: &BuildRequest) -> Goal {
     };
     goal.entitlements.network_host = allowed(request).contains(&Entitlement::NetworkHost);
     goal.entitlements.security_insecure = request.allow.contains(&Entitlement::SecurityInsecure);
+    goal.hostname = goal.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned();
     goal.extra_hosts = request.extra_hosts.clone();
     goal.shm_size = request.shm_size;
     let ulimit = |(name, soft, hard): &(String, u64, u64)| Ulimit { name: name.clone(), soft: *soft, hard: *hard };

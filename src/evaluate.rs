@@ -34,12 +34,14 @@ impl FromStr for Method {
 }
 
 /// An answer for standard output.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Answer {
     /// The text.
     pub text: String,
     /// Whether nothing was found that fails a check.
     pub clean: bool,
+    /// What would stop a build.
+    pub error: Option<Failure>,
 }
 
 impl Engine {
@@ -62,18 +64,28 @@ fn check(engine: &Engine, request: &BuildRequest) -> Result<Answer, Failure> {
     }
     let outside = Outside::new(engine, store, &lease, &request.named_contexts, Freshness::Stored);
     let goal = Goal { ignore: Some(loaded.context.ignore.clone()), stages: StageChoice::All, ..goal(request) };
-    let plan = lower(source, &parsed.value, &goal, &outside).map_err(|found| Failure::diagnostics(source, &found))?;
+    // What stops a build does not hide what the checks found.
+    let (lowered, error) = match lower(source, &parsed.value, &goal, &outside) {
+        Ok(plan) => (plan.warnings, None),
+        Err(found) => {
+            let failure = Failure::diagnostics(source, &found);
+            (found, Some(failure))
+        }
+    };
     let mut found: Vec<&Diagnostic> =
-        parsed.diagnostics.iter().chain(&plan.warnings).filter(|one| one.rule.is_some()).collect();
+        parsed.diagnostics.iter().chain(&lowered).filter(|one| one.rule.is_some()).collect();
     found.sort_by_key(|one| one.span.map(|span| span.start()));
     found.dedup();
     if found.is_empty() {
-        return Ok(Answer { text: "Check complete, no warnings found.\n".to_owned(), clean: true });
+        if let Some(failure) = error {
+            return Err(failure);
+        }
+        return Ok(Answer { text: "Check complete, no warnings found.\n".to_owned(), clean: true, error: None });
     }
     let text: String = found.iter().map(|one| warning(source, one)).collect();
     let noun = if found.len() == 1 { "warning has" } else { "warnings have" };
     let text = format!("Check complete, {} {noun} been found!\n\n{text}", found.len());
-    Ok(Answer { text, clean: !parsed.value.checks.error })
+    Ok(Answer { text, clean: !parsed.value.checks.error && error.is_none(), error })
 }
 
 /// One finding, as `docker build --check` prints it.

@@ -56,11 +56,15 @@ impl<'a> Outside<'a> {
     }
 
     fn resolve(&self, reference: &ImageRef, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
-        let stored = self.store.images().get(reference, Some(platform)).map_err(|error| plain(&error))?;
-        let host = |image: &StoredImage| image.record.platform.rank_for(platform).is_some();
+        let images = self.store.images();
+        let stored = match images.get(reference, Some(platform)).map_err(|error| plain(&error))? {
+            None => images.get(reference, None).map_err(|error| plain(&error))?,
+            found => found,
+        };
+        let serves = |image: &StoredImage| image.record.platform.rank_for(platform).is_some();
         if let (Some(image), Freshness::Stored) = (&stored, self.fresh) {
             // A stored image of another platform is used when the name has no other: with a warning, as BuildKit does.
-            if host(image) || self.only_platform(reference, image) {
+            if serves(image) || only_platform(image) {
                 return self.stored(reference, image);
             }
             return Err(ResolveError {
@@ -76,13 +80,6 @@ impl<'a> Outside<'a> {
             }
             answer => answer,
         }
-    }
-
-    /// Whether a name leads to one platform only because the image has no index.
-    fn only_platform(&self, reference: &ImageRef, image: &StoredImage) -> bool {
-        let has_index = image.record.blobs.values().any(|role| *role == rbuild_cache::BlobRole::Index);
-        let _ = reference;
-        !has_index
     }
 
     fn stored(&self, reference: &ImageRef, image: &StoredImage) -> Result<ResolvedImage, ResolveError> {
@@ -179,6 +176,11 @@ impl<'a> Outside<'a> {
             format!("localhost/oci-layout/{}", id.short()).parse().map_err(|error| plain(&error))?;
         Ok(ResolvedImage { reference, shown: chosen.root().0.digest, digest: id, config: Arc::new(config) })
     }
+}
+
+/// Whether a name leads to one platform because the image has no index.
+fn only_platform(image: &StoredImage) -> bool {
+    !image.record.blobs.values().any(|role| *role == rbuild_cache::BlobRole::Index)
 }
 
 enum LayoutItem<'a> {

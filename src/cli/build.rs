@@ -204,6 +204,9 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
     if let Some(method) = args.method()? {
         let answer = engine.evaluate(&request, method)?;
         report::answer(&answer.text)?;
+        if let Some(failure) = answer.error {
+            return Err(failure);
+        }
         return Ok(if answer.clean { Exit::Success } else { Exit::Failure });
     }
     let mode = match (args.quiet, args.progress) {

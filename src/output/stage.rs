@@ -211,7 +211,8 @@ fn pack_layer(
     packing: Packing,
     times: Times,
 ) -> Result<Packed, Failure> {
-    if times == Times::Kept {
+    // Layers of a base image stay as they are, whatever becomes of the times of new ones.
+    if times == Times::Kept || snapshot.is_imported() {
         let layer = snapshot.layer()?;
         if let Some(descriptor) = known.get(&layer.diff_id)
             && (snapshot.is_imported() || fits(descriptor, packing))
