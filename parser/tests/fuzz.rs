@@ -198,8 +198,8 @@ proptest! {
 
     #[test]
     fn line_ends_do_not_matter(text in soup()) {
-        // Bodies of here-documents keep their line ends, so texts with one are left out; so are strings that hold a lone CR.
-        prop_assume!(!text.contains("<<") && !text.contains('\r'));
+        // Bodies of here-documents keep their line ends, so there are none here; nor carriage returns of other meaning.
+        let text = text.replace("<<", "").replace('\r', "");
         let unix = parse(&Source::new("Dockerfile", text.as_str()));
         let dos = parse(&Source::new("Dockerfile", text.replace('\n', "\r\n")));
         let messages = |diagnostics: &[Diagnostic]| diagnostics.iter().map(|it| it.message.clone()).collect::<Vec<_>>();
