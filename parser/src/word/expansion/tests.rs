@@ -179,3 +179,35 @@ fn expansion_is_bounded() {
         ExpandFault::TooLarge | ExpandFault::TooMuchWork
     ));
 }
+
+#[test]
+fn patterns_work_on_values() {
+    for (raw, value, other, expected) in [
+        (r"${V#()[]{\}^$.\*\?|\\}", r"()[]{}^$.*?|\x", "", "x"),
+        (r"${V%%\**}", "xx**", "", "xx"),
+        ("${V#*x*y}", "xxyy", "", "y"),
+        ("${V#*}", "xxyy", "", "xxyy"),
+        ("${V##*}", "xxyy", "", ""),
+        ("${V#$W}", "xxyy", "x", "xyy"),
+        ("${V#$W}", "xxyy", "", "xxyy"),
+        ("${V#}|${V##}|${V%}|${V%%}", "xxyy", "", "xxyy|xxyy|xxyy|xxyy"),
+        ("${V##*x}", "xxyy", "", "yy"),
+        (r"${V#?\?}", "???y", "", "?y"),
+        ("${V%y*}|${V%%y*}", "xxyy", "", "xxy|xx"),
+        (r"${V%%\**\*}", "a***yy*", "", "a"),
+        ("${V/$W/.}|${V//$W/.}", "/foo*/*/*.txt", "\\*/", "/foo.*/*.txt|/foo..*.txt"),
+        ("${V/$W/}|${V//$W/}", "/tmp/tmp/bar.txt", "/tmp", "/tmp/bar.txt|/bar.txt"),
+        ("${V/?/$W}|${V//?/$W}", "ab", "-", "-b|--"),
+        (r"${V//\//\/}", "/tmp/foo.txt", "", r"\/tmp\/foo.txt"),
+        ("${V/$W/ww}", "xxyy", "", "wwxxyy"),
+        ("${V///}", "xxyy", "", "xxyy"),
+        ("${V//x/'$1'}|${V/x/'$1'}", "xy", "", "y|$1y"),
+        ("${V%.*}-${V##*.}", "한국.어", "", "한국-어"),
+    ] {
+        let variables = BTreeMap::from([("V".to_owned(), value.to_owned()), ("W".to_owned(), other.to_owned())]);
+        assert_eq!(word(raw).expand(&variables).unwrap().text, expected, "{raw} of {value}");
+    }
+    for raw in ["${V=a}", "${V=:a}", "${V:#}", "${V:%%}", "${V//w}", "${V//}", "${V#\\}"] {
+        assert!(word(raw).expand(&NoVariables).is_err(), "{raw}");
+    }
+}
