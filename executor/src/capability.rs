@@ -59,6 +59,8 @@ pub struct Capabilities(u64);
 impl Capabilities {
     /// The one that is needed to load a filter without `no_new_privs`.
     pub(crate) const SYS_ADMIN: Self = Self(1 << 21);
+    /// The one to make device files.
+    pub(crate) const MKNOD: Self = Self(1 << 27);
     /// The one to signal processes of other users.
     pub(crate) const KILL: Self = Self(1 << 5);
 
@@ -84,6 +86,11 @@ impl Capabilities {
     /// What both sets have.
     pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// What this set has and the other has not.
+    pub fn difference(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// What either set has.
@@ -130,5 +137,10 @@ mod tests {
         assert!(set.contains("SYS_ADMIN") && set.contains("BPF") && !set.contains("CHOWN"));
         assert_eq!(Capabilities::from_names(&["sys_admin"]), Err("sys_admin".to_owned()));
         assert_eq!(set.absent().count(), 62);
+        for (set, name) in
+            [(Capabilities::SYS_ADMIN, "SYS_ADMIN"), (Capabilities::KILL, "KILL"), (Capabilities::MKNOD, "MKNOD")]
+        {
+            assert_eq!(Ok(set), Capabilities::from_names(&[name]));
+        }
     }
 }

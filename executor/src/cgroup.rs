@@ -5,6 +5,7 @@
 //! sweep what it left. On a hybrid host the v1 controllers are used. What the host does not offer is a warning when it is
 //! our default, and an error when it was asked for.
 
+mod device;
 mod hierarchy;
 mod limits;
 mod owner;
@@ -24,6 +25,7 @@ pub(crate) use owner::Owner;
 
 use crate::plan::CgroupPlan;
 use crate::spawn_error::SpawnError;
+use crate::sys::bpf;
 
 /// Our directory in each hierarchy.
 const PARENT: &str = "rbuild";
@@ -45,8 +47,8 @@ pub enum Warning {
         /// Why.
         reason: String,
     },
-    /// Devices are only kept away by missing nodes and capabilities.
-    #[error("device access is not confined by a cgroup: {reason}")]
+    /// Devices are kept away by other means: no device file works outside of `/dev`, and none can be made.
+    #[error("device access is not confined by a cgroup ({reason}); device files do not work outside of /dev")]
     NoDeviceConfinement {
         /// Why.
         reason: String,
@@ -58,8 +60,10 @@ pub enum Warning {
 pub(crate) struct Cgroups {
     hierarchies: Hierarchies,
     owner: Owner,
-    /// `cgroup.procs` of the group whose devices are confined.
+    /// v1: `cgroup.procs` of the group whose devices are confined.
     device_gate: Option<Result<PathBuf, String>>,
+    /// v2: the program that does it.
+    device_filter: Option<Result<OwnedFd, String>>,
 }
 
 /// The cgroups of one sandbox; removed by [`SandboxCgroup::remove`].
@@ -72,6 +76,8 @@ pub(crate) struct SandboxCgroup {
     pub(crate) joins: Vec<PathBuf>,
     /// The v2 group that it is created in.
     pub(crate) into: Option<OwnedFd>,
+    /// Whether devices other than the standard ones are out of reach.
+    pub(crate) devices_confined: bool,
     /// What `/sys/fs/cgroup` shows on v1: a name and the directory.
     pub(crate) shown: Vec<(String, PathBuf)>,
 }
@@ -92,7 +98,7 @@ impl Cgroups {
         for directory in hierarchies.directories() {
             owner.sweep(&directory.join(PARENT));
         }
-        Self { hierarchies, owner, device_gate: None }
+        Self { hierarchies, owner, device_gate: None, device_filter: None }
     }
 
     /// Makes the groups of a sandbox and sets its limits.
@@ -103,6 +109,7 @@ impl Cgroups {
             version: self.hierarchies.version(),
             joins: Vec::new(),
             into: None,
+            devices_confined: false,
             shown: Vec::new(),
         };
         let mut warnings = Vec::new();
@@ -150,7 +157,10 @@ impl Cgroups {
         limits::apply_v1(plan, &available, warnings)?;
         if plan.confine_devices {
             match self.device_gate() {
-                Ok(gate) => made.joins.push(gate.clone()),
+                Ok(gate) => {
+                    made.joins.push(gate.clone());
+                    made.devices_confined = true;
+                }
                 Err(reason) => warnings.push(Warning::NoDeviceConfinement { reason: reason.clone() }),
             }
         }
@@ -158,7 +168,7 @@ impl Cgroups {
     }
 
     fn create_v2(
-        &self,
+        &mut self,
         id: &str,
         plan: &CgroupPlan,
         made: &mut SandboxCgroup,
@@ -167,8 +177,9 @@ impl Cgroups {
         let parent = self.parent(plan)?;
         let Some(base) = self.hierarchies.v2() else { return limits::none_available(plan, warnings) };
         let directory = base.join(&parent).join(id);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = hierarchy::make_v2(base, &parent, id)
-            .and_then(|()| Ok(rustix::fs::open(&directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?));
+            .and_then(|()| Ok(rustix::fs::open(&directory, flags, Mode::empty())?));
         match opened {
             Ok(fd) => made.into = Some(fd),
             Err(error) => {
@@ -180,8 +191,14 @@ impl Cgroups {
         made.memory = Some(directory.clone());
         made.directories.push(directory.clone());
         if plan.confine_devices {
-            let reason = "the device filter of cgroup v2 is not in place".to_owned();
-            warnings.push(Warning::NoDeviceConfinement { reason });
+            let filter = self.device_filter.get_or_insert_with(|| device::load_v2().map_err(|error| error.to_string()));
+            let attached = match (filter, &made.into) {
+                (Ok(filter), Some(group)) => bpf::attach_device_filter(filter, group).map_err(|e| e.to_string()),
+                (Err(reason), _) => Err(reason.clone()),
+                (_, None) => Err("there is no group".to_owned()),
+            };
+            made.devices_confined = attached.is_ok();
+            warnings.extend(attached.err().map(|reason| Warning::NoDeviceConfinement { reason }));
         }
         limits::apply_v2(plan, &directory, warnings)
     }
@@ -208,7 +225,7 @@ impl Cgroups {
             let devices = hierarchies.v1().iter().find(|h| h.controllers.iter().any(|c| c == "devices"));
             let Some(devices) = devices else { return Err("the devices controller is not mounted".to_owned()) };
             let directory = devices.directory.join(PARENT).join(owner.name()).join("devices");
-            limits::confine_devices_v1(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+            device::confine_v1(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
             Ok(directory.join("cgroup.procs"))
         })
     }

@@ -41,7 +41,8 @@ pub(crate) fn launch(mut inside: Inside<'_>, built: Built) -> Result<Infallible,
     }
     let program = Program::new(process)?;
     let entered = enter(process);
-    take_ids(process, inside.filter.is_some()).map_err(|e| SpawnError::setup("give up privileges", e))?;
+    let capabilities = inside.capabilities();
+    take_ids(process, capabilities, inside.filter.is_some()).map_err(|e| SpawnError::setup("give up privileges", e))?;
     // Where only the user may go (a network file system, say), the user goes.
     if let Err(SpawnError::Cwd { .. }) = &entered {
         enter(process)?;
@@ -55,7 +56,7 @@ pub(crate) fn launch(mut inside: Inside<'_>, built: Built) -> Result<Infallible,
     let terminal: Vec<BorrowedFd<'_>> = built.terminal.iter().map(|(ours, _)| ours.as_fd()).collect();
     channel::send(&inside.setup, &SetupMessage::Ready, &terminal)
         .map_err(|e| SpawnError::setup("report to the owner", e))?;
-    confine(process, inside.filter).map_err(|e| SpawnError::setup("load the system call filter", e))?;
+    confine(process, capabilities, inside.filter).map_err(|e| SpawnError::setup("load the system call filter", e))?;
     Err(program.execute())
 }
 
@@ -120,11 +121,11 @@ fn enter(process: &ProcessPlan) -> Result<(), SpawnError> {
 }
 
 /// Drops the bounding set and takes the program's ids. CAP_SYS_ADMIN is kept when a filter has to be loaded with it.
-fn take_ids(process: &ProcessPlan, filtered: bool) -> rustix::io::Result<()> {
+fn take_ids(process: &ProcessPlan, capabilities: Capabilities, filtered: bool) -> rustix::io::Result<()> {
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true)?;
     }
-    drop_bounding(process.capabilities)?;
+    drop_bounding(capabilities)?;
     let user = &process.user;
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups)?;
@@ -134,7 +135,7 @@ fn take_ids(process: &ProcessPlan, filtered: bool) -> rustix::io::Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     rustix::thread::set_keep_capabilities(false)?;
     let kept = if filtered && !process.no_new_privileges { Capabilities::SYS_ADMIN } else { Capabilities::default() };
-    set_capabilities(granted(process).union(kept))
+    set_capabilities(granted(process, capabilities).union(kept))
 }
 
 /// Takes every other capability out of the bounding set; those the kernel does not know end the list.
@@ -156,14 +157,18 @@ pub(crate) fn set_capabilities(set: Capabilities) -> rustix::io::Result<()> {
 }
 
 /// What the program has at its start: nothing unless it is root.
-fn granted(process: &ProcessPlan) -> Capabilities {
-    if process.user.uid == 0 { process.capabilities } else { Capabilities::default() }
+fn granted(process: &ProcessPlan, capabilities: Capabilities) -> Capabilities {
+    if process.user.uid == 0 { capabilities } else { Capabilities::default() }
 }
 
-fn confine(process: &ProcessPlan, filter: Option<&[Instruction]>) -> rustix::io::Result<()> {
+fn confine(
+    process: &ProcessPlan,
+    capabilities: Capabilities,
+    filter: Option<&[Instruction]>,
+) -> rustix::io::Result<()> {
     if let Some(filter) = filter {
         sys::seccomp::install(filter)?;
-        set_capabilities(granted(process))?;
+        set_capabilities(granted(process, capabilities))?;
         debug_assert!(matches!(rustix::thread::secure_computing_mode(), Ok(SecureComputingMode::Filter)));
     }
     Ok(())

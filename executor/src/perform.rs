@@ -16,6 +16,7 @@ use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::capability::Capabilities;
 use crate::cgroup::{CgroupVersion, SandboxCgroup};
 use crate::channel;
 use crate::init;
@@ -58,6 +59,19 @@ pub(crate) struct Inside<'a> {
     pub(crate) slots: [Slot; 3],
     pub(crate) stdio: Vec<OwnedFd>,
     pub(crate) network: Option<OwnedFd>,
+}
+
+impl Inside<'_> {
+    /// Whether devices have to be kept away without the help of a cgroup.
+    pub(crate) fn lacks_device_confinement(&self) -> bool {
+        self.plan.cgroup.confine_devices && !self.cgroup.devices_confined
+    }
+
+    /// What the program may have: nobody makes device files where nothing confines their use.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        let planned = self.plan.process.capabilities;
+        if self.lacks_device_confinement() { planned.difference(Capabilities::MKNOD) } else { planned }
+    }
 }
 
 /// What later steps need of earlier ones.
@@ -151,7 +165,7 @@ fn rustix_unshare_cgroup() -> rustix::io::Result<()> {
 
 fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
     match step {
-        Step::Root(rootfs) => root(rootfs, built).map_err(|source| SpawnError::Rootfs { source }),
+        Step::Root(rootfs) => root(rootfs, inside, built).map_err(|source| SpawnError::Rootfs { source }),
         Step::Proc => {
             let mount = rootfs::new_mount(c"proc", &[("source", "proc")], rootfs::NO_SUID_DEV_EXEC);
             built.proc = Some(place("/proc", mount, built)?);
@@ -206,7 +220,7 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
 }
 
 /// Mounts the root over the host's root, in this namespace only: a place that always exists.
-fn root(rootfs: &Rootfs, built: &mut Built) -> io::Result<()> {
+fn root(rootfs: &Rootfs, inside: &Inside<'_>, built: &mut Built) -> io::Result<()> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let (mount, backing) = match rootfs {
         Rootfs::Overlay { lowers, upper, work } => (overlay::mount(lowers, upper, work)?, upper),
@@ -215,9 +229,18 @@ fn root(rootfs: &Rootfs, built: &mut Built) -> io::Result<()> {
         }
     };
     let backing = RootDir::open(backing)?;
+    without_devices(&mount, inside)?;
     rootfs::attach(&mount, rustix::fs::open(c"/", directory, Mode::empty())?.as_fd())?;
     built.mount_points = Some(MountPoints::new(RootDir::from_fd(mount.try_clone()?), backing));
     built.root = Some(mount);
+    Ok(())
+}
+
+/// Where no cgroup confines device access, device files of the image and of mounts do not work.
+fn without_devices(mount: &OwnedFd, inside: &Inside<'_>) -> rustix::io::Result<()> {
+    if inside.lacks_device_confinement() {
+        set_attributes(mount.as_fd(), MountAttrFlags::MOUNT_ATTR_NODEV, Depth::Recursive)?;
+    }
     Ok(())
 }
 
@@ -291,6 +314,8 @@ fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(),
             None => SpawnError::Mount { target: target(), source },
         }
     })?;
+    without_devices(&opened.mount, inside)
+        .map_err(|errno| SpawnError::Mount { target: target(), source: errno.into() })?;
     let shape = if opened.directory { Shape::Directory } else { Shape::File };
     let points = built.mount_points.as_mut().expect("the plan begins with the root");
     let place = points

@@ -1,6 +1,7 @@
 //! The only unsafe code: system calls that no safe crate offers, behind typed, owned descriptors.
 #![expect(unsafe_code, reason = "raw system calls; every block says why it is sound")]
 
+pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod fs;
 pub(crate) mod keyring;

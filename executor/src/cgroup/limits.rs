@@ -12,20 +12,6 @@ use crate::spec::Resources;
 /// Length of a scheduling period in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 
-/// Device access of a confined sandbox: nodes may be made, only the standard ones opened.
-const DEVICE_RULES: [&str; 10] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];
-
 /// Whether a v1 hierarchy is worth a group for these limits. Memory and pids always are: they tell of OOM kills, the peak,
 /// and stop fork bombs.
 pub(super) fn wanted_v1(controllers: &[String], limits: &Resources) -> bool {
@@ -120,20 +106,6 @@ pub(super) fn apply_v2(plan: &CgroupPlan, group: &Path, warnings: &mut Vec<Warni
         set("pids-limit", "pids.max", count.to_string())?;
     } else if let Some(count) = plan.default_pids {
         default_pids(set("pids-limit", "pids.max", count.to_string()), warnings);
-    }
-    Ok(())
-}
-
-/// Makes a group of the v1 devices controller whose members only reach the standard devices.
-pub(super) fn confine_devices_v1(group: &Path) -> io::Result<()> {
-    fs::create_dir_all(group)?;
-    fs::write(group.join("devices.deny"), "a")?;
-    for rule in DEVICE_RULES {
-        match fs::write(group.join("devices.allow"), rule) {
-            // What the caller's own group lacks cannot be given on.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            other => other?,
-        }
     }
     Ok(())
 }
