@@ -211,8 +211,9 @@ fn pack_layer(
     packing: Packing,
     times: Times,
 ) -> Result<Packed, Failure> {
-    // Layers of a base image stay as they are, whatever becomes of the times of new ones.
-    if times == Times::Kept || snapshot.is_imported() {
+    // Only layers of this build get other times; those of a base image stay what they are.
+    let times = if snapshot.is_imported() { Times::Kept } else { times };
+    if times == Times::Kept {
         let layer = snapshot.layer()?;
         if let Some(descriptor) = known.get(&layer.diff_id)
             && (snapshot.is_imported() || fits(descriptor, packing))

@@ -19,6 +19,8 @@ mod mode;
 mod owner;
 mod select;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
