@@ -27,6 +27,8 @@ mod run;
 mod scope;
 mod signal;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 

@@ -27,14 +27,14 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::event::{Event, EventSink, PlannedVertex, VertexFailure};
 use crate::flight::{Boarding, Flights};
 use crate::graph::Graph;
-use crate::key;
+use crate::key::{self, Key};
 use crate::miss::MissReason;
 use crate::op::{Op, Source};
 use crate::pools::{Pool, Slots};
 use crate::prune::needed;
 use crate::records::StepCache;
 use crate::state::{States, VertexState};
-use crate::task::{self, Definition, Report, Shared, Step};
+use crate::task::{self, Report, Shared, Step};
 use crate::vertex::{Origin, Vertex, VertexId};
 use crate::worker::{Job, Pinned, Product, Worker};
 
@@ -193,7 +193,7 @@ struct Progress {
     /// Digests of what is selected of contexts, by input position.
     selected: BTreeMap<usize, ContentDigest>,
     pinned: Option<Pinned>,
-    definition: Option<Definition>,
+    definition: Option<Key>,
     trusted: bool,
     product: Option<Product>,
     content: Option<Digest>,
@@ -375,8 +375,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
     /// Whether another vertex with the same key runs, whose product this one will take.
     fn parks(&mut self, id: VertexId) -> bool {
         let progress = self.of(id);
-        let Some(key) = progress.definition.as_ref().filter(|_| progress.trusted).map(|definition| definition.key)
-        else {
+        let Some(key) = progress.definition.filter(|_| progress.trusted) else {
             return false;
         };
         let parks = self.flights.board(id, key.digest) == Boarding::Waits;
@@ -422,10 +421,11 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             Some(input) => self.of(*input).product.clone().expect("a vertex is ready when its inputs are there"),
         };
         let inputs = vertex.inputs.iter().map(product).collect();
+        let definition = self.definition(id, &vertex.op);
         let progress = self.of(id);
         let step = Step {
             job: Job { id, vertex, inputs },
-            definition: progress.definition.clone(),
+            definition,
             trusted: progress.trusted,
             selected: progress.selected.clone(),
             identify: progress.definition.is_none(),
@@ -478,7 +478,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
         let report = |(id, progress): (VertexId, Progress)| VertexReport {
             vertex: id,
             state: self.states.get(id),
-            definition: progress.definition.map(|definition| definition.key.digest),
+            definition: progress.definition.map(|definition| definition.digest),
             content: progress.content,
             product: progress.product,
             miss: progress.miss,

@@ -61,6 +61,8 @@ impl Lowering<'_> {
                 }
                 stage.state.rootfs
             }
+            // Documents alone need no context.
+            None if transfer.sources.is_empty() => None,
             None => Some(self.context("")),
         };
         for source in &transfer.sources {

@@ -101,6 +101,12 @@ impl Lowering<'_> {
         Ok(from.state.rootfs.map(|rootfs| position(inputs, rootfs)))
     }
 
+    /// As told, or as the build argument says that BuildKit has for it.
+    fn cache_namespace(&self) -> &str {
+        let argument = self.goal.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
+        if self.goal.cache_namespace.is_empty() { argument } else { &self.goal.cache_namespace }
+    }
+
     fn cache(&self, mount: &Mount, input: Option<usize>) -> RunMountKind {
         let target = mount.target.as_deref().unwrap_or_default();
         let id = mount.id.clone().unwrap_or_else(|| clean(target));
@@ -108,7 +114,10 @@ impl Lowering<'_> {
         // A part of something brings its own owner and mode.
         let own = source.is_root();
         RunMountKind::Cache {
-            id: format!("{}/{id}", self.goal.cache_namespace),
+            id: match self.cache_namespace() {
+                "" => id,
+                namespace => format!("{namespace}/{id}"),
+            },
             sharing: match mount.sharing {
                 Sharing::Shared => CacheSharing::Shared,
                 Sharing::Private => CacheSharing::Private,

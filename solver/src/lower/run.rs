@@ -67,7 +67,7 @@ impl Lowering<'_> {
             network,
             security,
             platform: stage.platform.clone().unwrap_or_else(|| self.target_platform.clone()),
-            hostname: self.goal.hostname.clone().unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
+            hostname: self.hostname(),
             extra_hosts: self.goal.extra_hosts.clone(),
             shm_size: self.goal.shm_size.filter(|size| *size > 0).unwrap_or(DEFAULT_SHM_SIZE),
             ulimits: self.goal.ulimits.iter().map(|limit| (limit.name.clone(), limit.soft, limit.hard)).collect(),
@@ -79,6 +79,12 @@ impl Lowering<'_> {
         self.add_layer(id, step, Op::Run(Box::new(op)), inputs, Named { name, text }, cache_use);
         self.commit(id, created_by, Effect::Layer);
         Ok(())
+    }
+
+    /// As told, or as the build argument says that BuildKit has for it.
+    fn hostname(&self) -> String {
+        let argument = self.goal.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty());
+        self.goal.hostname.as_ref().or(argument).cloned().unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned())
     }
 
     fn network(&self, step: &StageStep<'_>, run: &Run) -> Result<RunNetwork, Fault> {

@@ -9,7 +9,7 @@ use crate::key;
 use crate::op::Op;
 use crate::pools::Pool;
 use crate::state::VertexState;
-use crate::task::{Definition, How, Made, Report};
+use crate::task::{How, Made, Report};
 use crate::vertex::VertexId;
 use crate::worker::{JobError, Product};
 
@@ -82,7 +82,7 @@ impl Loop<'_, '_> {
             if let Op::Source(source) = &vertex.op {
                 let source = self.pinned(id, source).0;
                 let key = key::source_key(&source, identity.digest());
-                self.vertices[id.index()].definition = Some(Definition { key, text: String::new() });
+                self.vertices[id.index()].definition = Some(key);
             }
             self.keyed(id);
         }

@@ -49,25 +49,18 @@ impl Loop<'_, '_> {
         let mut keyed = Vec::new();
         while let Some(id) = self.to_key.pop_front() {
             let vertex = Arc::clone(self.vertex(id));
-            let definition = match &vertex.op {
+            let key = match &vertex.op {
                 Op::Source(source) => match self.pinned(id, source) {
-                    (source, Some(identity)) => Definition {
-                        key: key::source_key(&source, &identity),
-                        text: Described { op: &Op::Source(source), inputs: &[] }.text(),
-                    },
+                    (source, Some(identity)) => key::source_key(&source, &identity),
                     (_, None) => {
                         self.fetch_for_key(id);
                         continue;
                     }
                 },
-                op => {
-                    let inputs = self.input_identities(id, &vertex);
-                    let described = Described { op, inputs: &inputs };
-                    Definition { key: described.definition_key(), text: described.text() }
-                }
+                op => Described { op, inputs: &self.input_identities(id, &vertex) }.definition_key(),
             };
-            keyed.push((id, definition.key));
-            self.vertices[id.index()].definition = Some(definition);
+            keyed.push((id, key));
+            self.vertices[id.index()].definition = Some(key);
             self.keyed(id);
         }
         let answerable = |(id, _): &&(VertexId, Key)| {
@@ -129,10 +122,17 @@ impl Loop<'_, '_> {
             None => InputIdentity::Empty,
             Some(input) => match (self.of(id).selected.get(&at), &self.of(*input).definition) {
                 (Some(selected), _) => InputIdentity::Content(*selected),
-                (None, Some(definition)) => InputIdentity::Definition(definition.key.digest),
+                (None, Some(definition)) => InputIdentity::Definition(definition.digest),
                 (None, None) => unreachable!("a vertex is keyed after its inputs"),
             },
         };
         vertex.inputs.iter().enumerate().map(identity).collect()
+    }
+
+    /// The key of a vertex with the text it was made of, which only misses need.
+    pub(super) fn definition(&self, id: VertexId, op: &Op) -> Option<Definition> {
+        let key = self.of(id).definition?;
+        let inputs = self.input_identities(id, self.vertex(id));
+        Some(Definition { key, text: Described { op, inputs: &inputs }.text() })
     }
 }
