@@ -70,6 +70,12 @@ enum Command {
     Ps(run::PsArgs),
     /// Remove containers
     Rm(run::RmArgs),
+    /// Start a container again
+    Start(run::StartArgs),
+    /// Stop running containers
+    Stop(run::StopArgs),
+    /// Send a signal to running containers
+    Kill(run::KillArgs),
     /// Write a container's file system as a tar archive
     Export(run::ExportArgs),
     /// List images
@@ -136,6 +142,9 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Create(args) => run::create(*args, &engine),
         Command::Ps(args) => run::list(&args, &engine),
         Command::Rm(args) => run::remove(&args, &engine),
+        Command::Start(args) => run::start(&args, &engine),
+        Command::Stop(args) => run::stop(&args, &engine),
+        Command::Kill(args) => run::kill(&args, &engine),
         Command::Export(args) => run::export(&args, &engine),
         Command::Images(args) => images::list(&args, &engine),
         Command::Image(command) => images::execute(command, &engine),

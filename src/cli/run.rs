@@ -1,29 +1,246 @@
-//! stub
-use super::report::Failure;
+//! `run` and `create`; in the files below, their flags and the commands for containers that are there.
+
+mod arguments;
+mod containers;
+mod unserved;
+
+use std::fs;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rbuild_cache::{Lease, SystemClock};
+use rbuild_container::{
+    CallerStreams, ContainerRecord, Containers, Foreground, HostFiles, ImageOrigin, NewContainer, Outcome, RunRequest,
+    SignalInbox, StartError,
+};
+use rbuild_executor::Capabilities;
+use rbuild_image::{ImageConfig, ImageRef, Platform};
+
+use super::report::{self, Failure};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
+use crate::image_names;
+use crate::progress::{Mode, Transfers};
+use crate::transfer;
+
+use arguments::{ContainerArgs, PullPolicy};
+pub(super) use containers::{
+    ExportArgs, KillArgs, PsArgs, RmArgs, StartArgs, StopArgs, export, kill, list, remove, start, stop,
+};
+use unserved::UnservedArgs;
+
+/// Arguments of `run`.
 #[derive(Debug, clap::Args)]
-pub(super) struct RunArgs {}
-#[derive(Debug, clap::Args)]
-pub(super) struct CreateArgs {}
-#[derive(Debug, clap::Args)]
-pub(super) struct PsArgs {}
-#[derive(Debug, clap::Args)]
-pub(super) struct RmArgs {}
-#[derive(Debug, clap::Args)]
-pub(super) struct ExportArgs {}
-pub(super) fn execute(_: RunArgs, _: &Engine) -> Result<Exit, Failure> {
-    unimplemented!()
+#[command(disable_help_flag = true, after_help = "\
+Examples:
+  rbuild run --rm hello:0.1                        what the image says, gone afterwards
+  rbuild run -it debian:bookworm bash              a shell
+  rbuild run --rm -v ./data:/data -w /data app ls  a directory of this machine inside
+  echo words | rbuild run --rm -i debian wc -w     in a pipeline
+
+The exit code is the container's; 125 says that it was not started, 126 that its program cannot be executed,
+127 that it was not found.")]
+pub(super) struct RunArgs {
+    /// Remove the container when its process has ended
+    #[arg(long)]
+    rm: bool,
+    #[command(flatten)]
+    container: ContainerArgs,
+    #[command(flatten)]
+    unserved: UnservedArgs,
+    /// Image, then the command and its arguments
+    #[arg(value_name = "IMAGE [COMMAND] [ARG]", required = true, trailing_var_arg = true)]
+    words: Vec<String>,
 }
-pub(super) fn create(_: CreateArgs, _: &Engine) -> Result<Exit, Failure> {
-    unimplemented!()
+
+/// Arguments of `create`.
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(super) struct CreateArgs {
+    /// Remove the container when its process has ended
+    #[arg(long)]
+    rm: bool,
+    #[command(flatten)]
+    container: ContainerArgs,
+    #[command(flatten)]
+    unserved: UnservedArgs,
+    /// Image, then the command and its arguments
+    #[arg(value_name = "IMAGE [COMMAND] [ARG]", required = true, trailing_var_arg = true)]
+    words: Vec<String>,
 }
-pub(super) fn list(_: &PsArgs, _: &Engine) -> Result<Exit, Failure> {
-    unimplemented!()
+
+/// Runs `run`.
+pub(super) fn execute(args: RunArgs, engine: &Engine) -> Result<Exit, Failure> {
+    if args.container.wants_keyboard() && !std::io::stdin().is_terminal() {
+        return Err(Failure::new("the input device is not a TTY").with_help("leave out -t when the input is a pipe"));
+    }
+    run(args, engine).map_err(|failure| failure.with_exit(Exit::Engine)).and_then(|ended| ended)
 }
-pub(super) fn remove(_: &RmArgs, _: &Engine) -> Result<Exit, Failure> {
-    unimplemented!()
+
+/// The outer failure is the engine's (125); the inner one has an exit code of its own.
+fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure> {
+    args.unserved.refuse()?;
+    let request = args.container.request(&args.words, args.rm, engine.settings())?;
+    let lease = engine.store()?.lease("run")?;
+    let image = acquire(&args.words[0], &args.container, engine, &lease)?;
+    warn_of_shared_network(&request);
+    // From here on Ctrl-C is the container's.
+    let mut signals = SignalInbox::open()?;
+    let containers = containers_of(engine)?;
+    let record = make(&containers, &image, &request, &lease)?;
+    if let Some(file) = &args.container.cidfile {
+        if let Err(failure) = write_id(&engine.settings().absolute(file), &record) {
+            containers.remove(&record.id, rbuild_container::RemoveOptions::default(), &lease)?;
+            return Err(failure);
+        }
+    }
+    Ok(in_foreground(&containers, &record, engine, &mut signals, &lease))
 }
-pub(super) fn export(_: &ExportArgs, _: &Engine) -> Result<Exit, Failure> {
-    unimplemented!()
+
+/// Runs `create`.
+pub(super) fn create(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure> {
+    args.unserved.refuse()?;
+    let request = args.container.request(&args.words, args.rm, engine.settings())?;
+    let lease = engine.store()?.lease("create")?;
+    let image = acquire(&args.words[0], &args.container, engine, &lease)?;
+    let containers = containers_of(engine)?;
+    let record = make(&containers, &image, &request, &lease)?;
+    if let Some(file) = &args.container.cidfile {
+        write_id(&engine.settings().absolute(file), &record)?;
+    }
+    report::answer(&format!("{}\n", record.id))?;
+    Ok(Exit::Success)
+}
+
+/// The containers of the engine's store.
+fn containers_of(engine: &Engine) -> Result<Containers, Failure> {
+    Ok(Containers::new(engine.store()?.clone(), Arc::new(SystemClock)))
+}
+
+/// An image that is ready to be run, kept by a lease.
+struct Image {
+    origin: ImageOrigin,
+    config: ImageConfig,
+    snapshot: Option<rbuild_cache::SnapshotId>,
+}
+
+/// Finds the image, fetches it if it is not there, unpacks it if only its blobs are.
+fn acquire(name: &str, args: &ContainerArgs, engine: &Engine, lease: &Lease) -> Result<Image, Failure> {
+    let store = engine.store()?;
+    let platform = args.platform.as_ref();
+    let found = store.images().acquire(name, platform, lease);
+    let image = match (found, args.pull) {
+        (Ok(image), PullPolicy::Missing | PullPolicy::Never) => image,
+        (Err(error @ rbuild_cache::ImageError::NotFound { .. }), PullPolicy::Never) => {
+            return Err(image_names::explain(error));
+        }
+        (Err(error), _) if !matches!(error, rbuild_cache::ImageError::NotFound { .. }) => {
+            return Err(image_names::explain(error));
+        }
+        (found, _) => {
+            let reference: ImageRef = name.parse()?;
+            if found.is_err() && !args.quiet {
+                report::story(&format!("Unable to find image '{}' locally\n", report::printable(name)));
+            }
+            pull(&reference.tag_or_latest(), platform, args.quiet, engine)?;
+            store.images().acquire(name, platform, lease).map_err(image_names::explain)?
+        }
+    };
+    let config = image_names::config(store, &image.record.id)?;
+    let snapshot = transfer::ensure_unpacked(store, lease, &image, &|| engine.cancel().is_cancelled())?;
+    Ok(Image { origin: ImageOrigin { name: name.to_owned(), id: image.record.id }, config, snapshot })
+}
+
+fn pull(reference: &ImageRef, platform: Option<&Platform>, quiet: bool, engine: &Engine) -> Result<(), Failure> {
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
+    let transfers = Transfers::start(if quiet { Mode::Quiet } else { Mode::Auto }, engine.settings());
+    let pulled = transfer::pull(engine, reference, &platform, &transfers);
+    transfers.finish();
+    pulled.map(drop)
+}
+
+fn make(
+    containers: &Containers,
+    image: &Image,
+    request: &RunRequest,
+    lease: &Lease,
+) -> Result<ContainerRecord, Failure> {
+    let host = HostFiles { hosts: fs::read("/etc/hosts").ok(), resolv_conf: fs::read("/etc/resolv.conf").ok() };
+    let new = NewContainer {
+        image: image.origin.clone(),
+        config: &image.config.config,
+        snapshot: image.snapshot,
+        request,
+        host: &host,
+        bounding_capabilities: Capabilities::caller_bounding(),
+    };
+    Ok(containers.create(&new, lease)?)
+}
+
+/// Starts a container connected to this process's streams; gives its exit code.
+fn in_foreground(
+    containers: &Containers,
+    record: &ContainerRecord,
+    engine: &Engine,
+    signals: &mut SignalInbox,
+    lease: &Lease,
+) -> Result<Exit, Failure> {
+    let own = || -> std::io::Result<CallerStreams> {
+        use std::os::fd::AsFd;
+        Ok(CallerStreams {
+            input: std::io::stdin().as_fd().try_clone_to_owned()?,
+            output: std::io::stdout().as_fd().try_clone_to_owned()?,
+            error: std::io::stderr().as_fd().try_clone_to_owned()?,
+        })
+    };
+    let engine_error = |failure: Failure| failure.with_exit(Exit::Engine);
+    let streams = own().map_err(|error| engine_error(error.into()))?;
+    let mut warn = |warning: &rbuild_executor::Warning| report::story(&format!("warning: {warning}\n"));
+    let foreground = Foreground { streams, signals, warn: &mut warn };
+    match containers.start(&record.id, engine.spawner().map_err(engine_error)?, foreground, lease) {
+        Ok(Outcome { exit, lost_output: None }) => Ok(Exit::Container(exit.code())),
+        Ok(Outcome { exit, lost_output: Some(error) }) => {
+            let code = if exit.code() == 0 { Exit::Engine } else { Exit::Container(exit.code()) };
+            Err(Failure::from_error("part of the container's output was lost", &error).with_exit(code))
+        }
+        Err(error) => {
+            let exit = Exit::Container(error.exit().code());
+            let help = hint(&error);
+            let failure = Failure::from(error).with_exit(exit);
+            Err(match help {
+                Some(help) => failure.with_help(help),
+                None => failure,
+            })
+        }
+    }
+}
+
+/// What to do about a container that was not started.
+fn hint(error: &StartError) -> Option<&'static str> {
+    match error {
+        StartError::BindSource { .. } => Some("create it, or use -v, which makes a directory"),
+        StartError::User(_) => Some("--user takes a name of the image's /etc/passwd, or a number"),
+        StartError::Spawn(rbuild_executor::SpawnError::NotFound { .. }) => {
+            Some("the first word behind the image is the program; flags of `run` stand before the image")
+        }
+        _ => None,
+    }
+}
+
+fn write_id(path: &PathBuf, record: &ContainerRecord) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut file = fs::File::create_new(path).map_err(|error| {
+        Failure::from_error(&format!("cannot create the container ID file {}", path.display()), &error)
+    })?;
+    Ok(file.write_all(record.id.as_str().as_bytes())?)
+}
+
+fn warn_of_shared_network(request: &RunRequest) {
+    if request.network.is_fallback() {
+        report::story(
+            "warning: this container shares the host's network: there are no isolated ones yet; \
+             choose with --network=host or --network=none\n",
+        );
+    }
 }

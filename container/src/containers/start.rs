@@ -83,6 +83,12 @@ pub enum StartError {
         /// Which.
         id: ContainerId,
     },
+    /// A signal that was meant to end it came before it ran.
+    #[error("interrupted by {signal} before the container ran")]
+    Interrupted {
+        /// Which.
+        signal: Signal,
+    },
     /// Its state does not allow it.
     #[error(transparent)]
     State(#[from] InvalidChange),
@@ -127,10 +133,14 @@ impl StartError {
                 126 => ContainerExit::NotExecutable,
                 _ => ContainerExit::Failed,
             },
+            Self::Interrupted { signal } => ContainerExit::Signal(*signal),
             _ => ContainerExit::Failed,
         }
     }
 }
+
+/// Signals that would have ended the caller, had it not collected them for the container.
+const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
 impl Containers {
     /// Starts a container, connects it to the caller, and returns when it has ended. One with `--rm` is gone then,
@@ -170,6 +180,9 @@ impl Containers {
             return Err(InvalidChange { status, change: Change::Start }.into());
         }
         let spec = self.sandbox_of(record, lease)?;
+        if let Some(signal) = foreground.signals.take().into_iter().find(|signal| ENDING.contains(signal)) {
+            return Err(StartError::Interrupted { signal });
+        }
         let mut connection = Connection::new(record.config.console, foreground.streams).map_err(StartError::Streams)?;
         let mut process = spawner.spawn(&spec, connection.take_inner())?;
         connection.copy_window(&process).map_err(StartError::Streams)?;

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("without_i_there_is_nothing_to_read", without_i_there_is_nothing_to_read),
     ("a_reader_that_leaves_ends_the_pipeline", a_reader_that_leaves_ends_the_pipeline),
     ("signals_reach_the_container", signals_reach_the_container),
+    ("a_signal_before_the_start_prevents_it", a_signal_before_the_start_prevents_it),
     ("a_terminal_is_raw_sized_and_restored", a_terminal_is_raw_sized_and_restored),
     ("users_and_groups_come_from_the_image", users_and_groups_come_from_the_image),
     ("the_root_can_be_read_only", the_root_can_be_read_only),
@@ -141,6 +142,16 @@ fn signals_reach_the_container(world: &World) {
     let outcome = world.start_on(&record, streams, &lease).unwrap();
     watch.join().unwrap();
     assert_eq!(outcome.exit, ContainerExit::Code(7));
+}
+
+fn a_signal_before_the_start_prevents_it(world: &World) {
+    let lease = world.store.lease("test").unwrap();
+    let record = world.create(&request(&["sleep", "60"]), &lease).unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT).unwrap();
+    thread::sleep(Duration::from_millis(20));
+    let error = world.start(&record, b"", &lease).unwrap_err();
+    assert_eq!(error.exit().code(), 130, "{error}");
+    assert!(world.containers.find(record.id.as_str()).is_err());
 }
 
 fn a_terminal_is_raw_sized_and_restored(world: &World) {

@@ -1,0 +1,261 @@
+//! Containers that are there: `ps`, `rm`, `export`, `start`, `stop`, `kill`.
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rbuild_container::{
+    AnonymousVolumes, ContainerRecord, Containers, FindError, RemoveOptions, RunningContainer, Signal, SignalInbox,
+    Width,
+};
+use serde_json::json;
+
+use super::{containers_of, in_foreground};
+use crate::cli::report::{self, Failure, printable};
+use crate::cli::table::{Table, ago, duration};
+use crate::engine::Engine;
+use crate::exit_code::Exit;
+
+/// Arguments of `ps`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct PsArgs {
+    /// Also containers that do not run
+    #[arg(short, long)]
+    all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Whole ids and commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only the newest container, whatever its state
+    #[arg(short, long)]
+    latest: bool,
+    /// Only this many of the newest containers, whatever their state
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    last: Option<usize>,
+    /// One JSON object a line
+    #[arg(long, value_name = "FORMAT", value_parser = ["json", "table"])]
+    format: Option<String>,
+}
+
+/// Runs `ps`.
+pub(in crate::cli) fn list(args: &PsArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let containers = containers_of(engine)?;
+    containers.remove_leftovers(&engine.store()?.lease("ps")?)?;
+    let listing = containers.list()?;
+    let newest = if args.latest { Some(1) } else { args.last };
+    let shown = |record: &&ContainerRecord| args.all || newest.is_some() || record.state.status.is_live();
+    let rows = listing.containers.iter().filter(shown).take(newest.unwrap_or(usize::MAX));
+    let rows: Vec<&ContainerRecord> = rows.collect();
+    report::answer(&rendered(args, &rows)?)?;
+    for (id, error) in &listing.damaged {
+        report::story(&format!("warning: container {}: {error}\n", id.short()));
+    }
+    Ok(Exit::Success)
+}
+
+fn rendered(args: &PsArgs, rows: &[&ContainerRecord]) -> Result<String, Failure> {
+    let now = jiff::Timestamp::now();
+    let id = |record: &ContainerRecord| {
+        if args.no_trunc { record.id.to_string() } else { record.id.short().to_owned() }
+    };
+    let width = if args.no_trunc { Width::Whole } else { Width::Short };
+    if args.quiet {
+        return Ok(rows.iter().map(|record| format!("{}\n", id(record))).collect());
+    }
+    if args.format.as_deref() == Some("json") {
+        let mut out = String::new();
+        for record in rows {
+            let object = json!({
+                "ID": id(record),
+                "Image": record.image.name,
+                "Command": record.command_text(width),
+                "CreatedAt": record.created.to_string(),
+                "RunningFor": ago(Some(record.created), now),
+                "State": record.state.status.name(),
+                "Status": record.status_text(now, duration),
+                "Ports": "",
+                "Names": record.name.as_str(),
+                "Labels": record.config.labels,
+                "Networks": record.config.network.name(),
+            });
+            out.push_str(&serde_json::to_string(&object)?);
+            out.push('\n');
+        }
+        return Ok(out);
+    }
+    let mut table = Table::new(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
+    for record in rows {
+        table.row([
+            id(record),
+            printable(&record.image.name),
+            printable(&record.command_text(width)),
+            ago(Some(record.created), now),
+            record.status_text(now, duration),
+            String::new(),
+            record.name.to_string(),
+        ]);
+    }
+    Ok(table.render())
+}
+
+/// Arguments of `rm`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RmArgs {
+    /// Kill containers that run
+    #[arg(short, long)]
+    force: bool,
+    /// Also remove the volumes that were made for the containers alone
+    #[arg(short, long)]
+    volumes: bool,
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Runs `rm`.
+pub(in crate::cli) fn remove(args: &RmArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let options = RemoveOptions {
+        running: if args.force { RunningContainer::Kill } else { RunningContainer::Refuse },
+        volumes: if args.volumes { AnonymousVolumes::Remove } else { AnonymousVolumes::Keep },
+    };
+    let lease = engine.store()?.lease("rm")?;
+    for_each(&args.containers, engine, |containers, text| match containers.find(text) {
+        Err(FindError::NotFound { .. }) if args.force => Ok(()),
+        found => Ok(containers.remove(&found?.id, options, &lease)?),
+    })
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct StopArgs {
+    /// Seconds to wait before killing [default: the container's own, else 10]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    time: Option<u64>,
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Runs `stop`.
+pub(in crate::cli) fn stop(args: &StopArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let grace = args.time.map(Duration::from_secs);
+    for_each(&args.containers, engine, |containers, text| Ok(containers.stop(&containers.find(text)?, grace)?))
+}
+
+/// Arguments of `kill`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct KillArgs {
+    /// Signal to send
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    signal: Signal,
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Runs `kill`.
+pub(in crate::cli) fn kill(args: &KillArgs, engine: &Engine) -> Result<Exit, Failure> {
+    for_each(&args.containers, engine, |containers, text| Ok(containers.kill(&containers.find(text)?, args.signal)?))
+}
+
+/// Does something to each container named; prints the names it was done to, and goes on after a failure.
+fn for_each(
+    names: &[String],
+    engine: &Engine,
+    act: impl Fn(&Containers, &str) -> Result<(), Failure>,
+) -> Result<Exit, Failure> {
+    let containers = containers_of(engine)?;
+    let mut exit = Exit::Success;
+    for text in names {
+        match act(&containers, text) {
+            Ok(()) => report::answer(&format!("{text}\n"))?,
+            Err(failure) => {
+                report::story(&format!("error: {}\n", printable(failure.message())));
+                exit = Exit::Failure;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// Arguments of `start`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct StartArgs {
+    /// Connect to its output and wait for its end
+    #[arg(short, long)]
+    attach: bool,
+    /// Connect to its input too
+    #[arg(short, long)]
+    interactive: bool,
+    /// Name, id, or beginning of an id
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+/// Runs `start`.
+pub(in crate::cli) fn start(args: &StartArgs, engine: &Engine) -> Result<Exit, Failure> {
+    if !args.attach && !args.interactive {
+        return Err(Failure::new("start without --attach is not supported")
+            .with_help("containers run in the foreground: use `rbuild start -a`, and -i to type"));
+    }
+    let containers = containers_of(engine)?;
+    let record = containers.find(&args.container)?;
+    let open = record.config.console.interactive;
+    if args.interactive && !open {
+        return Err(Failure::new(format!("container {} was created without -i", record.id.short()))
+            .with_help("only a container created with -i has an input"));
+    }
+    if open && record.config.console.terminal && !std::io::stdin().is_terminal() {
+        return Err(Failure::new("the input device is not a TTY"));
+    }
+    let lease = engine.store()?.lease("start")?;
+    let mut signals = SignalInbox::open()?;
+    in_foreground(&containers, &record, engine, &mut signals, &lease)
+}
+
+/// Arguments of `export`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ExportArgs {
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Name, id, or beginning of an id
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+/// Runs `export`.
+pub(in crate::cli) fn export(args: &ExportArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let containers = containers_of(engine)?;
+    let record = containers.find(&args.container)?;
+    let lease = engine.store()?.lease("export")?;
+    let Some(file) = &args.output else {
+        if engine.settings().stdout_is_terminal {
+            return Err(Failure::new("refusing to write an archive to a terminal")
+                .with_help("name a file with -o, or redirect the output"));
+        }
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        containers.export(&record, &mut out, &lease)?;
+        out.flush()?;
+        return Ok(Exit::Success);
+    };
+    // Complete or not there at all: written beside its place, synced, renamed.
+    let path = engine.settings().absolute(file);
+    let directory = path.parent().unwrap_or(std::path::Path::new("/"));
+    let name = path.file_name().ok_or_else(|| Failure::new(format!("{} is no file name", path.display())))?;
+    let temporary = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let written = (|| -> Result<(), Failure> {
+        let mut out = BufWriter::new(std::fs::File::create_new(&temporary)?);
+        containers.export(&record, &mut out, &lease)?;
+        let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        Ok(std::fs::rename(&temporary, &path)?)
+    })();
+    if written.is_err() {
+        drop(std::fs::remove_file(&temporary));
+    }
+    written.map_err(|failure| failure.within(&format!("cannot write {}", path.display())))?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,207 @@
+//! Flags of `docker run` and `docker create` that are refused by name, with what to do instead.
+
+use crate::cli::report::Failure;
+
+/// See the module.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = None)]
+pub(super) struct UnservedArgs {
+    #[arg(short, long, hide = true)]
+    detach: bool,
+    #[arg(long, hide = true, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    #[arg(short, long, hide = true, value_name = "STREAM")]
+    attach: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    sig_proxy: Option<String>,
+    #[arg(short, long, hide = true, value_name = "PORTS")]
+    publish: Vec<String>,
+    #[arg(short = 'P', long, hide = true)]
+    publish_all: bool,
+    #[arg(long, hide = true, value_name = "POLICY")]
+    restart: Option<String>,
+    #[arg(long, hide = true, value_name = "CONTAINER")]
+    volumes_from: Vec<String>,
+    #[arg(long, hide = true, value_name = "DRIVER")]
+    volume_driver: Option<String>,
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    ip: Option<String>,
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    ip6: Option<String>,
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    mac_address: Option<String>,
+    #[arg(long, hide = true, value_name = "NAME")]
+    network_alias: Vec<String>,
+    #[arg(long, hide = true, value_name = "CONTAINER")]
+    link: Vec<String>,
+    #[arg(long, hide = true, value_name = "DEVICE")]
+    device: Vec<String>,
+    #[arg(long, hide = true, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
+    #[arg(long, hide = true, value_name = "GPUS")]
+    gpus: Option<String>,
+    #[arg(long, hide = true, value_name = "NAME=VALUE")]
+    sysctl: Vec<String>,
+    #[arg(long, hide = true, value_name = "MODE")]
+    pid: Option<String>,
+    #[arg(long, hide = true, value_name = "MODE")]
+    ipc: Option<String>,
+    #[arg(long, hide = true, value_name = "MODE")]
+    uts: Option<String>,
+    #[arg(long, hide = true, value_name = "MODE")]
+    userns: Option<String>,
+    #[arg(long, hide = true, value_name = "MODE")]
+    cgroupns: Option<String>,
+    #[arg(long, hide = true, value_name = "COMMAND")]
+    health_cmd: Option<String>,
+    #[arg(long, hide = true, value_name = "TIME")]
+    health_interval: Option<String>,
+    #[arg(long, hide = true, value_name = "TIME")]
+    health_timeout: Option<String>,
+    #[arg(long, hide = true, value_name = "TIME")]
+    health_start_period: Option<String>,
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    health_retries: Option<String>,
+    #[arg(long, hide = true)]
+    no_healthcheck: bool,
+    #[arg(long, hide = true, value_name = "DRIVER")]
+    log_driver: Option<String>,
+    #[arg(long, hide = true, value_name = "OPTION")]
+    log_opt: Vec<String>,
+    #[arg(long, hide = true, value_name = "NAME")]
+    runtime: Option<String>,
+    #[arg(long, hide = true, value_name = "OPTION")]
+    storage_opt: Vec<String>,
+    #[arg(long, hide = true, value_name = "BYTES")]
+    memory_reservation: Option<String>,
+    #[arg(long, hide = true, value_name = "PERCENT")]
+    memory_swappiness: Option<String>,
+    #[arg(long, hide = true)]
+    oom_kill_disable: bool,
+    #[arg(long, hide = true, value_name = "NUMBER", allow_hyphen_values = true)]
+    oom_score_adj: Option<String>,
+    #[arg(long, hide = true, value_name = "MICROSECONDS")]
+    cpu_period: Option<String>,
+    #[arg(long, hide = true, value_name = "MICROSECONDS")]
+    cpu_quota: Option<String>,
+    #[arg(long, hide = true, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    #[arg(long, hide = true, value_name = "WEIGHT")]
+    blkio_weight: Option<String>,
+    #[arg(long, hide = true, value_name = "NAME")]
+    domainname: Option<String>,
+}
+
+const FOREGROUND: &str = "containers run in the foreground; put the command into the background with your shell";
+const ATTACHED: &str = "output is always shown and -i opens the input";
+const NETWORK: &str = "containers have no network of their own yet; use --network=host";
+const DEVICE: &str = "--privileged gives a container the host's devices";
+const NAMESPACE: &str = "containers have their own";
+const HEALTH: &str = "health checks are not run";
+const LOGS: &str = "the output goes to this terminal and is not stored";
+const LIMIT: &str = "use --memory, --memory-swap, --cpus, --cpu-shares, --cpuset-cpus and --pids-limit";
+
+impl UnservedArgs {
+    /// Refuses the first flag that was given, unless it asks for what happens anyway.
+    pub(super) fn refuse(&self) -> Result<(), Failure> {
+        let given = |value: &Option<String>, harmless: &[&str]| {
+            value.as_deref().is_some_and(|value| !harmless.contains(&value))
+        };
+        let flags = [
+            (self.detach, "--detach", FOREGROUND),
+            (given(&self.detach_keys, &[]), "--detach-keys", FOREGROUND),
+            (!self.attach.is_empty(), "--attach", ATTACHED),
+            (given(&self.sig_proxy, &["true"]), "--sig-proxy", "signals are always passed on"),
+            (!self.publish.is_empty(), "--publish", NETWORK),
+            (self.publish_all, "--publish-all", NETWORK),
+            (given(&self.restart, &["no"]), "--restart", FOREGROUND),
+            (!self.volumes_from.is_empty(), "--volumes-from", "name the volumes with -v"),
+            (given(&self.volume_driver, &["local"]), "--volume-driver", "volumes are local directories"),
+            (given(&self.ip, &[]), "--ip", NETWORK),
+            (given(&self.ip6, &[]), "--ip6", NETWORK),
+            (given(&self.mac_address, &[]), "--mac-address", NETWORK),
+            (!self.network_alias.is_empty(), "--network-alias", NETWORK),
+            (!self.link.is_empty(), "--link", NETWORK),
+            (!self.device.is_empty(), "--device", DEVICE),
+            (!self.device_cgroup_rule.is_empty(), "--device-cgroup-rule", DEVICE),
+            (given(&self.gpus, &[]), "--gpus", DEVICE),
+            (!self.sysctl.is_empty(), "--sysctl", "set it on the host, or inside with --privileged"),
+            (given(&self.pid, &[""]), "--pid", NAMESPACE),
+            (given(&self.ipc, &["", "private"]), "--ipc", NAMESPACE),
+            (given(&self.uts, &[""]), "--uts", NAMESPACE),
+            (given(&self.userns, &["", "host"]), "--userns", "containers of root have no user namespace"),
+            (given(&self.cgroupns, &[]), "--cgroupns", "it follows the host's cgroup version"),
+            (given(&self.health_cmd, &[]), "--health-cmd", HEALTH),
+            (given(&self.health_interval, &[]), "--health-interval", HEALTH),
+            (given(&self.health_timeout, &[]), "--health-timeout", HEALTH),
+            (given(&self.health_start_period, &[]), "--health-start-period", HEALTH),
+            (given(&self.health_retries, &[]), "--health-retries", HEALTH),
+            // --no-healthcheck asks for what happens anyway.
+            (given(&self.log_driver, &["none"]), "--log-driver", LOGS),
+            (!self.log_opt.is_empty(), "--log-opt", LOGS),
+            (given(&self.runtime, &[]), "--runtime", "there is only the built-in one"),
+            (!self.storage_opt.is_empty(), "--storage-opt", "containers take what space there is"),
+            (given(&self.memory_reservation, &[]), "--memory-reservation", LIMIT),
+            (given(&self.memory_swappiness, &[]), "--memory-swappiness", LIMIT),
+            (self.oom_kill_disable, "--oom-kill-disable", LIMIT),
+            (given(&self.oom_score_adj, &["0"]), "--oom-score-adj", LIMIT),
+            (given(&self.cpu_period, &[]), "--cpu-period", LIMIT),
+            (given(&self.cpu_quota, &[]), "--cpu-quota", LIMIT),
+            (given(&self.cpuset_mems, &[]), "--cpuset-mems", LIMIT),
+            (given(&self.blkio_weight, &["0"]), "--blkio-weight", LIMIT),
+            (given(&self.domainname, &[]), "--domainname", "give the whole name with --hostname"),
+        ];
+        match flags.into_iter().find(|(given, _, _)| *given) {
+            Some((_, flag, instead)) => {
+                Err(Failure::new(format!("{flag} is not supported")).with_help(instead))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether anything was given that needs no refusal and does nothing.
+    #[cfg(test)]
+    fn harmless(&self) -> bool {
+        self.no_healthcheck
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, FromArgMatches};
+
+    fn refused(line: &str) -> Option<String> {
+        let command = UnservedArgs::augment_args(clap::Command::new("run").no_binary_name(true));
+        let matches = command.try_get_matches_from(line.split_whitespace()).unwrap();
+        let args = UnservedArgs::from_arg_matches(&matches).unwrap();
+        let refused = args.refuse().err().map(|failure| failure.message().to_owned());
+        assert!(refused.is_some() || args.harmless() || line.contains(['=', ' ']), "{line}");
+        refused
+    }
+
+    #[test]
+    fn each_flag_is_refused_by_its_name() {
+        for (line, flag) in [
+            ("-d", "--detach"),
+            ("-p 8080:80", "--publish"),
+            ("-P", "--publish-all"),
+            ("--restart=always", "--restart"),
+            ("--device /dev/kvm", "--device"),
+            ("--pid host", "--pid"),
+            ("--ipc=host", "--ipc"),
+            ("--sig-proxy=false", "--sig-proxy"),
+            ("--oom-score-adj -500", "--oom-score-adj"),
+            ("--log-driver syslog", "--log-driver"),
+        ] {
+            assert_eq!(refused(line), Some(format!("{flag} is not supported")), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_happens_anyway_is_accepted() {
+        for line in ["--restart no", "--ipc private", "--userns=host", "--sig-proxy=true", "--no-healthcheck"] {
+            assert_eq!(refused(line), None, "{line}");
+        }
+    }
+}
