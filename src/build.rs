@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use rbuild_cache::{Lease, Store};
-use rbuild_image::{Digest, Platform};
+use rbuild_image::{Digest, ImageConfig, Platform};
 use rbuild_parser::{Diagnostic, Dockerfile, Source, parse};
 use rbuild_solver::{
     Event, EventSink, Goal, NoCache, OnFailure, Plan, PlatformPlan, Product, RunNetwork, SolveError, SolveOptions,
@@ -212,23 +213,38 @@ fn finish(
         None => None,
     };
     let mut config = platform.image.config.clone();
-    let now = jiff::Timestamp::now().to_string();
-    for entry in config.history.iter_mut().skip(platform.image.inherited_history) {
-        entry.created.get_or_insert_with(|| now.clone());
-    }
-    config.created.get_or_insert(now);
-    let mut size = 0;
-    if let Some(top) = snapshot {
-        let snapshots = store.snapshots();
-        let mut diff_ids = Vec::new();
-        for id in snapshots.get(top)?.chain().into_iter().rev() {
-            let layer = snapshots.get(id)?;
-            size += layer.disk_size();
-            diff_ids.push(layer.layer()?.diff_id);
+    let layers = snapshot.map(|top| store.snapshots().layers(top)).transpose()?.unwrap_or_default();
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff.diff_id).collect();
+    let made: Vec<Timestamp> = layers.iter().map(|layer| layer.created_at).collect();
+    date_history(&mut config, platform.image.inherited_history, &made);
+    Ok(Built { config, snapshot, size: layers.iter().map(|layer| layer.size).sum() })
+}
+
+/// Dates an image as BuildKit does, so that a fully cached build gives the same image again: a new entry with a layer
+/// has the time when that was made, one without has its predecessor's, and the image the last one's.
+fn date_history(config: &mut ImageConfig, inherited: usize, made: &[Timestamp]) {
+    let mut layer = 0;
+    for (at, entry) in config.history.iter_mut().enumerate() {
+        if entry.empty_layer {
+            continue;
         }
-        config.rootfs.diff_ids = diff_ids;
+        if let (true, Some(time)) = (at >= inherited, made.get(layer)) {
+            entry.created.get_or_insert_with(|| time.to_string());
+        }
+        layer += 1;
     }
-    Ok(Built { config, snapshot, size })
+    // Entries before the first new layer have that one's time, not one of the base image.
+    let new = config.history.iter().skip(inherited).find_map(|entry| entry.created.clone());
+    let mut last = new.or_else(|| config.history.iter().rev().find_map(|entry| entry.created.clone()));
+    for entry in config.history.iter_mut().skip(inherited) {
+        match &entry.created {
+            Some(created) => last = Some(created.clone()),
+            None => entry.created.clone_from(&last),
+        }
+    }
+    if config.created.is_none() {
+        config.created = last;
+    }
 }
 
 fn solve_failure(error: &SolveError, source: &Source, plan: &Plan) -> Failure {
@@ -244,5 +260,34 @@ fn solve_failure(error: &SolveError, source: &Source, plan: &Plan) -> Failure {
                 None => shown,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(created: Option<&str>, empty_layer: bool) -> rbuild_image::History {
+        rbuild_image::History { created: created.map(str::to_owned), empty_layer, ..Default::default() }
+    }
+
+    #[test]
+    fn history_is_dated_by_layers() {
+        let time = |second: i64| Timestamp::from_second(second).unwrap();
+        let mut config = ImageConfig::new(&Platform::host());
+        config.created = None;
+        let base = "2020-01-01T00:00:00Z";
+        config.history = vec![
+            entry(Some(base), false),
+            entry(None, true),
+            entry(None, false),
+            entry(None, true),
+            entry(None, false),
+        ];
+        date_history(&mut config, 1, &[time(1), time(1000), time(2000)]);
+        let dates: Vec<_> = config.history.iter().map(|entry| entry.created.clone().unwrap()).collect();
+        let (first, second) = (time(1000).to_string(), time(2000).to_string());
+        assert_eq!(dates, [base, &first, &first, &first, &second]);
+        assert_eq!(config.created, Some(second));
     }
 }

@@ -32,7 +32,9 @@ use unserved::UnservedArgs;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
-#[command(disable_help_flag = true, after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Examples:
   rbuild run --rm hello:0.1                        what the image says, gone afterwards
   rbuild run -it debian:bookworm bash              a shell
@@ -40,7 +42,8 @@ Examples:
   echo words | rbuild run --rm -i debian wc -w     in a pipeline
 
 The exit code is the container's; 125 says that it was not started, 126 that its program cannot be executed,
-127 that it was not found.")]
+127 that it was not found."
+)]
 pub(super) struct RunArgs {
     /// Remove the container when its process has ended
     #[arg(long)]

@@ -21,6 +21,6 @@ mod xattr;
 
 pub use apply::ApplyError;
 pub use diff::{DiffError, LayerDiff, Times};
-pub use store::{Active, Committed, Snapshot, SnapshotError, Snapshots};
+pub use store::{Active, Committed, LayerInfo, Snapshot, SnapshotError, Snapshots};
 pub use writable::Writable;
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};

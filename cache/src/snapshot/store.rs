@@ -17,6 +17,8 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rbuild_executor::Rootfs;
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest};
 
@@ -99,6 +101,20 @@ pub(super) struct LayerRow {
     diff_id: Option<DiffId>,
     tar_size: Option<u64>,
     content_digest: Option<ContentDigest>,
+    created_at: Timestamp,
+}
+
+/// One layer of a snapshot, as images are put together from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// The snapshot whose topmost layer it is.
+    pub snapshot: SnapshotId,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Its digests and the size of its tar.
+    pub diff: LayerDiff,
+    /// When the layer was made or came in.
+    pub created_at: Timestamp,
 }
 
 impl LayerRow {
@@ -295,6 +311,20 @@ impl Snapshots {
         Ok(identity)
     }
 
+    /// The layers of a snapshot, lowest first. Digests that are not known yet are computed, several at once.
+    pub fn layers(&self, id: SnapshotId) -> Result<Vec<LayerInfo>, SnapshotError> {
+        let chain = self.chain(id)?;
+        let info = |position: usize| {
+            let row = &chain[position];
+            let diff = match row.known_diff() {
+                Some(diff) => diff,
+                None => self.committed(chain[position..].to_vec())?.layer()?,
+            };
+            Ok(LayerInfo { snapshot: row.snapshot, size: row.size, diff, created_at: row.created_at })
+        };
+        (0..chain.len()).into_par_iter().rev().map(info).collect()
+    }
+
     fn known_identity(&self, id: SnapshotId) -> Result<Option<ContentDigest>, SnapshotError> {
         let known = self.store.db().read(|tx| {
             tx.first("SELECT identity FROM snapshots WHERE id = ?1 AND doomed = 0", (id,), |row| {
@@ -319,7 +349,8 @@ impl Snapshots {
                      UNION ALL
                      SELECT s.id, s.parent, s.layer, chain.level + 1 FROM snapshots s JOIN chain ON s.id = chain.parent
                  )
-                 SELECT chain.id, l.id, l.kind, l.path, l.size, l.diff_id, l.tar_size, l.content_digest
+                 SELECT chain.id, l.id, l.kind, l.path, l.size, l.diff_id, l.tar_size, l.content_digest,
+                     l.created_at
                  FROM chain JOIN layers l ON l.id = chain.layer ORDER BY chain.level",
                 (id,),
                 |row| {
@@ -332,6 +363,7 @@ impl Snapshots {
                         diff_id: row.get::<_, Option<Text<DiffId>>>(5)?.map(|Text(digest)| digest),
                         tar_size: row.get(6)?,
                         content_digest: row.get::<_, Option<Text<ContentDigest>>>(7)?.map(|Text(digest)| digest),
+                        created_at: row.get::<_, Micros>(8)?.0,
                     })
                 },
             )

@@ -152,9 +152,7 @@ impl UnservedArgs {
             (given(&self.domainname, &[]), "--domainname", "give the whole name with --hostname"),
         ];
         match flags.into_iter().find(|(given, _, _)| *given) {
-            Some((_, flag, instead)) => {
-                Err(Failure::new(format!("{flag} is not supported")).with_help(instead))
-            }
+            Some((_, flag, instead)) => Err(Failure::new(format!("{flag} is not supported")).with_help(instead)),
             None => Ok(()),
         }
     }
