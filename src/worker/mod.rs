@@ -10,14 +10,14 @@ mod ssh_agent;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use rbuild_cache::snapshot::Snapshots;
 use rbuild_cache::{Lease, SnapshotId, Store};
 use rbuild_executor::Spawner;
 use rbuild_image::ContentDigest;
-use rbuild_solver::{Control, Job, JobError, Op, Pinned, Product, Source, Worker};
+use rbuild_solver::{Control, Event, Job, JobError, Op, Pinned, Product, Source, Worker};
 
 use crate::context::{ContextFiles, LocalContext};
 use crate::engine::Engine;
@@ -37,6 +37,7 @@ pub struct EngineWorker<'a> {
     resolv_conf: String,
     began: Instant,
     sandboxes: AtomicU64,
+    told_network: AtomicBool,
 }
 
 /// What a worker is made of.
@@ -77,6 +78,7 @@ impl<'a> EngineWorker<'a> {
             resolv_conf,
             began,
             sandboxes: AtomicU64::new(0),
+            told_network: AtomicBool::new(false),
         }
     }
 
@@ -91,6 +93,15 @@ impl<'a> EngineWorker<'a> {
     /// A name for the next sandbox: unique on the host while the lease lives.
     fn sandbox_id(&self) -> String {
         format!("build-{}-{}", self.lease.info().id, self.sandboxes.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Says once that steps are not isolated from the host's network.
+    fn tell_network(&self, control: Control<'_>) {
+        if !self.told_network.swap(true, Ordering::Relaxed) {
+            let message = "RUN steps share the host's network: there are no isolated ones yet; --network=none gives them \
+                           only loopback, --network=host says that this is wanted";
+            control.events.emit(Event::Warning { vertex: None, message: message.to_owned() });
+        }
     }
 
     fn context(&self, name: &str) -> Result<&LocalContext, JobError> {

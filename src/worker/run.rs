@@ -43,6 +43,9 @@ pub(super) fn exec(
     let user = user_of(&active, op)?;
     let prepared = run_mounts::prepare(worker, job, op, control)?;
     let spec = specification(worker, op, &active, &user, &prepared)?;
+    if op.network == RunNetwork::Default {
+        worker.tell_network(control);
+    }
     let status = run(worker, &spec, job.id, control, &shown(op))?;
     drop(prepared);
     judge(status, op)?;
@@ -79,6 +82,9 @@ fn user_of(active: &Snapshot<Active>, op: &RunOp) -> Result<users::User, JobErro
             .help("USER names a user of the image; create it in an earlier step, or use a number")
     })
 }
+
+const SEE_OUTPUT: &str =
+    "the command says above what went wrong; with --target the stage before it can be built and looked into";
 
 /// The whole specification of a step's sandbox.
 fn specification(
@@ -250,7 +256,7 @@ fn judge(status: ExitStatus, op: &RunOp) -> Result<(), JobError> {
         ExitStatus::Exited(code @ 129..=192) => {
             (code, format!(" (killed by signal {})", signal_name(code - 128)), None)
         }
-        ExitStatus::Exited(code) => (code, String::new(), None),
+        ExitStatus::Exited(code) => (code, String::new(), Some(SEE_OUTPUT)),
         ExitStatus::Signaled(signal) => (128 + signal, format!(" (killed by signal {})", signal_name(signal)), None),
         ExitStatus::OomKilled => (
             137,

@@ -136,11 +136,20 @@ impl Bench {
 
     /// The program with this bench's store.
     pub(crate) fn rbuild<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(&self, args: I) -> Call {
+        self.rbuild_at(&self.store(), args)
+    }
+
+    /// The program with another store.
+    pub(crate) fn rbuild_at<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(
+        &self,
+        store: &Path,
+        args: I,
+    ) -> Call {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
         let keep: BTreeMap<_, _> =
             std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "RUST_BACKTRACE").collect();
         command.env_clear().envs(keep).env("HOME", self.path("home")).current_dir(self.dir.path());
-        command.arg("--root").arg(self.store()).args(args).stdin(Stdio::null());
+        command.arg("--root").arg(store).args(args).stdin(Stdio::null());
         Call { command, input: None }
     }
 

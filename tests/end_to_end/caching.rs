@@ -13,7 +13,7 @@ fn an_unchanged_project_runs_nothing() {
     let stamps = bench.shell("x", "cat /one /two");
     let first_id = bench.rbuild(["images", "-q", "--no-trunc"]).run().ok().stdout;
     let again = bench.build("x", &context).ok();
-    assert_eq!(again.stderr.matches("CACHED").count(), 4, "{}", again.stderr);
+    assert_eq!(again.stderr.matches("CACHED").count(), 5, "{}", again.stderr);
     assert_eq!(bench.shell("x", "cat /one /two"), stamps);
     assert_eq!(bench.rbuild(["images", "-q", "--no-trunc"]).run().ok().stdout, first_id);
 }
@@ -100,7 +100,7 @@ fn a_failed_build_keeps_what_succeeded_and_records_no_failure() {
     let context = bench.context("ctx", [("Dockerfile", "FROM busybox\nRUN cat /proc/uptime > /one\nRUN exit 3\n")]);
     let _first = bench.build("x", &context).fails(1);
     let second = bench.build("x", &context).fails(1);
-    assert_eq!(second.stderr.matches("CACHED").count(), 2, "{}", second.stderr);
+    assert_eq!(second.stderr.matches("CACHED").count(), 1, "{}", second.stderr);
     assert!(second.stderr.contains("exit code: 3"), "{}", second.stderr);
     assert_eq!(bench.rbuild(["images", "-q", "x"]).run().ok().stdout, "", "a failed build named an image");
 }

@@ -13,31 +13,73 @@ fn error_of(bench: &Bench, dockerfile: &str) -> String {
 #[test]
 fn a_typing_error_is_shown_with_its_line_and_the_nearest_name() {
     let Some(bench) = Bench::with_busybox() else { return };
-    insta::assert_snapshot!(error_of(&bench, "FROM busybox\n\nCOPPY a b\n"), @"");
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\n\nCOPPY a b\n"), @r#"
+    error: unknown instruction: COPPY (did you mean COPY?)
+     --> Dockerfile:3:1
+      |
+    3 | COPPY a b
+      | ^^^^^
+      |
+      = help: write `COPY`
+    "#);
 }
 
 #[test]
 fn a_missing_file_is_shown_with_its_line() {
     let Some(bench) = Bench::with_busybox() else { return };
-    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nCOPY nowhere.txt /\n"), @"");
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nCOPY nowhere.txt /\n"), @r#"
+    error: failed to compute cache key: "/nowhere.txt": not found
+     --> Dockerfile:2:1
+      |
+    2 | COPY nowhere.txt /
+      | ^^^^^^^^^^^^^^^^^^
+      |
+      = help: sources are looked up in the context or stage they come from; is it misspelt, or named in .dockerignore?
+    "#);
 }
 
 #[test]
 fn a_failing_step_shows_its_output_its_line_and_its_exit_code() {
     let Some(bench) = Bench::with_busybox() else { return };
-    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN echo about to fail && \\\n    exit 42\n"), @"");
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN echo about to fail && \\\n    exit 42\n"), @r#"
+    ------
+     > [2/2] RUN echo about to fail &&     exit 42:
+    about to fail
+    ------
+    error: process "/bin/sh -c echo about to fail &&     exit 42" did not complete successfully: exit code: 42
+     --> Dockerfile:2:1
+      |
+    2 | RUN echo about to fail && \
+      | ^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+      = help: the command says above what went wrong; with --target the stage before it can be built and looked into
+    "#);
 }
 
 #[test]
 fn a_step_killed_by_a_signal_says_so() {
     let Some(bench) = Bench::with_busybox() else { return };
-    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN kill -9 $$\n"), @"");
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN kill -9 $$\n"), @r#"
+    error: process "/bin/sh -c kill -9 $$" did not complete successfully: exit code: 137 (killed by signal SIGKILL)
+     --> Dockerfile:2:1
+      |
+    2 | RUN kill -9 $$
+      | ^^^^^^^^^^^^^^
+    "#);
 }
 
 #[test]
 fn an_unknown_command_says_so() {
     let Some(bench) = Bench::with_busybox() else { return };
-    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN [\"/no/such/program\"]\n"), @"");
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nRUN [\"/no/such/program\"]\n"), @r#"
+    error: process "/no/such/program" did not complete successfully: /no/such/program: executable not found in the image
+     --> Dockerfile:2:1
+      |
+    2 | RUN ["/no/such/program"]
+      | ^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+      = help: the image has no such program: install it in an earlier step, or check PATH
+    "#);
 }
 
 #[test]
@@ -45,13 +87,31 @@ fn an_unknown_stage_says_which_exist() {
     let Some(bench) = Bench::with_busybox() else { return };
     let context = bench.context("ctx", [("Dockerfile", "FROM busybox AS builder\nFROM busybox AS final\n")]);
     let ran = bench.rbuild(["build", "--target=bulider"]).arg(&context).run().fails(1);
-    insta::assert_snapshot!(ran.stderr, @"");
+    insta::assert_snapshot!(ran.stderr, @r#"
+    error: target stage "bulider" could not be found
+     |
+     = help: the stages are: builder, final
+    "#);
 }
 
 #[test]
 fn all_mistakes_are_shown_at_once() {
     let Some(bench) = Bench::with_busybox() else { return };
-    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nCOPPY a b\nRUN echo fine\nENV\nEXPOSE x\n"), @"");
+    insta::assert_snapshot!(error_of(&bench, "FROM busybox\nCOPPY a b\nRUN echo fine\nENV\nEXPOSE x\n"), @r#"
+    error: unknown instruction: COPPY (did you mean COPY?)
+     --> Dockerfile:2:1
+      |
+    2 | COPPY a b
+      | ^^^^^
+      |
+      = help: write `COPY`
+    error: ENV requires at least one argument
+     --> Dockerfile:4:1
+      |
+    4 | ENV
+      | ^^^
+    error: unknown instruction: COPPY (did you mean COPY?) (Dockerfile:2, and 1 more)
+    "#);
 }
 
 #[test]

@@ -162,16 +162,11 @@ fn images_travel_through_a_real_registry() {
     let other = bench.path("other-store");
     let by_digest = format!("127.0.0.1:{}/team/app@{digest}", registry.port);
     let child = bench.context("child", [("Dockerfile", &format!("FROM {by_digest}\nRUN cat /f > /g\n"))]);
-    let _child = bench.rbuild(["--root"]).arg(&other).args(["build", "-t", "child"]).arg(&child).run().ok();
-    let ran = bench.rbuild(["--root"]).arg(&other).args([
-        "run",
-        "--rm",
-        "--network=none",
-        "child",
-        "sh",
-        "-c",
-        "cat /g; ls /bin/vi 2>/dev/null || echo gone",
-    ]);
+    let _child = bench.rbuild_at(&other, ["build", "-t", "child"]).arg(&child).run().ok();
+    let ran = bench.rbuild_at(
+        &other,
+        ["run", "--rm", "--network=none", "child", "sh", "-c", "cat /g; ls /bin/vi 2>/dev/null || echo gone"],
+    );
     assert_eq!(ran.run().ok().stdout, "pushed\ngone\n");
     // Pushed back unchanged, it keeps its digest.
     let _back = bench.rbuild(["push", &name]).run().ok();
