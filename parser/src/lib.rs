@@ -6,6 +6,19 @@
 //!
 //! The way of a text: [`Source`] → logical lines → syntax nodes → [`Instruction`]s → [`Dockerfile`]. Words that hold variables
 //! stay [`Word`]s; they are expanded by whoever knows the values.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use rbuild_parser::{Instruction, Source, parse};
+//!
+//! let source = Source::new("Dockerfile", "FROM scratch\nWORKDIR /srv/${APP:-web}\n");
+//! let parsed = parse(&source);
+//! assert!(!parsed.has_errors());
+//! let [Instruction::Workdir(workdir)] = parsed.value.stages[0].instructions.as_slice() else { panic!() };
+//! let variables = BTreeMap::from([("APP".to_owned(), "shop".to_owned())]);
+//! assert_eq!(workdir.path.expand(&variables).unwrap().text, "/srv/shop");
+//! assert_eq!(source.position(workdir.path.span().start()).line, 2);
+//! ```
 
 mod ast;
 mod convert;

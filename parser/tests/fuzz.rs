@@ -243,6 +243,24 @@ proptest! {
     }
 
     #[test]
+    fn flags_keep_quoted_values(value in "[ !#-&(-\\[\\]-~]{1,30}", quote in prop::sample::select(vec!['"', '\''])) {
+        let text = format!("FROM a\nCOPY --chown={quote}{value}{quote} --link x y\n");
+        let parsed = parse(&Source::new("Dockerfile", text));
+        prop_assert!(!parsed.has_errors());
+        let [Instruction::Copy(copy)] = parsed.value.stages[0].instructions.as_slice() else { panic!("no COPY") };
+        prop_assert_eq!(copy.chown.as_ref().map(Word::raw), Some(value.as_str()));
+        prop_assert!(copy.link);
+    }
+
+    #[test]
+    fn flags(flags in "(--(from|chown|link|parents|exclude|x|)(=|)(\"|'|\\\\|a| |é|[$]|){0,4} ){0,4}", keyword in "COPY|ADD|RUN|FROM|USER") {
+        let source = Source::new("Dockerfile", format!("FROM a\n{keyword} {flags}x y\n"));
+        let parsed = parse(&source);
+        check_diagnostics(&source, &parsed.diagnostics);
+        use_everything(&source, &parsed.value);
+    }
+
+    #[test]
     fn mounts(value in "((type|from|id|sharing|mode|ro|size|target|x)(=(bind|cache|tmpfs|secret|locked|7|/a|\\$a|\"b))?,?){0,5}") {
         let source = Source::new("Dockerfile", format!("FROM a\nRUN --mount={value} true\n"));
         let parsed = parse(&source);

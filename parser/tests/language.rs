@@ -169,6 +169,17 @@ fn windows_paths() {
 }
 
 #[test]
+fn places_in_continued_triggers() {
+    assert_snapshot!(shown("FROM a\nONBUILD \\\n  ENV \\\n  A\nONBUILD \\\n # c\n COPY --frm=x \\\n a b\n"), @r#"
+    1:1-1:7 FROM "a"
+      5:1-8:5 ONBUILD "COPY --frm=x  a b"
+    Error @2:1-4:4: ENV must have two arguments
+      label @4:3-4:4: here
+      help: write `ENV A=value`
+    "#);
+}
+
+#[test]
 fn triggers_are_read_in_their_own_text() {
     let at = Span::new(7, 9);
     let parsed = parse_trigger("RUN <<E\nx\nE", Escape::Backtick, at);
