@@ -65,9 +65,10 @@ fn time_grows_with_the_text_only() {
         ("blank lines", "\n".to_owned()),
     ] {
         let text = |times: usize| format!("FROM x\nRUN {}\n", unit.repeat(times));
-        let (small, large) = (time(&text(400)), time(&text(3_200)));
+        let (small, large) = (time(&text(100)), time(&text(3_200)));
         println!("{name}: {small:?} {large:?}");
-        let bound = small.max(Duration::from_millis(1)) * 8 * 4;
-        assert!(large < bound, "{name}: {small:?} for one, {large:?} for eight times as much");
+        // Linear is 32 times as long and quadratic 1024 times; what lies between is left to busy machines.
+        let bound = small.max(Duration::from_millis(1)) * 192;
+        assert!(large < bound, "{name}: {small:?} for one, {large:?} for 32 times as much");
     }
 }
