@@ -65,10 +65,13 @@ fn time_grows_with_the_text_only() {
         ("blank lines", "\n".to_owned()),
     ] {
         let text = |times: usize| format!("FROM x\nRUN {}\n", unit.repeat(times));
-        let (small, large) = (time(&text(100)), time(&text(3_200)));
-        println!("{name}: {small:?} {large:?}");
-        // Linear is 32 times as long and quadratic 1024 times; what lies between is left to busy machines.
-        let bound = small.max(Duration::from_millis(1)) * 192;
-        assert!(large < bound, "{name}: {small:?} for one, {large:?} for 32 times as much");
+        let (short, long) = (text(100), text(3_200));
+        // Linear is 32 times as long, quadratic 1024 times. What lies between is left to busy machines, and so are more tries.
+        let is_linear = || {
+            let (small, large) = (time(&short), time(&long));
+            println!("{name}: {small:?} for one, {large:?} for 32 times as much");
+            large < small.max(Duration::from_millis(1)) * 192
+        };
+        assert!((0..5).any(|_| is_linear()), "{name}");
     }
 }
