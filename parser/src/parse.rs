@@ -11,6 +11,15 @@ use crate::{Diagnostic, Parsed, Source, Span};
 
 /// Parses a Dockerfile.
 pub fn parse(source: &Source) -> Parsed<Dockerfile> {
+    read(source, None)
+}
+
+/// Parses a Dockerfile with build checks as given, whatever its `# check=` says (BuildKit's `BUILDKIT_DOCKERFILE_CHECK`).
+pub fn parse_with_checks(source: &Source, checks: Config) -> Parsed<Dockerfile> {
+    read(source, Some(checks))
+}
+
+fn read(source: &Source, checks: Option<Config>) -> Parsed<Dockerfile> {
     let text = source.text();
     if text.is_empty() {
         let help = "a Dockerfile starts with FROM, for example `FROM scratch`";
@@ -19,7 +28,7 @@ pub fn parse(source: &Source) -> Parsed<Dockerfile> {
     }
     let mut errors = Vec::new();
     let directives = directive::find(text);
-    let checks = read_checks(&directives, &mut errors);
+    let checks = checks.unwrap_or_else(|| read_checks(&directives, &mut errors));
     check_frontend(&directives, &mut errors);
 
     let mut tree = Tree::new(text, None);

@@ -6,7 +6,8 @@ mod dump;
 use dump::dump;
 use insta::assert_snapshot;
 use rbuild_parser::instruction::Script;
-use rbuild_parser::{Escape, Instruction, Source, Span, parse, parse_trigger};
+use rbuild_parser::lint::Config;
+use rbuild_parser::{Escape, Instruction, Source, Span, parse, parse_trigger, parse_with_checks};
 
 fn shown(text: &str) -> String {
     let source = Source::new("Dockerfile", text);
@@ -156,6 +157,20 @@ fn comments_switch_checks_for_one_instruction() {
     Warning MaintainerDeprecated @4:1-4:13: Maintainer instruction is deprecated in favor of using label
       help: write `LABEL org.opencontainers.image.authors="…"`
     "#);
+}
+
+#[test]
+fn given_checks_replace_those_of_the_file() {
+    let source = Source::new("Dockerfile", "# check=skip=all;error=true\nFROM a AS B\nMAINTAINER x\n");
+    assert!(parse(&source).diagnostics.is_empty());
+    let parsed = parse_with_checks(&source, Config::parse("skip=StageNameCasing").unwrap());
+    let names: Vec<_> = parsed.diagnostics.iter().filter_map(|it| Some(it.rule?.name)).collect();
+    assert_eq!(names, ["MaintainerDeprecated"]);
+    assert_eq!(parsed.value.checks.verdict(&parsed.diagnostics), None);
+    let strict = Config::parse("error=true").unwrap();
+    let parsed = parse_with_checks(&source, strict);
+    let verdict = parsed.value.checks.verdict(&parsed.diagnostics).unwrap();
+    assert_eq!(verdict.message, "lint violation found for rules: MaintainerDeprecated, StageNameCasing");
 }
 
 #[test]

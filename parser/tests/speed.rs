@@ -47,7 +47,7 @@ fn ten_thousand_lines_are_quick() {
     let taken = time(&ordinary(10_000));
     println!("10,000 lines: {taken:?}");
     // Unoptimised and on a busy machine; quadratic work would take far longer.
-    assert!(taken < Duration::from_millis(1500), "{taken:?}");
+    assert!(taken < Duration::from_secs(5), "{taken:?}");
 }
 
 #[test]
