@@ -12,6 +12,7 @@ mod launch;
 mod mount_point;
 mod perform;
 pub mod plan;
+mod probe;
 mod process;
 mod rlimit;
 mod root_dir;
@@ -27,13 +28,14 @@ pub mod users;
 
 pub use capability::{ALL_CAPABILITIES, Capabilities};
 pub use cgroup::{CgroupVersion, Warning};
+pub use probe::{HostSupport, Overlay, Severity, Shortcoming};
 pub use process::{ExitStatus, Process, Signaller, Usage};
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};
 pub use spawn_error::{NotExecutable, SpawnError};
 pub use spawner::{Spawner, reexec_entry};
 pub use spec::{
-    Access, Confinement, DEFAULT_CAPABILITIES, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode,
-    ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
+    Access, Confinement, DEFAULT_CAPABILITIES, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource,
+    NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
 pub use stat::{FileKind, Stat, Timestamp};
 pub use stdio::{Stdio, StdioFd};

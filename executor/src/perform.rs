@@ -26,7 +26,7 @@ use crate::plan::{MountStep, Namespace, PlannedSource, SetupPlan, Step};
 use crate::root_dir::RootDir;
 use crate::rootfs::{self, cgroup, device, mask, overlay, source};
 use crate::spawn_error::SpawnError;
-use crate::spec::{Access, Init, MountSource, Rootfs};
+use crate::spec::{Access, Durability, Init, MountSource, Rootfs};
 use crate::stdio::Slot;
 use crate::sys;
 use crate::sys::clone::Forked;
@@ -165,7 +165,9 @@ fn rustix_unshare_cgroup() -> rustix::io::Result<()> {
 
 fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
     match step {
-        Step::Root(rootfs) => root(rootfs, inside, built).map_err(|source| SpawnError::Rootfs { source }),
+        Step::Root(rootfs, durability) => {
+            root(rootfs, *durability, inside, built).map_err(|source| SpawnError::Rootfs { source })
+        }
         Step::Proc => {
             let mount = rootfs::new_mount(c"proc", &[("source", "proc")], rootfs::NO_SUID_DEV_EXEC);
             built.proc = Some(place("/proc", mount, built)?);
@@ -220,10 +222,10 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
 }
 
 /// Mounts the root over the host's root, in this namespace only: a place that always exists.
-fn root(rootfs: &Rootfs, inside: &Inside<'_>, built: &mut Built) -> io::Result<()> {
+fn root(rootfs: &Rootfs, durability: Durability, inside: &Inside<'_>, built: &mut Built) -> io::Result<()> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let (mount, backing) = match rootfs {
-        Rootfs::Overlay { lowers, upper, work } => (overlay::mount(lowers, upper, work)?, upper),
+        Rootfs::Overlay { lowers, upper, work } => (overlay::mount(lowers, upper, work, durability)?, upper),
         Rootfs::Directory(path) => {
             (rootfs::clone_tree(rustix::fs::open(path, directory, Mode::empty())?, false)?, path)
         }

@@ -15,8 +15,8 @@ use crate::capability::Capabilities;
 use crate::rlimit;
 use crate::spawn_error::SpawnError;
 use crate::spec::{
-    Access, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Resources, Rootfs, SandboxSpec,
-    Seccomp,
+    Access, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Resources, Rootfs,
+    SandboxSpec, Seccomp,
 };
 
 /// What a plan depends on of the machine and the caller.
@@ -82,7 +82,7 @@ pub struct CgroupPlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// Mounts the root and puts it in place.
-    Root(Rootfs),
+    Root(Rootfs, Durability),
     /// Mounts `/proc`.
     Proc,
     /// Writes a value below `/proc/sys`, while nothing covers it.
@@ -204,7 +204,7 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
     let process = process(spec, host)?;
     let masked = spec.confinement.kernel_paths == KernelPaths::Masked;
     let mut namespaces = vec![Namespace::Mount, Namespace::Pid, Namespace::Ipc, Namespace::Uts];
-    let mut steps = vec![Step::Root(spec.rootfs.clone()), Step::Proc];
+    let mut steps = vec![Step::Root(spec.rootfs.clone(), spec.durability), Step::Proc];
     match &spec.network {
         NetworkMode::None => {
             namespaces.push(Namespace::Net);

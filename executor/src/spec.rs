@@ -14,6 +14,8 @@ pub struct SandboxSpec {
     pub id: String,
     /// The root file system.
     pub rootfs: Rootfs,
+    /// What a program's `fsync` in an overlay root means.
+    pub durability: Durability,
     /// Whether the root is mounted read-only.
     pub root_access: Access,
     /// Mounts on top of the standard ones (`/proc`, `/sys`, `/dev`, …), in order.
@@ -48,6 +50,17 @@ pub enum Rootfs {
     },
     /// A plain directory, bind-mounted.
     Directory(PathBuf),
+}
+
+/// What `fsync` and `sync` in an overlay root do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Durability {
+    /// They write to the disk, as everywhere.
+    EachSync,
+    /// Nothing: whoever keeps the upper directory syncs it as a whole, and one that a crash interrupted is garbage. Package
+    /// managers sync every file, so this saves a step most of its time. The work directory cannot be mounted again for
+    /// [`Durability::EachSync`].
+    AtCommit,
 }
 
 /// Whether something can be written through a mount.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rbuild_cache::snapshot::{Active, Snapshot};
 use rbuild_executor::{
-    Access, Confinement, DEFAULT_CAPABILITIES, ExitStatus, Init, KernelPaths, Mount, MountPoint, MountSource,
-    NetworkMode, Process, ProcessSpec, Resources, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio, StdioFd, users,
+    Access, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Init, KernelPaths, Mount, MountPoint,
+    MountSource, NetworkMode, Process, ProcessSpec, Resources, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio,
+    StdioFd, users,
 };
 use rbuild_image::ContainerPath;
 use rbuild_solver::{
@@ -126,6 +127,8 @@ fn specification(
     Ok(SandboxSpec {
         id: worker.sandbox_id(),
         rootfs: active.rootfs().or_fail("cannot describe the step's root file system")?,
+        // Committing the snapshot syncs it as a whole.
+        durability: Durability::AtCommit,
         root_access: Access::ReadWrite,
         mounts,
         process: ProcessSpec {

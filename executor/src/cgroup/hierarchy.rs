@@ -92,6 +92,17 @@ impl Hierarchies {
         self.v2.as_deref()
     }
 
+    /// Controllers that sandboxes can have limits of.
+    pub(crate) fn controllers(&self) -> Vec<String> {
+        match (self.version(), &self.v2) {
+            (CgroupVersion::V2, Some(top)) => {
+                let listed = fs::read_to_string(top.join("cgroup.controllers")).unwrap_or_default();
+                listed.split_whitespace().filter(|c| USED.contains(c)).map(str::to_owned).collect()
+            }
+            _ => self.v1.iter().flat_map(|h| h.controllers.iter().cloned()).collect(),
+        }
+    }
+
     /// The groups below which ours are made.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         match self.version() {

@@ -14,7 +14,7 @@ use rustix::mount::MountAttrFlags;
 use super::{attach, clone_tree, new_mount, overlay};
 use crate::plan::PlannedSource;
 use crate::root_dir::{DirFd, RootDir};
-use crate::spec::{Access, MountSource};
+use crate::spec::{Access, Durability, MountSource};
 use crate::stat::{FileKind, Stat};
 use crate::sys::mount::{Depth, set_attributes};
 
@@ -44,7 +44,8 @@ pub(crate) fn open(source: &PlannedSource, access: Access, blob: &[u8]) -> Resul
             inside.and_then(bind_fd).map_err(|e| (Some(OsStr::from_bytes(subpath.as_bytes()).into()), e))?
         }
         PlannedSource::Spec(MountSource::Overlay { lowers, upper, work, subpath }) => {
-            let whole = overlay::mount(lowers, upper, work).map_err(|error| (None, error))?;
+            // Its changes are thrown away.
+            let whole = overlay::mount(lowers, upper, work, Durability::AtCommit).map_err(|error| (None, error))?;
             if subpath.is_root() {
                 Source { mount: whole, directory: true }
             } else {

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("files::a_plain_directory_is_left_as_it_was", plain_directory),
     ("files::kept_mount_points_stay", kept),
     ("files::many_layers_and_strange_names", many_layers),
+    ("files::sync_means_what_was_asked", durability),
     ("files::a_read_only_root_cannot_be_written", read_only_root),
     ("files::a_link_that_swaps_while_mounting_never_shows_the_host", swapping_link),
 ];
@@ -255,6 +256,26 @@ fn many_layers(world: &World) {
     lowers.extend(world.layers());
     let output = world.run(&world.upper_on(lowers).spec(&["sh", "-c", "ls -d /layer* | wc -l"]));
     assert_eq!(output.text, "130\n");
+}
+
+fn durability(world: &World) {
+    use rbuild_executor::Durability;
+    let options = |durability| {
+        let mut spec = world.upper().spec(&["grep", " / overlay", "/proc/mounts"]);
+        spec.durability = durability;
+        world.run(&spec).text
+    };
+    assert!(options(Durability::AtCommit).contains("volatile"));
+    assert!(!options(Durability::EachSync).contains("volatile"));
+    // What syncs as always can be mounted again.
+    let mut spec = world.upper().spec(&["sh", "-c", "echo x >> /x; cat /x | wc -l"]);
+    spec.durability = Durability::EachSync;
+    for count in ["1\n", "2\n", "3\n"] {
+        if count == "3\n" {
+            spec.durability = Durability::AtCommit;
+        }
+        assert_eq!(world.run(&spec).text, count);
+    }
 }
 
 fn read_only_root(world: &World) {

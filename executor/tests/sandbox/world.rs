@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rbuild_executor::{
-    Access, Confinement, DEFAULT_CAPABILITIES, ExitStatus, Ids, Init, KernelPaths, Mount, NetworkMode, Process,
-    ProcessSpec, Resources, Rootfs, SandboxSpec, Seccomp, SpawnError, Spawner, Stdio, StdioFd,
+    Access, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Ids, Init, KernelPaths, Mount, NetworkMode,
+    Process, ProcessSpec, Resources, Rootfs, SandboxSpec, Seccomp, SpawnError, Spawner, Stdio, StdioFd,
 };
 use rbuild_image::ContainerPath;
 
@@ -137,6 +137,7 @@ impl Upper {
         SandboxSpec {
             id: next_id(),
             rootfs: self.rootfs(),
+            durability: Durability::AtCommit,
             root_access: Access::ReadWrite,
             mounts: Vec::new(),
             process: ProcessSpec {
