@@ -298,3 +298,6 @@ fn check(spec: &SandboxSpec) -> Result<(), SpawnError> {
 fn invalid(reason: String) -> SpawnError {
     SpawnError::Invalid { reason }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 
 mod bench;
 mod confinement;
+mod denied;
 mod files;
 mod hosts;
 mod lifetime;
@@ -28,7 +29,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let tests: Vec<Test> =
-        [process::TESTS, files::TESTS, confinement::TESTS, lifetime::TESTS, hosts::TESTS, bench::TESTS].concat();
+        [process::TESTS, files::TESTS, confinement::TESTS, denied::TESTS, lifetime::TESTS, hosts::TESTS, bench::TESTS]
+            .concat();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let wanted: Vec<Test> = tests.into_iter().filter(|(name, _)| wanted(name)).collect();
     if arguments.iter().any(|a| a == "--list") {

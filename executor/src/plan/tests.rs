@@ -1,0 +1,174 @@
+use super::*;
+use crate::spec::{Confinement, DEFAULT_CAPABILITIES, ProcessSpec, Rlimit};
+
+fn host() -> HostFacts {
+    HostFacts {
+        bounding: Capabilities::from_names(crate::capability::ALL_CAPABILITIES).expect("known names"),
+        throttled_cpus: vec![0, 1],
+        default_pids: Some(2048),
+    }
+}
+
+fn spec() -> SandboxSpec {
+    SandboxSpec {
+        id: "step-1".to_owned(),
+        rootfs: Rootfs::Overlay { lowers: vec!["/l1".into(), "/l0".into()], upper: "/u".into(), work: "/w".into() },
+        durability: Durability::AtCommit,
+        root_access: Access::ReadWrite,
+        mounts: vec![
+            Mount {
+                target: ContainerPath::new("/etc/hosts"),
+                source: MountSource::File { content: b"abc".to_vec(), mode: 0o644, uid: 0, gid: 0 },
+                access: Access::ReadOnly,
+                mount_point: MountPoint::Removed,
+            },
+            Mount {
+                target: ContainerPath::new("/run/secrets/x"),
+                source: MountSource::File { content: b"de".to_vec(), mode: 0o400, uid: 0, gid: 0 },
+                access: Access::ReadOnly,
+                mount_point: MountPoint::Removed,
+            },
+        ],
+        process: ProcessSpec {
+            argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), "true".to_owned()],
+            env: vec!["PATH=/bin".to_owned()],
+            cwd: ContainerPath::root(),
+            user: Ids { uid: 0, gid: 0, groups: vec![0] },
+            rlimits: vec![Rlimit { name: "NOFILE".to_owned(), soft: 1, hard: 2 }],
+            terminal: false,
+        },
+        hostname: "buildkitsandbox".to_owned(),
+        network: NetworkMode::None,
+        confinement: Confinement {
+            capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).to_vec(),
+            no_new_privileges: false,
+            seccomp: Seccomp::Default,
+            kernel_paths: KernelPaths::Masked,
+        },
+        resources: Resources::default(),
+        shm_size: 64 << 20,
+        init: Init::Reaper,
+    }
+}
+
+/// One line a step.
+fn steps(plan: &SetupPlan) -> String {
+    plan.steps.iter().map(|step| format!("{step:?}\n")).collect()
+}
+
+#[test]
+fn a_run_step_is_set_up_in_this_order() {
+    let plan = plan(&spec(), &host()).expect("a valid specification");
+    assert_eq!(plan.blob, b"abcde");
+    insta::assert_snapshot!(steps(&plan), @r#"
+    Root(Overlay { lowers: ["/l1", "/l0"], upper: "/u", work: "/w" }, AtCommit)
+    Proc
+    LoopbackUp
+    Sysctl { name: "net/ipv4/ping_group_range", value: "0 2147483647" }
+    Sysctl { name: "net/ipv4/ip_unprivileged_port_start", value: "0" }
+    Dev { nodes: [DeviceNode { name: "null", block: false, major: 1, minor: 3 }, DeviceNode { name: "zero", block: false, major: 1, minor: 5 }, DeviceNode { name: "full", block: false, major: 1, minor: 7 }, DeviceNode { name: "random", block: false, major: 1, minor: 8 }, DeviceNode { name: "urandom", block: false, major: 1, minor: 9 }, DeviceNode { name: "tty", block: false, major: 5, minor: 0 }] }
+    DevPts
+    DevShm { size: 67108864 }
+    DevMqueue
+    Sys(ReadOnly)
+    SysCgroup(ReadOnly)
+    Mount(MountStep { target: "/etc/hosts", source: File { offset: 0, length: 3, mode: 420, uid: 0, gid: 0 }, access: ReadOnly, mount_point: Removed })
+    Mount(MountStep { target: "/run/secrets/x", source: File { offset: 3, length: 2, mode: 256, uid: 0, gid: 0 }, access: ReadOnly, mount_point: Removed })
+    Mask("/proc/acpi")
+    Mask("/proc/asound")
+    Mask("/proc/interrupts")
+    Mask("/proc/kcore")
+    Mask("/proc/keys")
+    Mask("/proc/latency_stats")
+    Mask("/proc/sched_debug")
+    Mask("/proc/scsi")
+    Mask("/proc/timer_list")
+    Mask("/proc/timer_stats")
+    Mask("/proc/kpagecount")
+    Mask("/proc/kpageflags")
+    Mask("/proc/kpagecgroup")
+    Mask("/proc/slabinfo")
+    Mask("/proc/kallsyms")
+    Mask("/sys/firmware")
+    Mask("/sys/devices/virtual/powercap")
+    Mask("/sys/devices/system/cpu/cpu0/thermal_throttle")
+    Mask("/sys/devices/system/cpu/cpu1/thermal_throttle")
+    ReadOnlyPath("/proc/bus")
+    ReadOnlyPath("/proc/fs")
+    ReadOnlyPath("/proc/irq")
+    ReadOnlyPath("/proc/sys")
+    ReadOnlyPath("/proc/sysrq-trigger")
+    Pivot
+    Hostname("buildkitsandbox")
+    "#);
+    insta::assert_snapshot!(format!("{:?}\n{:?}\n{:?}", plan.namespaces, plan.cgroup, plan.process), @r#"
+    [Mount, Pid, Ipc, Uts, Net, Cgroup]
+    CgroupPlan { limits: Resources { memory: None, memory_swap: None, cpu_millis: None, cpu_shares: None, cpuset_cpus: None, pids: None, cgroup_parent: None }, default_pids: Some(2048), confine_devices: true }
+    ProcessPlan { argv: ["/bin/sh", "-c", "true"], env: ["PATH=/bin"], cwd: "/", user: Ids { uid: 0, gid: 0, groups: [0] }, capabilities: Capabilities(2818844155), no_new_privileges: false, seccomp: Default, rlimits: [Planned { index: 9, soft: 1, hard: 2 }], init: Reaper }
+    "#);
+}
+
+#[test]
+fn a_privileged_container_with_a_terminal_sees_everything() {
+    let mut spec = spec();
+    spec.mounts.clear();
+    spec.process.terminal = true;
+    spec.network = NetworkMode::Host;
+    spec.root_access = Access::ReadOnly;
+    spec.confinement.kernel_paths = KernelPaths::Open;
+    spec.resources.pids = Some(10);
+    let plan = plan(&spec, &host()).expect("a valid specification");
+    assert!(!plan.cgroup.confine_devices && plan.cgroup.default_pids.is_none());
+    insta::assert_snapshot!(steps(&plan), @r#"
+    Root(Overlay { lowers: ["/l1", "/l0"], upper: "/u", work: "/w" }, AtCommit)
+    Proc
+    Dev { nodes: [DeviceNode { name: "null", block: false, major: 1, minor: 3 }, DeviceNode { name: "zero", block: false, major: 1, minor: 5 }, DeviceNode { name: "full", block: false, major: 1, minor: 7 }, DeviceNode { name: "random", block: false, major: 1, minor: 8 }, DeviceNode { name: "urandom", block: false, major: 1, minor: 9 }, DeviceNode { name: "tty", block: false, major: 5, minor: 0 }, DeviceNode { name: "kmsg", block: false, major: 1, minor: 11 }, DeviceNode { name: "fuse", block: false, major: 10, minor: 229 }, DeviceNode { name: "net/tun", block: false, major: 10, minor: 200 }, DeviceNode { name: "loop-control", block: false, major: 10, minor: 237 }, DeviceNode { name: "loop0", block: true, major: 7, minor: 0 }, DeviceNode { name: "loop1", block: true, major: 7, minor: 1 }, DeviceNode { name: "loop2", block: true, major: 7, minor: 2 }, DeviceNode { name: "loop3", block: true, major: 7, minor: 3 }, DeviceNode { name: "loop4", block: true, major: 7, minor: 4 }, DeviceNode { name: "loop5", block: true, major: 7, minor: 5 }, DeviceNode { name: "loop6", block: true, major: 7, minor: 6 }, DeviceNode { name: "loop7", block: true, major: 7, minor: 7 }] }
+    DevPts
+    Terminal
+    DevShm { size: 67108864 }
+    DevMqueue
+    Sys(ReadWrite)
+    SysCgroup(ReadWrite)
+    RootReadOnly
+    Pivot
+    Hostname("buildkitsandbox")
+    "#);
+}
+
+#[test]
+fn nothing_is_given_that_the_caller_does_not_have() {
+    let mut spec = spec();
+    spec.confinement.capabilities = crate::capability::ALL_CAPABILITIES.iter().map(|n| (*n).to_owned()).collect();
+    let host = HostFacts { bounding: Capabilities::from_names(&["CHOWN", "KILL"]).expect("known names"), ..host() };
+    let plan = plan(&spec, &host).expect("a valid specification");
+    assert_eq!(plan.process.capabilities, host.bounding);
+}
+
+#[test]
+fn a_plan_survives_the_wire() {
+    let plan = plan(&spec(), &host()).expect("a valid specification");
+    let text = serde_json::to_string(&plan).expect("plans are plain data");
+    assert!(!text.contains("abc"), "bytes of files travel beside the text");
+    let mut back: SetupPlan = serde_json::from_str(&text).expect("what was written can be read");
+    back.blob.clone_from(&plan.blob);
+    assert_eq!(back, plan);
+}
+
+#[test]
+fn contradictions_are_refused_with_their_subject() {
+    let refused = |change: &dyn Fn(&mut SandboxSpec), want: &str| {
+        let mut spec = spec();
+        change(&mut spec);
+        let text = plan(&spec, &host()).expect_err(want).to_string();
+        assert!(text.contains(want), "{text}");
+    };
+    refused(&|s| s.id = "../x".to_owned(), "the id \"../x\"");
+    refused(&|s| s.id = "x".repeat(65), "the id");
+    refused(&|s| s.process.argv.clear(), "no program");
+    refused(&|s| s.process.argv = vec![String::new()], "no program");
+    refused(&|s| s.process.env.push("A=\0".to_owned()), "NUL");
+    refused(&|s| s.mounts[0].target = ContainerPath::new("/.."), "nothing can be mounted at /");
+    refused(&|s| s.confinement.capabilities.push("FLY".to_owned()), "no capability \"FLY\"");
+    refused(&|s| s.process.rlimits[0].name = "nofile".to_owned(), "no resource limit \"nofile\"");
+    refused(&|s| s.hostname = "x".repeat(65), "longer than 64");
+}
