@@ -216,7 +216,7 @@ impl Snapshots {
             self.check_parent(tx, parent)?;
             let same = tx.first(
                 "SELECT s.id FROM snapshots s JOIN layers l ON l.id = s.layer
-                 WHERE s.parent IS ?1 AND l.diff_id = ?2 AND s.doomed = 0 ORDER BY s.id",
+                 WHERE s.parent IS ?1 AND l.diff_id = ?2 ORDER BY s.id",
                 (parent, Text(diff_id)),
                 |row| row.get::<_, SnapshotId>(0),
             )?;
@@ -254,12 +254,10 @@ impl Snapshots {
         let id = self.store.db().write(Durability::Lazy, |tx| {
             self.check_parent(tx, parent)?;
             let layer = tx
-                .first("SELECT layer FROM snapshots WHERE id = ?1 AND doomed = 0", (snapshot,), |row| {
-                    row.get::<_, LayerId>(0)
-                })?
+                .first("SELECT layer FROM snapshots WHERE id = ?1", (snapshot,), |row| row.get::<_, LayerId>(0))?
                 .ok_or(SnapshotError::Missing { id: snapshot })?;
             let same = tx.first(
-                "SELECT id FROM snapshots WHERE parent IS ?1 AND layer = ?2 AND doomed = 0 ORDER BY id",
+                "SELECT id FROM snapshots WHERE parent IS ?1 AND layer = ?2 ORDER BY id",
                 (parent, layer),
                 |row| row.get::<_, SnapshotId>(0),
             )?;
@@ -327,7 +325,7 @@ impl Snapshots {
 
     fn known_identity(&self, id: SnapshotId) -> Result<Option<ContentDigest>, SnapshotError> {
         let known = self.store.db().read(|tx| {
-            tx.first("SELECT identity FROM snapshots WHERE id = ?1 AND doomed = 0", (id,), |row| {
+            tx.first("SELECT identity FROM snapshots WHERE id = ?1", (id,), |row| {
                 row.get::<_, Option<Text<ContentDigest>>>(0)
             })
         })?;
@@ -336,16 +334,17 @@ impl Snapshots {
 
     fn check_parent(&self, tx: &Tx<'_>, parent: Option<SnapshotId>) -> Result<(), SnapshotError> {
         let Some(id) = parent else { return Ok(()) };
-        let found = tx.first("SELECT 1 FROM snapshots WHERE id = ?1 AND doomed = 0", (id,), |_| Ok(()))?;
+        let found = tx.first("SELECT 1 FROM snapshots WHERE id = ?1", (id,), |_| Ok(()))?;
         found.ok_or(SnapshotError::Missing { id })
     }
 
     /// The layers of a snapshot, topmost first.
     pub(super) fn chain(&self, id: SnapshotId) -> Result<Vec<LayerRow>, SnapshotError> {
-        let rows = self.store.db().read(|tx| {
-            tx.all(
+        let (rows, doomed) = self.store.db().read(|tx| {
+            let doomed = tx.first("SELECT doomed FROM snapshots WHERE id = ?1", (id,), |row| row.get::<_, bool>(0))?;
+            let rows = tx.all(
                 "WITH RECURSIVE chain (id, parent, layer, level) AS (
-                     SELECT id, parent, layer, 0 FROM snapshots WHERE id = ?1 AND doomed = 0
+                     SELECT id, parent, layer, 0 FROM snapshots WHERE id = ?1
                      UNION ALL
                      SELECT s.id, s.parent, s.layer, chain.level + 1 FROM snapshots s JOIN chain ON s.id = chain.parent
                  )
@@ -366,9 +365,14 @@ impl Snapshots {
                         created_at: row.get::<_, Micros>(8)?.0,
                     })
                 },
-            )
+            )?;
+            Ok::<_, DbError>((rows, doomed == Some(true)))
         })?;
-        if rows.is_empty() { Err(SnapshotError::Missing { id }) } else { Ok(rows) }
+        // A collection may have marked it before the caller came to hold it.
+        if rows.is_empty() || (doomed && !self.store.rescue_snapshot(id)?) {
+            return Err(SnapshotError::Missing { id });
+        }
+        Ok(rows)
     }
 
     fn committed(&self, chain: Vec<LayerRow>) -> Result<Snapshot<Committed>, SnapshotError> {
