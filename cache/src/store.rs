@@ -251,6 +251,13 @@ fn is_ready(layout: &Layout) -> Result<bool, OpenError> {
     Ok(layout.database().try_exists().at("inspect", &layout.database())?)
 }
 
+/// Takes the lock under which a store is made; freed on drop.
+pub(crate) fn lock_root(root: &Path) -> Result<File, PathError> {
+    let directory = File::open(root).at("open", root)?;
+    directory.lock().at("lock", root)?;
+    Ok(directory)
+}
+
 /// Makes a store, or completes one whose maker was killed. The format file comes first and says that the directory is
 /// ours, the database comes last and says that it is whole.
 fn initialise(layout: &Layout) -> Result<(), OpenError> {
@@ -262,8 +269,7 @@ fn initialise(layout: &Layout) -> Result<(), OpenError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).at("create", root)?,
         _ => {}
     }
-    let directory = File::open(root).at("open", root)?;
-    directory.lock().at("lock", root)?;
+    let directory = lock_root(root)?;
     if !layout.format().exists() {
         let temporary = layout.format().with_extension("new");
         for entry in fs::read_dir(root).at("list", root)? {

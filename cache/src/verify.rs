@@ -16,7 +16,9 @@ use crate::db::{DbError, Durability, Json, Text, Tx};
 use crate::gc::{GcPolicy, PruneControl, PruneError, PruneMode, PruneReport, garbage_paths};
 use crate::id::{LayerId, ResultId, SnapshotId};
 use crate::index::evict;
+use crate::lease::Hold;
 use crate::path_error::{AtPath, PathError};
+use crate::snapshot::Times;
 use crate::store::Store;
 
 /// How closely to look.
@@ -24,7 +26,8 @@ use crate::store::Store;
 pub enum VerifyDepth {
     /// Names, sizes and references.
     Structure,
-    /// Also the digest of every blob.
+    /// Also the digest of every blob, and of every layer that was made here. Layers that came from outside are stored
+    /// unpacked and cannot be compared with what they came as.
     Content,
 }
 
@@ -68,6 +71,24 @@ pub enum Problem {
         layer: LayerId,
         /// Where it should be.
         path: PathBuf,
+    },
+    /// A layer's files give another tar than they once did.
+    #[error("layer {layer} now gives {got} instead of {want}")]
+    LayerContent {
+        /// Which layer.
+        layer: LayerId,
+        /// What it gave when it was computed first.
+        want: DiffId,
+        /// What it gives now.
+        got: DiffId,
+    },
+    /// A layer's files cannot be read as a layer.
+    #[error("layer {layer} cannot be read: {detail}")]
+    LayerUnreadable {
+        /// Which layer.
+        layer: LayerId,
+        /// Why.
+        detail: String,
     },
     /// An image's layers are not those of its snapshot.
     #[error("image {} names layer {want} where its snapshot has {got}", id.short())]
@@ -133,6 +154,9 @@ impl Store {
         self.db().read(|tx| check_database(tx, &mut report))?;
         self.check_blobs(depth, interrupt, &mut report)?;
         self.check_layers(&mut report)?;
+        if depth == VerifyDepth::Content {
+            self.check_layer_content(interrupt, &mut report)?;
+        }
         self.check_images(&mut report)?;
         for info in self.cache_mounts().list()? {
             let path = self.layout().cache_mount(&info.hash, info.instance);
@@ -202,6 +226,44 @@ impl Store {
         let still = self.db().read(look)?;
         for (layer, path) in missing.into_iter().filter(|row| still.contains(row)) {
             report.problems.push(Problem::LayerMissing { layer, path: self.layout().layer(&path) });
+        }
+        Ok(())
+    }
+
+    fn check_layer_content(
+        &self,
+        interrupt: &(dyn Fn() -> ControlFlow<()> + Sync),
+        report: &mut VerifyReport,
+    ) -> Result<(), PruneError> {
+        let lease = self.lease("verify")?;
+        let rows = self.db().read(|tx| {
+            let sql = "SELECT l.id, min(s.id), l.diff_id FROM layers l JOIN snapshots s ON s.layer = l.id
+                       WHERE l.diff_id IS NOT NULL AND l.diff_id IS NOT l.content_digest GROUP BY l.id ORDER BY l.id";
+            tx.all(sql, [], |row| {
+                let Text(want) = row.get(2)?;
+                Ok::<(LayerId, SnapshotId, DiffId), _>((row.get(0)?, row.get(1)?, want))
+            })
+        })?;
+        for (layer, snapshot, want) in rows {
+            if interrupt().is_break() {
+                report.interrupted = true;
+                return Ok(());
+            }
+            lease.hold(Hold::Snapshot(snapshot))?;
+            let known = |problem: &Problem| matches!(problem, Problem::LayerMissing { layer: missing, .. } if *missing == layer);
+            if report.problems.iter().any(known) || !self.rescue_snapshot(snapshot)? {
+                continue;
+            }
+            let written = self
+                .snapshots()
+                .get(snapshot)
+                .and_then(|snapshot| snapshot.write_tar_with(Times::Kept, &mut io::sink()));
+            match written {
+                Ok(diff) if diff.diff_id == want => {}
+                Ok(diff) => report.problems.push(Problem::LayerContent { layer, want, got: diff.diff_id }),
+                // Something below it is missing, which is told elsewhere; or it is itself unreadable.
+                Err(error) => report.problems.push(Problem::LayerUnreadable { layer, detail: error.to_string() }),
+            }
         }
         Ok(())
     }
@@ -286,7 +348,9 @@ fn records_on(tx: &Tx<'_>, layers: &BTreeSet<LayerId>) -> Result<Vec<ResultId>, 
 
 fn damaged_layer(problem: &Problem) -> Option<LayerId> {
     match problem {
-        Problem::LayerMissing { layer, .. } => Some(*layer),
+        Problem::LayerMissing { layer, .. }
+        | Problem::LayerContent { layer, .. }
+        | Problem::LayerUnreadable { layer, .. } => Some(*layer),
         _ => None,
     }
 }

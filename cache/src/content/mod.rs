@@ -206,7 +206,7 @@ fn held_size(store: &Store, digest: &Digest) -> Result<Option<u64>, DbError> {
 }
 
 /// Names durable files. What a collection had its eye on is spared.
-fn name(store: &Store, blobs: &[(Digest, u64)]) -> Result<(), DbError> {
+pub(crate) fn name(store: &Store, blobs: &[(Digest, u64)]) -> Result<(), DbError> {
     let now = store.now();
     store.db().write(Durability::Lazy, |tx| {
         for (digest, size) in blobs {

@@ -97,9 +97,7 @@ mod tests {
         let names: Vec<Vec<u8>> =
             view.list(&ContainerPath::root()).unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, [b"base".to_vec(), b"own".to_vec()]);
-        let Rootfs::Overlay { lowers, upper, .. } = again.rootfs().unwrap() else {
-            panic!("an overlay")
-        };
+        let Rootfs::Overlay { lowers, upper, .. } = again.rootfs().unwrap() else { panic!("an overlay") };
         assert_eq!(lowers, base.rootfs_lowers().unwrap());
         assert!(upper.starts_with(&place));
         assert!(snapshots.make_writable(None, &place).is_err(), "a place is made once");

@@ -13,6 +13,7 @@ use crate::lease::Hold;
 use crate::lock::wait_silently;
 use crate::roots::Kept;
 use crate::testing::{TestChild, TestStore};
+use crate::verify::Problem;
 
 fn prune(home: &TestStore, policy: &GcPolicy) -> PruneReport {
     home.store.prune(policy, PruneMode::Apply, PATIENT).unwrap()
@@ -261,5 +262,24 @@ fn damage_is_found_and_repaired_without_touching_images() {
     let left: Vec<_> = home.store.records().list().unwrap().into_iter().map(|listed| listed.record.subject).collect();
     assert_eq!(left.len(), 2);
     assert!(!left.contains(&"damaged".to_owned()));
+    assert_sound(&home.store);
+}
+
+#[test]
+fn a_changed_layer_is_found_by_its_digest() {
+    let home = TestStore::new();
+    let results = chain(&home, &["sound", "changed"]);
+    let lease = home.lease();
+    for name in ["sound", "changed"] {
+        let id = home.store.records().lookup(&key(name), &lease).unwrap().unwrap().snapshot.unwrap();
+        home.store.snapshots().get(id).unwrap().layer().unwrap();
+    }
+    assert_sound(&home.store);
+    let changed = home.store.records().lookup(&key("changed"), &lease).unwrap().unwrap().snapshot.unwrap();
+    std::fs::write(layer_path(&home, changed).join("file"), "").unwrap();
+    drop(lease);
+    let report = verify(&home.store);
+    assert!(matches!(report.problems[..], [Problem::LayerContent { .. }]), "{:?}", report.problems);
+    assert_eq!(home.store.repair(&report, PATIENT).unwrap().records, [results[1]]);
     assert_sound(&home.store);
 }

@@ -121,3 +121,39 @@ fn opening_again_is_cheap() {
     // Unoptimised, on a busy machine; the target for the product is 1 ms.
     assert!(fastest < Duration::from_millis(10), "{fastest:?}");
 }
+
+#[test]
+fn images_survive_the_loss_of_the_database() {
+    let home = TestStore::new();
+    let lease = home.lease();
+    let sink = home.store.blobs_for(&lease, &crate::lock::wait_silently);
+    let layer = sink.put(b"layer").unwrap();
+    let rootfs = format!("{{\"type\":\"layers\",\"diff_ids\":[\"{layer}\"]}}");
+    let config = format!("{{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{{}},\"rootfs\":{rootfs}}}");
+    let id = sink.put(config.as_bytes()).unwrap();
+    let part = |kind: &str, digest, size: usize| {
+        format!("{{\"mediaType\":\"application/vnd.oci.image.{kind}\",\"digest\":\"{digest}\",\"size\":{size}}}")
+    };
+    let manifest = |layer: &str| {
+        format!(
+            "{{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"config\":{},\"layers\":[{layer}]}}",
+            part("config.v1+json", id, config.len()),
+        )
+    };
+    sink.put(manifest(&part("layer.v1.tar", layer, 5)).as_bytes()).unwrap();
+    let absent = rbuild_image::Digest::sha256("absent");
+    sink.put(manifest(&part("layer.v1.tar", absent, 5)).as_bytes()).unwrap();
+    let damaged = sink.put(b"damaged").unwrap();
+    fs::write(home.store.layout().blob(&damaged), "DAMAGED").unwrap();
+    let in_use = Store::rebuild(home.root(), OpenOptions::new("test")).unwrap_err();
+    assert!(in_use.to_string().ends_with("is in use by another process: test"), "{in_use}");
+    drop(lease);
+    fs::write(home.store.layout().database(), "").unwrap();
+
+    let (store, report) = Store::rebuild(home.root(), OpenOptions::new("test")).unwrap();
+    assert_eq!((report.blobs, report.damaged, report.images), (4, vec![damaged], vec![id]));
+    let image = store.images().find(&id.short(), None).unwrap();
+    assert_eq!(image.record.diff_ids, [rbuild_image::DiffId::new(layer)]);
+    super::assert_sound(&store);
+    assert!(home.root().join("meta.db.damaged").exists());
+}
