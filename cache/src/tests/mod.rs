@@ -3,6 +3,7 @@
 mod child;
 mod collection;
 mod crash;
+mod full_disk;
 mod images;
 mod ingest;
 mod leases;
