@@ -18,6 +18,7 @@ use super::kind::{Sealed, Snapshotter};
 use super::layer_dir::LayerDir;
 use super::scan;
 use super::writer::{LayerWriter, Metadata};
+use crate::failpoint;
 use crate::path_error::{AtPath, PathError};
 use crate::view::{FileKind, LayerReader, Stat, View};
 
@@ -77,9 +78,12 @@ impl Snapshotter for DirectoryKind {
         let path = upper(scratch);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
+        failpoint::hit("layer-sync").at("sync", &path)?;
         rustix::fs::syncfs(root.as_fd()).at("sync", &path)?;
+        failpoint::hit("layer-rename").at("rename", &path)?;
         rustix::fs::renameat_with(CWD, &path, CWD, layer, RenameFlags::NOREPLACE).at("rename", &path)?;
         let Some(parent) = layer.parent() else { return Ok(()) };
+        failpoint::hit("layer-sync-directory").at("sync", parent)?;
         let parent_dir = rustix::fs::open(parent, flags, Mode::empty()).at("open", parent)?;
         rustix::fs::fsync(&parent_dir).at("sync", parent)
     }

@@ -27,6 +27,7 @@ use super::diff::{DiffError, LayerDiff, Times};
 use super::kind::{Snapshotter, by_name, for_new_layers};
 use super::writer::{LayerWriteError, LayerWriter};
 use crate::db::{DbError, Durability, Micros, Text, Tx};
+use crate::failpoint;
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
 use crate::path_error::{AtPath, PathError};
@@ -512,7 +513,9 @@ impl Snapshot<Active> {
         let size = place.kind.measure(&place.scratch)?.size;
         let name = unused_name(lease, &place.scratch);
         lease.hold(Hold::Layer(name.clone()))?;
-        place.kind.seal(&place.scratch, &store.layout().layer(&name))?;
+        let target = store.layout().layer(&name);
+        place.kind.seal(&place.scratch, &target)?;
+        failpoint::hit("layer-name").at("name", &target)?;
         let now = Micros(store.now());
         let dependent = sharing == Sharing::OnlyHere;
         let id = store.db().write(Durability::Lazy, |tx| {
@@ -535,6 +538,7 @@ impl Snapshot<Active> {
             lease.hold(Hold::Snapshot(id))?;
             Ok::<_, SnapshotError>(id)
         })?;
+        failpoint::hit("layer-done").at("name", &target)?;
         drop(place);
         self.snapshots.get(id)
     }

@@ -38,6 +38,14 @@ fn entry() {
             let lease = store.lease("put").unwrap();
             store.blobs_for(&lease, &wait_silently).put_all(&[b"one", b"two"]).unwrap();
         }
+        "commit" => {
+            let lease = store.lease("commit").unwrap();
+            let active = store.snapshots().prepare(None, &lease).unwrap();
+            store
+                .records()
+                .record(&super::records::record(&["step"], Some(active.commit(&lease).unwrap().id())))
+                .unwrap();
+        }
         "tag" => tag(&store, &rest[0].parse().unwrap()),
         "lease" => {
             let lease = store.lease("child").unwrap();

@@ -11,6 +11,7 @@ use crate::store::{OpenOptions, Store};
 use crate::testing::TestChild;
 
 const INGEST: [&str; 5] = ["ingest-sync", "ingest-rename", "ingest-sync-directory", "ingest-name", "ingest-done"];
+const COMMIT: [&str; 5] = ["layer-sync", "layer-rename", "layer-sync-directory", "layer-name", "layer-done"];
 const PUT: [&str; 4] = ["put-sync", "put-rename", "put-sync-directory", "put-name"];
 /// Abort, ENOSPC, EIO.
 const ACTIONS: [&str; 3] = ["abort", "28", "5"];
@@ -54,6 +55,33 @@ fn documents_survive_death_and_errors_at_every_step() {
             assert_eq!(verify(&store).garbage, [] as [std::path::PathBuf; 0], "{point}={action}");
             assert!(TestChild::start(&["put", root.to_str().unwrap()]).ended_well());
             assert_eq!(store.blobs().list().unwrap().len(), 2);
+        }
+    }
+}
+
+#[test]
+fn a_commit_survives_death_and_errors_at_every_step() {
+    for point in COMMIT {
+        for action in ACTIONS {
+            let home = tempfile::tempdir().unwrap();
+            let root = home.path().join("store");
+            let mut child =
+                TestChild::start(&["commit", root.to_str().unwrap(), &format!("failpoints:{point}={action}")]);
+            assert!(!child.ended_well(), "{point}={action} must be fatal");
+            let store = open(&root);
+            assert_sound(&store);
+            assert_eq!(store.records().list().unwrap(), [], "{point}={action}: nothing leads to it");
+            // Left behind with a name only where its row says so.
+            let named = verify(&store).layers;
+            assert_eq!(named, usize::from(point == "layer-done"), "{point}={action}");
+            std::thread::sleep(std::time::Duration::from_millis(1100));
+            store.prune(&GcPolicy::garbage(), PruneMode::Apply, PATIENT).unwrap();
+            let report = verify(&store);
+            assert_eq!((report.problems, report.layers), (vec![], 0), "{point}={action}");
+            assert_eq!(std::fs::read_dir(store.layout().layers()).unwrap().count(), 0, "{point}={action}");
+            assert!(TestChild::start(&["commit", root.to_str().unwrap()]).ended_well(), "{point}={action}");
+            assert_eq!(store.records().list().unwrap().len(), 1);
+            assert_sound(&store);
         }
     }
 }
