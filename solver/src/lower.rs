@@ -20,6 +20,7 @@ mod metadata;
 mod mount;
 mod name;
 mod onbuild;
+mod outline;
 mod plan;
 mod remote;
 mod resolve;
@@ -36,14 +37,16 @@ use rbuild_image::Platform;
 use rbuild_parser::{Diagnostic, Dockerfile, Span};
 
 pub use goal::{Entitlements, Goal, NoCache, StageChoice, Ulimit};
+pub use outline::{Outline, OutlineArg, OutlineInput, Target, outline, targets};
 pub use plan::{ImagePlan, Plan, PlatformPlan};
 pub use resolve::{NamedContext, Resolve, ResolveError, ResolvedImage};
 
 use crate::graph::Graph;
 use crate::op::{ContextSource, Op, Source};
 use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
+use outline::Uses;
 use scope::Variables;
-use stage::Stages;
+use stage::{StageId, Stages};
 
 /// A diagnostic on its way up.
 type Fault = Box<Diagnostic>;
@@ -104,7 +107,10 @@ struct Lowering<'a> {
     /// The created times of this build.
     created: Option<String>,
     globals: Variables,
+    /// The global arguments, for outlines.
+    declared: Uses,
     stages: Stages<'a>,
+    target: StageId,
     graph: Graph,
     errors: Vec<Diagnostic>,
     warnings: RefCell<Vec<Diagnostic>>,
@@ -128,7 +134,9 @@ impl<'a> Lowering<'a> {
             target_platform: platform.unwrap_or_else(|| goal.build_platform.clone()),
             created: None,
             globals: Variables::default(),
+            declared: Uses::default(),
             stages: Stages::default(),
+            target: 0,
             graph,
             errors: Vec::new(),
             warnings: RefCell::default(),
@@ -147,6 +155,7 @@ impl<'a> Lowering<'a> {
         self.declare_globals()?;
         self.declare_stages()?;
         let target = self.find_target()?;
+        self.target = target;
         self.link_stages()?;
         self.check_cycles()?;
         self.stages.name_for_people();

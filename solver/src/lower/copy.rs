@@ -196,7 +196,8 @@ type Paths = (Vec<String>, Vec<(String, String)>, String);
 fn local(transfer: &Transfer<'_>, source: &str, input: Option<usize>) -> CopyAction {
     CopyAction {
         input,
-        source: source.to_owned(),
+        // Nothing names the root, as an unset variable does.
+        source: if source.is_empty() { "/" } else { source }.to_owned(),
         dest: String::new(),
         chown: transfer.chown.clone(),
         chmod: transfer.chmod.clone(),

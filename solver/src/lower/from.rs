@@ -36,6 +36,11 @@ impl<'a> Lowering<'a> {
                 return Err(Box::new(Diagnostic::error(span, message).with_help(help)));
             }
             let platform = self.stage_platform(from)?;
+            let mut uses = self.declared.clone();
+            uses.expanded(&expanded);
+            if let Some((text, _)) = &platform {
+                uses.expanded(text);
+            }
             self.check_from(from, &expanded, platform.as_ref().map(|(text, platform)| (text, platform)));
             let platform = platform.map(|(_, platform)| platform);
             let name = from.name.clone().unwrap_or_default();
@@ -72,6 +77,7 @@ impl<'a> Lowering<'a> {
                 number: 0,
                 has_cmd: false,
                 seen: Seen::default(),
+                uses,
                 state: State::default(),
             });
             match replacement {
@@ -280,14 +286,10 @@ impl<'a> Lowering<'a> {
         if !config.working_dir.is_empty() {
             config.working_dir = super::metadata::absolute_directory("", &config.working_dir);
         }
-        if let Some(rootfs) = stage.state.rootfs {
-            let rootfs = self.as_rootfs(id, rootfs);
-            self.stages[id].state.rootfs = Some(rootfs);
-        }
     }
 
     /// Files that are read in place become a layer where they are a root file system.
-    fn as_rootfs(&mut self, id: StageId, vertex: VertexId) -> VertexId {
+    pub(super) fn as_rootfs(&mut self, id: StageId, vertex: VertexId) -> VertexId {
         match self.graph.vertex(vertex).op {
             Op::Source(Source::Context(_)) => {}
             Op::Source(Source::Git(_) | Source::Http(_)) if !self.stages[id].state.layers.contains(&vertex) => {

@@ -1,5 +1,7 @@
 //! Instructions that only change the configuration: no vertex, no layer. `WORKDIR` is among them and makes both.
 
+use std::collections::BTreeSet;
+
 use rbuild_image::{ContainerPath, Empty, Healthcheck};
 use rbuild_parser::instruction::{
     Arg, CommandLine, Env, Expose, Healthcheck as HealthcheckInstruction, HealthcheckKind, Label, Pair, Volume, Workdir,
@@ -116,6 +118,13 @@ impl Lowering<'_> {
                 (None, Some(default)) => Some(self.expand(id, default, step)?),
                 (None, None) => self.globals.get(name).map(str::to_owned),
             };
+            // One that only takes over a global argument is that argument.
+            let takes_over = declaration.value.is_none() && !self.goal.build_args.contains_key(name);
+            let uses = &mut self.stages[id].uses;
+            if !takes_over || value.is_none() {
+                uses.declare(declaration, value.as_deref(), arg.origin.head, BTreeSet::new());
+            }
+            uses.name(name);
             let state = &mut self.stages[id].state;
             if let Some(value) = value.as_ref().filter(|_| !is_no_variable(name)) {
                 state.variables.set(name, value);
@@ -239,7 +248,8 @@ impl Lowering<'_> {
         named: Named,
         cache_use: CacheUse,
     ) {
-        let inputs = [vec![self.stages[id].state.rootfs], more_inputs].concat();
+        let rootfs = self.stages[id].state.rootfs.map(|rootfs| self.as_rootfs(id, rootfs));
+        let inputs = [vec![rootfs], more_inputs].concat();
         let stage = self.stages[id].shown.clone();
         let about = About { span: Some(step.span), stage: &stage, text: &named.text, name: named.name, cache_use };
         let vertex = self.vertex(op, inputs, about);

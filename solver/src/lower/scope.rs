@@ -3,7 +3,7 @@
 //! A stage sees its image's environment, its `ENV`s, and its `ARG`s that have a value; the latest setting of a name
 //! counts. Proxy arguments are seen by steps only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rbuild_image::Platform;
 use rbuild_parser::{Diagnostic, Lookup};
@@ -99,14 +99,16 @@ impl Lowering<'_> {
         for arg in &self.file.global_args {
             for declaration in &arg.args {
                 let name = &declaration.name.value;
-                let value = match (self.goal.build_args.get(name), &declaration.value) {
-                    (Some(given), _) => Some(given.clone()),
+                let (value, reads) = match (self.goal.build_args.get(name), &declaration.value) {
+                    (Some(given), _) => (Some(given.clone()), BTreeSet::new()),
                     (None, Some(default)) => {
                         let expanded = default.expand(&self.globals);
-                        Some(expanded.map_err(|error| fault(arg.origin.head, error.to_string()))?.text)
+                        let expanded = expanded.map_err(|error| fault(arg.origin.head, error.to_string()))?;
+                        (Some(expanded.text), expanded.matched)
                     }
-                    (None, None) => None,
+                    (None, None) => (None, BTreeSet::new()),
                 };
+                self.declared.declare(declaration, value.as_deref(), arg.origin.head, reads);
                 if let Some(value) = value {
                     self.globals.set(name, &value);
                 }

@@ -12,6 +12,7 @@ use rbuild_parser::instruction::Origin;
 use rbuild_parser::lint::multiple_instructions_disallowed::Seen;
 use rbuild_parser::{Diagnostic, Instruction, Span};
 
+use super::outline::Uses;
 use super::scope::Variables;
 use super::{Fault, Lowering, fault};
 use crate::op::ImageSource;
@@ -59,6 +60,8 @@ pub(super) struct Stage<'a> {
     pub(super) has_cmd: bool,
     /// Which instructions of which only one counts were in it.
     pub(super) seen: Seen,
+    /// What it uses of what can be given to a build.
+    pub(super) uses: Uses,
     pub(super) state: State,
 }
 
@@ -256,6 +259,7 @@ impl<'a> Lowering<'a> {
             number: 0,
             has_cmd: false,
             seen: Seen::default(),
+            uses: Uses::default(),
             state,
         })
     }

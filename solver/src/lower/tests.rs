@@ -319,19 +319,22 @@ CMD x
 #[test]
 fn a_named_context_of_files_becomes_a_layer_under_a_stage_and_stays_files_for_copies() {
     let files = NamedContext::Files(Source::Context(ContextSource { name: "named".into() }));
-    let text = "FROM named AS a\nRUN x\nFROM a\nCOPY --from=named f /f\n";
+    let text = "FROM named AS a\nRUN x\nFROM named AS b\nENV B=1\nFROM a\nCOPY --from=named f /f\nCOPY --from=b f /f\n";
     let plan = plan_for(text, &goal(), Some(files)).unwrap();
     insta::assert_snapshot!(show(&plan), @r"
     0 [context named] load from client ← 
     1 [context named] load from client ← - 0
         1:/ → /
     2 [a 1/2] RUN x ← 1
-    3 [stage-1 1/1] COPY --from=named f /f ← 2 0
+    3 [stage-2 1/2] COPY --from=named f /f ← 2 0
         1:f → /f
-    linux/amd64: 3, layers [1, 2, 3]
+    4 [stage-2 2/2] COPY --from=b f /f ← 3 0
+        1:f → /f
+    linux/amd64: 4, layers [1, 2, 3, 4]
       + RUN /bin/sh -c x # buildkit
       + COPY f /f # buildkit
-      + [stage-1 1/1] COPY --from=named f /f
+      + COPY f /f # buildkit
+      + [stage-2 2/2] COPY --from=b f /f
     ");
 }
 
@@ -349,6 +352,52 @@ fn the_shell_of_an_image_and_of_an_instruction_are_used() {
       ENTRYPOINT ["/bin/zsh" "-e" "c"]
       HEALTHCHECK {Test:[CMD-SHELL d] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}
     "#);
+}
+
+#[test]
+fn an_outline_names_what_can_be_given() {
+    let text = "\
+# BASE what to start from
+ARG BASE=$DISTRO
+ARG DISTRO=debian UNUSED=1
+ARG IMAGE=${DISTRO}:x
+FROM debian AS other
+ARG OTHER
+RUN --mount=type=secret,id=hidden x
+
+# app the program
+FROM $IMAGE AS app
+ARG DISTRO TARGETARCH
+# LEVEL how much
+ARG LEVEL=3
+RUN --mount=type=secret,id=key,required=true --mount=type=ssh x
+";
+    let source = rbuild_parser::Source::new("Dockerfile", text);
+    let file = rbuild_parser::parse(&source).value;
+    let found = outline(&source, &file, &goal(), &World { context: None }).unwrap();
+    let line = |span: Span| source.position(span.start()).line;
+    let mut out = format!("{} ({})\n", found.name, found.description.unwrap_or_default());
+    for arg in &found.args {
+        let description = arg.description.as_deref().unwrap_or_default();
+        writeln!(out, "{}: arg {}={} ({description})", line(arg.span), arg.name, arg.value).unwrap();
+    }
+    for input in found.secrets.iter().chain(&found.agents) {
+        writeln!(out, "{}: {} required {}", line(input.span), input.name, input.required).unwrap();
+    }
+    for target in targets(&file) {
+        writeln!(out, "{}: {} from {}, default {}", line(target.span), target.name, target.base, target.is_default)
+            .unwrap();
+    }
+    insta::assert_snapshot!(out, @r"
+    app (the program)
+    3: arg DISTRO=debian ()
+    4: arg IMAGE=debian:x ()
+    13: arg LEVEL=3 (how much)
+    14: key required true
+    14: default required false
+    5: other from debian, default false
+    10: app from $IMAGE, default true
+    ");
 }
 
 #[test]
