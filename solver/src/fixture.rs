@@ -92,7 +92,7 @@ impl FakeWorker {
 
 pub(crate) fn command(vertex: &Vertex) -> String {
     match &vertex.op {
-        Op::Run(run) => run.argv[2].clone(),
+        Op::Run(run) => run.argv.last().cloned().unwrap_or_default(),
         _ => vertex.name.clone(),
     }
 }
@@ -147,7 +147,10 @@ impl Worker for FakeWorker {
             return Err(JobError::Cancelled);
         }
         let salt = if self.unstable.contains(&command) { state.content.len() } else { 0 };
-        let word = command.split(' ').next().unwrap_or_default();
+        let word = match &job.vertex.op {
+            Op::Run(_) => command.split(' ').next().unwrap_or_default(),
+            _ => command.as_str(),
+        };
         state.content.push(ContentDigest::new(Digest::sha256(format!("{word} {inputs:?} {salt}"))));
         Ok(Product::Snapshot(Some(SnapshotId::from_row(state.content.len() as i64 - 1))))
     }

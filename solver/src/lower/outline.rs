@@ -182,8 +182,11 @@ impl Lowering<'_> {
                     args.entry(name).or_insert(declared);
                 }
             }
-            stage.uses.secrets.iter().for_each(|(id, use_)| drop(secrets.entry(id).or_insert(*use_)));
-            stage.uses.agents.iter().for_each(|(id, use_)| drop(agents.entry(id).or_insert(*use_)));
+            for (found, uses) in [(&mut secrets, &stage.uses.secrets), (&mut agents, &stage.uses.agents)] {
+                for (id, first) in uses {
+                    found.entry(id).or_insert(*first);
+                }
+            }
             stack.extend(stage.reads.keys().rev());
             stack.extend(stage.base);
         }

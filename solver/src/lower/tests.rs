@@ -8,7 +8,10 @@ use rbuild_image::{Digest, ImageConfig, ImageRef, Platform};
 use serde_json::json;
 
 use super::*;
+use crate::cancel::CancelToken;
+use crate::fixture::{Events, FakeWorker, MemoryCache};
 use crate::op::{CopyAction, FileAction, Linking, Op, RunMountKind, RunNetwork, Unpack};
+use crate::schedule::{OnFailure, SolveOptions, Surroundings, solve};
 
 /// Any image exists, has one layer and its own name in a variable; `trigger` brings triggers, `shell` a shell.
 struct World {
@@ -460,6 +463,66 @@ fn stages_that_cannot_be_are_refused() {
     ] {
         assert_eq!(errors(text, target), want, "{text:?}");
     }
+}
+
+/// What a second build runs when the first one had another Dockerfile, goal or context.
+fn reruns(before: (&str, &Goal, &str), after: (&str, &Goal, &str)) -> Vec<String> {
+    let mut worker = FakeWorker::default();
+    let cache = MemoryCache::default();
+    let mut ran = Vec::new();
+    for (text, goal, context) in [before, after] {
+        worker.contexts.insert(String::new(), context.to_owned());
+        let plan = plan(text, goal);
+        let (events, cancel) = (Events::default(), CancelToken::new());
+        let around = Surroundings { worker: &worker, cache: &cache, events: &events, cancel: &cancel };
+        let options = SolveOptions { jobs: 2, transfers: 2, began: Instant::now(), on_failure: OnFailure::Cancel };
+        let targets: Vec<_> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
+        solve(&plan.graph, &targets, around, options).products.unwrap();
+        ran = worker.ran();
+    }
+    ran.retain(|command| !command.contains("FROM"));
+    ran
+}
+
+#[test]
+fn what_repeats_a_step_and_what_does_not() {
+    let base = "FROM debian AS one\nRUN a\nCOPY x /x\nRUN b\n";
+    let with = |change: &dyn Fn(&mut Goal)| {
+        let mut goal = goal();
+        change(&mut goal);
+        goal
+    };
+    let plain = goal();
+    let arg = "FROM debian\nRUN a\nARG A=1\nRUN b\n";
+    let no_cache = with(&|goal| goal.no_cache = NoCache::Everything);
+    let given = with(&|goal| drop(goal.build_args.insert("A".into(), "2".into())));
+    let proxy = with(&|goal| drop(goal.build_args.insert("http_proxy".into(), "p".into())));
+    let hostname = with(&|goal| goal.hostname = Some("h".into()));
+    let network = with(&|goal| goal.network = RunNetwork::None);
+    let edit = |from: &str, to: &str| base.replace(from, to);
+    let copy = "[one 3/4] COPY x /x".replace("one ", "");
+    for (what, text, goal, context, expected) in [
+        ("nothing", base, &plain, "c", vec![]),
+        ("a comment", &edit("RUN b", "# b\nRUN b"), &plain, "c", vec![]),
+        ("a stage's name", &edit("AS one", "AS two"), &plain, "c", vec![]),
+        ("a label", &edit("RUN a", "LABEL a=b\nRUN a"), &plain, "c", vec![]),
+        ("the command", &edit("RUN a", "CMD x\nENTRYPOINT y\nRUN a"), &plain, "c", vec![]),
+        ("a variable", &edit("COPY", "ENV A=1\nCOPY"), &plain, "c", vec!["b"]),
+        ("the user", &edit("RUN b", "USER app\nRUN b"), &plain, "c", vec!["b"]),
+        ("the shell", &edit("RUN b", "SHELL [\"x\"]\nRUN b"), &plain, "c", vec!["b"]),
+        ("the first step", &edit("RUN a", "RUN a2"), &plain, "c", vec![&copy, "a2", "b"]),
+        ("the context", base, &plain, "other", vec![&copy, "b"]),
+        ("the base", &edit("debian", "alpine"), &plain, "c", vec![&copy, "a", "b"]),
+        ("proxies", base, &proxy, "c", vec![]),
+        ("the host name", base, &hostname, "c", vec![]),
+        ("the network", base, &network, "c", vec!["a", "b"]),
+        ("--no-cache", base, &no_cache, "c", vec![&copy, "a", "b"]),
+    ] {
+        assert_eq!(reruns((base, &plain, "c"), (text, goal, context)), expected, "{what}");
+    }
+    assert_eq!(reruns((arg, &plain, "c"), (arg, &given, "c")), ["b"], "an argument counts from where it is declared");
+    let secret = "FROM debian\nRUN --mount=type=secret,id=a a\n";
+    assert_eq!(reruns((secret, &plain, "c"), (secret, &plain, "c")), [""; 0]);
 }
 
 #[test]
