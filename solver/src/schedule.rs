@@ -195,6 +195,8 @@ struct Progress {
     pinned: Option<Pinned>,
     definition: Option<Key>,
     trusted: bool,
+    /// Whether it waits, or waited, for another process, without a slot.
+    waits: bool,
     product: Option<Product>,
     content: Option<Digest>,
     miss: Option<MissReason>,

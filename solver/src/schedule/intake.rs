@@ -37,8 +37,16 @@ impl Loop<'_, '_> {
                     Err(error) => self.end_badly(id, error),
                 }
             }
+            Report::Waits(id) => {
+                // Should it have to run after all, it does so beyond the limit: it waited long enough.
+                if !std::mem::replace(&mut self.vertices[id.index()].waits, true) {
+                    self.slots.give_back(Pool::of(&self.vertex(id).op));
+                }
+            }
             Report::Made(id, result) => {
-                self.slots.give_back(Pool::of(&self.vertex(id).op));
+                if !self.of(id).waits {
+                    self.slots.give_back(Pool::of(&self.vertex(id).op));
+                }
                 match *result {
                     Ok(made) => self.end_well(id, made),
                     Err(error) => self.end_badly(id, error),

@@ -375,6 +375,31 @@ fn two_builds_of_the_same_step_share_it() {
 }
 
 #[test]
+fn waiting_for_another_build_takes_no_slot() {
+    let mut bench = Bench::new();
+    bench.worker.takes.insert("b".to_owned(), 100 * MS);
+    bench.jobs = 1;
+    let mut graph = Graph::new();
+    let a = graph.add(run("a", &[]));
+    let b = graph.add(run("b", &[]));
+    // Another build has `a` and keeps it until this one has done `b`, which needs the only slot.
+    let key = Described { op: &graph.vertex(a).op, inputs: &[] }.definition_key();
+    let held = bench.cache.claim(&key, &bench.cancel, &|_| ()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let began = Instant::now();
+            while !bench.worker.state.lock().unwrap().ran.contains(&"b".to_owned()) {
+                assert!(began.elapsed() < 20_000 * MS, "b waits for the slot of a");
+                std::thread::sleep(MS);
+            }
+            drop(held);
+        });
+        bench.solve(&graph, &[a, b]).products.unwrap();
+    });
+    assert_eq!(bench.worker.ran(), ["a", "b"]);
+}
+
+#[test]
 fn ten_thousand_cached_vertices_take_well_under_a_second_and_near_linear_time() {
     let time = |size: usize| {
         let bench = Bench::new();
