@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use proptest::prelude::*;
 use rbuild_image::{Digest, ImageConfig, ImageRef, Platform};
 use serde_json::json;
 
@@ -523,6 +524,87 @@ fn what_repeats_a_step_and_what_does_not() {
     assert_eq!(reruns((arg, &plain, "c"), (arg, &given, "c")), ["b"], "an argument counts from where it is declared");
     let secret = "FROM debian\nRUN --mount=type=secret,id=a a\n";
     assert_eq!(reruns((secret, &plain, "c"), (secret, &plain, "c")), [""; 0]);
+}
+
+/// Lines that instructions are made of, right and wrong ones.
+const PIECES: [&str; 44] = [
+    "FROM debian",
+    "FROM debian AS a",
+    "FROM a AS b",
+    "FROM scratch AS c",
+    "FROM trigger",
+    "FROM --platform=$BUILDPLATFORM shell AS d",
+    "FROM ${X:-a}",
+    "FROM $Y",
+    "FROM named AS e",
+    "ARG X",
+    "ARG X=1 Y=$X",
+    "ARG TARGETARCH HTTP_PROXY",
+    "ENV X=$Y Z=${X:?no}",
+    "ENV Y ${X%%*}",
+    "RUN x $X",
+    "RUN [\"x\", \"$X\"]",
+    "RUN --mount=from=a,target=$X x",
+    "RUN --mount=type=cache,target=/c,from=b --mount=type=ssh x",
+    "RUN --mount=type=secret,id=$X,env=$Y x",
+    "RUN --network=host x",
+    "RUN <<EOF\n#!/x\nEOF",
+    "RUN cat <<A <<-B\na\nA\n\tb\nB",
+    "COPY . .",
+    "COPY --from=a $X /x/../y/",
+    "COPY --from=0 / /",
+    "COPY --from=9 / /",
+    "COPY --from=other/image:1 a* ../b",
+    "COPY --link --chown=$X --chmod=u+$Y a b",
+    "COPY --parents <<EOF /x\n$X\nEOF",
+    "ADD --checksum=$X https://h/f /d",
+    "ADD git@h:r.git#$X:$Y /d",
+    "WORKDIR $X",
+    "WORKDIR ../a",
+    "USER $X",
+    "EXPOSE $X 1-3/udp",
+    "VOLUME $X /v",
+    "LABEL \"a b\"=$X $Y=c",
+    "CMD x",
+    "ENTRYPOINT []",
+    "SHELL [\"/s\"]",
+    "HEALTHCHECK --interval=5s CMD x",
+    "STOPSIGNAL $X",
+    "ONBUILD COPY --from=a x y",
+    "ONBUILD RUN $X",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_written_is_lowered_or_refused_and_always_the_same(
+        lines in prop::collection::vec(prop::sample::select(&PIECES[..]), 1..24),
+        value in "[a-z0-9/:$.]{0,6}",
+        every in any::<bool>(),
+    ) {
+        let text = format!("ARG X\nFROM debian AS a\n{}\n", lines.join("\n"));
+        let source = rbuild_parser::Source::new("Dockerfile", text);
+        let parsed = rbuild_parser::parse(&source);
+        let mut goal = goal();
+        goal.build_args.insert("Y".to_owned(), value);
+        goal.stages = if every { StageChoice::All } else { StageChoice::Needed };
+        let files = NamedContext::Files(Source::Context(ContextSource { name: "named".into() }));
+        let world = World { context: Some(files) };
+        let lowered = || match lower(&source, &parsed.value, &goal, &world) {
+            Ok(plan) => {
+                let needed = crate::prune::needed(&plan.graph, &plan.platforms[0].rootfs.into_iter().collect::<Vec<_>>());
+                let layers = &plan.platforms[0].image.layers;
+                let history = &plan.platforms[0].image.config.history[plan.platforms[0].image.inherited_history..];
+                let made = history.iter().filter(|entry| !entry.empty_layer).count();
+                assert_eq!(made, layers.len(), "each layer has a line of history");
+                assert!(layers.iter().all(|layer| needed.contains(layer)), "each layer is below the result");
+                show(&plan)
+            }
+            Err(errors) => format!("{errors:?}"),
+        };
+        prop_assert_eq!(lowered(), lowered());
+    }
 }
 
 #[test]
