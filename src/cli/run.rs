@@ -5,16 +5,17 @@ mod containers;
 mod unserved;
 
 use std::fs;
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 
-use rbuild_cache::{Lease, SystemClock};
+use rbuild_cache::{ImageError, Lease, SnapshotId, SystemClock};
 use rbuild_container::{
-    CallerStreams, ContainerRecord, Containers, Foreground, HostFiles, ImageOrigin, NewContainer, Outcome, RunRequest,
-    SignalInbox, StartError,
+    AnonymousVolumes, CallerStreams, ContainerRecord, Containers, Foreground, HostFiles, ImageOrigin, NewContainer,
+    Outcome, RemoveOptions, RunRequest, SignalInbox, StartError,
 };
-use rbuild_executor::Capabilities;
+use rbuild_executor::{Capabilities, SpawnError, Warning};
 use rbuild_image::{ImageConfig, ImageRef, Platform};
 
 use super::report::{self, Failure};
@@ -92,12 +93,7 @@ fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure>
     let mut signals = SignalInbox::open()?;
     let containers = containers_of(engine)?;
     let record = make(&containers, &image, &request, &lease)?;
-    if let Some(file) = &args.container.cidfile {
-        if let Err(failure) = write_id(&engine.settings().absolute(file), &record) {
-            containers.remove(&record.id, rbuild_container::RemoveOptions::default(), &lease)?;
-            return Err(failure);
-        }
-    }
+    write_id(&containers, &record, args.container.cidfile.as_deref(), engine, &lease)?;
     Ok(in_foreground(&containers, &record, engine, &mut signals, &lease))
 }
 
@@ -109,9 +105,7 @@ pub(super) fn create(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure>
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;
     let containers = containers_of(engine)?;
     let record = make(&containers, &image, &request, &lease)?;
-    if let Some(file) = &args.container.cidfile {
-        write_id(&engine.settings().absolute(file), &record)?;
-    }
+    write_id(&containers, &record, args.container.cidfile.as_deref(), engine, &lease)?;
     report::answer(&format!("{}\n", record.id))?;
     Ok(Exit::Success)
 }
@@ -125,7 +119,7 @@ fn containers_of(engine: &Engine) -> Result<Containers, Failure> {
 struct Image {
     origin: ImageOrigin,
     config: ImageConfig,
-    snapshot: Option<rbuild_cache::SnapshotId>,
+    snapshot: Option<SnapshotId>,
 }
 
 /// Finds the image, fetches it if it is not there, unpacks it if only its blobs are.
@@ -135,10 +129,10 @@ fn acquire(name: &str, args: &ContainerArgs, engine: &Engine, lease: &Lease) -> 
     let found = store.images().acquire(name, platform, lease);
     let image = match (found, args.pull) {
         (Ok(image), PullPolicy::Missing | PullPolicy::Never) => image,
-        (Err(error @ rbuild_cache::ImageError::NotFound { .. }), PullPolicy::Never) => {
+        (Err(error @ ImageError::NotFound { .. }), PullPolicy::Never) => {
             return Err(image_names::explain(error));
         }
-        (Err(error), _) if !matches!(error, rbuild_cache::ImageError::NotFound { .. }) => {
+        (Err(error), _) if !matches!(error, ImageError::NotFound { .. }) => {
             return Err(image_names::explain(error));
         }
         (found, _) => {
@@ -190,7 +184,6 @@ fn in_foreground(
     lease: &Lease,
 ) -> Result<Exit, Failure> {
     let own = || -> std::io::Result<CallerStreams> {
-        use std::os::fd::AsFd;
         Ok(CallerStreams {
             input: std::io::stdin().as_fd().try_clone_to_owned()?,
             output: std::io::stdout().as_fd().try_clone_to_owned()?,
@@ -199,7 +192,7 @@ fn in_foreground(
     };
     let engine_error = |failure: Failure| failure.with_exit(Exit::Engine);
     let streams = own().map_err(|error| engine_error(error.into()))?;
-    let mut warn = |warning: &rbuild_executor::Warning| report::story(&format!("warning: {warning}\n"));
+    let mut warn = |warning: &Warning| report::story(&format!("warning: {warning}\n"));
     let foreground = Foreground { streams, signals, warn: &mut warn };
     match containers.start(&record.id, engine.spawner().map_err(engine_error)?, foreground, lease) {
         Ok(Outcome { exit, lost_output: None }) => Ok(Exit::Container(exit.code())),
@@ -224,19 +217,28 @@ fn hint(error: &StartError) -> Option<&'static str> {
     match error {
         StartError::BindSource { .. } => Some("create it, or use -v, which makes a directory"),
         StartError::User(_) => Some("--user takes a name of the image's /etc/passwd, or a number"),
-        StartError::Spawn(rbuild_executor::SpawnError::NotFound { .. }) => {
+        StartError::Spawn(SpawnError::NotFound { .. }) => {
             Some("the first word behind the image is the program; flags of `run` stand before the image")
         }
         _ => None,
     }
 }
 
-fn write_id(path: &PathBuf, record: &ContainerRecord) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut file = fs::File::create_new(path).map_err(|error| {
-        Failure::from_error(&format!("cannot create the container ID file {}", path.display()), &error)
-    })?;
-    Ok(file.write_all(record.id.as_str().as_bytes())?)
+/// Writes the id to `--cidfile`; where that fails the container goes again.
+fn write_id(
+    containers: &Containers,
+    record: &ContainerRecord,
+    file: Option<&Path>,
+    engine: &Engine,
+    lease: &Lease,
+) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    let path = engine.settings().absolute(file);
+    let written = fs::File::create_new(&path).and_then(|mut file| file.write_all(record.id.as_str().as_bytes()));
+    let Err(error) = written else { return Ok(()) };
+    let volumes = AnonymousVolumes::Remove;
+    containers.remove(&record.id, RemoveOptions { volumes, ..RemoveOptions::default() }, lease)?;
+    Err(Failure::from_error(&format!("cannot create the container ID file {}", path.display()), &error))
 }
 
 fn warn_of_shared_network(request: &RunRequest) {
