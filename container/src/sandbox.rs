@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 use rbuild_executor::{
-    Access, Confinement, Init, KernelPaths, Mount, MountPoint, MountSource, ProcessSpec, Rootfs, SandboxSpec, Seccomp,
-    users::User,
+    Access, Confinement, Durability, Init, KernelPaths, Mount, MountPoint, MountSource, ProcessSpec, Rootfs,
+    SandboxSpec, Seccomp, users::User,
 };
 use rbuild_image::ContainerPath;
 
@@ -40,6 +40,7 @@ pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFa
     SandboxSpec {
         id: id.to_string(),
         rootfs: facts.rootfs,
+        durability: Durability::EachSync,
         root_access: match config.root {
             RootAccess::ReadWrite => Access::ReadWrite,
             RootAccess::ReadOnly => Access::ReadOnly,

@@ -7,7 +7,7 @@ fn exit_codes_are_the_containers_or_dockers() {
     let Some(bench) = Bench::with_busybox() else { return };
     for (args, code) in [
         (vec!["busybox", "sh", "-c", "exit 3"], 3),
-        (vec!["busybox", "sh", "-c", "sh -c 'kill -TERM $$'"], 143),
+        (vec!["busybox", "sh", "-c", "sh -c 'kill -TERM $$'; exit $?"], 143),
         (vec!["busybox", "/no/such/program"], 127),
         (vec!["busybox", "/etc/passwd"], 126),
         (vec!["--entrypoint", "echo", "busybox", "x"], 0),
