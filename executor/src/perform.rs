@@ -24,6 +24,7 @@ use crate::launch;
 use crate::mount_point::{Leftovers, MountPoints, Shape};
 use crate::plan::{MountStep, Namespace, PlannedSource, SetupPlan, Step};
 use crate::root_dir::RootDir;
+use crate::rootfs::memory_file::MemoryFiles;
 use crate::rootfs::{self, cgroup, device, mask, overlay, source};
 use crate::spawn_error::SpawnError;
 use crate::spec::{Access, Durability, Init, MountSource, Rootfs};
@@ -85,6 +86,7 @@ pub(crate) struct Built {
     pub(crate) dev: Option<OwnedFd>,
     pts: Option<OwnedFd>,
     masks: Option<mask::Masks>,
+    memory: MemoryFiles,
     /// Our side of the terminal, and the sandbox's.
     pub(crate) terminal: Option<(OwnedFd, OwnedFd)>,
 }
@@ -306,16 +308,17 @@ fn sys_cgroup(inside: &Inside<'_>, built: &Built, access: Access) -> io::Result<
 
 fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
     let target = || step.target.clone();
-    let opened = source::open(&step.source, step.access, &inside.plan.blob).map_err(|(path, source)| {
-        let path = path.or_else(|| match &step.source {
-            PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
-            _ => None,
-        });
-        match path {
-            Some(path) => SpawnError::MountSource { target: target(), path, source },
-            None => SpawnError::Mount { target: target(), source },
-        }
-    })?;
+    let opened =
+        source::open(&step.source, step.access, &inside.plan.blob, &mut built.memory).map_err(|(path, source)| {
+            let path = path.or_else(|| match &step.source {
+                PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
+                _ => None,
+            });
+            match path {
+                Some(path) => SpawnError::MountSource { target: target(), path, source },
+                None => SpawnError::Mount { target: target(), source },
+            }
+        })?;
     without_devices(&opened.mount, inside)
         .map_err(|errno| SpawnError::Mount { target: target(), source: errno.into() })?;
     let shape = if opened.directory { Shape::Directory } else { Shape::File };

@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod device;
 pub(crate) mod mask;
+pub(crate) mod memory_file;
 pub(crate) mod overlay;
 pub(crate) mod source;
 
