@@ -227,7 +227,10 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
 fn root(rootfs: &Rootfs, durability: Durability, inside: &Inside<'_>, built: &mut Built) -> io::Result<()> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let (mount, backing) = match rootfs {
-        Rootfs::Overlay { lowers, upper, work } => (overlay::mount(lowers, upper, work, durability)?, upper),
+        Rootfs::Overlay { lowers, upper, work } => {
+            let mount = overlay::mount(lowers, upper, work, durability);
+            (mount.map_err(|error| overlay::explain(error, upper))?, upper)
+        }
         Rootfs::Directory(path) => {
             (rootfs::clone_tree(rustix::fs::open(path, directory, Mode::empty())?, false)?, path)
         }

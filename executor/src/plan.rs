@@ -26,6 +26,8 @@ pub struct HostFacts {
     pub bounding: Capabilities,
     /// Numbers of the processors whose `thermal_throttle` directory exists and is to be masked.
     pub throttled_cpus: Vec<u32>,
+    /// Whether the kernel has time namespaces.
+    pub time_namespaces: bool,
     /// Highest pids limit that is set by default, when nothing else was asked for.
     pub default_pids: Option<u64>,
 }
@@ -63,6 +65,8 @@ pub enum Namespace {
     Uts,
     /// Interfaces, routes, sockets.
     Net,
+    /// The monotonic and boot clocks, with the host's time.
+    Time,
     /// The view of the cgroup tree; entered after the process joined its cgroups.
     Cgroup,
 }
@@ -213,6 +217,9 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
         }
         NetworkMode::Path(_) => steps.extend(kernel::network_sysctls()),
         NetworkMode::Host => {}
+    }
+    if host.time_namespaces {
+        namespaces.push(Namespace::Time);
     }
     namespaces.push(Namespace::Cgroup);
     steps.extend(kernel::file_systems(spec));

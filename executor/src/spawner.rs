@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio as ChildStdio};
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -115,6 +116,7 @@ impl Spawner {
         let host = HostFacts {
             bounding: Capabilities::caller_bounding(),
             throttled_cpus: throttled_cpus(),
+            time_namespaces: Path::new("/proc/self/ns/time").exists(),
             default_pids: Some(DEFAULT_PIDS),
         };
         Ok(Self { control: Some(ours), child, host })

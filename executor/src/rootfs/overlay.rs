@@ -87,6 +87,17 @@ fn mount_classic(lowers: &[PathBuf], upper: &Path, work: &Path, durability: Dura
     Ok(detached?)
 }
 
+/// Why an overlay could not be mounted, where the kernel only says that something is invalid.
+pub(crate) fn explain(error: io::Error, upper: &Path) -> io::Error {
+    const OVERLAYFS: rustix::fs::FsWord = 0x794c_7630;
+    let nested = || open(upper).and_then(rustix::fs::fstatfs).is_ok_and(|fs| fs.f_type == OVERLAYFS);
+    if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) && nested() {
+        let upper = upper.display();
+        return io::Error::other(format!("{upper} is itself on an overlay file system; keep the store on another one"));
+    }
+    error
+}
+
 /// The path itself where it can be given as an option, else by a descriptor that `held` keeps open. (`upperdir` and
 /// `workdir` read backslashes as escapes.)
 fn plain_path(path: &Path, held: &mut Vec<OwnedFd>) -> rustix::io::Result<OsString> {

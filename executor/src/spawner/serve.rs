@@ -213,6 +213,7 @@ fn clone_flag(namespace: Namespace) -> u64 {
         Namespace::Ipc => clone::NEW_IPC,
         Namespace::Uts => clone::NEW_UTS,
         Namespace::Net => clone::NEW_NET,
+        Namespace::Time => clone::NEW_TIME,
         Namespace::Cgroup => 0,
     }
 }

@@ -7,6 +7,7 @@ use rustix::process::Pid;
 
 use super::check;
 
+pub(crate) const NEW_TIME: u64 = 0x0000_0080;
 pub(crate) const NEW_MOUNT: u64 = 0x0002_0000;
 pub(crate) const NEW_UTS: u64 = 0x0400_0000;
 pub(crate) const NEW_IPC: u64 = 0x0800_0000;

@@ -110,12 +110,12 @@ fn network(world: &World) {
     assert_eq!(world.run(&spec).text.trim(), host.to_str().unwrap());
     spec.network = NetworkMode::Path("/no/such/ns".into());
     assert!(world.try_run(&spec).is_err());
-    let own = world.sh("for n in mnt pid ipc uts net cgroup; do readlink /proc/self/ns/$n; done").text;
-    for (line, name) in own.lines().zip(["mnt", "pid", "ipc", "uts", "net", "cgroup"]) {
+    let own = world.sh("for n in mnt pid ipc uts net time cgroup; do readlink /proc/self/ns/$n; done").text;
+    for (line, name) in own.lines().zip(["mnt", "pid", "ipc", "uts", "net", "time", "cgroup"]) {
         let host = std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
         assert_ne!(line, host.to_str().unwrap(), "{name}");
     }
-    assert_eq!(own.lines().count(), 6, "{own}");
+    assert_eq!(own.lines().count(), 7, "{own}");
 }
 
 fn cgroups(world: &World) {

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("files::a_plain_directory_is_left_as_it_was", plain_directory),
     ("files::kept_mount_points_stay", kept),
     ("files::many_layers_and_strange_names", many_layers),
+    ("files::a_store_on_an_overlay_is_named_as_the_cause", nested),
     ("files::sync_means_what_was_asked", durability),
     ("files::a_read_only_root_cannot_be_written", read_only_root),
     ("files::a_link_that_swaps_while_mounting_never_shows_the_host", swapping_link),
@@ -256,6 +257,29 @@ fn many_layers(world: &World) {
     lowers.extend(world.layers());
     let output = world.run(&world.upper_on(lowers).spec(&["sh", "-c", "ls -d /layer* | wc -l"]));
     assert_eq!(output.text, "130\n");
+}
+
+fn nested(world: &World) {
+    let mut spec = world.upper().spec(&["true"]);
+    let outer = world.upper();
+    let merged = world.path("merged");
+    fs::create_dir(&merged).unwrap();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        world.path("top").display(),
+        outer.upper.display(),
+        outer.work.display()
+    );
+    let options = std::ffi::CString::new(options).unwrap();
+    rustix::mount::mount("o", &merged, "overlay", rustix::mount::MountFlags::empty(), options.as_c_str()).unwrap();
+    for dir in ["upper", "work"] {
+        fs::create_dir(merged.join(dir)).unwrap();
+    }
+    let lowers = world.layers();
+    spec.rootfs = Rootfs::Overlay { lowers, upper: merged.join("upper"), work: merged.join("work") };
+    let error = world.try_run(&spec).unwrap_err();
+    rustix::mount::unmount(&merged, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(chain(&error).contains("is itself on an overlay file system"), "{}", chain(&error));
 }
 
 fn durability(world: &World) {
