@@ -1,7 +1,7 @@
 //! The engine's end of the process that starts sandboxes.
 //!
 //! An engine has many threads and much memory, so it must not fork. It starts one small process with a single thread (the
-//! same binary, from a sealed copy that nothing in a sandbox can write to, rule S-10) and sends it finished plans:
+//! same binary, in a form that nothing in a sandbox can write to, rule S-10) and sends it finished plans:
 //!
 //! ```text
 //!   engine ── control ──▶ spawner ── clone3 ──▶ sandbox          one control socket for all
@@ -22,7 +22,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio as ChildStdio};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::mount::MountAttrFlags;
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +34,11 @@ use crate::init::ProgramEnded;
 use crate::perform::SetupMessage;
 use crate::plan::{self, HostFacts, SetupPlan};
 use crate::process::Process;
+use crate::rootfs;
 use crate::spawn_error::SpawnError;
 use crate::spec::SandboxSpec;
 use crate::stdio::{Slot, Stdio};
+use crate::sys::mount::{Depth, set_attributes};
 
 pub use serve::reexec_entry;
 
@@ -102,7 +105,7 @@ impl Ended {
 impl Spawner {
     /// Starts the process. The program's `main` must call [`reexec_entry`] before anything else.
     pub fn start() -> io::Result<Self> {
-        let binary = sealed_copy_of_ourselves()?;
+        let binary = protected_self()?;
         let (ours, theirs) = channel::pair()?;
         let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
             .arg0(ARGV0)
@@ -188,12 +191,30 @@ pub(crate) fn receive(exit: &OwnedFd) -> io::Result<Option<(ExitMessage, Vec<Own
     channel::receive(exit, RecvFlags::empty())
 }
 
+/// The running binary in a form that nothing in a sandbox can change (rule S-10): a read-only mount of it that has no place,
+/// which costs nothing; where mounts cannot be made, a sealed copy.
+fn protected_self() -> io::Result<OwnedFd> {
+    let read_only_mount = || -> rustix::io::Result<OwnedFd> {
+        let own = rustix::fs::open(c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let mount = rootfs::clone_tree(own, false)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID;
+        set_attributes(mount.as_fd(), attributes, Depth::Single)?;
+        Ok(mount)
+    };
+    match read_only_mount() {
+        Err(errno) => {
+            tracing::debug!(%errno, "copying the binary");
+            sealed_copy_of_ourselves()
+        }
+        Ok(mount) => Ok(mount),
+    }
+}
+
 /// The running binary as anonymous memory that nobody can change, ourselves included.
 fn sealed_copy_of_ourselves() -> io::Result<OwnedFd> {
     let mut source = File::open("/proc/self/exe")?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let executable = MemfdFlags::EXEC;
-    let copy = match rustix::fs::memfd_create("rbuild", flags | executable) {
+    let copy = match rustix::fs::memfd_create("rbuild", flags | MemfdFlags::EXEC) {
         // Linux before 6.3, where every memfd is executable.
         Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("rbuild", flags)?,
         other => other?,
@@ -216,4 +237,19 @@ fn throttled_cpus() -> Vec<u32> {
         .collect();
     cpus.sort_unstable();
     cpus
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn the_copy_is_the_binary_and_cannot_be_changed() {
+        let copy = sealed_copy_of_ourselves().unwrap();
+        let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), std::fs::metadata("/proc/self/exe").unwrap().len());
+        let writable = File::options().write(true).open(&path).unwrap();
+        assert!(writable.write_all_at(b"x", 0).is_err() && writable.set_len(0).is_err());
+    }
 }

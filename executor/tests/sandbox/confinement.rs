@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("confinement::cgroups_show_the_sandbox_only", cgroups),
     ("confinement::the_init_and_its_binary_are_out_of_reach", init_protected),
     ("confinement::privileged_opens_what_it_should", privileged),
+    ("confinement::our_binary_cannot_be_written_from_inside", binary_protected),
     ("confinement::no_new_privileges_is_set_when_asked", no_new_privileges),
     ("confinement::every_escape_probe_meets_its_verdict", probes),
 ];
@@ -150,6 +151,27 @@ fn privileged(world: &World) {
     let bounding = own.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim();
     assert!(text.starts_with(&format!("CapEff:\t{bounding}\nSeccomp:\t0\nmounted\n")), "{text}");
     assert!(text.ends_with("/dev/fuse\n/dev/kmsg\n/dev/loop0\n/dev/net/tun\n1\n4\n"), "{text}");
+}
+
+/// Rule S-10. A privileged program may look at our init, and even so finds nothing there to write to.
+fn binary_protected(world: &World) {
+    use std::os::unix::fs::PermissionsExt;
+    let own = std::fs::metadata("/proc/self/exe").unwrap();
+    let script = "for f in /proc/1/exe /proc/self/exe; do chmod 777 $f; echo x >> $f; dd if=/dev/zero of=$f count=1; done; \
+                  readlink /proc/1/exe > /dev/null && echo seen";
+    let output = world.run(&privileged_spec(world, &["sh", "-c", script]));
+    assert!(output.text.ends_with("seen\n"), "{}", output.text);
+    assert_eq!(output.text.matches("/proc/1/exe: Read-only file system").count(), 1, "{}", output.text);
+    let mut spec = world.upper().spec(&["/proc/self/exe", "--list"]);
+    for init in [Init::Process, Init::Reaper] {
+        spec.init = init;
+        spec.id = crate::world::next_id();
+        // Ours is no program of the image's: it may run there, or lack its loader, but not be changed.
+        drop(world.try_run(&spec));
+    }
+    let now = std::fs::metadata("/proc/self/exe").unwrap();
+    assert_eq!((now.len(), now.permissions().mode()), (own.len(), own.permissions().mode()));
+    assert_eq!(now.modified().unwrap(), own.modified().unwrap());
 }
 
 fn no_new_privileges(world: &World) {
