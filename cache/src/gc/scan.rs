@@ -24,6 +24,7 @@ use crate::lock::{LockMode, LockName};
 use crate::mount_cache::lock_name;
 use crate::path_error::{AtPath, PathError};
 use crate::store::Store;
+use crate::usage::disk_usage;
 
 /// For how long a partial download waits for somebody to go on with it.
 const PARTIAL: Duration = Duration::from_secs(24 * 3600);
@@ -45,6 +46,11 @@ pub(crate) struct Garbage {
     pub(crate) mounts: Vec<(String, i64, PathBuf)>,
     pub(crate) scratch: Vec<PathBuf>,
     pub(crate) partials: Vec<(Digest, PathBuf)>,
+}
+
+/// Bytes of partial downloads, whoever may still go on with them.
+pub(super) fn partial_bytes(store: &Store) -> Result<u64, PathError> {
+    list(&store.layout().ingest())?.iter().map(|found| disk_usage(&found.path)).sum()
 }
 
 /// Removes what nobody names.

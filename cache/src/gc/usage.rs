@@ -6,13 +6,13 @@ use rbuild_image::{Digest, ImageRef};
 
 use super::PruneError;
 use super::inventory::{Inventory, Reach};
+use super::scan;
 use crate::id::{LayerId, SnapshotId};
 use crate::index::ListedRecord;
 use crate::lease::{self, Hold};
 use crate::lock::LockMode;
 use crate::mount_cache::{CacheMountInfo, lock_name};
 use crate::store::Store;
-use crate::usage::disk_usage;
 
 /// A record and what keeps its layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Store {
             mounts,
             layers,
             blobs,
-            partials: disk_usage(&self.layout().ingest())?,
+            partials: scan::partial_bytes(self)?,
             reclaimable,
         })
     }
