@@ -4,6 +4,7 @@
 //! result's snapshot under the caller's lease before it answers. Whether a result may be recorded at all is decided by
 //! the solver; this file knows neither ops nor how keys are made.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -163,9 +164,6 @@ impl Store {
     }
 }
 
-const COLUMNS: &str =
-    "r.id, r.snapshot, r.content_digest, r.subject, r.build, r.created_at, r.duration, r.used_at, r.use_count";
-
 impl Records<'_> {
     /// The result that a key leads to; `lease` holds its snapshot.
     pub fn lookup(&self, key: &CacheKey, lease: &Lease) -> Result<Option<CacheRecord>, RecordError> {
@@ -174,21 +172,24 @@ impl Records<'_> {
 
     /// The results of several keys, in their order, for the price of two.
     pub fn lookup_all(&self, keys: &[CacheKey], lease: &Lease) -> Result<Vec<Option<CacheRecord>>, RecordError> {
-        let look = || self.store.db().read(|tx| keys.iter().map(|key| find(tx, key)).collect::<Result<Vec<_>, _>>());
-        let before = look()?;
+        let mut found =
+            self.store.db().read(|tx| keys.iter().map(|key| find(tx, key)).collect::<Result<Vec<_>, _>>())?;
         failpoint::hit("lookup-hold").at("hold in", self.store.layout().root())?;
-        for snapshot in before.iter().flatten().filter_map(|found| found.record.snapshot) {
+        for snapshot in found.iter().flatten().filter_map(|record| record.snapshot) {
             lease.hold(Hold::Snapshot(snapshot))?;
         }
         // Only a look after the hold counts. What has become another result meanwhile is a miss.
-        let mut found = Vec::with_capacity(keys.len());
-        for (before, now) in before.into_iter().zip(look()?) {
-            let same = now.filter(|now| before.is_some_and(|before| before.record.result == now.record.result));
-            found.push(match same {
-                Some(Found { record, doomed: true }) => self.rescued(record)?,
-                Some(Found { record, doomed: false }) => Some(record),
-                None => None,
-            });
+        let again = self.store.db().read(|tx| {
+            let pairs = keys.iter().zip(&found).filter(|(_, found)| found.is_some());
+            pairs.map(|(key, _)| leads_to(tx, key)).collect::<Result<Vec<_>, _>>()
+        })?;
+        for (slot, now) in found.iter_mut().filter(|slot| slot.is_some()).zip(again) {
+            let Some(record) = slot.take() else { continue };
+            *slot = match now {
+                Some((result, true)) if result == record.result => self.rescued(record)?,
+                Some((result, false)) if result == record.result => Some(record),
+                _ => None,
+            };
         }
         Ok(found)
     }
@@ -256,16 +257,21 @@ impl Records<'_> {
     /// All records, the latest used first.
     pub fn list(&self) -> Result<Vec<ListedRecord>, DbError> {
         self.store.db().read(|tx| {
-            let sql = format!(
-                "SELECT {COLUMNS}, coalesce(l.size, 0), s.parent FROM results r
-                 LEFT JOIN snapshots s ON s.id = r.snapshot LEFT JOIN layers l ON l.id = s.layer
-                 ORDER BY r.used_at DESC, r.id DESC"
-            );
-            let mut records = tx.all(&sql, [], |row| {
+            let sql =
+                "SELECT r.id, r.snapshot, r.content_digest, r.subject, r.build, r.created_at, r.duration, r.used_at,
+                           r.use_count, coalesce(l.size, 0), s.parent
+                       FROM results r LEFT JOIN snapshots s ON s.id = r.snapshot LEFT JOIN layers l ON l.id = s.layer
+                       ORDER BY r.used_at DESC, r.id DESC";
+            let mut records = tx.all(sql, [], |row| {
                 Ok(ListedRecord { record: read(row)?, keys: Vec::new(), size: row.get(9)?, parent: row.get(10)? })
             })?;
+            let sql = "SELECT key, kind, description, result FROM keys ORDER BY kind DESC, key";
+            let mut keys: BTreeMap<ResultId, Vec<RecordKey>> = BTreeMap::new();
+            for (result, key) in tx.all(sql, [], |row| Ok((row.get(3)?, read_key(row)?)))? {
+                keys.entry(result).or_default().push(key);
+            }
             for listed in &mut records {
-                listed.keys = keys_of(tx, listed.record.result)?;
+                listed.keys = keys.remove(&listed.record.result).unwrap_or_default();
             }
             Ok(records)
         })
@@ -337,24 +343,19 @@ fn lead(tx: &Tx<'_>, result: ResultId, keys: &[RecordKey]) -> Result<(), DbError
     Ok(())
 }
 
-struct Found {
-    record: CacheRecord,
-    /// A collection is about to take its snapshot.
-    doomed: bool,
-}
-
 /// The result of a key.
-fn find(tx: &Tx<'_>, key: &CacheKey) -> Result<Option<Found>, DbError> {
-    let sql = format!(
-        "SELECT {COLUMNS}, coalesce(s.doomed, 0) FROM keys k JOIN results r ON r.id = k.result
-         LEFT JOIN snapshots s ON s.id = r.snapshot WHERE k.key = ?1"
-    );
-    tx.first(&sql, [Text(key)], |row| Ok(Found { record: read(row)?, doomed: row.get(9)? }))
+fn find(tx: &Tx<'_>, key: &CacheKey) -> Result<Option<CacheRecord>, DbError> {
+    let sql = "SELECT r.id, r.snapshot, r.content_digest, r.subject, r.build, r.created_at, r.duration, r.used_at,
+                   r.use_count
+               FROM keys k JOIN results r ON r.id = k.result WHERE k.key = ?1";
+    tx.first(sql, [Text(key)], read)
 }
 
-fn keys_of(tx: &Tx<'_>, result: ResultId) -> Result<Vec<RecordKey>, DbError> {
-    let sql = "SELECT key, kind, description FROM keys WHERE result = ?1 ORDER BY kind DESC, key";
-    tx.all(sql, [result], read_key)
+/// Which result a key leads to, and whether a collection is about to take its snapshot.
+fn leads_to(tx: &Tx<'_>, key: &CacheKey) -> Result<Option<(ResultId, bool)>, DbError> {
+    let sql = "SELECT r.id, coalesce(s.doomed, 0) FROM keys k JOIN results r ON r.id = k.result
+               LEFT JOIN snapshots s ON s.id = r.snapshot WHERE k.key = ?1";
+    tx.first(sql, [Text(key)], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 fn read_key(row: &rusqlite::Row<'_>) -> rusqlite::Result<RecordKey> {
