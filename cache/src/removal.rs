@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -41,15 +41,20 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<u64> {
     Ok(tree.freed)
 }
 
-/// Takes down every mount at or below `path` that this process can see.
+/// Takes down every mount at or below the directory `path` that this process can see.
 pub(crate) fn unmount_below(path: &Path) -> io::Result<()> {
-    let mut points = mount_points_below(path)?;
+    // The kernel's table has names without symlinks, from the root; the store may have been given by another one.
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let resolved = std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
+    drop(directory);
+    let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
     // Later mounts lie on top of earlier ones.
-    while let Some(point) = points.pop() {
-        match rustix::mount::unmount(
-            &point,
-            rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW,
-        ) {
+    for point in mount_points_below(&resolved)?.iter().rev() {
+        match rustix::mount::unmount(point, flags) {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
@@ -214,6 +219,29 @@ mod tests {
         remove_tree(&top).unwrap();
         remove_tree(&outside).unwrap();
         assert!(!outside.exists(), "a plain file goes too");
+    }
+
+    #[test]
+    fn mounts_are_taken_down_before_anything_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let top = home.path().join("real/top");
+        fs::create_dir_all(top.join("a b/c")).unwrap();
+        std::os::unix::fs::symlink("real", home.path().join("alias")).unwrap();
+        let point = top.join("a b/c");
+        let flags = rustix::mount::MountFlags::empty();
+        if let Err(error) = rustix::mount::mount("tmpfs", &point, "tmpfs", flags, c"size=1m") {
+            eprintln!("SKIPPED: needs the right to mount: {error}");
+            return;
+        }
+        rustix::mount::mount("tmpfs", &point, "tmpfs", flags, c"size=1m").unwrap();
+        fs::write(point.join("precious"), "x").unwrap();
+        let refused = remove_tree(&top).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        assert!(point.join("precious").exists(), "what is mounted is not ours to empty");
+        unmount_below(&home.path().join("alias/top")).unwrap();
+        remove_tree(&home.path().join("alias/top")).unwrap();
+        assert!(!top.exists());
+        unmount_below(&top).unwrap();
     }
 
     #[test]
