@@ -19,7 +19,8 @@ use rbuild_image::layer::{Device, Entry, EntryKind, TarWriteError, TarWriter, Ti
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest, Hashing};
 
 use super::layer_dir::LayerDir;
-use super::scan::{Scanned, open_file, scan};
+use super::scan::{Detail, Scanned, open_file, scan};
+use super::writer::read_whole;
 use crate::view::{FileKind, Stat};
 
 /// Files up to this size are read ahead.
@@ -67,7 +68,7 @@ pub enum DiffError {
 
 /// Writes `layer` as a tar to `out`.
 pub(super) fn write_tar(layer: &LayerDir, times: Times, out: &mut (dyn Write + Send)) -> Result<LayerDiff, DiffError> {
-    let planned = plan(scan(layer).map_err(DiffError::Read)?, times);
+    let planned = plan(scan(layer, Detail::Full).map_err(DiffError::Read)?, times);
     let (to_hash, chunks) = sync_channel(8);
     let (to_write, batches) = sync_channel(1);
     std::thread::scope(|scope| {
@@ -165,10 +166,10 @@ fn read_ahead<'p>(layer: &LayerDir, planned: &'p [Planned], batches: &SyncSender
             if planned.entry.stored_size() > SMALL {
                 return Ok((planned, Content::None));
             }
-            let mut file = open_file(layer, path)?;
-            let mut bytes = Vec::with_capacity(usize::try_from(planned.entry.stored_size()).unwrap_or(0) + 1);
-            file.read_to_end(&mut bytes)?;
-            Ok((planned, Content::Read(bytes)))
+            let bytes = read_whole(&open_file(layer, path)?, planned.entry.stored_size())?;
+            let mut hasher = FileHasher::new();
+            hasher.update(&bytes);
+            Ok((planned, Content::Read(bytes, hasher.finish())))
         };
         let batch: io::Result<Batch<'p>> = now.par_iter().map(read).collect();
         let failed = batch.is_err();

@@ -16,7 +16,7 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use super::diff::{self, DiffError, LayerDiff, Times};
 use super::kind::{Sealed, Snapshotter};
 use super::layer_dir::LayerDir;
-use super::scan;
+use super::scan::{self, Detail};
 use super::writer::{LayerWriter, Metadata};
 use crate::failpoint;
 use crate::path_error::{AtPath, PathError};
@@ -70,7 +70,7 @@ impl Snapshotter for DirectoryKind {
 
     fn measure(&self, scratch: &Path) -> Result<Sealed, PathError> {
         let path = upper(scratch);
-        let entries = LayerDir::open(&path).and_then(|dir| scan::scan(&dir)).at("list", &path)?;
+        let entries = LayerDir::open(&path).and_then(|dir| scan::scan(&dir, Detail::Stat)).at("list", &path)?;
         Ok(Sealed { size: scan::disk_usage(&entries) })
     }
 

@@ -31,14 +31,23 @@ impl Scanned {
     }
 }
 
+/// How much is read of each name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Only what `statx` says.
+    Stat,
+    /// Also marks, attributes and link targets.
+    Full,
+}
+
 /// Everything below the layer's root, directories before their entries. Works level by level, so that neither stack nor
 /// descriptors depend on the depth.
-pub(super) fn scan(layer: &LayerDir) -> io::Result<Vec<Scanned>> {
+pub(super) fn scan(layer: &LayerDir, detail: Detail) -> io::Result<Vec<Scanned>> {
     let mut found = Vec::new();
     let mut level = vec![Vec::new()];
     while !level.is_empty() {
         let listed: Vec<Vec<Scanned>> =
-            level.par_iter().map(|path| scan_directory(layer, path)).collect::<io::Result<_>>()?;
+            level.par_iter().map(|path| scan_directory(layer, path, detail)).collect::<io::Result<_>>()?;
         level = listed
             .iter()
             .flatten()
@@ -51,7 +60,7 @@ pub(super) fn scan(layer: &LayerDir) -> io::Result<Vec<Scanned>> {
     Ok(found)
 }
 
-fn scan_directory(layer: &LayerDir, path: &[u8]) -> io::Result<Vec<Scanned>> {
+fn scan_directory(layer: &LayerDir, path: &[u8], detail: Detail) -> io::Result<Vec<Scanned>> {
     let dir = beneath::open_dir(layer.fd(), path)?;
     let mut entries = Vec::new();
     for name in names(&dir)? {
@@ -59,16 +68,15 @@ fn scan_directory(layer: &LayerDir, path: &[u8]) -> io::Result<Vec<Scanned>> {
         if stat.kind == FileKind::Socket {
             continue; // No layer can hold one.
         }
-        let opaque = stat.kind.is_directory() && overlay::is_opaque(&dir, &name)?;
-        // Only files carry the attributes that layers have.
-        let xattrs = match stat.kind {
-            FileKind::File => xattr::read(&dir, &name, xattr::is_content)?,
-            _ => Xattrs::new(),
-        };
-        let target = match stat.kind {
-            FileKind::Symlink => rustix::fs::readlinkat(&dir, name.as_slice(), Vec::new())?.into_bytes(),
-            _ => Vec::new(),
-        };
+        let (mut opaque, mut xattrs, mut target) = (false, Xattrs::new(), Vec::new());
+        match stat.kind {
+            _ if detail == Detail::Stat => {}
+            FileKind::Directory => opaque = overlay::is_opaque(&dir, &name)?,
+            // Only files carry the attributes that layers have.
+            FileKind::File => xattrs = xattr::read(&dir, &name, xattr::is_content)?,
+            FileKind::Symlink => target = rustix::fs::readlinkat(&dir, name.as_slice(), Vec::new())?.into_bytes(),
+            _ => {}
+        }
         let mut whole = path.to_vec();
         if !whole.is_empty() {
             whole.push(b'/');

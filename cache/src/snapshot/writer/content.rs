@@ -167,10 +167,30 @@ impl Copier {
     }
 }
 
-fn copy_small(target: &OwnedFd, mut source: &File, size: u64) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    source.read_to_end(&mut bytes)?;
-    write_at(target, &bytes, 0)
+fn copy_small(target: &OwnedFd, source: &File, size: u64) -> io::Result<()> {
+    write_at(target, &read_whole(source, size)?, 0)
+}
+
+/// Reads a file of about `size` bytes from its start; cheaper than `read_to_end`, which asks for size and position again.
+pub(crate) fn read_whole(source: impl AsFd, size: u64) -> io::Result<Vec<u8>> {
+    let expected = usize::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; expected + 1];
+    let mut filled = 0;
+    loop {
+        if filled == bytes.len() {
+            bytes.resize(filled * 2, 0);
+        }
+        match rustix::io::retry_on_intr(|| rustix::io::pread(&source, &mut bytes[filled..], filled as u64))? {
+            0 => break,
+            n => filled += n,
+        }
+        // All that was expected came, and there was room for more.
+        if filled >= expected && filled < bytes.len() {
+            break;
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 /// Copies data regions only, so that holes stay holes.

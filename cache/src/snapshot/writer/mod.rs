@@ -30,6 +30,7 @@ use content::{create, write_at, write_sparse, write_stream};
 use pool::{Job, Pool};
 use tree::{Directory, Location, NodeId, ROOT, State, Tree};
 
+pub(crate) use content::read_whole;
 pub use content::{Content, OpenContent};
 pub use metadata::Metadata;
 
@@ -552,7 +553,7 @@ impl LayerWriter {
 
     /// Waits for queued contents and makes the links that waited for them.
     fn settle(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
-        if let Some(pool) = &self.pool {
+        if let Some(pool) = &mut self.pool {
             pool.drain().map_err(|(path, source)| LayerWriteError { action: "copy to", path, source })?;
         }
         for (source, target) in std::mem::take(&mut self.links) {
@@ -584,12 +585,12 @@ impl LayerWriter {
         Ok(fd)
     }
 
-    fn pool(&mut self, path: &ContainerPath) -> Result<&Pool, LayerWriteError> {
+    fn pool(&mut self, path: &ContainerPath) -> Result<&mut Pool, LayerWriteError> {
         if self.pool.is_none() {
             let threads = std::thread::available_parallelism().map_or(1, usize::from).min(COPY_THREADS);
             self.pool = Some(Pool::start(threads).map_err(failed_io("start copying to", path))?);
         }
-        Ok(self.pool.as_ref().expect("set above"))
+        Ok(self.pool.as_mut().expect("set above"))
     }
 }
 

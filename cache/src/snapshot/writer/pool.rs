@@ -14,7 +14,10 @@ use rbuild_image::ContainerPath;
 use super::content::{Copier, OpenContent};
 use super::metadata::Metadata;
 
-const QUEUE: usize = 32;
+/// How many batches may wait.
+const QUEUE: usize = 8;
+/// Files of one directory that travel together: handing over one costs about as much as copying a small file.
+const BATCH: usize = 16;
 
 /// One file to be copied.
 pub(super) struct Job {
@@ -27,7 +30,7 @@ pub(super) struct Job {
 
 #[derive(Default)]
 struct State {
-    open_jobs: usize,
+    open_batches: usize,
     failed: Option<(ContainerPath, io::Error)>,
 }
 
@@ -39,7 +42,9 @@ struct Shared {
 
 /// The threads; they end with the value.
 pub(super) struct Pool {
-    sender: Option<SyncSender<Job>>,
+    sender: Option<SyncSender<Vec<Job>>>,
+    /// Jobs of one directory that are not on their way yet.
+    pending: Vec<Job>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -50,7 +55,7 @@ impl Pool {
         let (sender, receiver) = sync_channel(QUEUE);
         let (receiver, shared) = (Arc::new(Mutex::new(receiver)), Arc::new(Shared::default()));
         let copier = Arc::new(Copier::new());
-        let mut pool = Self { sender: Some(sender), shared, threads: Vec::new() };
+        let mut pool = Self { sender: Some(sender), pending: Vec::new(), shared, threads: Vec::new() };
         for _ in 0..threads {
             let (receiver, shared, copier) = (receiver.clone(), pool.shared.clone(), copier.clone());
             let body = move || work(&receiver, &shared, &copier);
@@ -60,25 +65,33 @@ impl Pool {
     }
 
     /// Queues a job; an earlier job's failure comes back instead.
-    pub(super) fn submit(&self, job: Job) -> Result<(), (ContainerPath, io::Error)> {
+    pub(super) fn submit(&mut self, job: Job) -> Result<(), (ContainerPath, io::Error)> {
+        if self.pending.last().is_some_and(|last| !Arc::ptr_eq(&last.dir, &job.dir)) {
+            self.flush()?;
+        }
+        self.pending.push(job);
+        if self.pending.len() >= BATCH { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), (ContainerPath, io::Error)> {
+        let batch = std::mem::take(&mut self.pending);
+        let Some(first) = batch.first().map(|job| job.path.clone()) else { return Ok(()) };
         {
             let mut state = self.shared.state.lock().expect("no panic while held");
             if let Some(failed) = state.failed.take() {
                 return Err(failed);
             }
-            state.open_jobs += 1;
+            state.open_batches += 1;
         }
         let sender = self.sender.as_ref().expect("present until dropped");
-        if let Err(unsent) = sender.send(job) {
-            return Err((unsent.0.path, io::Error::other("the copying threads have ended")));
-        }
-        Ok(())
+        sender.send(batch).map_err(|_| (first, io::Error::other("the copying threads have ended")))
     }
 
     /// Waits until every queued job is done.
-    pub(super) fn drain(&self) -> Result<(), (ContainerPath, io::Error)> {
+    pub(super) fn drain(&mut self) -> Result<(), (ContainerPath, io::Error)> {
+        self.flush()?;
         let mut state = self.shared.state.lock().expect("no panic while held");
-        while state.open_jobs > 0 {
+        while state.open_batches > 0 {
             state = self.shared.idle.wait(state).expect("no panic while held");
         }
         match state.failed.take() {
@@ -98,7 +111,7 @@ impl Drop for Pool {
     }
 }
 
-/// Counts a job as done also when it panics.
+/// Counts a batch as done also when copying panics.
 struct Done<'a> {
     shared: &'a Shared,
     failed: Option<(ContainerPath, io::Error)>,
@@ -107,7 +120,7 @@ struct Done<'a> {
 impl Drop for Done<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock().expect("no panic while held");
-        state.open_jobs -= 1;
+        state.open_batches -= 1;
         if let Some(failed) = self.failed.take() {
             state.failed.get_or_insert(failed);
         }
@@ -115,18 +128,25 @@ impl Drop for Done<'_> {
     }
 }
 
-fn work(receiver: &Mutex<Receiver<Job>>, shared: &Shared, copier: &Copier) {
+fn work(receiver: &Mutex<Receiver<Vec<Job>>>, shared: &Shared, copier: &Copier) {
     loop {
-        let job = match receiver.lock() {
+        let batch = match receiver.lock() {
             Ok(receiver) => receiver.recv(),
             Err(_) => return,
         };
-        let Ok(Job { dir, name, path, metadata, open }) = job else { return };
-        let unfinished = (path.clone(), io::Error::other("the copying thread panicked"));
-        let mut done = Done { shared, failed: Some(unfinished) };
+        let Ok(batch) = batch else { return };
+        let unfinished = batch.first().map(|job| (job.path.clone(), io::Error::other("the copying thread panicked")));
+        let mut done = Done { shared, failed: unfinished };
         // After a failure the rest is only counted down.
         let skip = shared.state.lock().expect("no panic while held").failed.is_some();
-        let result = if skip { Ok(()) } else { open().and_then(|file| copier.copy(&dir, &name, &file, &metadata)) };
-        done.failed = result.err().map(|error| (path, error));
+        let mut failed = None;
+        for Job { dir, name, path, metadata, open } in batch {
+            if skip || failed.is_some() {
+                break;
+            }
+            let copied = open().and_then(|file| copier.copy(&dir, &name, &file, &metadata));
+            failed = copied.err().map(|error| (path, error));
+        }
+        done.failed = failed;
     }
 }
