@@ -11,9 +11,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use rbuild_image::layer::whiteout::{OPAQUE, whiteout_of};
 use rbuild_image::layer::{Device, Entry, EntryKind, TarWriteError, TarWriter, Timestamp};
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest, Hashing};
@@ -149,6 +151,20 @@ enum Content {
     Open(File),
 }
 
+/// Threads that only read files. Not the common pool: whoever measures layers on that one waits here, and with all of its
+/// threads waiting nobody would be left to read.
+fn readers() -> &'static ThreadPool {
+    static READERS: LazyLock<ThreadPool> = LazyLock::new(|| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|_| "read-ahead".to_owned())
+            .build()
+            .expect("a process that can start threads at all can start these")
+    });
+    &READERS
+}
+
 type Batch<'p> = Vec<(&'p Planned, Content)>;
 
 fn read_ahead<'p>(layer: &LayerDir, planned: &'p [Planned], batches: &SyncSender<io::Result<Batch<'p>>>) {
@@ -171,7 +187,7 @@ fn read_ahead<'p>(layer: &LayerDir, planned: &'p [Planned], batches: &SyncSender
             hasher.update(&bytes);
             Ok((planned, Content::Read(bytes, hasher.finish())))
         };
-        let batch: io::Result<Batch<'p>> = now.par_iter().map(read).collect();
+        let batch: io::Result<Batch<'p>> = readers().install(|| now.par_iter().map(read).collect());
         let failed = batch.is_err();
         if batches.send(batch).is_err() || failed {
             return;

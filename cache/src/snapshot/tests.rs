@@ -351,6 +351,30 @@ fn layers_are_shared_between_parents_only_when_they_do_not_depend_on_them() {
 }
 
 #[test]
+fn many_layers_are_measured_at_once() {
+    if !is_root("many_layers_are_measured_at_once") {
+        return;
+    }
+    // Each measurement waits for its readers; on the common pool they must not wait for one another.
+    let bench = Bench::new();
+    let mut top = None;
+    for number in 0..24 {
+        let active = bench.store.snapshots().prepare(top, &bench.lease).unwrap();
+        let mut writer = active.writer().unwrap();
+        for file in 0..40 {
+            let path = ContainerPath::new(format!("/{number}-{file}"));
+            writer.file(&path, &Metadata::default(), Content::Bytes(b"content")).unwrap();
+        }
+        writer.finish().unwrap();
+        top = Some(active.commit(&bench.lease).unwrap().id());
+    }
+    let layers = bench.store.snapshots().layers(top.unwrap()).unwrap();
+    assert_eq!(layers.len(), 24);
+    let again = bench.store.snapshots().layers(top.unwrap()).unwrap();
+    assert_eq!(layers, again);
+}
+
+#[test]
 fn a_wrong_digest_or_a_broken_archive_leaves_nothing() {
     if !is_root("a_wrong_digest_or_a_broken_archive_leaves_nothing") {
         return;
