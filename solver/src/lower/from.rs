@@ -77,6 +77,7 @@ impl<'a> Lowering<'a> {
                 number: 0,
                 has_cmd: false,
                 seen: Seen::default(),
+                image_text: None,
                 uses,
                 state: State::default(),
             });
@@ -128,7 +129,10 @@ impl<'a> Lowering<'a> {
     /// Puts a named context in the place of a stage, whose instructions then do not matter.
     fn replace(&mut self, id: StageId, context: NamedContext) {
         let state = match context {
-            NamedContext::Files(source) => State { rootfs: Some(self.files(source)), ..State::default() },
+            NamedContext::Files(source) => {
+                let image = ImageConfig::new(&self.target_platform);
+                State { rootfs: Some(self.files(source)), image, ..State::default() }
+            }
             NamedContext::Image(image) => {
                 let platform = image.config.platform();
                 let state = self.image_state(id, &image, &platform);
@@ -143,6 +147,7 @@ impl<'a> Lowering<'a> {
         stage.steps.clear();
         stage.state = state;
         (stage.resolved, stage.triggered, stage.lowered) = (true, true, true);
+        self.add_base(id);
     }
 
     fn files(&mut self, source: Source) -> VertexId {
@@ -229,6 +234,9 @@ impl<'a> Lowering<'a> {
         stage.state = state;
         stage.platform = Some(platform);
         stage.lowered = !stage.written;
+        if stage.lowered {
+            self.add_base(id);
+        }
         Ok(())
     }
 
@@ -240,30 +248,34 @@ impl<'a> Lowering<'a> {
         if decides { build.clone() } else { wanted }
     }
 
-    /// What a stage begins with that starts from an image.
+    /// What a stage begins with that starts from an image; [`Self::add_base`] adds the image's vertex.
     fn image_state(&mut self, id: StageId, found: &ResolvedImage, platform: &Platform) -> State {
         let config = ImageConfig { created: None, ..found.config.without_unknown_fields() };
         let has_layers = !config.rootfs.diff_ids.is_empty() || config.history.iter().any(|entry| !entry.empty_layer);
-        let (base, rootfs) = if has_layers {
-            let source =
-                ImageSource { reference: found.reference.clone(), digest: found.digest, platform: platform.clone() };
+        let reference = found.reference.clone();
+        let base = has_layers.then(|| ImageSource { reference, digest: found.digest, platform: platform.clone() });
+        if has_layers {
             let shown = format!("FROM {}@{}", canonical_without_digest(&found.reference), found.shown);
-            let name = self.name_vertex(id, &shown, false);
-            let (span, stage, text) =
-                (self.stages[id].span, self.stages[id].shown.clone(), self.stages[id].text.clone());
-            let about = About { span: Some(span), stage: &stage, text: &text, name, cache_use: CacheUse::Allowed };
-            let op = Op::Source(Source::Image(Box::new(source.clone())));
-            let vertex = self.vertex(op, Vec::new(), about);
-            (Some(source), Some(self.graph.add(vertex)))
-        } else {
-            (None, None)
-        };
+            self.stages[id].image_text = Some(shown);
+        }
         let inherited_history = config.history.len();
-        State { image: config, inherited_history, base, rootfs, ..State::default() }
+        State { image: config, inherited_history, base, ..State::default() }
+    }
+
+    /// Adds the vertex of a stage's image, when it is known how many instructions the stage has.
+    fn add_base(&mut self, id: StageId) {
+        let Some(shown) = self.stages[id].image_text.take() else { return };
+        let Some(source) = self.stages[id].state.base.clone() else { return };
+        let name = self.name_vertex(id, &shown, false);
+        let (span, stage, text) = (self.stages[id].span, self.stages[id].shown.clone(), self.stages[id].text.clone());
+        let about = About { span: Some(span), stage: &stage, text: &text, name, cache_use: CacheUse::Allowed };
+        let vertex = self.vertex(Op::Source(Source::Image(Box::new(source))), Vec::new(), about);
+        self.stages[id].state.rootfs = Some(self.graph.add(vertex));
     }
 
     /// Makes what a stage starts from its own.
     fn begin_stage(&mut self, id: StageId) {
+        self.add_base(id);
         if let Some(base) = self.stages[id].base {
             let mut state = self.stages[base].state.clone();
             // Triggers run one level deep.

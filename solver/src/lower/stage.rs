@@ -60,6 +60,8 @@ pub(super) struct Stage<'a> {
     pub(super) has_cmd: bool,
     /// Which instructions of which only one counts were in it.
     pub(super) seen: Seen,
+    /// `FROM …` with a digest, until the image has its vertex.
+    pub(super) image_text: Option<String>,
     /// What it uses of what can be given to a build.
     pub(super) uses: Uses,
     pub(super) state: State,
@@ -259,6 +261,7 @@ impl<'a> Lowering<'a> {
             number: 0,
             has_cmd: false,
             seen: Seen::default(),
+            image_text: None,
             uses: Uses::default(),
             state,
         })

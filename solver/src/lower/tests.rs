@@ -252,9 +252,9 @@ fn filtered_stages_run_again_and_others_do_not() {
     let goal = Goal { no_cache: NoCache::Stages(vec!["ONE".into()]), ..goal() };
     insta::assert_snapshot!(show(&plan(text, &goal)), @r"
     0 [one 1/2] FROM docker.io/library/a:latest@sha256:… ← 
-    1 [two 1/3] FROM docker.io/library/b:latest@sha256:… ← 
-    2 [one 2/2] RUN x (no cache) ← 0
-    3 [two 2/3] COPY --from=one /x /x ← 1 2
+    1 [one 2/2] RUN x (no cache) ← 0
+    2 [two 1/3] FROM docker.io/library/b:latest@sha256:… ← 
+    3 [two 2/3] COPY --from=one /x /x ← 2 1
         1:/x → /x
     4 [two 3/3] RUN y ← 3
     linux/amd64: 4, layers [3, 4]
@@ -276,14 +276,14 @@ COPY --from=build /out /out
     let platforms = ["linux/amd64", "linux/arm64"].map(|platform| platform.parse().unwrap()).to_vec();
     insta::assert_snapshot!(show(&plan(text, &Goal { platforms, ..goal() })), @r"
     0 [linux/amd64 build 1/3] FROM docker.io/library/golang:latest@sha256:… ← 
-    1 [linux/amd64 stage-1 1/2] FROM docker.io/library/debian:latest@sha256:… ← 
-    2 [linux/amd64 build 2/3] RUN prepare ← 0
-    3 [linux/amd64 build 3/3] RUN compile amd64 ← 2
-    4 [linux/amd64 stage-1 2/2] COPY --from=build /out /out ← 1 3
+    1 [linux/amd64 build 2/3] RUN prepare ← 0
+    2 [linux/amd64 build 3/3] RUN compile amd64 ← 1
+    3 [linux/amd64 stage-1 1/2] FROM docker.io/library/debian:latest@sha256:… ← 
+    4 [linux/amd64 stage-1 2/2] COPY --from=build /out /out ← 3 2
         1:/out → /out
-    5 [linux/arm64 stage-1 1/2] FROM docker.io/library/debian:latest@sha256:… ← 
-    6 [linux/amd64->arm64 build 3/3] RUN compile arm64 ← 2
-    7 [linux/arm64 stage-1 2/2] COPY --from=build /out /out ← 5 6
+    5 [linux/amd64->arm64 build 3/3] RUN compile arm64 ← 1
+    6 [linux/arm64 stage-1 1/2] FROM docker.io/library/debian:latest@sha256:… ← 
+    7 [linux/arm64 stage-1 2/2] COPY --from=build /out /out ← 6 5
         1:/out → /out
     linux/amd64: 4, layers [4]
       + COPY /out /out # buildkit
@@ -304,10 +304,10 @@ FROM parent
 CMD x
 ";
     insta::assert_snapshot!(show(&plan(text, &goal())), @r#"
-    0 [parent 1/2] FROM docker.io/library/trigger:latest@sha256:… ← 
-    1 [tools 1/2] FROM docker.io/library/debian:latest@sha256:… ← 
-    2 [tools 2/2] RUN tool ← 1
-    3 [parent 2/4] ONBUILD COPY --from=tools /t /t ← 0 2
+    0 [tools 1/2] FROM docker.io/library/debian:latest@sha256:… ← 
+    1 [tools 2/2] RUN tool ← 0
+    2 [parent 1/4] FROM docker.io/library/trigger:latest@sha256:… ← 
+    3 [parent 2/4] ONBUILD COPY --from=tools /t /t ← 2 1
         1:/t → /t
     4 [parent 3/4] ONBUILD RUN trigger ← 3
     5 [parent 4/4] RUN own ← 4
