@@ -13,7 +13,7 @@ use rbuild_image::ContainerPath;
 use crate::config::{ContainerConfig, ContainerMountSource};
 use crate::create::process_environment;
 use crate::id::ContainerId;
-use crate::request::{InitChoice, RootAccess};
+use crate::request::{InitChoice, Lifetime, RootAccess};
 
 /// What the machine has to say about a start.
 pub(crate) struct StartFacts {
@@ -40,7 +40,11 @@ pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFa
     SandboxSpec {
         id: id.to_string(),
         rootfs: facts.rootfs,
-        durability: Durability::EachSync,
+        // What goes with its process needs no disk.
+        durability: match config.lifetime {
+            Lifetime::Kept => Durability::EachSync,
+            Lifetime::Process => Durability::AtCommit,
+        },
         root_access: match config.root {
             RootAccess::ReadWrite => Access::ReadWrite,
             RootAccess::ReadOnly => Access::ReadOnly,
@@ -162,6 +166,7 @@ mod tests {
         );
         assert_eq!(spec.process.user, Ids { uid: 5, gid: 6, groups: vec![6, 7] });
         assert_eq!((spec.root_access, spec.network, spec.init), (Access::ReadWrite, NetworkMode::Host, Init::Process));
+        assert_eq!(spec.durability, Durability::EachSync);
         assert_eq!(spec.confinement.seccomp, Seccomp::Default);
         assert_eq!(spec.confinement.kernel_paths, KernelPaths::Masked);
         assert_eq!(spec.confinement.capabilities.len(), 14);
@@ -177,10 +182,12 @@ mod tests {
             network: NetworkChoice::None,
             root: RootAccess::ReadOnly,
             init: InitChoice::Reaper,
+            lifetime: Lifetime::Process,
             console: Console { terminal: true, interactive: true },
             ..RunRequest::default()
         });
         assert_eq!((spec.root_access, spec.network, spec.init), (Access::ReadOnly, NetworkMode::None, Init::Reaper));
+        assert_eq!(spec.durability, Durability::AtCommit);
         assert_eq!(spec.confinement.seccomp, Seccomp::Unconfined);
         assert_eq!(spec.confinement.kernel_paths, KernelPaths::Open);
         assert!(spec.process.terminal && spec.process.env.contains(&"TERM=xterm".to_owned()));

@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rbuild_executor::WindowSize;
+use rustix::termios::{OptionalActions, Termios, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 /// A terminal in raw mode: every key goes through, Ctrl-C included. Dropping it restores the mode it had.
 pub(crate) struct RawTerminal {
@@ -35,16 +36,22 @@ impl Drop for RawTerminal {
     }
 }
 
+/// The size of the caller's terminal, if it is one that knows its size.
+pub(crate) fn size(of: impl AsFd) -> Option<WindowSize> {
+    let size = tcgetwinsize(of).ok().filter(|size| size.ws_row > 0 || size.ws_col > 0)?;
+    Some(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
 /// Gives the container's terminal the size of the caller's; without one it keeps its own.
 pub(crate) fn copy_size(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
-    let Ok(size) = tcgetwinsize(from) else { return Ok(()) };
-    if size.ws_row == 0 && size.ws_col == 0 { Ok(()) } else { Ok(tcsetwinsize(to, size)?) }
+    let Some(WindowSize { rows, columns }) = size(from) else { return Ok(()) };
+    Ok(tcsetwinsize(to, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::termios::{LocalModes, Winsize};
+    use rustix::termios::LocalModes;
 
     pub(crate) fn pseudo_terminal() -> (OwnedFd, OwnedFd) {
         use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};

@@ -16,7 +16,7 @@ use crate::capability::Capabilities;
 use crate::channel;
 use crate::perform::{Built, Inside, SetupMessage, die_with_parent};
 use crate::plan::ProcessPlan;
-use crate::root_dir::RootDir;
+use crate::root_dir::{NewDirectory, RootDir};
 use crate::spawn_error::{NotExecutable, SpawnError};
 use crate::stdio::Slot;
 use crate::sys;
@@ -105,10 +105,19 @@ fn install(stdio: &[OwnedFd; 3]) -> io::Result<()> {
     Ok(())
 }
 
-/// Enters the working directory through a confined lookup, and makes sure of where that is (rule S-14).
+/// Enters the working directory through a confined lookup, and makes sure of where that is (rule S-14). One that is
+/// missing, perhaps because a mount hides it, is made first, as runc does (rule S-15).
 fn enter(process: &ProcessPlan) -> Result<(), SpawnError> {
     let cwd = || -> io::Result<()> {
-        let directory = RootDir::open("/".as_ref())?.open_dir_path(&process.cwd)?;
+        let root = RootDir::open("/".as_ref())?;
+        let directory = match root.open_dir_path(&process.cwd) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let new = NewDirectory { mode: 0o755, uid: 0, gid: 0 };
+                root.create_dir_all(&process.cwd, new)?;
+                root.open_dir_path(&process.cwd)?
+            }
+            found => found?,
+        };
         rustix::process::fchdir(directory)?;
         let reached = rustix::process::getcwd(Vec::new())?;
         if !reached.to_bytes().starts_with(b"/") {

@@ -38,4 +38,4 @@ pub use spec::{
     NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
 pub use stat::{FileKind, Stat, Timestamp};
-pub use stdio::{Stdio, StdioFd};
+pub use stdio::{Stdio, StdioFd, WindowSize};

@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Signal;
+use rustix::termios::Winsize;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,7 @@ use crate::rootfs::memory_file::MemoryFiles;
 use crate::rootfs::{self, cgroup, device, mask, overlay, source};
 use crate::spawn_error::SpawnError;
 use crate::spec::{Access, Durability, Init, MountSource, Rootfs};
-use crate::stdio::Slot;
+use crate::stdio::{Slot, WindowSize};
 use crate::sys;
 use crate::sys::clone::Forked;
 use crate::sys::mount::{Depth, set_attributes};
@@ -58,6 +59,8 @@ pub(crate) struct Inside<'a> {
     /// The process that forked this one.
     pub(crate) spawner: BorrowedFd<'a>,
     pub(crate) slots: [Slot; 3],
+    /// First size of the terminal.
+    pub(crate) window: Option<WindowSize>,
     pub(crate) stdio: Vec<OwnedFd>,
     pub(crate) network: Option<OwnedFd>,
 }
@@ -193,7 +196,7 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
         }
         Step::DevShm { size } => place("/dev/shm", device::shm(*size), built).map(drop),
         Step::DevMqueue => place("/dev/mqueue", device::mqueue(), built).map(drop),
-        Step::Terminal => terminal(built).map_err(|e| SpawnError::setup("make the terminal", e)),
+        Step::Terminal => terminal(inside.window, built).map_err(|e| SpawnError::setup("make the terminal", e)),
         Step::Sys(access) => {
             let mut attributes = rootfs::NO_SUID_DEV_EXEC;
             if *access == Access::ReadOnly {
@@ -282,10 +285,14 @@ fn sysctl(built: &Built, name: &str, value: &str) -> io::Result<()> {
     }
 }
 
-fn terminal(built: &mut Built) -> io::Result<()> {
+fn terminal(window: Option<WindowSize>, built: &mut Built) -> io::Result<()> {
     let pts = built.pts.as_ref().expect("the terminal comes after /dev/pts");
     let dev = built.dev.as_ref().expect("the terminal comes after /dev");
     let (ours, theirs) = device::terminal(pts)?;
+    if let Some(WindowSize { rows, columns }) = window {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&ours, size)?;
+    }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let console = rustix::fs::openat(dev, c"console", flags, Mode::empty())?;
     rootfs::attach(rootfs::clone_tree(&theirs, false)?, console.as_fd())?;

@@ -37,8 +37,7 @@ use crate::process::Process;
 use crate::rootfs;
 use crate::spawn_error::SpawnError;
 use crate::spec::SandboxSpec;
-use crate::stdio::{Slot, Stdio};
-use crate::sys::mount::{Depth, set_attributes};
+use crate::stdio::{Slot, Stdio, WindowSize};
 
 pub use serve::reexec_entry;
 
@@ -61,6 +60,8 @@ pub struct Spawner {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) slots: [Slot; 3],
+    /// First size of the terminal.
+    pub(crate) window: Option<WindowSize>,
 }
 
 /// From the spawner and the sandbox's init, over the exit socket.
@@ -132,6 +133,16 @@ impl Spawner {
 
     /// Starts a sandbox; returns when its program runs, or with the reason why it does not.
     pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Process, SpawnError> {
+        self.spawn_in_window(spec, stdio, None)
+    }
+
+    /// Like [`Spawner::spawn`], with a terminal that has this size before the program can ask for it.
+    pub fn spawn_in_window(
+        &self,
+        spec: &SandboxSpec,
+        stdio: Stdio,
+        window: Option<WindowSize>,
+    ) -> Result<Process, SpawnError> {
         if stdio.uses_terminal() && !spec.process.terminal {
             return Err(SpawnError::Invalid { reason: "a descriptor is the terminal, and there is none".to_owned() });
         }
@@ -139,7 +150,7 @@ impl Spawner {
         let gone = |source| SpawnError::SpawnerGone { source };
         let (setup, their_setup) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
         let (exit, their_exit) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
-        self.request(&plan, &stdio, their_setup.as_fd(), their_exit.as_fd()).map_err(gone)?;
+        self.request(&plan, &stdio, window, [their_setup.as_fd(), their_exit.as_fd()]).map_err(gone)?;
         drop((their_setup, their_exit, stdio));
 
         let mut process = match receive(&exit).map_err(gone)? {
@@ -165,7 +176,13 @@ impl Spawner {
         if ready { Ok(process) } else { Err(SpawnError::Died) }
     }
 
-    fn request(&self, plan: &SetupPlan, stdio: &Stdio, setup: BorrowedFd<'_>, exit: BorrowedFd<'_>) -> io::Result<()> {
+    fn request(
+        &self,
+        plan: &SetupPlan,
+        stdio: &Stdio,
+        window: Option<WindowSize>,
+        [setup, exit]: [BorrowedFd<'_>; 2],
+    ) -> io::Result<()> {
         let control = self.control.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
         let text = serde_json::to_vec(plan)?;
         let length = (text.len() as u64).to_le_bytes();
@@ -173,7 +190,7 @@ impl Spawner {
         let (slots, more) = stdio.wire();
         let mut fds = vec![plan.as_fd(), setup, exit];
         fds.extend(more);
-        channel::send(control, &Request { slots }, &fds)
+        channel::send(control, &Request { slots, window }, &fds)
     }
 }
 

@@ -149,7 +149,7 @@ pub struct ProcessSpec {
     pub argv: Vec<String>,
     /// `NAME=value`, exactly what the process gets.
     pub env: Vec<String>,
-    /// Working directory; must exist inside the root.
+    /// Working directory; made when it is missing inside the root.
     pub cwd: ContainerPath,
     /// Ids, already looked up in the image.
     pub user: Ids,

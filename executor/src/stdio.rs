@@ -17,6 +17,15 @@ pub enum StdioFd {
     Terminal,
 }
 
+/// Size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
 /// Standard input, output and error of a process.
 #[derive(Debug)]
 pub struct Stdio {

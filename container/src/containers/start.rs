@@ -10,7 +10,7 @@ use rbuild_cache::snapshot::{SnapshotError, Writable};
 use rbuild_cache::view::View;
 use rbuild_cache::{Hold, Lease, PathError};
 use rbuild_executor::users::{self, MAX_USER_FILE, User, UserError};
-use rbuild_executor::{ExitStatus, Process, SandboxSpec, SpawnError, Spawner, Stdio, StdioFd, Warning};
+use rbuild_executor::{ExitStatus, Process, SandboxSpec, SpawnError, Spawner, Stdio, StdioFd, Warning, WindowSize};
 use rbuild_image::ContainerPath;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -30,7 +30,7 @@ use crate::request::{Console, Lifetime};
 use crate::sandbox::{StartFacts, sandbox};
 use crate::signal::Signal;
 use crate::status::{Change, InvalidChange};
-use crate::terminal::{RawTerminal, copy_size};
+use crate::terminal::{RawTerminal, copy_size, size};
 
 /// The caller's side of a container's standard streams.
 #[derive(Debug)]
@@ -184,8 +184,8 @@ impl Containers {
             return Err(StartError::Interrupted { signal });
         }
         let mut connection = Connection::new(record.config.console, foreground.streams).map_err(StartError::Streams)?;
-        let mut process = spawner.spawn(&spec, connection.take_inner())?;
-        connection.copy_window(&process).map_err(StartError::Streams)?;
+        let window = connection.window();
+        let mut process = spawner.spawn_in_window(&spec, connection.take_inner(), window)?;
         process.warnings().iter().for_each(foreground.warn);
         let pid = u32::try_from(process.pid()).unwrap_or(0);
         // Whatever fails from here on drops the process, and that kills it.
@@ -307,9 +307,9 @@ impl Connection {
         self.inner.take().expect("taken once, by the one start this connection is made for")
     }
 
-    /// Gives the container's terminal its first size.
-    fn copy_window(&self, process: &Process) -> io::Result<()> {
-        process.terminal().map_or(Ok(()), |terminal| copy_size(&self.caller.output, terminal))
+    /// The first size of the container's terminal: the caller's.
+    fn window(&self) -> Option<WindowSize> {
+        if self.console.terminal { size(&self.caller.output) } else { None }
     }
 
     /// Begins to copy.

@@ -158,7 +158,7 @@ fn a_terminal_is_raw_sized_and_restored(world: &World) {
     let lease = world.store.lease("test").unwrap();
     let wanted = RunRequest {
         console: Console { interactive: true, terminal: true },
-        ..request(&["sh", "-c", "sleep 0.2; tty; stty size; echo $TERM; read line; echo \"<$line>\"; exit 5"])
+        ..request(&["sh", "-c", "tty; stty size; echo $TERM; read line; echo \"<$line>\"; exit 5"])
     };
     let record = world.create(&wanted, &lease).unwrap();
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();

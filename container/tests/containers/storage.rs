@@ -14,6 +14,7 @@ use crate::world::{Test, World, kept, request};
 
 pub(crate) const TESTS: &[Test] = &[
     ("bind_mounts_are_seen_both_ways", bind_mounts_are_seen_both_ways),
+    ("a_working_directory_below_a_mount_is_made", a_working_directory_below_a_mount_is_made),
     ("bind_sources_that_are_missing", bind_sources_that_are_missing),
     ("volumes_of_the_image_are_filled_and_go_with_rm", volumes_of_the_image_are_filled_and_go_with_rm),
     ("a_named_volume_outlives_its_containers", a_named_volume_outlives_its_containers),
@@ -44,6 +45,21 @@ fn bind_mounts_are_seen_both_ways(world: &World) {
     let followed = volume(&format!("{}:/mnt/in", link.display()));
     let followed = world.run(&RunRequest { mounts: vec![followed], ..request(&["cat", "/mnt/in/from-host"]) }).unwrap();
     assert_eq!(followed.out, "host");
+}
+
+fn a_working_directory_below_a_mount_is_made(world: &World) {
+    let host = world.host_directory("work");
+    let asked = RunRequest {
+        mounts: vec![volume(&format!("{}:/mnt", host.display()))],
+        working_dir: Some("/mnt/a/b".into()),
+        ..request(&["sh", "-c", "pwd; stat -c %a,%u ."])
+    };
+    assert_eq!(world.run(&asked).unwrap().out, "/mnt/a/b\n755,0\n");
+    assert!(host.join("a/b").is_dir());
+    let read_only = RunRequest { mounts: vec![volume(&format!("{}:/mnt:ro", host.display()))], ..asked.clone() };
+    assert_eq!(world.run(&read_only).unwrap().code, 0, "it is there now");
+    let refused = RunRequest { working_dir: Some("/mnt/c".into()), ..read_only };
+    assert!(world.run(&refused).unwrap_err().starts_with("cannot enter the working directory /mnt/c"));
 }
 
 fn bind_sources_that_are_missing(world: &World) {

@@ -137,6 +137,7 @@ impl Serving {
                     exit,
                     spawner,
                     slots: request.slots,
+                    window: request.window,
                     stdio,
                     network,
                 })
