@@ -84,6 +84,22 @@ fn a_running_container_is_stopped_from_elsewhere(world: &World) {
     assert_eq!(code, 9);
 }
 
+fn waiting_gives_the_exit_code(world: &World) {
+    let lease = world.store.lease("test").unwrap();
+    let mut waited = None;
+    let code = while_running(world, &kept(&["sh", "-c", "echo ready; sleep 0.3; exit 6"]), |id| {
+        let id = running(world, id).id;
+        waited = Some((world.containers.wait(&id).unwrap(), id));
+    });
+    let (waited, id) = waited.unwrap();
+    assert_eq!((code, waited), (6, Some(6)));
+    assert_eq!(world.containers.wait(&id).unwrap(), Some(6), "again, at once");
+    let pruned = world.containers.prune(&lease).unwrap();
+    assert!(matches!(pruned.as_slice(), [(pruned, _)] if *pruned == id), "{pruned:?}");
+    assert_eq!(world.containers.wait(&id).unwrap(), None);
+    assert_eq!(world.containers.prune_volumes(PrunedVolumes::Anonymous, &lease).unwrap().len(), 1);
+}
+
 fn a_container_that_ignores_its_stop_signal_is_killed(world: &World) {
     let start = Instant::now();
     let asked = RunRequest {
