@@ -11,6 +11,7 @@ mod pull;
 pub mod report;
 mod run;
 mod table;
+mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -76,6 +77,14 @@ enum Command {
     Stop(run::StopArgs),
     /// Send a signal to running containers
     Kill(run::KillArgs),
+    /// Wait until containers have ended; print their exit codes
+    Wait(run::WaitArgs),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(run::ContainerCommand),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
     /// Write a container's file system as a tar archive
     Export(run::ExportArgs),
     /// List images
@@ -145,6 +154,9 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Start(args) => run::start(&args, &engine),
         Command::Stop(args) => run::stop(&args, &engine),
         Command::Kill(args) => run::kill(&args, &engine),
+        Command::Wait(args) => run::wait(&args, &engine),
+        Command::Container(command) => run::execute_container(command, &engine),
+        Command::Volume(command) => volume::execute(command, &engine),
         Command::Export(args) => run::export(&args, &engine),
         Command::Images(args) => images::list(&args, &engine),
         Command::Image(command) => images::execute(command, &engine),

@@ -27,7 +27,8 @@ use crate::transfer;
 
 use arguments::{ContainerArgs, PullPolicy};
 pub(super) use containers::{
-    ExportArgs, KillArgs, PsArgs, RmArgs, StartArgs, StopArgs, export, kill, list, remove, start, stop,
+    ContainerCommand, ExportArgs, KillArgs, PsArgs, RmArgs, StartArgs, StopArgs, WaitArgs, execute_container, export,
+    kill, list, remove, start, stop, wait,
 };
 use unserved::UnservedArgs;
 

@@ -4,15 +4,17 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Subcommand;
 use rbuild_container::{
     AnonymousVolumes, ContainerRecord, Containers, FindError, RemoveOptions, RunningContainer, Signal, SignalInbox,
     Width,
 };
 use serde_json::json;
 
-use super::{containers_of, in_foreground};
+use super::{CreateArgs, RunArgs, containers_of, in_foreground};
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{Table, ago, duration};
+use crate::cli::volume::pruned;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 
@@ -178,6 +180,81 @@ fn for_each(
         }
     }
     Ok(exit)
+}
+
+/// Arguments of `wait`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct WaitArgs {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Runs `wait`.
+pub(in crate::cli) fn wait(args: &WaitArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let containers = containers_of(engine)?;
+    for text in &args.containers {
+        let code = containers.wait(&containers.find(text)?.id)?.unwrap_or(0);
+        report::answer(&format!("{code}\n"))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Arguments of `container prune`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct PruneArgs {
+    /// Do not ask (rbuild never asks; for scripts written for Docker)
+    #[arg(short, long)]
+    force: bool,
+}
+
+fn prune(engine: &Engine) -> Result<Exit, Failure> {
+    let removed = containers_of(engine)?.prune(&engine.store()?.lease("container prune")?)?;
+    report::answer(&pruned("Containers", removed.iter().map(|(id, bytes)| (id.as_str(), *bytes))))?;
+    Ok(Exit::Success)
+}
+
+/// `rbuild container …`: the same commands under Docker's newer spelling.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum ContainerCommand {
+    /// Run a command in a new container
+    Run(Box<RunArgs>),
+    /// Create a container without starting it
+    Create(Box<CreateArgs>),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(PsArgs),
+    /// Start a container again
+    Start(StartArgs),
+    /// Stop running containers
+    Stop(StopArgs),
+    /// Send a signal to running containers
+    Kill(KillArgs),
+    /// Wait until containers have ended; print their exit codes
+    Wait(WaitArgs),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+    /// Remove all containers that do not run
+    Prune(PruneArgs),
+    /// Write a container's file system as a tar archive
+    Export(ExportArgs),
+}
+
+/// Runs `rbuild container …`.
+pub(in crate::cli) fn execute_container(command: ContainerCommand, engine: &Engine) -> Result<Exit, Failure> {
+    match command {
+        ContainerCommand::Run(args) => super::execute(*args, engine),
+        ContainerCommand::Create(args) => super::create(*args, engine),
+        ContainerCommand::Ls(args) => list(&args, engine),
+        ContainerCommand::Start(args) => start(&args, engine),
+        ContainerCommand::Stop(args) => stop(&args, engine),
+        ContainerCommand::Kill(args) => kill(&args, engine),
+        ContainerCommand::Wait(args) => wait(&args, engine),
+        ContainerCommand::Rm(args) => remove(&args, engine),
+        ContainerCommand::Prune(_) => prune(engine),
+        ContainerCommand::Export(args) => export(&args, engine),
+    }
 }
 
 /// Arguments of `start`.
