@@ -1,7 +1,19 @@
 //! `rbuild` as a library: builds images from Dockerfiles.
 
-pub mod worker {
-    //! The machine behind the plan.
-
-    pub mod file;
-}
+pub mod build;
+pub mod cache_view;
+pub mod cli;
+pub mod config;
+pub mod context;
+pub mod engine;
+pub mod evaluate;
+pub mod exit_code;
+mod fetch;
+pub mod image_names;
+mod interrupt;
+pub mod output;
+pub mod progress;
+pub mod request;
+mod resolve;
+pub mod transfer;
+pub mod worker;

@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rbuild_cache::{Lease, Store, StoredImage};
 use rbuild_image::archive::{Archive, ArchiveInput, ArchiveLimits};
 use rbuild_image::pull as registry;
+use rbuild_image::registry::without_credentials;
 use rbuild_image::{ImageConfig, ImageRef, Platform};
-use rbuild_solver::{ContextSource, NamedContext, Resolve, ResolveError, ResolvedImage, Source};
+use rbuild_solver::{
+    ContextSource, NamedContext, Resolve, ResolveError, ResolvedImage, Source, git_context, http_context,
+};
 
 use crate::cli::report::Failure;
 use crate::context::{LocalContext, named_directory};
@@ -133,11 +136,26 @@ impl<'a> Outside<'a> {
         if let Some(layout) = given.strip_prefix("oci-layout://") {
             return self.oci_layout(name, layout, platform).map(NamedContext::Image);
         }
-        if given.contains("://") || given.starts_with("git@") {
-            return Err(wrong(
-                format!("build context {name}={given}: remote contexts are not served by this version"),
-                "fetch it first and name the directory",
-            ));
+        let context = |message: String| {
+            wrong(
+                format!("build context {name}={}: {message}", without_credentials(given)),
+                "name a directory, a repository (https://….git#ref:dir), a URL, docker-image:// or oci-layout://",
+            )
+        };
+        if let Some(stage) = given.strip_prefix("target:") {
+            return Err(context(format!("{stage:?} would be a target of a bake file, and there is none")));
+        }
+        // Only contexts that are no directory here: `github.com/…` may be one.
+        if given.contains("://") || !self.engine.settings().absolute(given).exists() {
+            if let Some(git) = git_context(given).map_err(context)? {
+                return Ok(NamedContext::Files(Source::Git(git)));
+            }
+            if let Some(http) = http_context(given) {
+                return Ok(NamedContext::Files(Source::Http(http)));
+            }
+            if given.contains("://") {
+                return Err(context("unsupported context source".to_owned()));
+            }
         }
         let directory = self.engine.settings().absolute(given);
         let context = named_directory(&directory).map_err(|failure| {

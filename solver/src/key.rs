@@ -11,8 +11,8 @@
 //! | enters the description of | what | does not |
 //! |---|---|---|
 //! | image | digest, platform | reference |
-//! | URL | URL, file name, checksum, identity found when pinned (`ETag`, …) | |
-//! | git | remote, commit, directory, whether `.git` is kept | branch or tag once pinned |
+//! | URL | URL, file name, checksum, identity found when pinned (content, time) | credentials |
+//! | git | remote, commit, directory, whether `.git` is kept | branch or tag once pinned, credentials |
 //! | context | nothing; its readers hold the digest of what they select | path, ignored files, times |
 //! | `RUN` | argv, env, cwd, user, mounts (kind, target, source, id, sharing, mode, owner), network, security, platform, extra hosts, size of `/dev/shm`, ulimits | secret values, content of cache mounts, proxy variables, host name |
 //! | `COPY`, `ADD`, `WORKDIR` | every action: source and destination, owner, mode, excludes, parents, unpacking, fixed times; bytes of here-documents | times of files |
@@ -24,6 +24,7 @@
 use std::fmt;
 
 use rbuild_cache::{KeyKind, SnapshotId};
+use rbuild_image::registry::without_credentials;
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::op::{
@@ -279,12 +280,12 @@ impl Describe for Source {
             }
             Self::Context(context) => text(to, "context", &context.name),
             Self::Http(HttpSource { url, checksum, filename }) => {
-                text(to, "http.url", url);
+                text(to, "http.url", without_credentials(url));
                 optional(to, "http.checksum", checksum.as_ref());
                 text(to, "http.filename", filename);
             }
             Self::Git(GitSource { remote, reference, subdir, keep_git_dir, submodules, checksum, commit }) => {
-                text(to, "git.remote", remote);
+                text(to, "git.remote", without_credentials(remote));
                 match commit {
                     Some(commit) => text(to, "git.commit", commit),
                     None => text(to, "git.reference", reference),

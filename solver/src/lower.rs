@@ -39,6 +39,7 @@ use rbuild_parser::{Diagnostic, Dockerfile, Span};
 pub use goal::{Entitlements, Goal, NoCache, StageChoice, Ulimit};
 pub use outline::{Outline, OutlineArg, OutlineInput, Target, outline, targets};
 pub use plan::{ImagePlan, Plan, PlatformPlan};
+pub use remote::{git_context, http_context};
 pub use resolve::{NamedContext, Resolve, ResolveError, ResolvedImage};
 
 use crate::graph::Graph;

@@ -111,6 +111,11 @@ impl Failure {
         &self.message
     }
 
+    /// What to do about it.
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
     fn render(&self, styled: bool, out: &mut String) {
         for failure in &self.before {
             failure.render(styled, out);

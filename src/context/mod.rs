@@ -2,6 +2,7 @@
 //! a stream is unpacked into the store first, confined as any image layer is.
 
 mod dockerfile;
+mod remote;
 mod stream;
 
 use std::fs;
@@ -12,6 +13,7 @@ use rbuild_parser::{Ignore, Source};
 
 use crate::cli::report::Failure;
 use crate::engine::Engine;
+use crate::fetch::Fetching;
 use crate::request::{BuildRequest, ContextInput, DockerfileInput};
 
 /// The largest Dockerfile or ignore file that is read, in bytes.
@@ -54,8 +56,7 @@ pub fn load(engine: &Engine, lease: &Lease, request: &BuildRequest) -> Result<Lo
             from_stream(store, unpacked, &request.dockerfile)
         }
         ContextInput::Empty => from_stream(engine.store()?, stream::Unpacked::Files(None), &request.dockerfile),
-        ContextInput::Url(url) => Err(Failure::new(format!("{url}: a URL cannot be the build context yet"))
-            .with_help("fetch it first: a directory, or `curl -sL URL | rbuild -t NAME -`")),
+        ContextInput::Url(url) => remote::load(&Fetching::of(engine, engine.store()?, lease, request), request, url),
     }
 }
 

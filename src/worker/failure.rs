@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
-use rbuild_solver::{JobError, VertexFailure};
+use rbuild_solver::{Control, JobError, VertexFailure};
+
+use crate::cli::report::Failure;
 
 /// A failure that may still get a hint.
 pub(super) fn failed(message: impl Into<String>) -> Hinted {
@@ -53,4 +55,16 @@ pub(super) fn chain(doing: &str, error: &dyn Error) -> String {
         source = cause.source();
     }
     message
+}
+
+/// A failure of another part of rbuild as one of a vertex.
+pub(super) fn of_failure(failure: &Failure, control: Control<'_>) -> JobError {
+    if control.cancel.is_cancelled() {
+        return JobError::Cancelled;
+    }
+    JobError::Failed(VertexFailure {
+        message: failure.message().to_owned(),
+        help: failure.help().map(str::to_owned),
+        exit_code: None,
+    })
 }

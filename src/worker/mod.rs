@@ -5,6 +5,8 @@ pub mod file;
 mod host_files;
 mod run;
 mod run_mounts;
+mod source_git;
+mod source_http;
 mod source_image;
 mod ssh_agent;
 
@@ -21,6 +23,7 @@ use rbuild_solver::{Control, Event, Job, JobError, Op, Pinned, Product, Source, 
 
 use crate::context::{ContextFiles, LocalContext};
 use crate::engine::Engine;
+use crate::fetch::Fetching;
 use crate::request::{Entitlement, SecretInput};
 use failure::{FailJob, failed};
 
@@ -37,7 +40,8 @@ pub struct EngineWorker<'a> {
     resolv_conf: String,
     began: Instant,
     sandboxes: AtomicU64,
-    told_network: AtomicBool,
+    downloads: source_http::Downloads,
+    commits: source_git::Commits,
 }
 
 /// What a worker is made of.
@@ -78,7 +82,8 @@ impl<'a> EngineWorker<'a> {
             resolv_conf,
             began,
             sandboxes: AtomicU64::new(0),
-            told_network: AtomicBool::new(false),
+            downloads: source_http::Downloads::default(),
+            commits: source_git::Commits::default(),
         }
     }
 
@@ -95,13 +100,8 @@ impl<'a> EngineWorker<'a> {
         format!("build-{}-{}", self.lease.info().id, self.sandboxes.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Says once that steps are not isolated from the host's network.
-    fn tell_network(&self, control: Control<'_>) {
-        if !self.told_network.swap(true, Ordering::Relaxed) {
-            let message = "RUN steps share the host's network: there are no isolated ones yet; --network=none gives them \
-                           only loopback, --network=host says that this is wanted";
-            control.events.emit(Event::Warning { vertex: None, message: message.to_owned() });
-        }
+    fn fetching(&self) -> Fetching<'_> {
+        Fetching { engine: self.engine, store: self.store, lease: self.lease, secrets: self.secrets, ssh: self.ssh }
     }
 
     fn context(&self, name: &str) -> Result<&LocalContext, JobError> {
@@ -110,12 +110,12 @@ impl<'a> EngineWorker<'a> {
 }
 
 impl Worker for EngineWorker<'_> {
-    fn pin(&self, source: &Source, _control: Control<'_>) -> Result<Pinned, JobError> {
+    fn pin(&self, source: &Source, control: Control<'_>) -> Result<Pinned, JobError> {
         let identity = match source {
             Source::Image(image) => Some(image.digest),
             Source::Context(_) => None,
-            Source::Http(http) => return Err(failed(format!("cannot fetch {}", http.url)).help(NO_REMOTE)),
-            Source::Git(git) => return Err(failed(format!("cannot fetch {}", git.remote)).help(NO_REMOTE)),
+            Source::Http(http) => return source_http::pin(self, http, control),
+            Source::Git(git) => return source_git::pin(self, git, control),
         };
         Ok(Pinned { source: source.clone(), identity })
     }
@@ -135,12 +135,10 @@ impl Worker for EngineWorker<'_> {
                 ContextFiles::Directory(_) => Ok(Product::Context(context.name.clone())),
                 ContextFiles::Snapshot(_) => Ok(Product::Context(context.name.clone())),
             },
-            Op::Source(Source::Http(http)) => Err(failed(format!("cannot fetch {}", http.url)).help(NO_REMOTE)),
-            Op::Source(Source::Git(git)) => Err(failed(format!("cannot fetch {}", git.remote)).help(NO_REMOTE)),
+            Op::Source(Source::Http(http)) => source_http::exec(self, job, http, control),
+            Op::Source(Source::Git(git)) => source_git::exec(self, git, control),
             Op::Run(run) => run::exec(self, job, run, control),
             Op::File(files) => file::exec(self, job, files, control),
         }
     }
 }
-
-const NO_REMOTE: &str = "ADD of URLs and repositories is not served by this version: fetch it in a RUN step";

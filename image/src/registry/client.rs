@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ureq::http::header;
-use ureq::http::{Method, Uri};
+use ureq::http::{HeaderValue, Method, Uri};
 
 use super::cancel::Cancel;
 use super::error::{Action, Cause, RegistryError, Target};
@@ -339,6 +339,11 @@ impl Client {
             }
             reply.discard();
         }
+    }
+
+    /// Sends a request to any address, with these credentials for its own origin.
+    pub(super) fn send_any(&self, call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<Reply, Cause> {
+        self.shared.http.send(call, authorization)
     }
 
     /// Sends a request that never carries credentials.

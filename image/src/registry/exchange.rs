@@ -53,11 +53,20 @@ pub(super) struct Call<'a> {
     pub(super) payload: Payload<'a>,
     /// How long the answer may take, when not as long as usual.
     pub(super) answer_within: Option<Duration>,
+    /// Whether the address itself held the credentials, so that they may go wherever it leads.
+    pub(super) inline_credentials: bool,
 }
 
 impl Call<'_> {
     pub(super) fn new(method: Method, uri: Uri) -> Self {
-        Self { method, uri, headers: Vec::new(), payload: Payload::Empty, answer_within: None }
+        Self {
+            method,
+            uri,
+            headers: Vec::new(),
+            payload: Payload::Empty,
+            answer_within: None,
+            inline_credentials: false,
+        }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: impl fmt::Display) -> Self {
@@ -232,7 +241,7 @@ impl Http {
         for _ in 0..=MAX_REDIRECTS {
             let origin = Origin::of(&uri).ok_or(Cause::Location(BadLocation::Missing))?;
             let secret = authorization.filter(|_| origin == home);
-            if secret.is_some() {
+            if secret.is_some() && !call.inline_credentials {
                 self.may_carry_credentials(&origin)?;
             }
             let reply = self.send_once(call, &uri, &origin, secret)?;

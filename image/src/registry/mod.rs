@@ -2,7 +2,7 @@
 //!
 //! `client` is the face; below it `exchange` sends one request over `transport` and `tls` to addresses from
 //! `resolver`, `token` and `challenge` authenticate, `retry` decides about trying again, `mirror` about whom to ask,
-//! and `download` and `upload` move blobs. Nothing here reads the environment or knows where blobs are kept.
+//! and `download` and `upload` move blobs; `web` fetches what is in no registry. Nothing here reads the environment or knows where blobs are kept.
 
 pub(crate) mod cancel;
 mod challenge;
@@ -23,6 +23,7 @@ mod token;
 mod transfer;
 mod transport;
 mod upload;
+mod web;
 
 pub use cancel::{Cancel, Cancelled};
 pub use challenge::{BadChallenge, Challenge};
@@ -38,5 +39,6 @@ pub use retry::RetryPolicy;
 pub use tls::TlsSetupError;
 pub use transfer::{Silent, TransferSink, TransferState};
 pub use upload::Pushed;
+pub use web::{WebAnswer, WebError, WebRequest, WebSink, without_credentials};
 
 pub(crate) use transfer::in_parallel;

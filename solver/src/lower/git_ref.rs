@@ -18,6 +18,9 @@ pub(super) struct GitRef {
 impl GitRef {
     /// `None` when `text` names no repository, an error when it does with a query that makes no sense.
     pub(super) fn parse(text: &str) -> Result<Option<Self>, String> {
+        if text.starts_with("./") || text.starts_with("../") {
+            return Ok(None);
+        }
         let (rest, fragment) = match text.split_once('#') {
             Some((rest, fragment)) => (rest, Some(fragment)),
             None => (text, None),
@@ -31,23 +34,47 @@ impl GitRef {
         }
         let mut found = Self { remote: remote.to_owned(), ..Self::default() };
         if let Some(fragment) = fragment {
-            let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+            let fragment = if remote.contains("://") { percent_decoded(fragment) } else { fragment.to_owned() };
+            let (reference, subdir) = fragment.split_once(':').unwrap_or((&fragment, ""));
             reference.clone_into(&mut found.reference);
             subdir.clone_into(&mut found.subdir);
         }
+        let mut seen = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            found.set(pair)?;
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (key, value) = (percent_decoded(&key.replace('+', " ")), percent_decoded(&value.replace('+', " ")));
+            if seen.contains(&key) {
+                return Err(format!("query {key:?} has multiple values"));
+            }
+            found.set(&key, &value)?;
+            seen.push(key);
         }
         Ok(Some(found))
     }
 
-    fn set(&mut self, pair: &str) -> Result<(), String> {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    /// Like [`Self::parse`], for a build context: `github.com/user/repository` is a repository there too.
+    pub(super) fn parse_context(text: &str) -> Result<Option<Self>, String> {
+        match text.strip_prefix("github.com/") {
+            Some(path) => {
+                let end = path.find(['?', '#']).unwrap_or(path.len());
+                let (path, rest) = path.split_at(end);
+                let path = path.trim_end_matches('/');
+                let suffix = if path.ends_with(".git") { "" } else { ".git" };
+                Self::parse(&format!("https://github.com/{path}{suffix}{rest}"))
+            }
+            None => Self::parse(text),
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         let flag = || match value {
             "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
             _ => Err(format!("invalid {key} value: {value:?}")),
         };
+        if value.is_empty() && !matches!(key, "keep-git-dir" | "submodules") {
+            return Err(format!("query {key:?} has no value"));
+        }
         match key {
             "ref" | "branch" | "tag" => {
                 let full = match key {
@@ -56,23 +83,48 @@ impl GitRef {
                     _ => value.to_owned(),
                 };
                 if !self.reference.is_empty() && self.reference != full {
-                    return Err("ref conflicts".to_owned());
+                    return Err(format!("{key} conflicts with ref: {value:?} vs {:?}", self.reference));
                 }
                 self.reference = full;
             }
             "subdir" => {
                 if !self.subdir.is_empty() && self.subdir != value {
-                    return Err("subdir conflicts".to_owned());
+                    return Err(format!("subdir conflicts: {:?} vs {value:?}", self.subdir));
                 }
                 value.clone_into(&mut self.subdir);
             }
-            "checksum" | "commit" => self.checksum = Some(value.to_owned()),
+            "checksum" | "commit" => {
+                if self.checksum.as_ref().is_some_and(|known| known != value) {
+                    return Err(format!("checksum conflicts: {value:?}"));
+                }
+                self.checksum = Some(value.to_owned());
+            }
             "keep-git-dir" => self.keep_git_dir = flag()?,
             "submodules" => self.submodules = flag()?,
             _ => return Err(format!("unexpected query {key:?}")),
         }
         Ok(())
     }
+}
+
+/// Resolves `%41`; what is no such pair stays.
+pub(super) fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = |bytes: &[u8]| u8::from_str_radix(std::str::from_utf8(bytes).ok()?, 16).ok();
+        match (first, tail.get(..2).and_then(hex)) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn is_repository(remote: &str) -> bool {
@@ -117,6 +169,25 @@ mod tests {
         for text in ["", "a.git", "./a.git", "https://h/file", "https://h/r.git/x", "a@b", "ftp://h/r.git", "dir/a:b"] {
             assert_eq!(GitRef::parse(text), Ok(None), "{text}");
         }
-        assert!(GitRef::parse("https://h/r.git?what=1").is_err());
+        for bad in ["?what=1", "?ref", "?ref=", "?ref=a&ref=b", "#a?", "?ref=a&tag=b", "?subdir=a#:b", "?submodules=x"]
+        {
+            let text = format!("https://h/r.git{bad}");
+            assert_eq!(GitRef::parse(&text).is_err(), bad != "#a?", "{text}");
+        }
+        let found = GitRef::parse("https://h/r.git?ref=release%2F1&subdir=a+b").unwrap().unwrap();
+        assert_eq!((found.reference.as_str(), found.subdir.as_str()), ("release/1", "a b"));
+    }
+
+    #[test]
+    fn contexts_know_a_shorthand() {
+        for (text, remote, reference) in [
+            ("github.com/u/r", "https://github.com/u/r.git", ""),
+            ("github.com/u/r.git#main:d", "https://github.com/u/r.git", "main"),
+            ("github.com/u/r/?ref=v1", "https://github.com/u/r.git", "v1"),
+        ] {
+            let found = GitRef::parse_context(text).unwrap().unwrap();
+            assert_eq!((found.remote.as_str(), found.reference.as_str()), (remote, reference), "{text}");
+            assert_eq!(GitRef::parse(text), Ok(None), "only for contexts");
+        }
     }
 }

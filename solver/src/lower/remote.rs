@@ -1,8 +1,9 @@
 //! `ADD` of URLs and repositories: sources of their own, fetched beside other work.
 
 use rbuild_image::Digest;
+use rbuild_image::registry::without_credentials;
 
-use super::git_ref::GitRef;
+use super::git_ref::{GitRef, percent_decoded};
 use super::stage::{StageId, StageStep};
 use super::{About, Fault, Lowering, fault};
 use crate::op::{GitSource, HttpSource, Op, Source};
@@ -50,11 +51,23 @@ impl Lowering<'_> {
             None => return Ok(None),
         };
         let stage = self.stages[id].shown.clone();
-        let name = format!("{text} ({})", remote.source);
+        let shown = without_credentials(remote.source);
+        let name = format!("{} ({shown})", text.replace(remote.source, &shown));
         let about = About { span: Some(step.span), stage: &stage, text, name, cache_use: CacheUse::Allowed };
         let vertex = self.vertex(Op::Source(source), Vec::new(), about);
         Ok(Some(Found { vertex: self.graph.add(vertex), filename }))
     }
+}
+
+/// The repository that a build context names, if it names one; an error where it does with a query that makes no sense.
+pub fn git_context(text: &str) -> Result<Option<GitSource>, String> {
+    let remote = Remote { source: text, checksum: None, keep_git_dir: None };
+    GitRef::parse_context(text)?.map(|git| git_source(git, &remote)).transpose()
+}
+
+/// The file that a build context names by URL, if it names one.
+pub fn http_context(text: &str) -> Option<HttpSource> {
+    is_http(text).then(|| HttpSource { url: text.to_owned(), checksum: None, filename: filename(text) })
 }
 
 /// Whether a source is fetched by URL, and not a repository.
@@ -100,25 +113,6 @@ fn filename(url: &str) -> String {
         "" | "." | ".." => UNNAMED.to_owned(),
         name => name.rsplit('/').next().unwrap_or(UNNAMED).to_owned(),
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = |bytes: &[u8]| u8::from_str_radix(std::str::from_utf8(bytes).ok()?, 16).ok();
-        match (first, tail.get(..2).and_then(hex)) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
