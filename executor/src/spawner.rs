@@ -111,7 +111,6 @@ impl Spawner {
         let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
             .arg0(ARGV0)
             .env_clear()
-            .current_dir("/")
             // A signal of the terminal is for the engine, which decides what to do about it.
             .process_group(0)
             .stdin(ChildStdio::from(theirs))

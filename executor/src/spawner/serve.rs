@@ -60,6 +60,8 @@ struct Serving {
 
 fn serve() -> io::Result<()> {
     rustix::thread::set_name(c"rbuild-spawner")?;
+    // Keeps no directory busy. (Asking for this when it is started would cost a fork instead of a spawn.)
+    rustix::process::chdir(c"/")?;
     // The socket came as standard input; there it would be inherited.
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;

@@ -64,7 +64,7 @@ fn sleepers(marker: &str) -> usize {
 fn census_is_equal(world: &World) {
     assert!(world.sh("true").status.success());
     let before = census("4242");
-    for round in 0..30 {
+    for round in 0..120 {
         let upper = world.upper();
         let script = ["exit 3", "kill -9 $$", "sleep 4242 & sleep 4242 & exit 0", "sleep 4242"][round % 4];
         let mut spec = upper.spec(&["sh", "-c", script]);

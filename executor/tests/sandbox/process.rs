@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("process::the_working_directory_must_be_inside", cwd),
     ("process::memory_limit_is_reported_as_oom", oom),
     ("process::pids_limit_stops_a_fork_bomb", pids),
+    ("process::every_limit_is_in_force_or_refused", limits),
     ("process::signals_are_forwarded_by_the_init", forward),
     ("process::the_init_reaps_and_its_end_kills_what_is_left", reaps),
     ("process::environment_umask_ids_and_stdin", environment),
@@ -96,6 +97,56 @@ fn pids(world: &World) {
     spec.resources = Resources { pids: Some(10), ..Resources::default() };
     let output = world.run(&spec);
     assert!(!output.text.contains("all"), "{output:?}");
+}
+
+fn limits(world: &World) {
+    let script = "cat /sys/fs/cgroup/*/memory.limit_in_bytes /sys/fs/cgroup/*/cpu.cfs_quota_us /sys/fs/cgroup/*/cpu.shares \
+                  /sys/fs/cgroup/*/cpuset.cpus /sys/fs/cgroup/*/pids.max; grep Cpus_allowed_list /proc/self/status";
+    let mut spec = world.upper().spec(&["sh", "-c", script]);
+    spec.resources = Resources {
+        memory: Some(64 << 20),
+        cpu_millis: Some(500),
+        cpu_shares: Some(512),
+        cpuset_cpus: Some("0".into()),
+        pids: Some(77),
+        cgroup_parent: Some("/rbuild-test/deep".into()),
+        ..Resources::default()
+    };
+    match world.try_run(&spec) {
+        Ok(output) if output.text.contains("67108864") => {
+            assert_eq!(output.text, "67108864\n50000\n512\n0\n77\nCpus_allowed_list:\t0\n");
+        }
+        // On cgroup v2 the files have other names.
+        Ok(output) => assert!(output.text.ends_with("Cpus_allowed_list:\t0\n"), "{}", output.text),
+        Err(error) => panic!("{}", chain(&error)),
+    }
+    for (limit, resources) in [
+        ("cpuset-cpus", Resources { cpuset_cpus: Some("9999".into()), ..Resources::default() }),
+        ("cgroup-parent", Resources { cgroup_parent: Some("../up".into()), ..Resources::default() }),
+    ] {
+        spec.id = crate::world::next_id();
+        spec.resources = resources;
+        let error = world.try_run(&spec).unwrap_err();
+        assert!(matches!(&error, SpawnError::Limit { limit: name, .. } if name == limit), "{}", chain(&error));
+    }
+    remove_parents();
+}
+
+/// A parent that the caller named is the caller's to remove.
+fn remove_parents() {
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        for name in ["rbuild-test/deep", "rbuild-test"] {
+            drop(std::fs::remove_dir(hierarchy.path().join(name)));
+        }
+    }
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    for line in own.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controller), Some(path)) = (fields.next(), fields.next()) else { continue };
+        for name in ["rbuild-test/deep", "rbuild-test"] {
+            drop(std::fs::remove_dir(format!("/sys/fs/cgroup/{controller}{path}/{name}")));
+        }
+    }
 }
 
 fn forward(world: &World) {
