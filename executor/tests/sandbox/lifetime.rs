@@ -16,9 +16,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("lifetime::nothing_is_left_after_every_kind_of_end", census_is_equal),
     ("lifetime::dropping_a_process_kills_it", dropped),
     ("lifetime::kill_9_of_the_owner_kills_every_sandbox", owner_killed),
+    ("lifetime::kill_9_at_any_moment_leaves_nothing", killed_anywhere),
     ("lifetime::the_spawners_death_is_noticed", spawner_killed),
     ("lifetime::many_at_once_from_several_threads", parallel),
 ];
+
+/// The victim that starts sandboxes without end.
+const RESTLESS: &str = "4646";
 
 /// Set for the copy of this program that is killed.
 const VICTIM: &str = "RBUILD_TEST_VICTIM";
@@ -98,10 +102,25 @@ fn dropped(world: &World) {
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
-/// What the copy of this program does that is killed: starts sandboxes and waits.
+/// What the copy of this program does that is killed: starts sandboxes, and waits or starts more.
 pub(crate) fn be_victim() -> Option<std::process::ExitCode> {
     let marker = std::env::args().find_map(|argument| argument.strip_prefix(VICTIM).map(str::to_owned))?;
     let world = World::new();
+    if marker == RESTLESS {
+        println!("up");
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    loop {
+                        let mut spec = world.upper().spec(&["sh", "-c", &format!("sleep {marker} & usleep 3000")]);
+                        spec.mounts =
+                            vec![mount("/m", MountSource::Tmpfs { size: None, mode: 0o755 }, Access::ReadWrite)];
+                        drop(world.run(&spec));
+                    }
+                });
+            }
+        });
+    }
     let mut processes = Vec::new();
     for init in [Init::Reaper, Init::Process] {
         let mut spec = world.upper().spec(&["sh", "-c", &format!("setsid sleep {marker} & sleep {marker}")]);
@@ -115,9 +134,10 @@ pub(crate) fn be_victim() -> Option<std::process::ExitCode> {
     Some(std::process::ExitCode::SUCCESS)
 }
 
-fn owner_killed(_world: &World) {
+fn owner_killed(world: &World) {
     let mut child = Command::new("/proc/self/exe")
         .arg(format!("{VICTIM}4444"))
+        .env("TMPDIR", scratch(world))
         .stdout(ChildStdio::piped())
         .process_group(0)
         .spawn()
@@ -135,6 +155,33 @@ fn owner_killed(_world: &World) {
         find_groups(Path::new("/sys/fs/cgroup"), 0, &mut groups);
         !groups.iter().any(|group| group.contains(&mark))
     });
+}
+
+fn killed_anywhere(world: &World) {
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let before = mounts();
+    for round in 0..12 {
+        let mut child = Command::new("/proc/self/exe")
+            .arg(format!("{VICTIM}{RESTLESS}"))
+            .env("TMPDIR", scratch(world))
+            .stdout(ChildStdio::piped())
+            .stderr(ChildStdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        std::thread::sleep(Duration::from_millis(5 + 7 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_for("every sandbox to die", || sleepers(RESTLESS) == 0);
+        let mark = format!("test-{}-", child.id());
+        wait_for("its cgroups to go", || {
+            let mut groups = BTreeSet::new();
+            find_groups(Path::new("/sys/fs/cgroup"), 0, &mut groups);
+            !groups.iter().any(|group| group.contains(&mark))
+        });
+    }
+    assert_eq!(mounts(), before);
 }
 
 fn spawner_killed(world: &World) {
@@ -170,6 +217,13 @@ fn parallel(world: &World) {
             });
         }
     });
+}
+
+/// Where a victim keeps its files, which it will not remove itself.
+fn scratch(world: &World) -> std::path::PathBuf {
+    let path = world.path("victims");
+    fs::create_dir_all(&path).unwrap();
+    path
 }
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {

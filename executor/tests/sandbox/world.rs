@@ -64,7 +64,7 @@ impl World {
         let applets = [
             "sh", "true", "false", "cat", "ls", "id", "grep", "sleep", "mount", "umount", "mkdir", "rm", "touch",
             "kill", "hostname", "stat", "readlink", "echo", "pwd", "env", "dd", "ps", "tty", "wc", "mknod", "ip",
-            "find", "seq", "chmod", "head", "yes", "sort", "test", "setsid", "awk",
+            "find", "seq", "chmod", "head", "yes", "sort", "test", "setsid", "awk", "usleep",
         ];
         for applet in applets {
             symlink("busybox", layer("bottom/bin").join(applet)).unwrap();
