@@ -1,6 +1,6 @@
 //! A [`SandboxSpec`] as ordered set-up steps. Pure: what depends on the machine comes in as [`HostFacts`].
 //!
-//! The order is the contract. The root is mounted and everything else is mounted into it by descriptor; masks come after
+//! The order matters. The root is mounted and everything else is mounted into it by descriptor; masks come after
 //! the caller's mounts, so that none of them uncovers what is masked; the root becomes read-only last, so that mount points
 //! can be made; then the old root goes away.
 

@@ -388,4 +388,34 @@ mod tests {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..Default::default() })]
+
+        /// Whatever symlinks a tree has, no lookup in it reaches what lies beside it.
+        #[test]
+        fn no_tree_of_symlinks_leads_out(
+            links in proptest::collection::vec(("[ab]", "(/|\\.\\./|a/|b/|d/){0,6}(secret|\\.\\.|a|b|d)"), 0..4),
+            path in "(/|\\.\\./|a/|b/|d/){0,6}secret",
+        ) {
+            let temp = tempfile::tempdir().unwrap();
+            std::fs::write(temp.path().join("secret"), "outside").unwrap();
+            let base = temp.path().join("root");
+            std::fs::create_dir_all(base.join("d")).unwrap();
+            for (name, target) in &links {
+                drop(symlink(target, base.join(name)));
+                drop(symlink(target, base.join("d").join(name)));
+            }
+            let root = RootDir::open(&base).unwrap();
+            proptest::prop_assert!(root.read_regular(&at(&path), 100).is_err());
+            if let Ok(made) = root.create_dir_all(&at(&path), NEW) {
+                proptest::prop_assert!(made.iter().all(|path| root.lstat(path).is_ok()));
+            }
+            // Nothing was made beside the root.
+            proptest::prop_assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 2);
+            if let Ok(resolved) = root.resolve(&at(&path)) {
+                proptest::prop_assert!(root.stat(&resolved).unwrap().same_file(&root.stat(&at(&path)).unwrap()));
+            }
+        }
+    }
 }

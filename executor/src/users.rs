@@ -258,4 +258,19 @@ mod tests {
         assert_eq!(lookup_with(read, "12:34").unwrap().ids, Ids { uid: 12, gid: 34, groups: vec![34] });
         assert!(matches!(lookup_with(read, "app"), Err(UserError::Unreadable { file: "/etc/passwd", .. })));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_files_and_any_user_get_an_answer(
+            passwd in "([a-z0-9#:,\n +-]|[0-9]{1,12}){0,60}",
+            group in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80),
+            user in "[a-z0-9:+-]{0,12}|.{0,8}",
+            number in 0..u32::MAX,
+        ) {
+            drop(resolve(passwd.as_bytes(), &group, &user));
+            drop(resolve(&group, passwd.as_bytes(), &user));
+            // A number is that id, whatever the files say.
+            proptest::prop_assert_eq!(resolve(passwd.as_bytes(), &group, &number.to_string()).unwrap().ids.uid, number);
+        }
+    }
 }
