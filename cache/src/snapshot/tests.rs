@@ -223,6 +223,52 @@ fn the_view_shows_what_a_mount_shows() {
     ");
 }
 
+/// Any layer over a handful of names, with whiteouts, opaque marks, links and changes of type.
+fn any_layer() -> impl proptest::strategy::Strategy<Value = Vec<(Entry, Vec<u8>)>> {
+    use proptest::prelude::*;
+    let name = || prop::sample::select(vec!["a", "b", "c"]);
+    let parent = || prop::sample::select(vec!["", "a/", "b/", "a/b/", "c/"]);
+    let entry = (parent(), name(), 0..9_u8, parent(), name()).prop_map(|(parent, name, what, other, target)| {
+        let path = format!("{parent}{name}");
+        match what {
+            0..=2 => file(&path, &format!("content of {path}")),
+            3..=4 => dir(&path),
+            5 => file(&format!("{parent}.wh.{name}"), ""),
+            6 => file(&format!("{parent}.wh..wh..opq"), ""),
+            7 => link(&path, &format!("/{other}{target}")),
+            _ => hard(&path, &format!("{other}{target}")),
+        }
+    });
+    prop::collection::vec(entry, 0..8)
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 40, fork: false, ..Default::default() })]
+
+    #[test]
+    fn any_stack_of_layers_looks_the_same_mounted_and_written_out_again(
+        layers in proptest::collection::vec(any_layer(), 1..5)
+    ) {
+        if !is_root("any_stack_of_layers_looks_the_same_mounted_and_written_out_again") {
+            return Ok(());
+        }
+        let bench = Bench::new();
+        let (mut top, mut copy) = (None, None);
+        for entries in layers {
+            // A hard link to nothing, a link in a circle: refused, and nothing changes.
+            let Ok(snapshot) = bench.apply(top, &archive(&entries)) else { continue };
+            let view = listing(snapshot.view());
+            proptest::prop_assert_eq!(&view, &mounted_listing(&bench, &snapshot));
+            let mut tar = Vec::new();
+            snapshot.write_tar_with(Times::Kept, &mut tar).unwrap();
+            let again = bench.apply(copy, &tar).unwrap();
+            proptest::prop_assert_eq!(&view, &listing(again.view()));
+            top = Some(snapshot.id());
+            copy = Some(again.id());
+        }
+    }
+}
+
 #[test]
 fn an_opaque_root_hides_everything_below() {
     if !is_root("an_opaque_root_hides_everything_below") {
