@@ -5,7 +5,7 @@
 //! committed:  layers/PATH
 //! ```
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,8 +49,8 @@ impl Snapshotter for DirectoryKind {
         // A mount shows the upper directory's own metadata as the root's.
         let metadata = root.map_or_else(|| Metadata { mode: 0o755, ..Metadata::default() }, Metadata::from);
         let path = upper(scratch);
-        let dir = LayerDir::open(&path).at("open", &path)?;
-        metadata.apply_at(dir.fd(), b".", FileKind::Directory).at("set metadata of", &path)
+        let dir = LayerDir::new(&path);
+        metadata.apply_at(dir.fd().at("open", &path)?, b".", FileKind::Directory).at("set metadata of", &path)
     }
 
     fn rootfs(&self, scratch: &Path, lowers: Vec<PathBuf>) -> Rootfs {
@@ -64,13 +64,13 @@ impl Snapshotter for DirectoryKind {
         LayerWriter::new(root, parent).at("inspect the parent of", &path)
     }
 
-    fn changes(&self, scratch: &Path) -> io::Result<Arc<dyn LayerReader>> {
-        Ok(Arc::new(LayerDir::open(&upper(scratch))?))
+    fn changes(&self, scratch: &Path) -> Arc<dyn LayerReader> {
+        Arc::new(LayerDir::new(&upper(scratch)))
     }
 
     fn measure(&self, scratch: &Path) -> Result<Sealed, PathError> {
         let path = upper(scratch);
-        let entries = LayerDir::open(&path).and_then(|dir| scan::scan(&dir, Detail::Stat)).at("list", &path)?;
+        let entries = scan::scan(&LayerDir::new(&path), Detail::Stat).at("list", &path)?;
         Ok(Sealed { size: scan::disk_usage(&entries) })
     }
 
@@ -88,8 +88,8 @@ impl Snapshotter for DirectoryKind {
         rustix::fs::fsync(&parent_dir).at("sync", parent)
     }
 
-    fn reader(&self, layer: &Path) -> io::Result<Arc<dyn LayerReader>> {
-        Ok(Arc::new(LayerDir::open(layer)?))
+    fn reader(&self, layer: &Path) -> Arc<dyn LayerReader> {
+        Arc::new(LayerDir::new(layer))
     }
 
     fn lower(&self, layer: &Path) -> PathBuf {
@@ -97,6 +97,6 @@ impl Snapshotter for DirectoryKind {
     }
 
     fn write_tar(&self, layer: &Path, times: Times, out: &mut (dyn Write + Send)) -> Result<LayerDiff, DiffError> {
-        diff::write_tar(&LayerDir::open(layer).map_err(DiffError::Read)?, times, out)
+        diff::write_tar(&LayerDir::new(layer), times, out)
     }
 }

@@ -1,6 +1,6 @@
 //! What a kind of snapshot has to do. Nothing outside this module's parent knows which kind is in use.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) trait Snapshotter: Send + Sync {
     fn writer(&self, scratch: &Path, parent: Arc<View>) -> Result<LayerWriter, PathError>;
 
     /// Reads what was changed in an active snapshot so far.
-    fn changes(&self, scratch: &Path) -> io::Result<Arc<dyn LayerReader>>;
+    fn changes(&self, scratch: &Path) -> Arc<dyn LayerReader>;
 
     /// What an active snapshot takes on disk.
     fn measure(&self, scratch: &Path) -> Result<Sealed, PathError>;
@@ -42,8 +42,8 @@ pub(super) trait Snapshotter: Send + Sync {
     /// Syncs an active snapshot's layer and moves it to its final place, durably.
     fn seal(&self, scratch: &Path, layer: &Path) -> Result<(), PathError>;
 
-    /// Reads a layer.
-    fn reader(&self, layer: &Path) -> io::Result<Arc<dyn LayerReader>>;
+    /// Reads a layer; opens it when it is first asked.
+    fn reader(&self, layer: &Path) -> Arc<dyn LayerReader>;
 
     /// What is given to a mount as a lower directory.
     fn lower(&self, layer: &Path) -> PathBuf;

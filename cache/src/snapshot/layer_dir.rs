@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -12,31 +12,36 @@ use rustix::io::Errno;
 use super::{beneath, overlay, xattr};
 use crate::view::{FileKind, LayerEntry, LayerReader, Stat, Xattrs};
 
-/// A layer directory, opened.
+/// A layer directory. Opened when it is first read: a stack of hundreds of layers costs nothing until then.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerDir {
-    fd: Arc<OwnedFd>,
+    path: PathBuf,
+    fd: Arc<OnceLock<OwnedFd>>,
 }
 
 impl LayerDir {
-    /// Opens the layer directory at `path`.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { fd: Arc::new(fd) })
+    /// The layer directory at `path`.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), fd: Arc::default() }
     }
 
     /// The directory itself.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        if let Some(fd) = self.fd.get() {
+            return Ok(fd.as_fd());
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        // When another thread was faster, its descriptor stays and this one is closed.
+        Ok(self.fd.get_or_init(|| opened).as_fd())
     }
 
     /// The directory that holds `path`, and the last component (empty for the root).
     fn parent<'p>(&self, path: &'p [u8]) -> Result<(Parent<'_>, &'p [u8]), Errno> {
         match path.iter().rposition(|b| *b == b'/') {
-            None => Ok((Parent::Root(self.fd.as_fd()), path)),
+            None => Ok((Parent::Root(self.fd()?), path)),
             Some(cut) => {
-                let dir = beneath::open(&self.fd, &path[..cut], OFlags::PATH | OFlags::DIRECTORY)?;
+                let dir = beneath::open(self.fd()?, &path[..cut], OFlags::PATH | OFlags::DIRECTORY)?;
                 Ok((Parent::Opened(dir), &path[cut + 1..]))
             }
         }
@@ -73,6 +78,7 @@ fn entry_of(stat: Stat) -> LayerEntry {
 
 impl LayerReader for LayerDir {
     fn lookup(&self, path: &[u8]) -> io::Result<Option<LayerEntry>> {
+        self.fd()?; // A layer that is gone is an error, not an empty one.
         let Some((dir, name)) = absent(self.parent(path))? else { return Ok(None) };
         Ok(absent(Stat::at(dir, name))?.map(entry_of))
     }
@@ -86,7 +92,7 @@ impl LayerReader for LayerDir {
     }
 
     fn list(&self, path: &[u8]) -> io::Result<Vec<(Vec<u8>, LayerEntry)>> {
-        let dir = beneath::open_dir(&self.fd, path)?;
+        let dir = beneath::open_dir(self.fd()?, path)?;
         let mut found = Vec::new();
         for name in names(&dir)? {
             if let Some(stat) = absent(Stat::at(&dir, &name))? {
@@ -102,7 +108,7 @@ impl LayerReader for LayerDir {
     }
 
     fn open(&self, path: &[u8]) -> io::Result<File> {
-        let fd = beneath::open(&self.fd, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let fd = beneath::open(self.fd()?, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         if Stat::at(&fd, b"")?.kind != FileKind::File {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }

@@ -61,7 +61,7 @@ pub(super) fn scan(layer: &LayerDir, detail: Detail) -> io::Result<Vec<Scanned>>
 }
 
 fn scan_directory(layer: &LayerDir, path: &[u8], detail: Detail) -> io::Result<Vec<Scanned>> {
-    let dir = beneath::open_dir(layer.fd(), path)?;
+    let dir = beneath::open_dir(layer.fd()?, path)?;
     let mut entries = Vec::new();
     for name in names(&dir)? {
         let stat = Stat::at(&dir, &name)?;
@@ -106,7 +106,7 @@ pub(crate) fn compare_paths(a: &[u8], b: &[u8]) -> Ordering {
 /// The file's bytes, opened without following anything.
 pub(super) fn open_file(layer: &LayerDir, path: &[u8]) -> Result<std::fs::File, Errno> {
     use rustix::fs::OFlags;
-    beneath::open(layer.fd(), path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map(std::fs::File::from)
+    beneath::open(layer.fd()?, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map(std::fs::File::from)
 }
 
 #[cfg(test)]

@@ -388,11 +388,7 @@ impl Snapshots {
 
     /// Readers of the layers of `chain`, in its order.
     pub(super) fn readers(&self, chain: &[LayerRow]) -> Result<Vec<Arc<dyn LayerReader>>, SnapshotError> {
-        let open = |row: &LayerRow| -> Result<Arc<dyn LayerReader>, SnapshotError> {
-            let path = self.path(row);
-            Ok(row.snapshotter()?.reader(&path).at("open layer", &path)?)
-        };
-        chain.iter().map(open).collect()
+        chain.iter().map(|row| Ok(row.snapshotter()?.reader(&self.path(row)))).collect()
     }
 
     /// What a mount of `chain` takes as lower directories, in its order.

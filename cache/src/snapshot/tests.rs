@@ -105,7 +105,7 @@ fn names(view: &View) -> Vec<String> {
 
 /// The same of a directory that somebody else made.
 fn listing_of(path: &Path) -> BTreeMap<String, String> {
-    listing(&View::new(vec![std::sync::Arc::new(layer_dir::LayerDir::open(path).unwrap())]))
+    listing(&View::new(vec![std::sync::Arc::new(layer_dir::LayerDir::new(path))]))
 }
 
 /// What the kernel shows of a snapshot.

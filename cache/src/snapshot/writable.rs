@@ -55,7 +55,7 @@ impl Writable {
     /// The parent with the changes on top, merged.
     pub fn view(&self) -> Result<View, SnapshotError> {
         let chain = self.parent.map(|id| self.snapshots.chain(id)).transpose()?.unwrap_or_default();
-        let mut layers = vec![self.kind.changes(&self.place).at("open", &self.place)?];
+        let mut layers = vec![self.kind.changes(&self.place)];
         layers.extend(self.snapshots.readers(&chain)?);
         Ok(View::new(layers))
     }
