@@ -102,7 +102,20 @@ impl ContextTree {
         if !kind.is_directory() || !self.ignore.may_restore_below(&pattern_path(path)) {
             return Ok(false);
         }
-        Ok(!self.list(path)?.is_empty())
+        self.has_visible_entry(path)
+    }
+
+    /// Whether anything inside an ignored directory was taken back; looks no further than the first.
+    fn has_visible_entry(&self, path: &ContainerPath) -> io::Result<bool> {
+        let state = self.state_of(path);
+        for entry in self.raw_list(path)? {
+            let inside = path.join(&entry.name);
+            let ignored = self.ignore.step(&state, &pattern_path(&inside)).0;
+            if self.is_visible(&inside, ignored, entry.stat.kind)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn raw_stat(&self, path: &ContainerPath) -> io::Result<Option<Stat>> {
