@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rbuild_cache::snapshot::Writable;
 use rbuild_cache::{Clock, Lease, LockError, LockGuard, LockMode, LockName, PathError, Store, Waiting, wait_silently};
 
 use rbuild_image::Digest;
@@ -27,11 +28,11 @@ use crate::document::{self, AtPath, Durability, if_present};
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::name::ContainerName;
-use crate::record::{ContainerRecord, RecordError};
+use crate::record::{ContainerRecord, Place, RecordError};
 use crate::request::Lifetime;
 use crate::status::InvalidChange;
 
-pub use create::{CreateError, NewContainer, WorkingDirError};
+pub use create::{CreateError, NewContainer, RunIn, WorkingDirError};
 pub use export::ExportError;
 pub use remove::{AnonymousVolumes, RemoveError, RemoveOptions, RunningContainer};
 pub use start::{CallerStreams, Foreground, Outcome, StartError};
@@ -298,6 +299,19 @@ impl Containers {
     /// The time, as the clock says that was passed in.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The directory that holds a container's changes.
+    fn changes(&self, record: &ContainerRecord) -> PathBuf {
+        match &record.place {
+            Place::Container => self.directory(&record.id).join(create::CHANGES),
+            Place::Scratch(path) => path.clone(),
+        }
+    }
+
+    /// A container's files: its image with its changes.
+    fn writable(&self, record: &ContainerRecord) -> Writable {
+        self.store().snapshots().writable(record.snapshot, &self.changes(record))
     }
 
     /// The directory of a container.

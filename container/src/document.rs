@@ -1,8 +1,9 @@
 //! Small files that are replaced whole, and errors that say which path they are about.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rbuild_cache::PathError;
@@ -31,22 +32,31 @@ impl<T, E: Into<io::Error>> AtPath<T> for Result<T, E> {
 /// Replaces `path` by a file of mode 0600 with this content; readers see the old or the new one, whole.
 pub(crate) fn replace(path: &Path, content: &[u8], durability: Durability) -> Result<(), PathError> {
     let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .at("create", &temporary)?;
-    file.write_all(content).at("write", &temporary)?;
-    if durability == Durability::Synced {
-        file.sync_all().at("sync", &temporary)?;
-    }
+    write(&temporary, content, 0o600, durability)?;
     fs::rename(&temporary, path).at("replace", path)?;
     match path.parent() {
         Some(parent) if durability == Durability::Synced => sync_directory(parent),
         _ => Ok(()),
     }
+}
+
+/// Writes a file of this mode that nobody reads yet.
+pub(crate) fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> Result<(), PathError> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).at("create", path)?;
+    file.write_all(content).at("write", path)?;
+    // Said again, since the process's umask may have had a say.
+    file.set_permissions(Permissions::from_mode(mode)).at("set mode of", path)?;
+    match durability {
+        Durability::Synced => file.sync_all().at("sync", path),
+        Durability::Volatile => Ok(()),
+    }
+}
+
+/// Makes everything durable that is on the file system of `path`: for trees, where it beats syncing each file.
+pub(crate) fn sync_file_system(path: &Path) -> Result<(), PathError> {
+    let directory = File::open(path).at("open", path)?;
+    rustix::fs::syncfs(&directory).at("sync", path)
 }
 
 /// Makes the names in a directory durable.
@@ -66,7 +76,6 @@ pub(crate) fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_document_is_replaced_and_private() {

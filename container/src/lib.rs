@@ -34,7 +34,7 @@ pub use capability::{CapabilityRequest, UnknownCapability};
 pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
 pub use containers::{
     AnonymousVolumes, CallerStreams, Containers, CreateError, ExportError, FindError, Foreground, Listing, LoadError,
-    NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RunningContainer, StartError, StopError,
+    NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RunIn, RunningContainer, StartError, StopError,
     UpdateError, WorkingDirError,
 };
 pub use create::{InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, merge};

@@ -3,7 +3,7 @@
 //! ```text
 //! containers/ID/container.json   this record, replaced whole: temporary name, sync, rename, sync of the directory
 //!               hosts hostname resolv.conf   files of the container's own below /etc
-//!               upper/ work/     its changes to the image, unless it lives in its process's scratch directory
+//!               changes/         what it changed in its image, unless that is in its process's scratch directory
 //! containers/names/NAME -> ID    which container has a name; a link to nowhere is a name that is free
 //! ```
 //!
@@ -44,12 +44,22 @@ pub struct ContainerRecord {
     pub image: ImageOrigin,
     /// The image's files; `None` is the empty tree.
     pub snapshot: Option<SnapshotId>,
-    /// The directory that holds its changes.
-    pub writable: PathBuf,
+    /// Where its changes are.
+    pub(crate) place: Place,
     /// What it is.
     pub config: ContainerConfig,
     /// Where it is in its life.
     pub state: ContainerState,
+}
+
+/// Where the changes of a container are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Place {
+    /// In its own directory.
+    Container,
+    /// In the scratch directory of the process that runs it, with which they go.
+    Scratch(PathBuf),
 }
 
 /// The image a container was made from.
@@ -178,7 +188,7 @@ pub(crate) mod tests {
             created: Timestamp::UNIX_EPOCH,
             image: ImageOrigin { name: "busybox".into(), id: Digest::sha256("config") },
             snapshot: Some(SnapshotId::from_row(7)),
-            writable: "/store/containers/x".into(),
+            place: Place::Container,
             config: merge(&image, &RunRequest::default(), surroundings).unwrap(),
             state: ContainerState::created(),
             id,

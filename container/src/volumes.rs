@@ -26,6 +26,7 @@ use crate::config::{ContainerMountSource, VolumeOwnership};
 use crate::containers::Containers;
 use crate::document::{self, AtPath, Durability, if_present};
 use crate::id::ContainerId;
+use crate::request::Lifetime;
 use crate::volume::VolumeName;
 
 pub use populate::PopulateError;
@@ -59,6 +60,8 @@ pub struct NewVolume {
     pub ownership: VolumeOwnership,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether an anonymous one goes with its container's process; such a volume need not survive a power cut.
+    pub lifetime: Lifetime,
 }
 
 /// Where an empty volume takes its first files from.
@@ -142,11 +145,13 @@ impl Containers {
         if let Some(seed) = seed {
             populate::fill(seed, &data).map_err(populate)?;
         }
-        let durability = match new.ownership {
-            VolumeOwnership::Named => Durability::Synced,
-            // It is of no use without its container, which syncs for itself.
-            VolumeOwnership::Anonymous => Durability::Volatile,
+        let durability = match (new.ownership, new.lifetime) {
+            (VolumeOwnership::Anonymous, Lifetime::Process) => Durability::Volatile,
+            _ => Durability::Synced,
         };
+        if seed.is_some() && durability == Durability::Synced {
+            document::sync_file_system(&data)?;
+        }
         let text = serde_json::to_vec_pretty(&volume).expect("a volume is plain data with text keys");
         document::replace(&scratch.join(RECORD), &text, durability)?;
         let place = self.volume_place(&new.name);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rbuild_cache::{ImageError, Lease, SnapshotId, SystemClock};
 use rbuild_container::{
     AnonymousVolumes, CallerStreams, ContainerRecord, Containers, Foreground, HostFiles, ImageOrigin, NewContainer,
-    Outcome, RemoveOptions, RunRequest, SignalInbox, StartError,
+    Outcome, RemoveOptions, RunIn, RunRequest, SignalInbox, StartError,
 };
 use rbuild_executor::{Capabilities, SpawnError, Warning};
 use rbuild_image::{ImageConfig, ImageRef, Platform};
@@ -93,7 +93,7 @@ fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure>
     // From here on Ctrl-C is the container's.
     let mut signals = SignalInbox::open()?;
     let containers = containers_of(engine)?;
-    let record = make(&containers, &image, &request, &lease)?;
+    let record = make(&containers, &image, &request, RunIn::ThisProcess, &lease)?;
     write_id(&containers, &record, args.container.cidfile.as_deref(), engine, &lease)?;
     Ok(in_foreground(&containers, &record, engine, &mut signals, &lease))
 }
@@ -105,7 +105,7 @@ pub(super) fn create(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure>
     let lease = engine.store()?.lease("create")?;
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;
     let containers = containers_of(engine)?;
-    let record = make(&containers, &image, &request, &lease)?;
+    let record = make(&containers, &image, &request, RunIn::AnotherProcess, &lease)?;
     write_id(&containers, &record, args.container.cidfile.as_deref(), engine, &lease)?;
     report::answer(&format!("{}\n", record.id))?;
     Ok(Exit::Success)
@@ -162,6 +162,7 @@ fn make(
     containers: &Containers,
     image: &Image,
     request: &RunRequest,
+    run: RunIn,
     lease: &Lease,
 ) -> Result<ContainerRecord, Failure> {
     let host = HostFiles { hosts: fs::read("/etc/hosts").ok(), resolv_conf: fs::read("/etc/resolv.conf").ok() };
@@ -170,6 +171,7 @@ fn make(
         config: &image.config.config,
         snapshot: image.snapshot,
         request,
+        run,
         host: &host,
         bounding_capabilities: Capabilities::caller_bounding(),
     };

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use rbuild_cache::SystemClock;
-use rbuild_container::{Containers, NewVolume, PrunedVolumes, Volume, VolumeError, VolumeName, VolumeOwnership};
+use rbuild_container::{
+    Containers, Lifetime, NewVolume, PrunedVolumes, Volume, VolumeError, VolumeName, VolumeOwnership,
+};
 use serde_json::json;
 
 use super::report::{self, Failure, printable};
@@ -107,6 +109,7 @@ fn create(args: CreateArgs, containers: &Containers, engine: &Engine) -> Result<
         ownership: if args.name.is_some() { VolumeOwnership::Named } else { VolumeOwnership::Anonymous },
         name: args.name.unwrap_or_else(VolumeName::random),
         labels: args.label.iter().map(label).collect::<BTreeMap<_, _>>(),
+        lifetime: Lifetime::Kept,
     };
     let volume = containers.ensure_volume(&new, None, &engine.store()?.lease("volume create")?)?;
     report::answer(&format!("{}\n", volume.name))?;

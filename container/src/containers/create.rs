@@ -3,7 +3,7 @@
 //! Everything is made in the lease's private place and appears by one rename; whatever fails before leaves nothing.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use rbuild_cache::{DbError, Hold, Kept, Lease, PathError, SnapshotId};
 use rbuild_executor::Capabilities;
 use rbuild_image::{ContainerPath, RuntimeConfig};
 
-use super::{Containers, LoadError, PublishError, RemoveError, RemoveOptions};
+use super::{Containers, LoadError, PublishError, RemoveError, RemoveOptions, durability};
 use crate::config::{ContainerConfig, ContainerMountSource};
 use crate::create::{InvalidRequest, Surroundings, merge};
-use crate::document::AtPath;
+use crate::document::{self, AtPath};
 use crate::etc_files::{self, HostFiles};
 use crate::id::ContainerId;
 use crate::name::ContainerName;
-use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin};
+use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin, Place};
 use crate::request::{Lifetime, RunRequest};
 use crate::volume::VolumeName;
 use crate::volumes::{NewVolume, Seed, VolumeError};
@@ -36,10 +36,21 @@ pub struct NewContainer<'a> {
     pub snapshot: Option<SnapshotId>,
     /// What the user asks.
     pub request: &'a RunRequest,
+    /// How long the lease lasts that it is created under.
+    pub run: RunIn,
     /// The host's own files.
     pub host: &'a HostFiles,
     /// The capabilities the caller may hand out.
     pub bounding_capabilities: Capabilities,
+}
+
+/// Which process will run a new container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunIn {
+    /// This one, under the lease it is created with (`run`).
+    ThisProcess,
+    /// Some other one, later (`create`).
+    AnotherProcess,
 }
 
 /// A container that was not created.
@@ -96,13 +107,13 @@ pub(crate) const ETC_FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 /// How often a drawn name is drawn again when it is taken.
 const NAME_ATTEMPTS: usize = 20;
 /// The writable place in a container's directory.
-const CHANGES: &str = "changes";
+pub(super) const CHANGES: &str = "changes";
 
 impl Containers {
     /// Creates a container that stays until it is removed or, with `--rm`, until its process has ended.
     ///
-    /// `lease` must live as long as a container with `--rm` does: such a container's changes are in the lease's
-    /// scratch directory, so that they go with the process whatever happens to it.
+    /// The changes of a container with `--rm` that this very process runs are in the lease's scratch directory, so that
+    /// they go with the process whatever happens to it.
     pub fn create(&self, new: &NewContainer<'_>, lease: &Lease) -> Result<ContainerRecord, CreateError> {
         if let Some(snapshot) = new.snapshot {
             lease.hold(Hold::Snapshot(snapshot))?;
@@ -116,14 +127,14 @@ impl Containers {
         let config = merge(new.config, new.request, surroundings)?;
         let directory = lease.scratch_name("container")?;
         fs::DirBuilder::new().mode(0o700).create(&directory).at("create", &directory)?;
-        let (place, made_at) = match config.lifetime {
-            Lifetime::Kept => (self.directory(&id).join(CHANGES), directory.join(CHANGES)),
-            Lifetime::Process => {
-                let place = lease.scratch_name("changes")?;
-                (place.clone(), place)
+        let (place, changes) = match (config.lifetime, new.run) {
+            (Lifetime::Process, RunIn::ThisProcess) => {
+                let changes = lease.scratch_name("changes")?;
+                (Place::Scratch(changes.clone()), changes)
             }
+            _ => (Place::Container, directory.join(CHANGES)),
         };
-        let writable = self.store().snapshots().make_writable(new.snapshot, &made_at)?;
+        let writable = self.store().snapshots().make_writable(new.snapshot, &changes)?;
         make_working_dir(&config.working_dir, &writable)?;
         write_etc_files(&config, new.host, &directory)?;
         let mut record = ContainerRecord {
@@ -132,7 +143,7 @@ impl Containers {
             created: self.now(),
             image: new.image.clone(),
             snapshot: new.snapshot,
-            writable: place,
+            place,
             config,
             state: ContainerState::created(),
             id,
@@ -154,7 +165,7 @@ impl Containers {
         lease: &Lease,
     ) -> Result<(), CreateError> {
         self.make_volumes(&record.config, new.snapshot, lease)?;
-        if let (Lifetime::Kept, Some(snapshot)) = (record.config.lifetime, new.snapshot) {
+        if let (Place::Container, Some(snapshot)) = (&record.place, new.snapshot) {
             self.store().roots().set(&root_name(&record.id), &[Kept::Snapshot(snapshot)])?;
         }
         self.publish_under(record, new.request.name.as_ref(), directory, lease)
@@ -214,7 +225,8 @@ impl Containers {
                     Some(Seed { view, path: mount.target.clone() })
                 }
             };
-            let new = NewVolume { name: name.clone(), ownership: *ownership, labels: labels.clone() };
+            let lifetime = config.lifetime;
+            let new = NewVolume { name: name.clone(), ownership: *ownership, labels: labels.clone(), lifetime };
             self.ensure_volume(&new, seed.as_ref(), lease)?;
         }
         Ok(())
@@ -244,15 +256,14 @@ fn make_working_dir(path: &ContainerPath, writable: &Writable) -> Result<(), Cre
 
 /// Writes the container's own `/etc/hosts` and the like; readable by everybody inside.
 fn write_etc_files(config: &ContainerConfig, host: &HostFiles, directory: &Path) -> Result<(), PathError> {
+    let durability = durability(config.lifetime);
     for name in ETC_FILES {
         let content = match name {
             "hosts" => etc_files::hosts(config.network, host, &config.extra_hosts),
             "hostname" => etc_files::hostname(&config.hostname),
             _ => etc_files::resolv_conf(host, &config.dns),
         };
-        let path = directory.join(name);
-        fs::write(&path, content).at("write", &path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).at("set mode of", &path)?;
+        document::write(&directory.join(name), &content, 0o644, durability)?;
     }
     Ok(())
 }

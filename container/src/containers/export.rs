@@ -47,7 +47,7 @@ impl Containers {
         if let Some(snapshot) = record.snapshot {
             lease.hold(Hold::Snapshot(snapshot))?;
         }
-        let view = self.store().snapshots().writable(record.snapshot, &record.writable).view()?;
+        let view = self.writable(record).view()?;
         let mut export = Export { view: &view, tar: TarWriter::new(out), names: HashMap::new() };
         export.directory(&ContainerPath::root())?;
         export.tar.finish().map(drop).map_err(ExportError::Finish)

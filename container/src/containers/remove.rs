@@ -126,6 +126,24 @@ impl Containers {
         Ok(())
     }
 
+    /// Removes all containers that do not run; gives them with the sizes of their changes. Their anonymous volumes stay.
+    pub fn prune(&self, lease: &Lease) -> Result<Vec<(ContainerId, u64)>, RemoveError> {
+        let mut removed = Vec::new();
+        for record in self.list()?.containers {
+            if !record.state.status.can_remove() {
+                continue;
+            }
+            let size = disk_usage(&self.changes(&record))?;
+            match self.remove(&record.id, RemoveOptions::default(), lease) {
+                Ok(()) => removed.push((record.id, size)),
+                // Started a moment ago.
+                Err(RemoveError::Running { .. } | RemoveError::State(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
     /// Removes containers that should have gone with their process and did not, because it was killed.
     pub fn remove_leftovers(&self, lease: &Lease) -> Result<Vec<ContainerId>, super::CreateError> {
         let mut removed = Vec::new();

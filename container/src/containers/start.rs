@@ -216,7 +216,7 @@ impl Containers {
         if let Some(snapshot) = record.snapshot {
             lease.hold(Hold::Snapshot(snapshot))?;
         }
-        let writable = self.store().snapshots().writable(record.snapshot, &record.writable);
+        let writable = self.writable(record);
         let (user, groups) = look_up_user(&record.config, &writable)?;
         let sources = record
             .config

@@ -17,7 +17,12 @@ fn bench() -> Bench {
 }
 
 fn named(name: &str) -> NewVolume {
-    NewVolume { name: name.parse().unwrap(), ownership: VolumeOwnership::Named, labels: BTreeMap::new() }
+    NewVolume {
+        name: name.parse().unwrap(),
+        ownership: VolumeOwnership::Named,
+        labels: BTreeMap::new(),
+        lifetime: Lifetime::Kept,
+    }
 }
 
 impl Bench {

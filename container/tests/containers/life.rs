@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rbuild_container::{
-    AnonymousVolumes, CallerStreams, ContainerStatus, CreateError, PublishError, RemoveError, RemoveOptions,
-    RunRequest, RunningContainer, Signal, StartError,
+    AnonymousVolumes, CallerStreams, ContainerStatus, CreateError, PrunedVolumes, PublishError, RemoveError,
+    RemoveOptions, RunIn, RunRequest, RunningContainer, Signal, StartError,
 };
 
 use crate::world::{Test, World, kept, pipe, request};
@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_running_container_is_stopped_from_elsewhere", a_running_container_is_stopped_from_elsewhere),
     ("a_container_that_ignores_its_stop_signal_is_killed", a_container_that_ignores_its_stop_signal_is_killed),
     ("force_removes_what_runs", force_removes_what_runs),
+    ("created_now_and_started_by_another_process", created_now_and_started_by_another_process),
     ("a_failed_start_is_recorded", a_failed_start_is_recorded),
     ("a_refused_container_leaves_nothing", a_refused_container_leaves_nothing),
 ];
@@ -123,6 +124,15 @@ fn force_removes_what_runs(world: &World) {
         assert!(world.containers.find(id).is_err());
     });
     assert_eq!(code, 137);
+}
+
+fn created_now_and_started_by_another_process(world: &World) {
+    let creating = world.store.lease("create").unwrap();
+    let record = world.create_for(RunIn::AnotherProcess, &request(&["echo", "later"]), &creating).unwrap();
+    drop(creating);
+    let starting = world.store.lease("start").unwrap();
+    assert_eq!(world.start(&record, b"", &starting).unwrap().out, "later\n");
+    assert!(world.containers.find(record.id.as_str()).is_err(), "--rm holds for that start");
 }
 
 fn a_failed_start_is_recorded(world: &World) {

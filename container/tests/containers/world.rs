@@ -10,7 +10,7 @@ use rbuild_cache::snapshot::{Content, Metadata};
 use rbuild_cache::{Lease, OpenOptions, SnapshotId, Store, SystemClock};
 use rbuild_container::{
     CallerStreams, Console, ContainerRecord, Containers, CreateError, Foreground, HostFiles, ImageOrigin, Lifetime,
-    NetworkChoice, NewContainer, Outcome, RunRequest, SignalInbox, StartError,
+    NetworkChoice, NewContainer, Outcome, RunIn, RunRequest, SignalInbox, StartError,
 };
 use rbuild_executor::{Capabilities, Spawner};
 use rbuild_image::{ContainerPath, Digest, RuntimeConfig};
@@ -113,11 +113,21 @@ impl World {
     }
 
     pub(crate) fn create(&self, request: &RunRequest, lease: &Lease) -> Result<ContainerRecord, CreateError> {
+        self.create_for(RunIn::ThisProcess, request, lease)
+    }
+
+    pub(crate) fn create_for(
+        &self,
+        run: RunIn,
+        request: &RunRequest,
+        lease: &Lease,
+    ) -> Result<ContainerRecord, CreateError> {
         let new = NewContainer {
             image: ImageOrigin { name: "busybox".into(), id: Digest::sha256("config") },
             config: &self.image,
             snapshot: Some(self.snapshot),
             request,
+            run,
             host: &HostFiles {
                 hosts: Some(b"127.0.0.1 localhost\n".to_vec()),
                 resolv_conf: Some(b"nameserver 192.0.2.1\n".to_vec()),
