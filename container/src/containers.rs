@@ -258,6 +258,11 @@ impl Containers {
         }
     }
 
+    /// Takes the run lock if it is free.
+    fn hold_now(&self, id: &ContainerId) -> Result<Option<LockGuard>, PathError> {
+        self.store.try_lock(&self.run_lock(id), LockMode::Exclusive)
+    }
+
     /// Whether some process runs the container.
     fn is_held(&self, id: &ContainerId) -> Result<bool, LoadError> {
         Ok(self.store.try_lock(&self.run_lock(id), LockMode::Shared)?.is_none())

@@ -165,6 +165,8 @@ impl Containers {
         lease: &Lease,
     ) -> Result<(), CreateError> {
         self.make_volumes(&record.config, new.snapshot, lease)?;
+        // Tells a collector of leftovers that this one is being made.
+        let _held = self.hold(&record.id)?;
         if let (Place::Container, Some(snapshot)) = (&record.place, new.snapshot) {
             self.store().roots().set(&root_name(&record.id), &[Kept::Snapshot(snapshot)])?;
         }
@@ -233,9 +235,12 @@ impl Containers {
     }
 }
 
+/// What the names of all roots of containers begin with.
+pub(super) const ROOT_PREFIX: &str = "container/";
+
 /// Who keeps a container's snapshot in the database.
 pub(super) fn root_name(id: &ContainerId) -> String {
-    format!("container/{id}")
+    format!("{ROOT_PREFIX}{id}")
 }
 
 /// Makes the working directory and its missing parents, symlinks of the image followed inside it (S-15).

@@ -5,7 +5,7 @@
 
 use rbuild_cache::{DbError, Lease, PathError};
 
-use super::create::root_name;
+use super::create::{ROOT_PREFIX, root_name};
 use super::stop::StopError;
 use super::{Containers, LoadError, UpdateError};
 use crate::config::{ContainerMountSource, VolumeOwnership};
@@ -152,6 +152,24 @@ impl Containers {
                 removed.push(record.id);
             }
         }
+        self.release_orphaned_roots()?;
         Ok(removed)
+    }
+
+    /// Releases what containers kept that never appeared, because their creation was killed.
+    fn release_orphaned_roots(&self) -> Result<(), super::CreateError> {
+        for owner in self.store().roots().list()?.into_keys() {
+            let Some(id) = owner.strip_prefix(ROOT_PREFIX).and_then(|id| id.parse::<ContainerId>().ok()) else {
+                continue;
+            };
+            if self.directory(&id).exists() {
+                continue;
+            }
+            // Whoever makes it holds it; and once it is free, it has either appeared or never will.
+            if self.hold_now(&id)?.is_some() && !self.directory(&id).exists() {
+                self.store().roots().release(&owner)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -157,3 +157,24 @@ fn names_stay_unique_among_racing_processes() {
     });
     assert_eq!(taken, 1);
 }
+
+#[test]
+fn what_a_killed_creation_kept_is_released() {
+    let bench = bench();
+    let (made, killed, kept) = (ContainerId::random(), ContainerId::random(), bench.add("kept").id);
+    let roots = bench.containers.store().roots();
+    for id in [&made, &killed, &kept] {
+        roots.set(&create::root_name(id), &[rbuild_cache::Kept::Blob(Digest::sha256("x"))]).unwrap();
+    }
+    roots.set("somebody/else", &[rbuild_cache::Kept::Blob(Digest::sha256("x"))]).unwrap();
+    let held = bench.containers.hold(&made).unwrap();
+    bench.containers.remove_leftovers(&bench.lease).unwrap();
+    let mut left: Vec<String> = roots.list().unwrap().into_keys().collect();
+    left.sort();
+    let mut want = vec![create::root_name(&made), create::root_name(&kept), "somebody/else".to_owned()];
+    want.sort();
+    assert_eq!(left, want);
+    drop(held);
+    bench.containers.remove_leftovers(&bench.lease).unwrap();
+    assert_eq!(roots.list().unwrap().len(), 2);
+}
