@@ -181,8 +181,9 @@ impl<'a> Lowering<'a> {
         Vertex {
             op,
             inputs,
-            origin: Origin { span: about.span, line, stage: about.stage.to_owned(), text: about.text.to_owned() },
-            name: about.name,
+            // Both are shown and kept: a password in a URL is not.
+            origin: Origin { span: about.span, line, stage: about.stage.to_owned(), text: redacted(about.text) },
+            name: redacted(&about.name),
             cache_use: about.cache_use,
         }
     }
@@ -207,6 +208,15 @@ struct About<'a> {
     text: &'a str,
     name: String,
     cache_use: CacheUse,
+}
+
+/// A step's text without the credentials of URLs in it.
+fn redacted(text: &str) -> String {
+    if !(text.contains("://") && text.contains('@')) {
+        return text.to_owned();
+    }
+    let words = text.split_inclusive([' ', '\t', '\n', '(', '"', '=', ',']);
+    words.map(rbuild_image::registry::without_credentials).collect()
 }
 
 fn fault(span: Span, message: impl Into<String>) -> Fault {

@@ -63,11 +63,11 @@ pub(super) fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result
     Ok(Ignore::default())
 }
 
+/// Reads a file of an unpacked context; `None` when there is none of that name.
+type ReadInside<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>;
+
 /// Reads the Dockerfile of a context that was unpacked; gives its name there.
-pub(super) fn read_inside(
-    read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>,
-    input: &DockerfileInput,
-) -> Result<(String, Source), Failure> {
+pub(super) fn read_inside(read: ReadInside<'_>, input: &DockerfileInput) -> Result<(String, Source), Failure> {
     let names = match input {
         DockerfileInput::Default => vec![DEFAULT.to_owned(), LOWER.to_owned()],
         DockerfileInput::Path(path) => vec![path.to_string_lossy().into_owned()],
@@ -86,10 +86,7 @@ pub(super) fn read_inside(
 }
 
 /// Reads the ignore file of a context that was unpacked.
-pub(super) fn ignore_inside(
-    read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>,
-    dockerfile: &str,
-) -> Result<Ignore, Failure> {
+pub(super) fn ignore_inside(read: ReadInside<'_>, dockerfile: &str) -> Result<Ignore, Failure> {
     for name in [format!("{dockerfile}{IGNORE}"), IGNORE.to_owned()] {
         if let Some(bytes) = read(&name)? {
             return parse_ignore(&bytes, &name);

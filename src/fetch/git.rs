@@ -252,7 +252,13 @@ impl<'a> Repository<'a> {
         if self.commit_of(tree, &pinned.commit).is_err() {
             fetch(None, "+refs/tags/*:refs/tags/*")?;
         }
-        self.commit_of(tree, &pinned.commit).map(drop)
+        self.commit_of(tree, &pinned.commit).map(drop).map_err(|error| match error {
+            GitError::Failed { .. } => GitError::Failed {
+                command: "fetch".to_owned(),
+                messages: format!("the repository has no commit {}", pinned.commit),
+            },
+            other => other,
+        })
     }
 
     fn submodules(&self, tree: &Path) -> Result<(), GitError> {

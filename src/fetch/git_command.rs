@@ -167,8 +167,8 @@ impl<'a> Git<'a> {
             return Ok(output);
         }
         let name = arguments.iter().find(|word| !word.starts_with('-')).copied().unwrap_or_default();
-        let said = messages.trim();
-        let messages = if said.is_empty() { "it failed without saying why".to_owned() } else { said.to_owned() };
+        let said: Vec<&str> = messages.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let messages = if said.is_empty() { "it failed without saying why".to_owned() } else { said.join(" ") };
         Err(GitError::Failed { command: name.to_owned(), messages })
     }
 

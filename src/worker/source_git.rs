@@ -9,9 +9,12 @@ use super::EngineWorker;
 use super::failure::of_failure;
 use crate::fetch::{PinnedCommit, checkout};
 
-/// What names stand for in this build, by remote, name and checksum: each is asked for once.
+/// What names stand for in this build: each is asked for once.
 #[derive(Debug, Default)]
-pub(super) struct Commits(Mutex<BTreeMap<(String, String, Option<String>), Slot>>);
+pub(super) struct Commits(Mutex<BTreeMap<Asked, Slot>>);
+
+/// Remote, name and checksum.
+type Asked = (String, String, Option<String>);
 
 /// Whoever holds the lock asks; the others wait for it.
 type Slot = Arc<Mutex<Option<PinnedCommit>>>;

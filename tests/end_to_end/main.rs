@@ -12,3 +12,5 @@ mod containers;
 mod errors;
 mod images;
 mod peers;
+mod remote;
+mod web_server;

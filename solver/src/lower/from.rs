@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use rbuild_image::registry::without_credentials;
 use rbuild_image::{ImageConfig, ImageRef, Platform};
 use rbuild_parser::lint::multiple_instructions_disallowed::Seen;
 use rbuild_parser::{Diagnostic, Expanded, Instruction};
@@ -156,8 +155,8 @@ impl<'a> Lowering<'a> {
             Source::Context(context) => self.context(&context.name),
             source => {
                 let name = match &source {
-                    Source::Git(git) => format!("[internal] load git source {}", without_credentials(&git.remote)),
-                    Source::Http(http) => format!("[internal] load {}", without_credentials(&http.url)),
+                    Source::Git(git) => format!("[internal] load git source {}", git.remote),
+                    Source::Http(http) => format!("[internal] load {}", http.url),
                     Source::Image(_) | Source::Context(_) => String::new(),
                 };
                 let about = About { span: None, stage: "", text: "", name, cache_use: CacheUse::Allowed };

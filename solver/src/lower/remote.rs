@@ -1,7 +1,6 @@
 //! `ADD` of URLs and repositories: sources of their own, fetched beside other work.
 
 use rbuild_image::Digest;
-use rbuild_image::registry::without_credentials;
 
 use super::git_ref::{GitRef, percent_decoded};
 use super::stage::{StageId, StageStep};
@@ -51,8 +50,7 @@ impl Lowering<'_> {
             None => return Ok(None),
         };
         let stage = self.stages[id].shown.clone();
-        let shown = without_credentials(remote.source);
-        let name = format!("{} ({shown})", text.replace(remote.source, &shown));
+        let name = format!("{text} ({})", remote.source);
         let about = About { span: Some(step.span), stage: &stage, text, name, cache_use: CacheUse::Allowed };
         let vertex = self.vertex(Op::Source(source), Vec::new(), about);
         Ok(Some(Found { vertex: self.graph.add(vertex), filename }))
@@ -131,6 +129,18 @@ mod tests {
             ("https://h/a%2Fb", "b"),
         ] {
             assert_eq!(filename(url), want, "{url}");
+        }
+    }
+
+    #[test]
+    fn steps_are_named_without_passwords() {
+        for (text, want) in [
+            ("ADD https://u:p@h/x /y (https://u:p@h/x)", "ADD https://xxxxx:xxxxx@h/x /y (https://xxxxx:xxxxx@h/x)"),
+            ("ADD [\"https://t@h/x\", \"/y\"]", "ADD [\"https://xxxxx@h/x\", \"/y\"]"),
+            ("COPY a@b /c", "COPY a@b /c"),
+            ("ADD https://h/x?a=u@v /y", "ADD https://h/x?a=u@v /y"),
+        ] {
+            assert_eq!(super::super::redacted(text), want);
         }
     }
 
