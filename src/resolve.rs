@@ -75,7 +75,7 @@ impl<'a> Outside<'a> {
                 help: Some(format!("the stored image is for {}", image.record.platform)),
             });
         }
-        match self.from_registry(reference, platform) {
+        match self.ask_registry(reference, platform) {
             Err(error) if stored.is_some() => {
                 let image = stored.as_ref().expect("just checked");
                 self.warn(format!("{reference}: {}; using the stored image", error.message));
@@ -95,7 +95,7 @@ impl<'a> Outside<'a> {
         Ok(ResolvedImage { reference: reference.clone(), shown: digest, digest, config: Arc::new(config) })
     }
 
-    fn from_registry(&self, reference: &ImageRef, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
+    fn ask_registry(&self, reference: &ImageRef, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
         let client = self.engine.client();
         let found = registry::resolve(&client, reference, platform)
             .and_then(|image| registry::fetch_config(&client, &image).map(|(_, config)| (image, config)));

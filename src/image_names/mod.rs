@@ -92,7 +92,7 @@ pub fn find(store: &Store, text: &str, platform: Option<&Platform>) -> Result<St
 
 /// An image's config.
 pub fn config(store: &Store, id: &Digest) -> Result<ImageConfig, Failure> {
-    let bytes = store.blobs().read(id, MAX_CONFIG_BYTES as u64)?;
+    let bytes = store.blobs().read(id, MAX_CONFIG_BYTES)?;
     ImageConfig::parse(&bytes).map_err(Failure::from)
 }
 

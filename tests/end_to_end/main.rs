@@ -4,6 +4,13 @@
 //! Needs root, busybox-static, and for some tests a peer (skopeo, umoci, podman, docker-registry); `./dev test` installs
 //! them. Without root the tests say so and end; with RBUILD_TEST_ROOT_REQUIRED set, as in CI, they fail instead.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails, and says what it skips"
+)]
+
 mod bench;
 mod builds;
 mod caching;
