@@ -46,7 +46,8 @@ fn unsafe_code_lives_behind_one_wall() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for file in sources(root) {
         let inside = file.strip_prefix(root).expect("below the root");
-        if inside.starts_with("executor/src/sys") || inside == Path::new("tests/house.rs") {
+        let wall = inside.starts_with("executor/src/sys") || inside == Path::new("executor/src/sys.rs");
+        if wall || inside == Path::new("tests/house.rs") {
             continue;
         }
         let text = std::fs::read_to_string(&file).expect("readable");

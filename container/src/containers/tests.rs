@@ -1,3 +1,5 @@
+//! Containers as the crate sees them: records, names, volumes and removal, without a sandbox.
+
 use super::*;
 use crate::process_id::ProcessId;
 use crate::record::tests::sample;
