@@ -39,6 +39,11 @@ pub(super) fn read(
     }
     if detect(&start) == Compression::None && start.get(MAGIC) != Some(b"ustar") {
         stream.take(MAX_TEXT).read_to_end(&mut start).map_err(|error| unreadable(&error))?;
+        if start.len() as u64 > MAX_TEXT {
+            return Err(Failure::new(format!(
+                "{name} is neither a tar nor a Dockerfile: it has more than {MAX_TEXT} bytes"
+            )));
+        }
         let text = String::from_utf8(start)
             .map_err(|_| Failure::new(format!("{name} is neither a tar nor a Dockerfile: it is not UTF-8 text")))?;
         return Ok(Unpacked::Dockerfile(text));

@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +13,6 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rbuild_cache::SnapshotId;
-use rbuild_cache::snapshot::{Content, LayerWriter, Metadata};
 use rbuild_cache::view::Timestamp;
 use rbuild_executor::{FileKind, RootDir};
 use rbuild_image::registry::without_credentials;
@@ -23,7 +21,9 @@ use rbuild_solver::GitSource;
 
 use super::Fetching;
 use super::git_command::{Git, GitError};
+use super::git_listing::Listed;
 use super::git_name::{Remote, check_reference, is_commit};
+use super::git_tree::CheckedOut;
 use crate::cli::report::Failure;
 
 /// Secrets for repositories (BuildKit's names); a dot and the host may follow.
@@ -291,8 +291,8 @@ impl<'a> Repository<'a> {
         })?;
         let active = self.with.store.snapshots().prepare(None, self.with.lease)?;
         let mut writer = active.writer()?;
-        let copy = Copy { root, top, keep, mtime: Some(Timestamp { seconds: time, nanoseconds: 0 }) };
-        copy.directory(&ContainerPath::root(), &mut writer, &|| self.with.check_cancelled())?;
+        let checked_out = CheckedOut { root, top, keep, mtime: Some(Timestamp { seconds: time, nanoseconds: 0 }) };
+        checked_out.copy(&ContainerPath::root(), &mut writer, &|| self.with.check_cancelled())?;
         writer.finish()?;
         drop(writer);
         Ok(active.commit(self.with.lease)?.id())
@@ -346,129 +346,12 @@ fn basic(token: &str) -> String {
     format!("basic {}", BASE64_STANDARD.encode(format!("x-access-token:{token}")))
 }
 
-/// One line that ls-remote gave, chosen.
-#[derive(Debug, PartialEq, Eq)]
-struct Listed<'a> {
-    name: &'a str,
-    commit: &'a str,
-    /// The commit behind an annotated tag.
-    peeled: Option<&'a str>,
-}
-
-impl<'a> Listed<'a> {
-    /// A full name first, then branches, then tags. An empty name is where `HEAD` leads.
-    fn choose(listed: &'a str, wanted: &str) -> Option<Self> {
-        let lines = || listed.lines().filter_map(|line| line.split_once('\t'));
-        let find = |name: &str| lines().find(|(_, found)| *found == name);
-        if wanted.is_empty() {
-            let (target, _) = lines().find(|(target, name)| target.starts_with("ref: ") && *name == "HEAD")?;
-            let (commit, _) = lines().find(|(commit, name)| !commit.starts_with("ref: ") && *name == "HEAD")?;
-            return Some(Self { name: target.strip_prefix("ref: ")?, commit, peeled: None });
-        }
-        let below = |folder: &str| format!("{folder}{}", wanted.strip_prefix(folder).unwrap_or(wanted));
-        let full = find(&below("refs/")).or_else(|| find(&below("refs/heads/")));
-        let (commit, name) = full.or_else(|| find(&below("refs/tags/")))?;
-        let peeled = find(&format!("{name}^{{}}")).map(|(commit, _)| commit);
-        Some(Self { name, commit, peeled })
-    }
-}
-
-/// Copies a checkout into a layer.
-struct Copy {
-    root: Arc<RootDir>,
-    top: ContainerPath,
-    keep: bool,
-    mtime: Option<Timestamp>,
-}
-
-impl Copy {
-    fn metadata(&self, mode: u32) -> Metadata {
-        Metadata { mode, mtime: self.mtime, ..Metadata::default() }
-    }
-
-    /// Copies the entries of a directory that is there, then gives it its metadata.
-    fn directory(
-        &self,
-        path: &ContainerPath,
-        writer: &mut LayerWriter,
-        check: &dyn Fn() -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        check()?;
-        let from = self.from(path);
-        let unreadable = |error: io::Error| Failure::from_error("cannot read a checkout", &error);
-        for entry in self.root.list(&from).map_err(unreadable)? {
-            let name = entry.name.as_bytes();
-            // At the top the repository itself, in submodules a pointer into it.
-            if name == b".git" && !self.keep {
-                continue;
-            }
-            let (inside, source) = (path.join(name), from.join(name));
-            let stat = self.root.lstat(&source).map_err(unreadable)?;
-            match stat.kind {
-                FileKind::Directory => {
-                    writer.make_directory(&inside, &self.metadata(0o755))?;
-                    self.directory(&inside, writer, check)?;
-                }
-                FileKind::Symlink => {
-                    let target = self.root.read_link(&source).map_err(unreadable)?;
-                    writer.symlink(&inside, target.as_bytes(), &self.metadata(0o777))?;
-                }
-                FileKind::File => {
-                    let root = Arc::clone(&self.root);
-                    let open = Box::new(move || root.open_file(&source));
-                    writer.file(&inside, &self.metadata(mode(stat.mode)), Content::File(open))?;
-                }
-                _ => return Err(Failure::new(format!("a checkout has a special file: {inside}"))),
-            }
-        }
-        writer.set_directory_metadata(path, &self.metadata(0o755))?;
-        Ok(())
-    }
-
-    fn from(&self, path: &ContainerPath) -> ContainerPath {
-        if path.is_root() { self.top.clone() } else { self.top.join(&path.as_bytes()[1..]) }
-    }
-}
-
-/// A file's mode as it is with the usual mask: git knows only whether it may be run; its own objects are read-only.
-fn mode(found: u32) -> u32 {
-    match (found & 0o100 != 0, found & 0o200 != 0) {
-        (true, _) => 0o755,
-        (false, true) => 0o644,
-        (false, false) => 0o444,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
-
-    #[test]
-    fn names_are_looked_up_as_git_does() {
-        let listed = format!(
-            "{A}\trefs/heads/v1\n{B}\trefs/tags/v1\n{A}\trefs/tags/v1^{{}}\n{B}\trefs/tags/v2\n{A}\trefs/tags/v2^{{}}\n\
-             {B}\trefs/heads/x/v3\n{A}\trefs/pull/1/head\n"
-        );
-        for (wanted, want) in [
-            ("v1", Some(("refs/heads/v1", A, None))),
-            ("refs/tags/v1", Some(("refs/tags/v1", B, Some(A)))),
-            ("tags/v1", Some(("refs/tags/v1", B, Some(A)))),
-            ("v2", Some(("refs/tags/v2", B, Some(A)))),
-            ("heads/v1", Some(("refs/heads/v1", A, None))),
-            ("pull/1/head", Some(("refs/pull/1/head", A, None))),
-            ("v3", None),
-            ("v", None),
-        ] {
-            let found = Listed::choose(&listed, wanted).map(|found| (found.name, found.commit, found.peeled));
-            assert_eq!(found, want, "{wanted}");
-        }
-        let head = format!("ref: refs/heads/main\tHEAD\n{A}\tHEAD\n");
-        assert_eq!(Listed::choose(&head, "").unwrap(), Listed { name: "refs/heads/main", commit: A, peeled: None });
-        assert_eq!(Listed::choose("", ""), None);
-    }
 
     fn source(remote: &str, reference: &str, checksum: Option<&str>) -> GitSource {
         GitSource {
@@ -504,14 +387,5 @@ mod tests {
         assert!(matches_checksum(&with("BBBB"), &[A, B]).is_ok());
         let failure = matches_checksum(&with("cc"), &[A, B]).unwrap_err();
         assert_eq!(failure.message(), format!("expected checksum to match cc, got {A} or {B}"));
-    }
-
-    #[test]
-    fn modes_are_what_git_knows() {
-        for (found, want) in
-            [(0o600, 0o644), (0o664, 0o644), (0o700, 0o755), (0o775, 0o755), (0o444, 0o444), (0o400, 0o444)]
-        {
-            assert_eq!(mode(found), want, "{found:o}");
-        }
     }
 }

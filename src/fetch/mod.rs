@@ -6,7 +6,9 @@
 
 mod git;
 mod git_command;
+mod git_listing;
 mod git_name;
+mod git_tree;
 mod http;
 
 use std::io;
