@@ -9,6 +9,7 @@ mod beneath;
 mod content_digest;
 mod diff;
 mod directory;
+mod handle;
 mod kind;
 mod layer_dir;
 mod overlay;
@@ -21,6 +22,7 @@ mod xattr;
 
 pub use apply::ApplyError;
 pub use diff::{DiffError, LayerDiff, Times};
-pub use store::{Active, Committed, LayerInfo, Snapshot, SnapshotError, Snapshots};
+pub use handle::{Active, Committed, Snapshot};
+pub use store::{LayerInfo, SnapshotError, Snapshots};
 pub use writable::Writable;
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};

@@ -12,6 +12,7 @@
 mod content;
 mod metadata;
 mod pool;
+mod staging;
 mod tree;
 
 use std::collections::HashMap;
@@ -21,10 +22,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rbuild_image::ContainerPath;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{beneath, overlay};
+use super::overlay;
 use crate::view::{FileKind, LastLink, Lookup, Resolved, View, resolve};
 use content::{create, write_at, write_sparse, write_stream};
 use pool::{Job, Pool};
@@ -407,190 +408,6 @@ impl LayerWriter {
         self.open.clear();
         self.pool = None;
         Ok(())
-    }
-
-    // ---- staging -------------------------------------------------------------------------------------------------
-
-    /// The directory that will hold `path`, made part of the layer.
-    fn stage_parent(&mut self, path: &ContainerPath) -> Result<NodeId, LayerWriteError> {
-        match path.parent() {
-            Some(parent) => self.stage_directory(&parent),
-            None => Ok(ROOT),
-        }
-    }
-
-    /// Makes the existing directory `path` part of the layer.
-    fn stage_directory(&mut self, path: &ContainerPath) -> Result<NodeId, LayerWriteError> {
-        let mut here = ROOT;
-        let mut so_far = ContainerPath::root();
-        for name in path.components() {
-            so_far = so_far.join(name);
-            here = match self.tree.child(here, name) {
-                Some(next) if self.tree.directory(next).is_some() => next,
-                Some(next) => {
-                    let gone = matches!(self.tree.node(next).state, State::Whiteout);
-                    return Err(failed("enter", &so_far)(if gone { Errno::NOENT } else { Errno::NOTDIR }));
-                }
-                None => match self.lower_kind(here, &so_far)? {
-                    Some(FileKind::Directory) => self.copy_up_directory(here, &so_far)?,
-                    Some(_) => return Err(failed("enter", &so_far)(Errno::NOTDIR)),
-                    None => return Err(failed("enter", &so_far)(Errno::NOENT)),
-                },
-            };
-        }
-        Ok(here)
-    }
-
-    /// What the parent shows at `path`, whose directory `staged` is in the layer and which itself is not.
-    fn lower_kind(&mut self, staged: NodeId, path: &ContainerPath) -> Result<Option<FileKind>, LayerWriteError> {
-        if self.tree.directory(staged).is_none_or(|directory| directory.hides) {
-            return Ok(None);
-        }
-        self.parent.kind(path).map_err(failed_io("look up", path))
-    }
-
-    fn copy_up_directory(&mut self, parent: NodeId, path: &ContainerPath) -> Result<NodeId, LayerWriteError> {
-        self.depends_on_parent = true;
-        let stat = self.parent.lstat(path).map_err(failed_io("look up", path))?;
-        let metadata = stat.as_ref().map(Metadata::from).unwrap_or_default();
-        self.new_directory(parent, path, metadata, false)
-    }
-
-    fn new_directory(
-        &mut self,
-        parent: NodeId,
-        path: &ContainerPath,
-        metadata: Metadata,
-        hides: bool,
-    ) -> Result<NodeId, LayerWriteError> {
-        let name = path.file_name().unwrap_or_default();
-        let dir = self.directory_fd(parent, path)?;
-        rustix::fs::mkdirat(&dir, name, Mode::RWXU).map_err(failed("create directory", path))?;
-        Ok(self.tree.add(parent, name, State::Directory(Directory::new(metadata, hides))))
-    }
-
-    /// Copies a file, symlink or special file of the parent into the layer.
-    fn copy_up_leaf(&mut self, path: &ContainerPath) -> Result<NodeId, LayerWriteError> {
-        self.depends_on_parent = true;
-        let view = self.parent.clone();
-        let look_up = |error| failed_io("look up", path)(error);
-        let Some(stat) = view.lstat(path).map_err(look_up)? else {
-            return Err(failed("hard-link", path)(Errno::NOENT));
-        };
-        let metadata = Metadata { xattrs: view.xattrs(path).map_err(look_up)?, ..Metadata::from(&stat) };
-        match stat.kind {
-            FileKind::Directory => return Err(failed("hard-link", path)(Errno::ISDIR)),
-            FileKind::File => {
-                let mut file = view.open(path).map_err(look_up)?;
-                self.file(path, &metadata, Content::Stream(&mut file, stat.size))?;
-            }
-            FileKind::Symlink => {
-                let target = view.read_link(path).map_err(look_up)?;
-                self.symlink(path, &target, &metadata)?;
-            }
-            kind => self.node(path, kind, &metadata)?,
-        }
-        match self.tree.locate(path) {
-            Location::Staged(id) => Ok(id),
-            _ => Err(failed("hard-link", path)(Errno::NOENT)),
-        }
-    }
-
-    /// Makes room for something that is no directory; returns the staged directory and the name.
-    fn clear(&mut self, path: &ContainerPath) -> Result<(NodeId, Box<[u8]>), LayerWriteError> {
-        let Some(name) = path.file_name() else { return Err(failed("replace", path)(Errno::ISDIR)) };
-        let parent = self.stage_parent(path)?;
-        if let Some(existing) = self.tree.child(parent, name) {
-            if self.tree.directory(existing).is_some() {
-                return Err(failed("replace", path)(Errno::ISDIR));
-            }
-            self.unlink(existing, path)?;
-        }
-        Ok((parent, name.into()))
-    }
-
-    /// Whether the parent has something at `path` that would show if the layer said nothing.
-    fn lower_is_visible_behind(&self, path: &ContainerPath) -> io::Result<bool> {
-        let staged_parent = path.parent().map(|parent| self.tree.locate(&parent));
-        match staged_parent {
-            Some(Location::Staged(id)) if self.tree.directory(id).is_none_or(|directory| directory.hides) => Ok(false),
-            Some(Location::Absent) => Ok(false),
-            _ => Ok(self.parent.lstat(path)?.is_some()),
-        }
-    }
-
-    // ---- disk ----------------------------------------------------------------------------------------------------
-
-    fn whiteout(&mut self, parent: NodeId, name: &[u8], path: &ContainerPath) -> Result<(), LayerWriteError> {
-        let dir = self.directory_fd(parent, path)?;
-        overlay::make_whiteout(&dir, name).map_err(failed("hide", path))?;
-        self.tree.add(parent, name, State::Whiteout);
-        Ok(())
-    }
-
-    /// Removes a node of the layer, on disk and in the tree.
-    fn unlink(&mut self, id: NodeId, path: &ContainerPath) -> Result<(), LayerWriteError> {
-        self.settle(path)?;
-        let mut order = vec![id];
-        let mut next = 0;
-        while let Some(id) = order.get(next) {
-            if let Some(directory) = self.tree.directory(*id) {
-                order.extend(directory.children.values());
-            }
-            next += 1;
-        }
-        for id in order.into_iter().rev() {
-            let node = self.tree.node(id);
-            let (parent, name) = (node.parent, node.name.clone());
-            let flags = if self.tree.directory(id).is_some() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            let dir = self.directory_fd(parent, path)?;
-            rustix::fs::unlinkat(&dir, &*name, flags).map_err(failed("remove", path))?;
-            self.open.remove(&id);
-        }
-        self.tree.detach(id);
-        Ok(())
-    }
-
-    /// Waits for queued contents and makes the links that waited for them.
-    fn settle(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
-        if let Some(pool) = &mut self.pool {
-            pool.drain().map_err(|(path, source)| LayerWriteError { action: "copy to", path, source })?;
-        }
-        for (source, target) in std::mem::take(&mut self.links) {
-            let (from, to) = (self.tree.node(source), self.tree.node(target));
-            let (from_parent, from_name) = (from.parent, from.name.clone());
-            let (to_parent, to_name) = (to.parent, to.name.clone());
-            let from_dir = self.directory_fd(from_parent, path)?;
-            let to_dir = self.directory_fd(to_parent, path)?;
-            rustix::fs::linkat(&from_dir, &*from_name, &to_dir, &*to_name, AtFlags::empty())
-                .map_err(failed("hard-link", &ContainerPath::new(self.tree.path(target))))?;
-        }
-        Ok(())
-    }
-
-    fn directory_fd(&mut self, id: NodeId, path: &ContainerPath) -> Result<Arc<OwnedFd>, LayerWriteError> {
-        if id == ROOT {
-            return Ok(self.root.clone());
-        }
-        if let Some(fd) = self.open.get(&id) {
-            return Ok(fd.clone());
-        }
-        let opened = beneath::open(&self.root, &self.tree.path(id), OFlags::PATH | OFlags::DIRECTORY)
-            .map_err(failed("open the directory of", path))?;
-        if self.open.len() >= OPEN_DIRECTORIES {
-            self.open.clear();
-        }
-        let fd = Arc::new(opened);
-        self.open.insert(id, fd.clone());
-        Ok(fd)
-    }
-
-    fn pool(&mut self, path: &ContainerPath) -> Result<&mut Pool, LayerWriteError> {
-        if self.pool.is_none() {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(COPY_THREADS);
-            self.pool = Some(Pool::start(threads).map_err(failed_io("start copying to", path))?);
-        }
-        Ok(self.pool.as_mut().expect("set above"))
     }
 }
 

@@ -1,0 +1,245 @@
+//! One snapshot in hand: while it is written, and when it never changes again.
+//!
+//! The commit is here: private place, sync, rename, one transaction.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_executor::Rootfs;
+
+use super::diff::{LayerDiff, Times};
+use super::kind::Snapshotter;
+use super::store::{LayerRow, SnapshotError, Snapshots, insert_snapshot};
+use super::writer::LayerWriter;
+use crate::db::{Durability, Micros, Text};
+use crate::failpoint;
+use crate::id::{LayerId, SnapshotId};
+use crate::lease::{Hold, Lease};
+use crate::path_error::AtPath;
+use crate::removal::remove_tree;
+use crate::view::View;
+
+/// A snapshot that is being written.
+#[derive(Debug)]
+pub enum Active {}
+
+/// A snapshot that never changes again.
+#[derive(Debug)]
+pub enum Committed {}
+
+/// Where a layer may be put besides the parent it was made on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    AnyParent,
+    OnlyHere,
+}
+
+/// Where an active snapshot's files are until it is committed.
+pub(super) struct Place {
+    pub(super) kind: &'static dyn Snapshotter,
+    pub(super) scratch: PathBuf,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What stays behind goes with the lease.
+        if let Err(error) = remove_tree(&self.scratch) {
+            tracing::debug!(path = %self.scratch.display(), %error, "left for the end of the lease");
+        }
+    }
+}
+
+/// A stack of layers. [`Active`]: its topmost one is being written. [`Committed`]: it never changes again.
+pub struct Snapshot<S> {
+    pub(super) snapshots: Snapshots,
+    pub(super) parent: Option<SnapshotId>,
+    /// Topmost first; of the parent while active.
+    pub(super) chain: Vec<LayerRow>,
+    /// Of the chain.
+    pub(super) view: Arc<View>,
+    pub(super) place: Option<Place>,
+    pub(super) state: PhantomData<fn() -> S>,
+}
+
+impl<S> fmt::Debug for Snapshot<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("parent", &self.parent)
+            .field("layers", &self.chain.len())
+            .field("active", &self.place.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Snapshot<S> {
+    /// The snapshot below; `None` where there is nothing.
+    pub fn parent(&self) -> Option<SnapshotId> {
+        self.parent
+    }
+
+    fn lowers(&self) -> Result<Vec<PathBuf>, SnapshotError> {
+        self.snapshots.lowers(&self.chain)
+    }
+}
+
+impl Snapshot<Active> {
+    fn place(&self) -> &Place {
+        self.place.as_ref().expect("present until sealed, which consumes the snapshot")
+    }
+
+    /// How to mount it for a step.
+    pub fn rootfs(&self) -> Result<Rootfs, SnapshotError> {
+        let place = self.place();
+        Ok(place.kind.rootfs(&place.scratch, self.lowers()?))
+    }
+
+    /// The parent, merged.
+    pub fn parent_view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Writes into the layer without mounting it. One writer at a time, and none while a step runs.
+    pub fn writer(&self) -> Result<LayerWriter, SnapshotError> {
+        let place = self.place();
+        Ok(place.kind.writer(&place.scratch, self.view.clone())?)
+    }
+
+    /// Makes it durable and visible, held by `lease`.
+    pub fn commit(self, lease: &Lease) -> Result<Snapshot<Committed>, SnapshotError> {
+        let sharing = if self.parent.is_none() { Sharing::AnyParent } else { Sharing::OnlyHere };
+        self.seal(lease, None, sharing)
+    }
+
+    pub(super) fn seal(
+        mut self,
+        lease: &Lease,
+        diff: Option<LayerDiff>,
+        sharing: Sharing,
+    ) -> Result<Snapshot<Committed>, SnapshotError> {
+        let place = self.place.take().expect("present until sealed, which consumes the snapshot");
+        let store = self.snapshots.store.clone();
+        let size = place.kind.measure(&place.scratch)?.size;
+        let name = unused_name(lease, &place.scratch);
+        lease.hold(Hold::Layer(name.clone()))?;
+        let target = store.layout().layer(&name);
+        place.kind.seal(&place.scratch, &target)?;
+        failpoint::hit("layer-name").at("name", &target)?;
+        let now = Micros(store.now());
+        let dependent = sharing == Sharing::OnlyHere;
+        let id = store.db().write(Durability::Lazy, |tx| {
+            self.snapshots.check_parent(tx, self.parent)?;
+            let layer = tx.insert(
+                "INSERT INTO layers (kind, path, size, diff_id, tar_size, content_digest, depends_on_parent, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                (
+                    place.kind.name(),
+                    &name,
+                    size,
+                    diff.map(|diff| Text(diff.diff_id)),
+                    diff.map(|diff| diff.size),
+                    diff.map(|diff| Text(diff.content_digest)),
+                    dependent,
+                    now,
+                ),
+            )?;
+            let id = insert_snapshot(tx, self.parent, LayerId::from_row(layer), now)?;
+            lease.hold(Hold::Snapshot(id))?;
+            Ok::<_, SnapshotError>(id)
+        })?;
+        failpoint::hit("layer-done").at("name", &target)?;
+        drop(place);
+        self.snapshots.get(id)
+    }
+}
+
+/// A name below `layers/` that no layer had before: of the lease and of the place in it, neither used twice.
+fn unused_name(lease: &Lease, scratch: &Path) -> String {
+    let place = scratch.file_name().unwrap_or_default().to_string_lossy();
+    format!("{}-{place}", lease.info().id)
+}
+
+impl Snapshot<Committed> {
+    fn top(&self) -> &LayerRow {
+        self.chain.first().expect("a committed snapshot has a layer")
+    }
+
+    /// Which it is.
+    pub fn id(&self) -> SnapshotId {
+        self.top().snapshot
+    }
+
+    /// It and everything below, topmost first.
+    pub fn chain(&self) -> Vec<SnapshotId> {
+        self.chain.iter().map(|row| row.snapshot).collect()
+    }
+
+    /// Which layer is its topmost; snapshots may share one.
+    pub fn layer_id(&self) -> LayerId {
+        self.top().id
+    }
+
+    /// What to give to an overlay mount as lower directories, topmost first.
+    pub fn rootfs_lowers(&self) -> Result<Vec<PathBuf>, SnapshotError> {
+        self.lowers()
+    }
+
+    /// Everything it holds, merged.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Bytes that its topmost layer takes on disk.
+    pub fn disk_size(&self) -> u64 {
+        self.top().size
+    }
+
+    /// Whether the topmost layer came from outside: then only the blob it came as has its diff_id for sure.
+    pub fn is_imported(&self) -> bool {
+        self.top().is_imported()
+    }
+
+    /// The topmost layer's digests and size: computed once, then remembered.
+    pub fn layer(&self) -> Result<LayerDiff, SnapshotError> {
+        match self.top().known_diff().map_or_else(|| self.remembered_diff(), |diff| Ok(Some(diff)))? {
+            Some(diff) => Ok(diff),
+            None => self.write_tar(&mut io::sink()),
+        }
+    }
+
+    fn remembered_diff(&self) -> Result<Option<LayerDiff>, SnapshotError> {
+        let id = self.id();
+        let chain = self.snapshots.chain(id)?;
+        Ok(chain.first().and_then(LayerRow::known_diff))
+    }
+
+    /// Writes the topmost layer as an uncompressed tar; remembers its digests.
+    pub fn write_tar(&self, out: &mut (dyn Write + Send)) -> Result<LayerDiff, SnapshotError> {
+        let row = self.top();
+        let diff = self.write_tar_with(Times::Kept, out)?;
+        match row.diff_id {
+            Some(expected) if expected != diff.diff_id => {
+                return Err(SnapshotError::NotReproducible { id: self.id(), expected });
+            }
+            Some(_) => return Ok(row.known_diff().unwrap_or(diff)),
+            None => {}
+        }
+        self.snapshots.store.db().write(Durability::Lazy, |tx| {
+            tx.execute(
+                "UPDATE layers SET diff_id = ?2, tar_size = ?3, content_digest = ?4 WHERE id = ?1 AND diff_id IS NULL",
+                (row.id, Text(diff.diff_id), diff.size, Text(diff.content_digest)),
+            )
+        })?;
+        Ok(diff)
+    }
+
+    /// Writes the topmost layer with other times; nothing is remembered of that.
+    pub fn write_tar_with(&self, times: Times, out: &mut (dyn Write + Send)) -> Result<LayerDiff, SnapshotError> {
+        let row = self.top();
+        row.snapshotter()?
+            .write_tar(&self.snapshots.path(row), times, out)
+            .map_err(|source| SnapshotError::Diff { id: self.id(), source })
+    }
+}
