@@ -173,11 +173,8 @@ fn run(
     let jobs = request.jobs.unwrap_or_else(|| (cpus * 2).max(8));
     let options = SolveOptions { jobs, transfers: 4, began, on_failure: OnFailure::Cancel };
     let around = Surroundings { worker: &worker, cache: &cache, events: progress, cancel: engine.cancel() };
-    let targets: Vec<_> = plan
-        .platforms
-        .iter()
-        .flat_map(|platform| platform.rootfs.into_iter().chain(platform.image.layers.iter().copied()))
-        .collect();
+    // The layers below come with the root: its snapshot is their chain.
+    let targets: Vec<_> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
     let solved = solve(&plan.graph, &targets, around, options);
     for message in warnings {
         progress.emit(Event::Warning { vertex: None, message });

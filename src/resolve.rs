@@ -107,10 +107,7 @@ impl<'a> Outside<'a> {
                 config: Arc::new(config),
             }),
             Err(error) => {
-                let why = Failure::from_error(
-                    &format!("{reference}: failed to resolve source metadata for {}", reference.canonical()),
-                    &error,
-                );
+                let why = Failure::from_error(&reference.canonical(), &error);
                 let not_found = if error.is_not_found() { ": not found" } else { "" };
                 Err(ResolveError {
                     message: format!("{}{not_found}", why.message()),

@@ -128,6 +128,16 @@ impl Worker for EngineWorker<'_> {
         self.snapshots.rootfs_identity(snapshot.copied()).or_fail("cannot identify a root file system")
     }
 
+    fn rebase(
+        &self,
+        made: &SnapshotId,
+        parent: Option<&SnapshotId>,
+        _control: Control<'_>,
+    ) -> Result<Option<Product>, JobError> {
+        let moved = self.snapshots.rebase(*made, parent.copied(), self.lease).or_fail("cannot store a layer")?;
+        Ok(Some(Product::Snapshot(Some(moved.id()))))
+    }
+
     fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError> {
         match &job.vertex.op {
             Op::Source(Source::Image(image)) => source_image::exec(self, job, image, control),
