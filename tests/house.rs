@@ -41,6 +41,47 @@ fn crates_use_only_what_they_may() {
     }
 }
 
+/// Licences that what we ship may carry (as in deny.toml).
+const LICENCES: [&str; 13] = [
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "CC0-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+    "bzip2-1.0.6",
+];
+
+#[test]
+fn dependencies_are_licensed_for_us_and_come_from_one_registry() {
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--offline", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).expect("cargo prints JSON");
+    for package in metadata["packages"].as_array().expect("packages") {
+        let name = package["name"].as_str().expect("name");
+        let source = package["source"].as_str().unwrap_or_default();
+        assert!(source.is_empty() || source.starts_with("registry+"), "{name} comes from {source}");
+        assert!(!["tokio", "openssl-sys"].contains(&name), "{name}: the engine is synchronous, TLS is rustls");
+        let licence = package["license"].as_str().unwrap_or_default();
+        // Each part that is joined by AND needs one choice of those joined by OR.
+        let fine = licence
+            .replace(['(', ')'], "")
+            .split(" AND ")
+            .all(|part| part.split([' ', '/']).any(|word| LICENCES.contains(&word)));
+        assert!(fine, "{name} has the licence {licence:?}");
+    }
+}
+
 #[test]
 fn unsafe_code_lives_behind_one_wall() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -10,6 +10,8 @@ use super::plain::failed_output;
 use super::view::{Lines, State, Step, View, seconds};
 use crate::cli::report::printable;
 
+/// Characters of a step's name: it shares its line with times and output.
+const LONGEST_TITLE: usize = 60;
 /// Redraws per second, at most.
 const FRAME_RATE: u8 = 10;
 
@@ -133,6 +135,6 @@ impl Tty {
 }
 
 fn one_line(text: &str) -> String {
-    let shown: String = printable(&text.replace(['\n', '\t'], " ")).chars().take(100).collect();
+    let shown: String = printable(&text.replace(['\n', '\t'], " ")).chars().take(LONGEST_TITLE).collect();
     shown
 }

@@ -1,3 +1,5 @@
+//! The merge of image and request, by tables: what Docker does with each flag.
+
 use super::*;
 use crate::capability::CapabilityRequest;
 use crate::request::{Console, Lifetime, SecurityOptions};

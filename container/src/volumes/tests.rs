@@ -1,3 +1,5 @@
+//! Volumes on a store of their own: names, first fill, users, removal.
+
 use super::*;
 use rbuild_cache::snapshot::{Content, Metadata};
 use rbuild_cache::{OpenOptions, Store, SystemClock};

@@ -1,3 +1,5 @@
+//! Plans of typical sandboxes, pinned step by step.
+
 use super::*;
 use crate::spec::{Confinement, DEFAULT_CAPABILITIES, ProcessSpec, Rlimit};
 
