@@ -1,4 +1,7 @@
-//! `rbuild` as a library: builds images from Dockerfiles.
+//! `rbuild` as a library: builds images from Dockerfiles, without a daemon.
+//!
+//! [`engine::Engine`] opens a store; [`build::build`] takes a [`request::BuildRequest`] and gives a
+//! [`build::BuildResult`]. The command line in [`cli`] is a thin layer over the same calls.
 
 pub mod build;
 pub mod cache_view;

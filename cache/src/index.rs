@@ -194,6 +194,12 @@ impl Records<'_> {
         Ok(found)
     }
 
+    /// The text that a key is the digest of.
+    pub fn description(&self, key: &CacheKey) -> Result<Option<String>, DbError> {
+        let sql = "SELECT description FROM keys WHERE key = ?1";
+        self.store.db().read(|tx| tx.first(sql, [Text(key)], |row| row.get(0)))
+    }
+
     fn rescued(&self, record: CacheRecord) -> Result<Option<CacheRecord>, DbError> {
         match record.snapshot {
             Some(snapshot) => Ok(self.store.rescue_snapshot(snapshot)?.then_some(record)),

@@ -22,6 +22,7 @@ mod rebuild;
 mod removal;
 mod reserve;
 mod roots;
+pub mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -29,6 +30,7 @@ mod testing;
 mod tests;
 mod usage;
 mod verify;
+pub mod view;
 
 pub use builds::{
     BuildEnd, BuildId, BuildRecord, BuildStatus, BuildVertex, Builds, HistoryError, InvalidBuildId, NewBuild,

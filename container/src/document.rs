@@ -64,6 +64,24 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), PathError> {
     File::open(path).and_then(|directory| directory.sync_all()).at("sync", path)
 }
 
+/// Bytes that a tree takes on disk; files with several names count once. No symlink is followed.
+pub(crate) fn disk_usage(root: &Path) -> Result<u64, PathError> {
+    let (mut total, mut seen, mut todo) = (0, HashSet::new(), vec![root.to_path_buf()]);
+    while let Some(path) = todo.pop() {
+        let Some(stat) = if_present(fs::symlink_metadata(&path)).at("inspect", &path)? else { continue };
+        if stat.nlink() < 2 || stat.is_dir() || seen.insert((stat.dev(), stat.ino())) {
+            total += stat.blocks() * 512;
+        }
+        if stat.is_dir() {
+            let Some(entries) = if_present(fs::read_dir(&path)).at("list", &path)? else { continue };
+            for entry in entries {
+                todo.push(entry.at("list", &path)?.path());
+            }
+        }
+    }
+    Ok(total)
+}
+
 /// Whether something does not exist; other errors stay.
 pub(crate) fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
@@ -87,6 +105,21 @@ mod tests {
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn usage_counts_each_file_once_and_follows_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("tree");
+        fs::create_dir_all(root.join("sub")).unwrap();
+        let empty = disk_usage(&root).unwrap();
+        fs::write(root.join("file"), vec![1; 64 << 10]).unwrap();
+        let one = disk_usage(&root).unwrap();
+        assert!(one >= empty + (64 << 10), "{one}");
+        fs::hard_link(root.join("file"), root.join("sub/again")).unwrap();
+        std::os::unix::fs::symlink("/usr", root.join("link")).unwrap();
+        assert!(disk_usage(&root).unwrap() < one + (16 << 10));
+        assert_eq!(disk_usage(&home.path().join("absent")).unwrap(), 0);
     }
 
     #[test]

@@ -56,4 +56,4 @@ pub use request::{Console, InitChoice, InvalidSecurityOption, Lifetime, RootAcce
 pub use signal::{InvalidSignal, Signal};
 pub use status::{Change, ContainerStatus, InvalidChange};
 pub use volume::{InvalidVolumeName, VolumeName};
-pub use volumes::{NewVolume, PopulateError, Seed, Volume, VolumeError};
+pub use volumes::{NewVolume, PopulateError, PrunedVolumes, Seed, Volume, VolumeError};

@@ -64,6 +64,15 @@ pub struct NewVolume {
     pub lifetime: Lifetime,
 }
 
+/// Which unused volumes are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrunedVolumes {
+    /// Those that nobody named.
+    Anonymous,
+    /// All.
+    All,
+}
+
 /// Where an empty volume takes its first files from.
 #[derive(Clone, Debug)]
 pub struct Seed {
@@ -213,6 +222,29 @@ impl Containers {
             Some(()) => Ok(()),
             None => Err(VolumeError::NotFound { name: name.clone() }),
         }
+    }
+
+    /// Removes the volumes that no container has, named ones only if `which` says so; gives them with their sizes.
+    pub fn prune_volumes(&self, which: PrunedVolumes, lease: &Lease) -> Result<Vec<(VolumeName, u64)>, VolumeError> {
+        let mut removed = Vec::new();
+        for volume in self.volumes()? {
+            if volume.ownership == VolumeOwnership::Named && which == PrunedVolumes::Anonymous {
+                continue;
+            }
+            let size = self.volume_size(&volume.name)?;
+            match self.remove_volume(&volume.name, lease) {
+                Ok(()) => removed.push((volume.name, size)),
+                // Another process has just made a container with it, or removed it.
+                Err(VolumeError::InUse { .. } | VolumeError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Bytes that a volume takes on disk.
+    pub fn volume_size(&self, name: &VolumeName) -> Result<u64, PathError> {
+        document::disk_usage(&self.volume_data(name))
     }
 
     /// The directory that containers see.

@@ -38,6 +38,7 @@ use crate::rootfs;
 use crate::spawn_error::SpawnError;
 use crate::spec::SandboxSpec;
 use crate::stdio::{Slot, Stdio, WindowSize};
+use crate::sys::mount::{Depth, set_attributes};
 
 pub use serve::reexec_entry;
 

@@ -25,8 +25,9 @@ pub use event::{Event, EventSink, LogStream, Outcome, PlannedVertex, VertexFailu
 pub use graph::Graph;
 pub use key::Key;
 pub use lower::{
-    Entitlements, Goal, ImagePlan, NamedContext, NoCache, Plan, PlatformPlan, Resolve, ResolveError, ResolvedImage,
-    StageChoice, Ulimit, git_context, http_context, lower,
+    Entitlements, Goal, ImagePlan, NamedContext, NoCache, Outline, OutlineArg, OutlineInput, Plan, PlatformPlan,
+    Resolve, ResolveError, ResolvedImage, StageChoice, Target, Ulimit, git_context, http_context, lower, outline,
+    targets,
 };
 pub use miss::{FieldChange, MissReason, changes};
 pub use op::{

@@ -40,6 +40,7 @@ pub struct EngineWorker<'a> {
     resolv_conf: String,
     began: Instant,
     sandboxes: AtomicU64,
+    told_network: AtomicBool,
     downloads: source_http::Downloads,
     commits: source_git::Commits,
 }
@@ -82,6 +83,7 @@ impl<'a> EngineWorker<'a> {
             resolv_conf,
             began,
             sandboxes: AtomicU64::new(0),
+            told_network: AtomicBool::new(false),
             downloads: source_http::Downloads::default(),
             commits: source_git::Commits::default(),
         }
@@ -98,6 +100,15 @@ impl<'a> EngineWorker<'a> {
     /// A name for the next sandbox: unique on the host while the lease lives.
     fn sandbox_id(&self) -> String {
         format!("build-{}-{}", self.lease.info().id, self.sandboxes.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Says once that steps are not isolated from the host's network.
+    fn tell_network(&self, control: Control<'_>) {
+        if !self.told_network.swap(true, Ordering::Relaxed) {
+            let message = "RUN steps share the host's network: there are no isolated ones yet; --network=none gives them \
+                           only loopback, --network=host says that this is wanted";
+            control.events.emit(Event::Warning { vertex: None, message: message.to_owned() });
+        }
     }
 
     fn fetching(&self) -> Fetching<'_> {

@@ -17,7 +17,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rbuild_image::layer::whiteout::{OPAQUE, whiteout_of};
-use rbuild_image::layer::{Device, Entry, EntryKind, TarWriteError, TarWriter, Timestamp};
+use rbuild_image::layer::{
+    Device, Entry, EntryKind, FileContent, FileHasher, LayerHasher, TarWriteError, TarWriter, Timestamp,
+};
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest, Hashing};
 
 use super::layer_dir::LayerDir;
@@ -147,7 +149,7 @@ fn time_of(stat: &Stat, times: Times) -> Timestamp {
 /// The bytes of one entry, as far as they were read ahead.
 enum Content {
     None,
-    Read(Vec<u8>),
+    Read(Vec<u8>, FileContent),
     Open(File),
 }
 
@@ -202,7 +204,7 @@ fn write_entries(
     to_hash: SyncSender<Vec<u8>>,
 ) -> Result<ContentDigest, DiffError> {
     let mut tar = TarWriter::new(Chunked { to_hash, pending: Vec::with_capacity(CHUNK) });
-    let mut digest = super::content_digest::ContentHasher::new();
+    let mut digest = LayerHasher::new();
     for batch in batches {
         for (planned, mut content) in batch.map_err(DiffError::Read)? {
             if let (Content::None, Some(path)) = (&content, &planned.content) {
@@ -213,14 +215,14 @@ fn write_entries(
                     tar.append(&planned.entry, &mut io::empty())?;
                     None
                 }
-                Content::Read(bytes) => {
+                Content::Read(bytes, content) => {
                     tar.append(&planned.entry, &mut bytes.as_slice())?;
-                    Some(blake3::hash(&bytes))
+                    Some(content)
                 }
                 Content::Open(file) => {
-                    let mut reader = HashingReader { inner: file, hasher: blake3::Hasher::new() };
+                    let mut reader = HashingReader { inner: file, hasher: FileHasher::new() };
                     tar.append(&planned.entry, &mut reader)?;
-                    Some(reader.hasher.finalize())
+                    Some(reader.hasher.finish())
                 }
             };
             digest.add(&planned.entry, hash.as_ref());
@@ -232,7 +234,7 @@ fn write_entries(
 
 struct HashingReader<R> {
     inner: R,
-    hasher: blake3::Hasher,
+    hasher: FileHasher,
 }
 
 impl<R: Read> Read for HashingReader<R> {

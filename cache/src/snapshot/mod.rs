@@ -6,7 +6,6 @@
 
 mod apply;
 mod beneath;
-mod content_digest;
 mod diff;
 mod directory;
 mod handle;
@@ -17,6 +16,7 @@ mod scan;
 mod store;
 #[cfg(test)]
 mod tests;
+mod writable;
 mod writer;
 mod xattr;
 

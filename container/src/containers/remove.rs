@@ -9,6 +9,7 @@ use super::create::{ROOT_PREFIX, root_name};
 use super::stop::StopError;
 use super::{Containers, LoadError, UpdateError};
 use crate::config::{ContainerMountSource, VolumeOwnership};
+use crate::document::disk_usage;
 use crate::id::ContainerId;
 use crate::record::ContainerRecord;
 use crate::status::{Change, InvalidChange};

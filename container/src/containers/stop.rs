@@ -80,6 +80,21 @@ impl Containers {
         self.wait_for_end(&record.id)
     }
 
+    /// Waits until a container does not run (any more); gives its exit code, 0 for one that never ran. `None` when it was
+    /// removed meanwhile.
+    pub fn wait(&self, id: &ContainerId) -> Result<Option<u8>, StopError> {
+        loop {
+            let Some(record) = self.load(id)? else { return Ok(None) };
+            if !record.state.status.can_stop() {
+                return Ok(Some(record.state.exit.map_or(0, |exit| exit.code())));
+            }
+            if let Some(process) = process(&record)? {
+                ends_within(&record, &process, Duration::MAX)?;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// Ends a container at once.
     pub(super) fn kill_and_wait(&self, record: &ContainerRecord) -> Result<(), StopError> {
         self.stop(record, Some(Duration::ZERO)).and_then(|()| self.wait_for_end(&record.id))

@@ -111,3 +111,18 @@ fn volumes_are_listed_and_removed() {
     assert_eq!(error.to_string(), "no such volume: aa");
     assert_eq!(bench.containers.volumes().unwrap().len(), 1);
 }
+
+#[test]
+fn pruning_spares_named_volumes_unless_told_otherwise() {
+    let bench = bench();
+    let anonymous = NewVolume { ownership: VolumeOwnership::Anonymous, ..named("anonymous") };
+    for volume in [&named("named"), &anonymous] {
+        bench.containers.ensure_volume(volume, Some(&bench.seed("/data")), &bench.lease).unwrap();
+    }
+    let pruned = bench.containers.prune_volumes(PrunedVolumes::Anonymous, &bench.lease).unwrap();
+    assert_eq!(pruned.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["anonymous"]);
+    assert!(pruned[0].1 > 0);
+    let pruned = bench.containers.prune_volumes(PrunedVolumes::All, &bench.lease).unwrap();
+    assert_eq!(pruned.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["named"]);
+    assert_eq!(bench.containers.volumes().unwrap(), []);
+}

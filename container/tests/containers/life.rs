@@ -13,6 +13,7 @@ use crate::world::{Test, World, kept, pipe, request};
 pub(crate) const TESTS: &[Test] = &[
     ("a_container_goes_through_its_states", a_container_goes_through_its_states),
     ("a_running_container_is_stopped_from_elsewhere", a_running_container_is_stopped_from_elsewhere),
+    ("waiting_gives_the_exit_code", waiting_gives_the_exit_code),
     ("a_container_that_ignores_its_stop_signal_is_killed", a_container_that_ignores_its_stop_signal_is_killed),
     ("force_removes_what_runs", force_removes_what_runs),
     ("created_now_and_started_by_another_process", created_now_and_started_by_another_process),
