@@ -43,7 +43,7 @@ pub struct Settings {
 }
 
 /// Names of proxy variables that builds and the registry client know, in lower case.
-pub const PROXY_VARIABLES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+const PROXY_VARIABLES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
 
 impl Settings {
     /// Reads the environment of this process.

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use rbuild_container::{parse_bytes, parse_ulimit};
+
 use super::{AllowArg, BuildArgs, NetworkArg};
 use crate::cli::report::Failure;
-use crate::config::{PROXY_VARIABLES, Settings};
+use crate::config::Settings;
 use crate::request::{
     ArchiveFormat, ArchiveOutput, BuildNetwork, BuildRequest, CacheChoice, Compression, ContextInput, Destination,
     DockerfileInput, Entitlement, Output, SecretInput, SecretSource,
@@ -91,7 +93,6 @@ fn build_args(given: &[String], settings: &Settings) -> Vec<(String, String)> {
     {
         out.push(("SOURCE_DATE_EPOCH".to_owned(), epoch.clone()));
     }
-    debug_assert!(PROXY_VARIABLES.iter().all(|name| name.chars().all(|c| c.is_lowercase() || c == '_')));
     out
 }
 
@@ -125,61 +126,16 @@ fn add_host(text: &str) -> Result<(String, String), Failure> {
     }
 }
 
-/// Parses `64m`, `1g`, `1024`, `1.5GiB` (Docker's units: powers of 1024).
+/// Reads a size such as `64m`, as `run` does.
 pub(crate) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let shift = match lower[digits.len()..].trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => 99,
-    };
-    match digits.parse::<f64>() {
-        Ok(number) if shift < 99 && number.is_finite() && number >= 0.0 => {
-            Ok((number * (1_u64 << shift) as f64) as u64)
-        }
-        _ => Err(Failure::usage(format!("{flag} {text:?}: not a size"), "e.g. 64m or 1g")),
-    }
+    parse_bytes(text).map_err(|error| Failure::usage(format!("{flag}: {error}"), "e.g. 64m or 1g"))
 }
 
-/// Parses `nofile=1024:2048`.
-pub(crate) fn ulimit(text: &str) -> Result<(String, u64, u64), Failure> {
-    const NAMES: [&str; 16] = [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-    let wrong = |why: &str| Failure::usage(format!("--ulimit {text:?}: {why}"), "e.g. --ulimit nofile=1024:2048");
-    let (name, limits) = text.split_once('=').ok_or_else(|| wrong("not NAME=SOFT[:HARD]"))?;
-    if !NAMES.contains(&name) {
-        return Err(wrong("no such limit"));
-    }
-    let number = |text: &str| match text {
-        "-1" | "unlimited" => Ok(u64::MAX),
-        text => text.parse::<u64>().map_err(|_| wrong("not a number")),
-    };
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let (soft, hard) = (number(soft)?, number(hard)?);
-    if soft > hard {
-        return Err(wrong("the soft limit is above the hard one"));
-    }
-    Ok((name.to_owned(), soft, hard))
+/// Reads a limit such as `nofile=1024:2048`, as `run` does.
+fn ulimit(text: &str) -> Result<(String, u64, u64), Failure> {
+    let limit = parse_ulimit(text)
+        .map_err(|error| Failure::usage(format!("--ulimit: {error}"), "e.g. --ulimit nofile=1024:2048"))?;
+    Ok((limit.name.to_ascii_lowercase(), limit.soft, limit.hard))
 }
 
 /// Splits `a=b,c="d,e"` as Go's CSV reader does, one record.
@@ -373,16 +329,6 @@ impl Attributes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_use_powers_of_1024() {
-        for (text, bytes) in [("0", 0), ("1k", 1024), ("64m", 64 << 20), ("1.5GiB", 3 << 29), ("10 mb", 10 << 20)] {
-            assert_eq!(size("--shm-size", text).unwrap(), bytes, "{text}");
-        }
-        for bad in ["", "m", "-1", "1x", "1e"] {
-            assert!(size("--shm-size", bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn fields_follow_csv_quoting() {
