@@ -62,8 +62,8 @@ pub struct UsageRow {
     /// `images`, `cached steps`, `layers`, …
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// How many.
-    pub count: usize,
+    /// How many, where that is known without counting files.
+    pub count: Option<usize>,
     /// Bytes.
     pub bytes: u64,
     /// Bytes that pruning may free.
@@ -82,12 +82,12 @@ pub fn usage(store: &Store) -> Result<UsageSummary, Failure> {
     let mounts_free = usage.mounts.iter().filter(|mount| !mount.in_use).map(|mount| mount.size).sum();
     let row = |kind, count, bytes, reclaimable| UsageRow { kind, count, bytes, reclaimable };
     let rows = vec![
-        row("images (own bytes)", usage.images.len(), images, 0),
-        row("cached steps", usage.records.len(), steps, steps_free),
-        row("cache mounts", usage.mounts.len(), mounts, mounts_free),
-        row("layers in all", usage.records.len(), usage.layers, 0),
-        row("blobs in all", store.blobs().list()?.len(), usage.blobs, 0),
-        row("partial downloads", 0, usage.partials, usage.partials),
+        row("images (own bytes)", Some(usage.images.len()), images, 0),
+        row("cached steps", Some(usage.records.len()), steps, steps_free),
+        row("cache mounts", Some(usage.mounts.len()), mounts, mounts_free),
+        row("layers in all", None, usage.layers, 0),
+        row("blobs in all", Some(store.blobs().list()?.len()), usage.blobs, 0),
+        row("partial downloads", None, usage.partials, usage.partials),
     ];
     let oldest = usage.records.iter().map(|record| record.listed.record.created_at).min();
     Ok(UsageSummary { rows, total: usage.total(), oldest })

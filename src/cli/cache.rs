@@ -101,7 +101,12 @@ fn du(args: &DuArgs, engine: &Engine) -> Result<Exit, Failure> {
     }
     let mut table = Table::new(["TYPE", "COUNT", "SIZE", "RECLAIMABLE"]);
     for row in &usage.rows {
-        table.row([row.kind.to_owned(), row.count.to_string(), size(row.bytes), size(row.reclaimable)]);
+        table.row([
+            row.kind.to_owned(),
+            row.count.map_or_else(|| "-".to_owned(), |count| count.to_string()),
+            size(row.bytes),
+            size(row.reclaimable),
+        ]);
     }
     let mut out = table.render();
     out.push_str(&format!("\nTotal: {} (on disk, below {})\n", size(usage.total), engine.settings().root.display()));
@@ -116,7 +121,7 @@ fn du(args: &DuArgs, engine: &Engine) -> Result<Exit, Failure> {
 /// Arguments of `cache prune`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PruneArgs {
-    /// Every cached step, not only those unused for longer than a week
+    /// Every cached step, also those whose layers an image or container shares
     #[arg(short, long)]
     all: bool,
     /// Only what was not used for this long, e.g. 24h or 7d
