@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rbuild_executor::RootDir;
+use rbuild_image::ContainerPath;
 use rbuild_parser::{Ignore, Source};
 
 use super::MAX_TEXT;
@@ -34,7 +36,7 @@ pub(super) fn read(directory: &Path, input: &DockerfileInput) -> Result<(Source,
         DockerfileInput::Default => {
             for name in [DEFAULT, LOWER] {
                 let path = directory.join(name);
-                if let Some(mut file) = open(&path)? {
+                if let Some(mut file) = open_inside(directory, name)? {
                     return Ok((Source::new(name, text_of(&mut file, &path.display().to_string())?), Some(path)));
                 }
             }
@@ -54,7 +56,11 @@ pub(super) fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result
         PathBuf::from(name)
     });
     for path in own.into_iter().chain([directory.join(IGNORE)]) {
-        if let Some(mut file) = open(&path)? {
+        let found = match path.strip_prefix(directory) {
+            Ok(inside) => open_inside(directory, &inside.to_string_lossy())?,
+            Err(_) => open(&path)?,
+        };
+        if let Some(mut file) = found {
             let mut bytes = Vec::new();
             file.by_ref().take(MAX_TEXT).read_to_end(&mut bytes)?;
             return parse_ignore(&bytes, &path.display().to_string());
@@ -98,6 +104,16 @@ pub(super) fn ignore_inside(read: ReadInside<'_>, dockerfile: &str) -> Result<Ig
 fn parse_ignore(bytes: &[u8], name: &str) -> Result<Ignore, Failure> {
     Ignore::parse(bytes)
         .map_err(|error| Failure::new(format!("{name}: {error}")).with_help("mend or remove the pattern"))
+}
+
+/// Opens a regular file of a context; no symlink in it leads out of the context (rule B-07).
+fn open_inside(directory: &Path, name: &str) -> Result<Option<File>, Failure> {
+    let failed = |error: io::Error| Failure::new(format!("cannot open {}: {error}", directory.join(name).display()));
+    match RootDir::open(directory).map_err(failed)?.open_file(&ContainerPath::new(name)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Opens a regular file; `None` when there is nothing of that name.

@@ -134,3 +134,13 @@ fn hostile_output_reaches_no_terminal_raw() {
     let ran = bench.build("x", &context).fails(1);
     assert!(!ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
 }
+
+#[test]
+fn a_dockerfile_that_leads_out_of_its_context_is_not_read() {
+    let Some(bench) = Bench::new() else { return };
+    std::fs::write(bench.path("outside"), "SECRET of the host\n").unwrap();
+    let context = bench.context("ctx", []);
+    std::os::unix::fs::symlink("../outside", context.join("Dockerfile")).unwrap();
+    let ran = bench.rbuild(["build"]).arg(&context).run().fails(1);
+    assert!(!ran.stderr.contains("SECRET"), "{}", ran.stderr);
+}
