@@ -1,13 +1,16 @@
 //! What `rbuild cache …` shows and does, as plain data.
 
-use std::ops::ControlFlow;
-use std::time::Duration;
+mod prune;
+mod verify;
 
 use jiff::Timestamp;
-use rbuild_cache::{GcPolicy, PruneControl, PruneMode, PruneScope, ResultId, Store, VerifyDepth, wait_silently};
+use rbuild_cache::{ResultId, Store};
 use serde::Serialize;
 
 use crate::cli::report::Failure;
+
+pub use prune::{PruneRequest, Pruned, prune};
+pub use verify::{Verified, verify};
 
 /// A cached step.
 #[derive(Clone, Debug, Serialize)]
@@ -91,72 +94,4 @@ pub fn usage(store: &Store) -> Result<UsageSummary, Failure> {
     ];
     let oldest = usage.records.iter().map(|record| record.listed.record.created_at).min();
     Ok(UsageSummary { rows, total: usage.total(), oldest })
-}
-
-/// What to prune.
-#[derive(Clone, Copy, Debug)]
-pub struct PruneRequest {
-    /// Every cached step; otherwise only what no image or container shares.
-    pub all: bool,
-    /// Only what was not used for this long.
-    pub unused_for: Option<Duration>,
-    /// Keep this many bytes of the cache.
-    pub keep_bytes: Option<u64>,
-    /// Change nothing.
-    pub dry_run: bool,
-}
-
-/// What was pruned.
-#[derive(Clone, Debug)]
-pub struct Pruned {
-    /// Steps that went.
-    pub steps: Vec<String>,
-    /// Bytes that were freed.
-    pub bytes: u64,
-}
-
-/// Removes what nothing needs, and cached steps as asked. Images and containers keep their layers.
-pub fn prune(store: &Store, request: &PruneRequest) -> Result<Pruned, Failure> {
-    let (scope, rule) = if request.all { (PruneScope::All, "prune --all") } else { (PruneScope::Cache, "prune") };
-    let mut policy = GcPolicy::new(rule, scope);
-    policy.keep_bytes = request.keep_bytes;
-    if let Some(unused) = request.unused_for {
-        policy.unused_since = Timestamp::now().checked_sub(unused).ok();
-    }
-    let mode = if request.dry_run { PruneMode::DryRun } else { PruneMode::Apply };
-    let report = store.prune(&policy, mode, control())?;
-    let mounts = report.mounts.iter().map(|mount| format!("cache mount {}", mount.id));
-    let steps = report.records.iter().map(|record| record.subject.clone()).chain(mounts).collect();
-    Ok(Pruned { steps, bytes: report.freed })
-}
-
-/// What a check found.
-#[derive(Clone, Debug)]
-pub struct Verified {
-    /// Promises that are not kept.
-    pub problems: Vec<String>,
-    /// Files that only take room.
-    pub leftovers: usize,
-    /// Blobs, layers and images that were looked at.
-    pub checked: usize,
-    /// Whether a repair was done.
-    pub repaired: bool,
-}
-
-/// Checks everything stored, blobs by their digests; repairs when asked.
-pub fn verify(store: &Store, repair: bool) -> Result<Verified, Failure> {
-    let report = store.verify(VerifyDepth::Content, &|| ControlFlow::Continue(()))?;
-    if repair {
-        store.repair(&report, control())?;
-    }
-    Ok(Verified {
-        problems: report.problems.iter().map(ToString::to_string).collect(),
-        leftovers: report.garbage.len(),
-        checked: report.blobs + report.layers + report.images,
-        repaired: repair,
-    })
-}
-
-fn control() -> PruneControl<'static> {
-    PruneControl { on_wait: &wait_silently, interrupt: &|| ControlFlow::Continue(()) }
 }

@@ -1,4 +1,4 @@
-//! Cache records: which keys lead to which result, and what became of those that lead nowhere any more.
+//! Cache records: which keys lead to which result. What became of those that lead nowhere any more is in `tombstone`.
 //!
 //! Several keys may lead to one result (its definition, and each content it was found by). A look-up holds the
 //! result's snapshot under the caller's lease before it answers. Whether a result may be recorded at all is decided by
@@ -16,6 +16,7 @@ use crate::id::{CacheKey, ResultId, SnapshotId};
 use crate::lease::{Hold, Lease};
 use crate::path_error::{AtPath, PathError};
 use crate::store::Store;
+use crate::tombstone::evict;
 
 /// How a key was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +34,7 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Definition => "definition",
             Self::Content => "content",
@@ -43,7 +44,7 @@ impl KeyKind {
         }
     }
 
-    fn from_column(text: &str) -> rusqlite::Result<Self> {
+    pub(crate) fn from_column(text: &str) -> rusqlite::Result<Self> {
         match text {
             "definition" => Ok(Self::Definition),
             "content" => Ok(Self::Content),
@@ -117,19 +118,6 @@ pub struct ListedRecord {
     pub size: u64,
     /// The result below it.
     pub parent: Option<SnapshotId>,
-}
-
-/// A key that was evicted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tombstone {
-    /// The key.
-    pub key: CacheKey,
-    /// The step as people know it.
-    pub subject: String,
-    /// Which rule evicted it.
-    pub rule: String,
-    /// When.
-    pub evicted_at: Timestamp,
 }
 
 /// Why a record cannot be had.
@@ -301,32 +289,11 @@ impl Records<'_> {
         Ok(times.get(times.len() / 2).map(|micros| Duration::from_micros(micros.unsigned_abs())))
     }
 
-    /// When and why a key was evicted.
-    pub fn tombstone(&self, key: &CacheKey) -> Result<Option<Tombstone>, DbError> {
-        let sql = "SELECT subject, rule, evicted_at FROM tombstones WHERE key = ?1";
-        self.store.db().read(|tx| {
-            tx.first(sql, [Text(key)], |row| {
-                let Micros(evicted_at) = row.get(2)?;
-                Ok(Tombstone { key: *key, subject: row.get(0)?, rule: row.get(1)?, evicted_at })
-            })
-        })
-    }
-
     /// Forgets a result and its keys, leaving tombstones that name `rule`. Its files go with the next collection.
     pub fn remove(&self, result: ResultId, rule: &str) -> Result<bool, DbError> {
         let now = self.store.now();
         self.store.db().write(Durability::Lazy, |tx| evict(tx, result, rule, now))
     }
-}
-
-/// Removes a result, leaving tombstones.
-pub(crate) fn evict(tx: &Tx<'_>, result: ResultId, rule: &str, now: Timestamp) -> Result<bool, DbError> {
-    tx.execute(
-        "INSERT OR REPLACE INTO tombstones (key, subject, rule, evicted_at)
-         SELECT k.key, r.subject, ?2, ?3 FROM keys k JOIN results r ON r.id = k.result WHERE r.id = ?1",
-        (result, rule, Micros(now)),
-    )?;
-    Ok(tx.execute("DELETE FROM results WHERE id = ?1", [result])? > 0)
 }
 
 fn lead(tx: &Tx<'_>, result: ResultId, keys: &[RecordKey]) -> Result<(), DbError> {

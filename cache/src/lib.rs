@@ -28,6 +28,7 @@ mod store;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tombstone;
 mod usage;
 mod verify;
 pub mod view;
@@ -46,7 +47,7 @@ pub use gc::{
 };
 pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use images::{BlobRole, ImageError, ImageRecord, Images, StoredImage, Untagged};
-pub use index::{CacheRecord, KeyKind, ListedRecord, NewRecord, RecordError, RecordKey, Records, Tombstone};
+pub use index::{CacheRecord, KeyKind, ListedRecord, NewRecord, RecordError, RecordKey, Records};
 pub use layout::Layout;
 pub use lease::{Hold, Lease, LeaseInfo, Reap};
 pub use lock::{Holder, LockError, LockGuard, LockMode, LockName, OnWait, Waiting, wait_silently};
@@ -55,4 +56,5 @@ pub use path_error::PathError;
 pub use rebuild::{RebuildError, RebuildReport};
 pub use roots::{Kept, Roots};
 pub use store::{Creation, OpenError, OpenOptions, Store};
+pub use tombstone::{Tombstone, Tombstones};
 pub use verify::{Problem, RepairReport, VerifyDepth, VerifyReport};

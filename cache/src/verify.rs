@@ -15,11 +15,11 @@ use crate::content::digest_file;
 use crate::db::{DbError, Durability, Json, Text, Tx};
 use crate::gc::{GcPolicy, PruneControl, PruneError, PruneMode, PruneReport, garbage_paths};
 use crate::id::{LayerId, ResultId, SnapshotId};
-use crate::index::evict;
 use crate::lease::Hold;
 use crate::path_error::{AtPath, PathError};
 use crate::snapshot::Times;
 use crate::store::Store;
+use crate::tombstone::evict;
 
 /// How closely to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

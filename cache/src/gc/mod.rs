@@ -24,13 +24,13 @@ use rbuild_image::Digest;
 use crate::db::{DbError, Durability, Micros, Text, Tx};
 use crate::failpoint;
 use crate::id::ResultId;
-use crate::index::evict;
 use crate::lease::{self, Lease};
 use crate::lock::{LockError, LockMode, LockName, OnWait};
 use crate::mount_cache::{CacheMountError, CacheMountInfo};
 use crate::path_error::{AtPath, PathError};
 use crate::reserve;
 use crate::store::Store;
+use crate::tombstone::{self, evict};
 
 use inventory::{Inventory, Reach};
 pub use policy::{GcPolicy, ImageScope, PruneFilter, PruneKind, PruneScope};
@@ -240,7 +240,7 @@ fn doom(tx: &Tx<'_>, inventory: &Inventory, reach: &Reach) -> Result<(), DbError
 /// Drops what is remembered for too long: tombstones and file digests.
 fn forget(tx: &Tx<'_>, policy: &GcPolicy, now: Timestamp) -> Result<(), DbError> {
     let horizon = Micros(now.checked_sub(policy.memory).unwrap_or(Timestamp::MIN));
-    tx.execute("DELETE FROM tombstones WHERE evicted_at < ?1", [horizon])?;
+    tombstone::forget(tx, horizon)?;
     let horizon = match policy.scope {
         PruneScope::All if policy.filters.is_empty() => Micros(policy.unused_since.unwrap_or(Timestamp::MAX)),
         _ => horizon,

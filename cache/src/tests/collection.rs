@@ -49,7 +49,7 @@ fn a_plain_prune_keeps_what_images_share_and_all_forgets_that_too() {
     let report = prune(&home, &GcPolicy::new("test", PruneScope::All));
     assert_eq!((report.records.len(), report.layers), (2, 0));
     assert_eq!(home.store.du().unwrap().layers, 20_000, "the image keeps its layers");
-    assert_eq!(home.store.records().tombstone(&key("top")).unwrap().unwrap().rule, "test");
+    assert_eq!(home.store.tombstones().for_key(&key("top")).unwrap().unwrap().rule, "test");
     assert_sound(&home.store);
 }
 

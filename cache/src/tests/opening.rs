@@ -57,6 +57,24 @@ fn newer_formats_and_schemas_are_refused() {
 }
 
 #[test]
+fn an_older_schema_is_migrated_and_keeps_what_it_knew() {
+    let home = TestStore::new();
+    let database = home.store.layout().database();
+    fs::remove_file(&database).unwrap();
+    let old = rusqlite::Connection::open(&database).unwrap();
+    old.execute_batch(include_str!("../db/schema.sql")).unwrap();
+    old.pragma_update(None, "application_id", 0x5242_4c44).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    let key = super::records::key("a");
+    old.execute("INSERT INTO tombstones VALUES (?1, 'RUN true', 'prune', 5)", [key.to_string()]).unwrap();
+    drop(old);
+    let store = open(&home).unwrap();
+    let tombstone = store.tombstones().for_key(&key).unwrap().unwrap();
+    assert_eq!((tombstone.rule.as_str(), tombstone.used_at, tombstone.size), ("prune", None, 0));
+    assert_eq!(open(&home).unwrap().tombstones().for_keys(&[key]).unwrap(), [Some(tombstone)]);
+}
+
+#[test]
 fn a_damaged_database_is_named_and_not_replaced() {
     let home = TestStore::new();
     let lease = home.lease();

@@ -91,10 +91,10 @@ fn removal_leaves_a_tombstone_until_the_step_is_done_again() {
     assert!(home.store.records().remove(id, "by hand").unwrap());
     assert!(!home.store.records().remove(id, "by hand").unwrap());
     assert_eq!(home.store.records().lookup(&key("a"), &home.lease()).unwrap(), None);
-    let tombstone = home.store.records().tombstone(&key("a")).unwrap().unwrap();
+    let tombstone = home.store.tombstones().for_key(&key("a")).unwrap().unwrap();
     assert_eq!((tombstone.rule.as_str(), tombstone.evicted_at), ("by hand", home.clock.now()));
     home.store.records().record(&record(&["a"], None)).unwrap();
-    assert_eq!(home.store.records().tombstone(&key("a")).unwrap(), None);
+    assert_eq!(home.store.tombstones().for_key(&key("a")).unwrap(), None);
 }
 
 #[test]
