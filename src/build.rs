@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use rbuild_cache::{Lease, Store};
+use rbuild_cache::{BuildId, Lease, Store};
 use rbuild_image::{Digest, ImageConfig, Platform};
 use rbuild_parser::{Diagnostic, Dockerfile, Source, parse};
 use rbuild_solver::{
@@ -12,12 +12,13 @@ use rbuild_solver::{
     StoreCache, Surroundings, Ulimit, lower, solve,
 };
 
+use crate::build_record::{self, Notes, Recorder};
 use crate::cli::report::Failure;
 use crate::context::{self, LocalContext};
 use crate::engine::Engine;
 use crate::interrupt::Interrupts;
 use crate::output::{self, Built};
-use crate::progress::{Mode, Progress};
+use crate::progress::{Ending, Mode, Progress, View};
 use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement};
 use crate::resolve::{Freshness, Outside};
 use crate::worker::{EngineWorker, Parts};
@@ -35,10 +36,24 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     let _interrupts = Interrupts::cancelling(engine.cancel())?;
     let store = engine.store()?;
     let lease = store.lease("build")?;
-    let prepared = prepare(engine, store, &lease, request)?;
-    let progress = Progress::start(mode, engine.settings(), began);
-    let result = run(engine, store, &lease, request, prepared, &progress);
-    progress.finish();
+    let recorder = Recorder::begin(engine, store, &lease, request, Timestamp::now());
+    let build = recorder.as_ref().map(|recorder| recorder.id().clone());
+    let mut notes = Notes { build, ..Notes::default() };
+    let (result, view, journal) = match prepare(engine, store, &lease, request) {
+        Err(failure) => (Err(failure), View::default(), None),
+        Ok(prepared) => {
+            let progress = Progress::start(mode, engine.settings(), began)
+                .masked(engine.mask())
+                .journaled(recorder.as_ref().map(Recorder::journal));
+            let result = run(engine, store, &lease, request, prepared, &progress, &mut notes);
+            let ending = if result.is_ok() { Ending::Built } else { Ending::Other };
+            let (view, journal) = progress.finish(ending);
+            (result, view, journal)
+        }
+    };
+    if let Some(recorder) = recorder {
+        recorder.finish(&result, &view, journal, &notes);
+    }
     result
 }
 
@@ -154,8 +169,11 @@ fn run(
     request: &BuildRequest,
     prepared: Prepared,
     progress: &Progress,
+    notes: &mut Notes,
 ) -> Result<BuildResult, Failure> {
     let Prepared { source, plan, contexts, warnings } = prepared;
+    notes.dockerfile_digest = Some(Digest::sha256(source.text()));
+    notes.platforms = plan.platforms.iter().map(|platform| platform.platform.to_string()).collect();
     let allow = allowed(request);
     let began = progress.began();
     let worker = EngineWorker::new(Parts {
@@ -168,7 +186,8 @@ fn run(
         ssh: &request.ssh,
         began,
     });
-    let cache = StoreCache { store, lease, build: None };
+    let build = notes.build.clone();
+    let cache = StoreCache { store, lease, build: build.as_ref().map(BuildId::as_str) };
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = request.jobs.unwrap_or_else(|| (cpus * 2).max(8));
     let options = SolveOptions { jobs, transfers: 4, began, on_failure: OnFailure::Cancel };
@@ -176,6 +195,10 @@ fn run(
     // The layers below come with the root: its snapshot is their chain.
     let targets: Vec<_> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
     let solved = solve(&plan.graph, &targets, around, options);
+    notes.vertices = solved.vertices;
+    if request.show_cached_logs {
+        build_record::recall(store, &notes.vertices, progress)?;
+    }
     for message in warnings {
         progress.emit(Event::Warning { vertex: None, message });
     }
@@ -195,6 +218,10 @@ fn run(
         (None, Some(built)) => Some(Digest::sha256(built.config.to_json())),
         (None, None) => None,
     };
+    notes.images = built.iter().map(|built| Digest::sha256(built.config.to_json())).collect();
+    if let (Some(id), Some(first)) = (id, notes.images.first_mut()) {
+        *first = id;
+    }
     Ok(BuildResult { image_id: id })
 }
 

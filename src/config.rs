@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use rbuild_cache::HistoryLimits;
+
 /// What the environment says, parsed.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,6 +38,10 @@ pub struct Settings {
     pub ssh_auth_sock: Option<PathBuf>,
     /// The command line, shortened: how this process calls itself to others that wait for it.
     pub command: String,
+    /// The arguments of this process without values that may be secret, for the history of builds.
+    pub arguments: Vec<String>,
+    /// How much of the history of builds is kept.
+    pub history: HistoryLimits,
     /// Effective user id.
     pub uid: u32,
     /// Terminal type, handed to containers with `-t`.
@@ -57,6 +63,7 @@ impl Settings {
             .filter_map(|name| text(&name).map(|value| (name, value)))
             .collect();
         let term = text("TERM");
+        let arguments = harmless_arguments();
         Self {
             root: path("RBUILD_ROOT").unwrap_or_else(|| default_root(uid, home.as_deref())),
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
@@ -71,7 +78,9 @@ impl Settings {
             ssl_cert_dir: path("SSL_CERT_DIR"),
             path: variable("PATH"),
             ssh_auth_sock: path("SSH_AUTH_SOCK"),
-            command: command_line(),
+            command: shortened(&arguments),
+            arguments,
+            history: HistoryLimits::default(),
             uid,
             term,
         }
@@ -90,7 +99,7 @@ impl Settings {
 }
 
 /// The arguments of this process without values that may be secret.
-fn command_line() -> String {
+fn harmless_arguments() -> Vec<String> {
     let secret = ["--build-arg", "--secret", "--password", "-p", "-e", "--env", "--label"];
     let mut words = Vec::new();
     let mut arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
@@ -105,6 +114,11 @@ fn command_line() -> String {
             words.push(word);
         }
     }
+    words
+}
+
+/// A command line of at most 200 characters.
+fn shortened(words: &[String]) -> String {
     let line = format!("rbuild {}", words.join(" "));
     if line.chars().count() > 200 { line.chars().take(199).chain(['…']).collect() } else { line }
 }

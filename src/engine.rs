@@ -10,11 +10,13 @@ use rbuild_solver::CancelToken;
 
 use crate::cli::report::Failure;
 use crate::config::Settings;
+use crate::progress::Mask;
 
 /// The parts of rbuild, each made when it is first needed.
 pub struct Engine {
     settings: Settings,
     cancel: CancelToken,
+    mask: Mask,
     store: OnceLock<Store>,
     spawner: OnceLock<Spawner>,
     client: OnceLock<Client>,
@@ -26,6 +28,7 @@ impl Engine {
         Self {
             settings,
             cancel: CancelToken::new(),
+            mask: Mask::default(),
             store: OnceLock::new(),
             spawner: OnceLock::new(),
             client: OnceLock::new(),
@@ -40,6 +43,11 @@ impl Engine {
     /// Asked by everything that takes long.
     pub fn cancel(&self) -> &CancelToken {
         &self.cancel
+    }
+
+    /// Values of secrets that steps were given: they are not to be shown or stored.
+    pub(crate) fn mask(&self) -> &Mask {
+        &self.mask
     }
 
     /// The store.

@@ -4,6 +4,7 @@
 //! [`build::BuildResult`]. The command line in [`cli`] is a thin layer over the same calls.
 
 pub mod build;
+pub mod build_record;
 pub mod cache_view;
 pub mod cli;
 pub mod config;

@@ -45,6 +45,8 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
     /// At most this many steps run at once; by default as many as there are processors, or more for network work.
     pub jobs: Option<usize>,
+    /// Whether cached steps show what they said when they ran.
+    pub show_cached_logs: bool,
 }
 
 /// Where a build context comes from.

@@ -88,6 +88,11 @@ impl Layout {
         self.root.join("logs")
     }
 
+    /// What one build left to be read again.
+    pub fn build_files(&self, build: &str) -> PathBuf {
+        self.logs().join(build)
+    }
+
     /// The directory of containers.
     pub fn containers(&self) -> PathBuf {
         self.root.join("containers")

@@ -34,8 +34,8 @@ mod verify;
 pub mod view;
 
 pub use builds::{
-    BuildEnd, BuildId, BuildRecord, BuildStatus, BuildVertex, Builds, HistoryError, InvalidBuildId, NewBuild,
-    VertexOutcome,
+    BuildEnd, BuildId, BuildRecord, BuildStatus, BuildVertex, Builds, Detail, HistoryError, HistoryLimits,
+    InvalidBuildId, NewBuild, VertexOutcome,
 };
 pub use clock::{Clock, SystemClock};
 pub use content::{BlobError, BlobInfo, Blobs, IngestError, LeasedBlobs};

@@ -40,6 +40,7 @@ pub enum Event {
         /// Stream.
         stream: LogStream,
         /// Bytes as they came, not cut at lines.
+        #[serde(with = "output")]
         data: Vec<u8>,
         /// When.
         at: u64,
@@ -73,6 +74,26 @@ pub enum Event {
         /// What.
         message: String,
     },
+    /// What the process of a vertex used, told when it ended.
+    Used {
+        /// Which.
+        vertex: VertexId,
+        /// Processor time in programs and in the kernel, in nanoseconds.
+        processor: u64,
+        /// The most memory in use at once, in bytes.
+        memory: u64,
+        /// When.
+        at: u64,
+    },
+    /// The log of the run that made a cached vertex follows: its build's id, and when that build began.
+    Recalled {
+        /// Which.
+        vertex: VertexId,
+        /// The build that ran it.
+        build: String,
+        /// When that build began, in seconds since the epoch.
+        began: i64,
+    },
     /// A vertex ended.
     Done {
         /// Which.
@@ -91,6 +112,23 @@ pub enum Event {
         /// When.
         at: u64,
     },
+}
+
+impl Event {
+    /// When it happened, where that is told.
+    pub fn at(&self) -> Option<u64> {
+        match self {
+            Self::Started { at, .. }
+            | Self::Cached { at, .. }
+            | Self::Log { at, .. }
+            | Self::Bytes { at, .. }
+            | Self::Waiting { at, .. }
+            | Self::Used { at, .. }
+            | Self::Done { at, .. }
+            | Self::Export { at, .. } => Some(*at),
+            Self::Planned { .. } | Self::Warning { .. } | Self::Recalled { .. } => None,
+        }
+    }
 }
 
 /// What people are told of a vertex before it runs.
@@ -140,4 +178,48 @@ pub struct VertexFailure {
     pub help: Option<String>,
     /// Exit code of the process, where one ended by itself.
     pub exit_code: Option<i32>,
+}
+
+/// Output in JSON: a string where it is UTF-8, `{"base64": …}` where it is not.
+mod output {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Output<T> {
+        Text(T),
+        Bytes { base64: String },
+    }
+
+    pub(super) fn serialize<S: Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        match str::from_utf8(data) {
+            Ok(text) => Output::Text(text),
+            Err(_) => Output::Bytes { base64: STANDARD.encode(data) },
+        }
+        .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        match Output::<String>::deserialize(deserializer)? {
+            Output::Text(text) => Ok(text.into_bytes()),
+            Output::Bytes { base64 } => STANDARD.decode(base64).map_err(D::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_survives_json_whatever_its_bytes() {
+        for data in [b"plain\n".to_vec(), vec![0xff, 0xfe, b'x'], Vec::new(), "{\"é\"}".as_bytes().to_vec()] {
+            let event = Event::Log { vertex: VertexId(3), stream: LogStream::Stderr, data, at: 5 };
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use rbuild_cache::ResultId;
+use rbuild_cache::{KeyKind, ResultId};
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::{CancelReason, CancelToken};
@@ -118,6 +118,10 @@ pub struct VertexReport {
     pub content: Option<Digest>,
     /// Its product, where it has one.
     pub product: Option<Product>,
+    /// What is recorded of it: the result that it hit or gave.
+    pub result: Option<ResultId>,
+    /// Which kind of key answered for it, where one did.
+    pub hit: Option<KeyKind>,
     /// Why it ran, where it did.
     pub miss: Option<MissReason>,
     /// How long it ran.
@@ -199,6 +203,8 @@ struct Progress {
     waits: bool,
     product: Option<Product>,
     content: Option<Digest>,
+    result: Option<ResultId>,
+    hit: Option<KeyKind>,
     miss: Option<MissReason>,
     took: Option<Duration>,
 }
@@ -483,6 +489,8 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             definition: progress.definition.map(|definition| definition.digest),
             content: progress.content,
             product: progress.product,
+            result: progress.result,
+            hit: progress.hit,
             miss: progress.miss,
             took: progress.took,
         };

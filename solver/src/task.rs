@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use rbuild_cache::ResultId;
+use rbuild_cache::{KeyKind, ResultId};
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::CancelToken;
@@ -83,8 +83,8 @@ pub(crate) struct Made {
 
 /// How a vertex got its product.
 pub(crate) enum How {
-    Ran { miss: MissReason, took: Duration },
-    Found(ResultId),
+    Ran { miss: MissReason, took: Duration, result: Option<ResultId> },
+    Found { result: ResultId, by: KeyKind },
 }
 
 /// A step as a thread gets it.

@@ -85,6 +85,9 @@ pub(super) struct BuildArgs {
     /// Progress view
     #[arg(long, value_enum)]
     progress: Option<Mode>,
+    /// Show what cached steps said when they ran
+    #[arg(long)]
+    show_cached_logs: bool,
     /// Print nothing but the image id
     #[arg(short, long)]
     quiet: bool,
@@ -219,7 +222,7 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
         let id = result.image_id.map(|id| id.to_string()).unwrap_or_default();
         crate::output::write_whole_file(&settings.absolute(file), id.as_bytes())?;
     }
-    if let (true, Some(id)) = (args.quiet, result.image_id) {
+    if let (Mode::Quiet, Some(id)) = (mode, result.image_id) {
         report::answer(&format!("{id}\n"))?;
     }
     Ok(Exit::Success)

@@ -52,6 +52,7 @@ pub(super) fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequ
         ssh: args.ssh.iter().map(|text| ssh(text, settings)).collect::<Result<_, _>>()?,
         outputs: outputs(args, settings)?,
         jobs: args.jobs.map(|jobs| jobs as usize),
+        show_cached_logs: args.show_cached_logs,
     })
 }
 

@@ -116,6 +116,11 @@ impl Failure {
         self.help.as_deref()
     }
 
+    /// How the program ends.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
     fn render(&self, styled: bool, out: &mut String) {
         for failure in &self.before {
             failure.render(styled, out);

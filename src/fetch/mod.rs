@@ -59,6 +59,7 @@ impl<'a> Fetching<'a> {
             },
         };
         let value = value.trim_end_matches(['\r', '\n']);
+        self.engine.mask().learn(value.as_bytes());
         if value.chars().any(char::is_control) {
             return Err(Failure::new(format!("secret {id} has control characters and cannot be sent to a server")));
         }

@@ -1,20 +1,32 @@
 //! Progress: folds the one event stream of a build into what people see. Views never look at anything else.
+//!
+//! Output is masked before anybody gets it (`mask`); the build's journal takes what the views take.
 
+mod lines;
+mod mask;
 mod plain;
+mod rawjson;
+mod summary;
 mod transfers;
 mod tty;
 mod view;
 
 use std::str::FromStr;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use rbuild_solver::{Event, EventSink};
 
-use crate::cli::report::Failure;
+use crate::build_record::Journal;
+use crate::cli::report::{Failure, story};
 use crate::config::Settings;
 
+pub(crate) use mask::Mask;
 pub use transfers::Transfers;
+#[cfg(test)]
+pub(crate) use view::tests as view_tests;
+pub(crate) use view::{State, Step, View};
 
 /// Which view a build shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -25,9 +37,12 @@ pub enum Mode {
     Tty,
     /// One line after another, for logs
     Plain,
-    /// Nothing but errors
-    #[value(alias = "none")]
+    /// One JSON object a line, as BuildKit's
+    Rawjson,
+    /// Nothing but errors, and the image id
     Quiet,
+    /// Nothing but errors
+    None,
 }
 
 impl Mode {
@@ -42,7 +57,10 @@ impl FromStr for Mode {
 
     fn from_str(text: &str) -> Result<Self, Failure> {
         clap::ValueEnum::from_str(text, true).map_err(|_| {
-            Failure::usage(format!("BUILDKIT_PROGRESS={text}: no such view"), "known are auto, tty, plain and quiet")
+            Failure::usage(
+                format!("BUILDKIT_PROGRESS={text}: no such view"),
+                "known are auto, tty, plain, rawjson, quiet and none",
+            )
         })
     }
 }
@@ -51,31 +69,78 @@ impl FromStr for Mode {
 #[derive(Debug)]
 pub struct Progress {
     began: Instant,
-    renderer: Mutex<Renderer>,
+    mask: Mask,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
-enum Renderer {
-    Quiet(view::View),
-    Plain(view::View, plain::Plain),
-    Tty(view::View, tty::Tty),
+struct Inner {
+    view: View,
+    display: Display,
+    masked: mask::Masked,
+    journal: Option<Journal>,
+}
+
+#[derive(Debug)]
+enum Display {
+    Quiet,
+    Plain(plain::Plain),
+    Tty(tty::Tty),
+    RawJson(rawjson::RawJson),
+}
+
+/// How what is shown ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As asked for: a line sums it up.
+    Built,
+    /// Otherwise: somebody says how.
+    Other,
 }
 
 impl Progress {
     /// Starts a view; `began` is the zero of the build's clock.
     pub fn start(mode: Mode, settings: &Settings, began: Instant) -> Self {
+        let since = jiff::SignedDuration::try_from(began.elapsed()).unwrap_or_default();
+        let now = Timestamp::now();
+        Self::start_at(mode, settings, began, now.checked_sub(since).unwrap_or(now))
+    }
+
+    /// Starts a view of a build that began at `wall_clock`.
+    pub(crate) fn start_at(mode: Mode, settings: &Settings, began: Instant, wall_clock: Timestamp) -> Self {
         let tty = match mode {
             Mode::Tty => true,
             Mode::Auto => settings.stderr_is_terminal && settings.term.as_deref() != Some("dumb"),
-            Mode::Plain | Mode::Quiet => false,
+            Mode::Plain | Mode::Quiet | Mode::None | Mode::Rawjson => false,
         };
-        let view = view::View::default();
-        let renderer = match mode {
-            Mode::Quiet => Renderer::Quiet(view),
-            _ if tty => Renderer::Tty(view, tty::Tty::new(settings.colour)),
-            _ => Renderer::Plain(view, plain::Plain::new()),
+        let display = match mode {
+            Mode::Quiet | Mode::None => Display::Quiet,
+            Mode::Rawjson => Display::RawJson(rawjson::RawJson::new(wall_clock)),
+            _ if tty => Display::Tty(tty::Tty::new(settings.colour)),
+            _ => Display::Plain(plain::Plain::new()),
         };
-        Self { began, renderer: Mutex::new(renderer) }
+        let inner = Inner { view: View::default(), display, masked: mask::Masked::default(), journal: None };
+        Self { began, mask: Mask::default(), inner: Mutex::new(inner) }
+    }
+
+    /// Keeps what `mask` knows from views and journal.
+    #[must_use]
+    pub(crate) fn masked(self, mask: &Mask) -> Self {
+        Self { mask: mask.clone(), ..self }
+    }
+
+    /// Writes all events down as well.
+    #[must_use]
+    pub(crate) fn journaled(self, journal: Option<Journal>) -> Self {
+        self.lock().journal = journal;
+        self
+    }
+
+    /// Shows an event without writing it down: it is in another build's journal already.
+    pub(crate) fn show(&self, event: &Event) {
+        let mut inner = self.lock();
+        inner.view.fold(event);
+        inner.display(event);
     }
 
     /// When the build began.
@@ -93,30 +158,64 @@ impl Progress {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Ends the view: what is still drawn is cleared, failed steps' output is shown.
-    pub fn finish(self) {
-        let renderer = self.renderer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match renderer {
-            Renderer::Quiet(view) => plain::failed_output(&view),
-            Renderer::Plain(view, plain) => plain.finish(&view),
-            Renderer::Tty(view, tty) => tty.finish(&view),
+    /// Ends the view: what is still drawn is cleared, failed steps' output is shown. Gives what is known of the build.
+    pub(crate) fn finish(self, ending: Ending) -> (View, Option<Journal>) {
+        let took = self.now();
+        let Inner { view, display, journal, .. } = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let summed_up = matches!(display, Display::Plain(_) | Display::Tty(_)) && ending == Ending::Built;
+        match display {
+            Display::Quiet => plain::failed_output(&view),
+            Display::Plain(plain) => plain.finish(&view),
+            Display::Tty(tty) => tty.finish(&view),
+            Display::RawJson(raw) => raw.finish(&view),
+        }
+        if summed_up {
+            story(&summary::line(&view, took));
+        }
+        (view, journal)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn take(&mut self, event: &Event) {
+        self.view.fold(event);
+        self.display(event);
+        if let Some(journal) = &mut self.journal {
+            journal.append(event);
+        }
+    }
+
+    fn display(&mut self, event: &Event) {
+        match &mut self.display {
+            Display::Quiet => {}
+            Display::Plain(plain) => plain.show(&self.view, event),
+            Display::Tty(tty) => tty.show(&self.view, event),
+            Display::RawJson(raw) => raw.show(&self.view, event),
         }
     }
 }
 
 impl EventSink for Progress {
     fn emit(&self, event: Event) {
-        let mut renderer = self.renderer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match &mut *renderer {
-            Renderer::Quiet(view) => view.fold(&event),
-            Renderer::Plain(view, plain) => {
-                view.fold(&event);
-                plain.show(view, &event);
+        let mut inner = self.lock();
+        match event {
+            Event::Log { vertex, stream, data, at } => {
+                let data = inner.masked.take(&self.mask, vertex, stream, data);
+                if !data.is_empty() {
+                    inner.take(&Event::Log { vertex, stream, data, at });
+                }
             }
-            Renderer::Tty(view, tty) => {
-                view.fold(&event);
-                tty.show(view, &event);
+            Event::Done { vertex, outcome, at } => {
+                for (stream, data) in inner.masked.end(&self.mask, vertex) {
+                    inner.take(&Event::Log { vertex, stream, data, at });
+                }
+                inner.take(&Event::Done { vertex, outcome, at });
             }
+            event => inner.take(&event),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use rbuild_solver::{Event, LogStream, Outcome, VertexId};
 
-use super::view::{Lines, State, View, seconds};
+use super::lines::{Lines, seconds};
+use super::view::{State, View};
 use crate::cli::report::{printable, story};
 
 /// State of the plain view.
@@ -33,6 +34,8 @@ impl Plain {
                 let whole = self.lines.entry(key).or_default().take(data);
                 let since = view.step(*vertex).map_or(0, |step| match step.state {
                     State::Running(since) => at.saturating_sub(since),
+                    // The log of an earlier run counts from its own start.
+                    State::Cached => *at,
                     _ => 0,
                 });
                 for text in whole {
@@ -45,7 +48,10 @@ impl Plain {
             Event::Warning { message, .. } => story(&format!("WARNING: {}\n", printable(message))),
             Event::Done { vertex, outcome, .. } => self.done(view, *vertex, outcome),
             Event::Export { step, done, .. } if *done => story(&format!("{step} done\n")),
-            Event::Planned { .. } | Event::Bytes { .. } | Event::Export { .. } => {}
+            Event::Recalled { vertex, build, began } => {
+                self.line(view, *vertex, &super::lines::recalled(build, *began));
+            }
+            Event::Planned { .. } | Event::Bytes { .. } | Event::Used { .. } | Event::Export { .. } => {}
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rbuild_solver::{Event, VertexId};
 
+use super::lines::{Lines, seconds};
 use super::plain::failed_output;
-use super::view::{Lines, State, Step, View, seconds};
+use super::view::{State, Step, View};
 use crate::cli::report::printable;
 
 /// Characters of a step's name: it shares its line with times and output.
@@ -45,10 +46,15 @@ impl Tty {
             Event::Planned { vertices } => self.total = vertices.len(),
             Event::Started { vertex, .. } => self.begin(view, *vertex),
             Event::Log { vertex, data, .. } => {
-                if let Some(running) = self.steps.get_mut(vertex)
-                    && let Some(line) = running.lines.take(data).pop()
-                {
-                    running.bar.set_message(line);
+                if let Some(running) = self.steps.get_mut(vertex) {
+                    if let Some(line) = running.lines.take(data).pop() {
+                        running.bar.set_message(line);
+                    }
+                } else {
+                    // An earlier run's: there is nothing to watch, only to read.
+                    let mut lines = Lines::default();
+                    let whole = lines.take(data);
+                    whole.into_iter().chain(lines.finish()).for_each(|line| self.say(&format!("    {line}")));
                 }
             }
             Event::Waiting { vertex, reason, .. } => {
@@ -61,7 +67,12 @@ impl Tty {
             Event::Cached { vertex, .. } | Event::Done { vertex, .. } => self.end(view, *vertex),
             Event::Warning { message, .. } => self.say(&format!("WARNING: {}", printable(message))),
             Event::Export { step, done, .. } if *done => self.say(&format!(" => {}", printable(step))),
-            Event::Export { .. } => {}
+            Event::Recalled { vertex, build, began } => {
+                if let Some(step) = view.step(*vertex) {
+                    self.say(&format!("{}: {}", self.title(step), super::lines::recalled(build, *began)));
+                }
+            }
+            Event::Export { .. } | Event::Used { .. } => {}
         }
     }
 

@@ -1,36 +1,60 @@
-//! The state of a build as its events tell it: which steps exist, how they stand, their last output.
+//! The state of a build as its events tell it: which steps exist, how they stand, what they used, their last output.
+//!
+//! Every view renders this fold, the build's record is written from it, and `rbuild graph` draws it.
 
 use std::collections::BTreeMap;
 
-use rbuild_solver::{Event, Outcome, VertexId};
+use rbuild_solver::{Event, Outcome, VertexFailure, VertexId};
 
 /// Bytes of output kept per step, for showing it again when the step fails.
 const KEPT_OUTPUT: usize = 256 * 1024;
 
 /// What is known of a build.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(crate) struct View {
     steps: BTreeMap<VertexId, Step>,
+    /// Warnings, in order.
+    pub(crate) warnings: Vec<String>,
+    /// Time of the last event that had one.
+    pub(crate) last: u64,
 }
 
 /// One step.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// Display number, from 1, in the order of the plan.
-    pub(super) number: usize,
+    pub(crate) number: usize,
     /// Display name.
-    pub(super) name: String,
+    pub(crate) name: String,
+    /// Stage name, or its number where it has none.
+    pub(crate) stage: String,
+    /// First line of the instruction in the Dockerfile; 0 where there is none.
+    pub(crate) line: u32,
+    /// What it reads.
+    pub(crate) inputs: Vec<VertexId>,
     /// How it stands.
-    pub(super) state: State,
+    pub(crate) state: State,
+    /// When it began to run, or was answered.
+    pub(crate) started: Option<u64>,
+    /// When it ended.
+    pub(crate) ended: Option<u64>,
+    /// Why it failed.
+    pub(crate) failure: Option<VertexFailure>,
+    /// Processor time in nanoseconds, and the most bytes of memory at once.
+    pub(crate) used: Option<(u64, u64)>,
+    /// Transfers by item: bytes moved, bytes in all where known.
+    pub(crate) transfers: BTreeMap<String, (u64, Option<u64>)>,
+    /// Bytes of output in all.
+    pub(crate) output_bytes: u64,
     /// The end of its output.
-    pub(super) output: Vec<u8>,
+    pub(crate) output: Vec<u8>,
     /// Bytes at the start that `output` no longer has.
-    pub(super) dropped: usize,
+    pub(crate) dropped: usize,
 }
 
 /// How a step stands; times are nanoseconds since the build began.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
     /// Not begun.
     Waiting,
     /// Running since.
@@ -47,42 +71,73 @@ pub(super) enum State {
 
 impl View {
     /// Takes an event in.
-    pub(super) fn fold(&mut self, event: &Event) {
+    pub(crate) fn fold(&mut self, event: &Event) {
+        if let Some(at) = event.at() {
+            self.last = self.last.max(at);
+        }
         match event {
             Event::Planned { vertices } => {
                 for (index, planned) in vertices.iter().enumerate() {
                     let step = Step {
                         number: index + 1,
                         name: planned.name.clone(),
+                        stage: planned.origin.stage.clone(),
+                        line: planned.origin.line,
+                        inputs: planned.inputs.clone(),
                         state: State::Waiting,
+                        started: None,
+                        ended: None,
+                        failure: None,
+                        used: None,
+                        transfers: BTreeMap::new(),
+                        output_bytes: 0,
                         output: Vec::new(),
                         dropped: 0,
                     };
                     self.steps.insert(planned.vertex, step);
                 }
             }
-            Event::Started { vertex, at } => self.set(*vertex, State::Running(*at)),
-            Event::Cached { vertex, .. } => self.set(*vertex, State::Cached),
+            Event::Started { vertex, at } => {
+                if let Some(step) = self.steps.get_mut(vertex) {
+                    step.state = State::Running(*at);
+                    step.started = Some(*at);
+                }
+            }
+            Event::Cached { vertex, at } => {
+                if let Some(step) = self.steps.get_mut(vertex) {
+                    step.state = State::Cached;
+                    step.started.get_or_insert(*at);
+                    step.ended = Some(*at);
+                }
+            }
             Event::Done { vertex, outcome, at } => self.finish(*vertex, outcome, *at),
             Event::Log { vertex, data, .. } => self.keep(*vertex, data),
-            Event::Bytes { .. } | Event::Waiting { .. } | Event::Warning { .. } | Event::Export { .. } => {}
+            Event::Used { vertex, processor, memory, .. } => {
+                if let Some(step) = self.steps.get_mut(vertex) {
+                    step.used = Some((*processor, *memory));
+                }
+            }
+            Event::Bytes { vertex: Some(vertex), item, current, total, .. } => {
+                if let Some(step) = self.steps.get_mut(vertex) {
+                    step.transfers.insert(item.clone(), (*current, *total));
+                }
+            }
+            Event::Warning { message, .. } => self.warnings.push(message.clone()),
+            Event::Bytes { vertex: None, .. }
+            | Event::Waiting { .. }
+            | Event::Recalled { .. }
+            | Event::Export { .. } => {}
         }
     }
 
     /// A step by its vertex.
-    pub(super) fn step(&self, vertex: VertexId) -> Option<&Step> {
+    pub(crate) fn step(&self, vertex: VertexId) -> Option<&Step> {
         self.steps.get(&vertex)
     }
 
     /// All steps, in the order of the plan.
-    pub(super) fn steps(&self) -> impl Iterator<Item = (&VertexId, &Step)> {
+    pub(crate) fn steps(&self) -> impl DoubleEndedIterator<Item = (&VertexId, &Step)> {
         self.steps.iter()
-    }
-
-    fn set(&mut self, vertex: VertexId, state: State) {
-        if let Some(step) = self.steps.get_mut(&vertex) {
-            step.state = state;
-        }
     }
 
     fn finish(&mut self, vertex: VertexId, outcome: &Outcome, at: u64) {
@@ -92,15 +147,20 @@ impl View {
             State::Cached => return,
             _ => 0,
         };
+        step.ended = Some(at);
         step.state = match outcome {
             Outcome::Completed => State::Done(took),
-            Outcome::Failed { .. } => State::Failed(took),
+            Outcome::Failed { failure } => {
+                step.failure = Some(failure.clone());
+                State::Failed(took)
+            }
             Outcome::Cancelled => State::Cancelled,
         };
     }
 
     fn keep(&mut self, vertex: VertexId, data: &[u8]) {
         let Some(step) = self.steps.get_mut(&vertex) else { return };
+        step.output_bytes += data.len() as u64;
         step.output.extend_from_slice(data);
         if step.output.len() > 2 * KEPT_OUTPUT {
             let cut = step.output.len() - KEPT_OUTPUT;
@@ -110,101 +170,53 @@ impl View {
     }
 }
 
-/// Cuts a stream into whole lines with control characters escaped; a carriage return starts its line again.
-#[derive(Debug, Default)]
-pub(super) struct Lines {
-    rest: Vec<u8>,
-}
-
-/// A line longer than this is cut into several.
-const LONGEST_LINE: usize = 16 * 1024;
-
-impl Lines {
-    /// Takes bytes; gives the lines that are whole now.
-    pub(super) fn take(&mut self, data: &[u8]) -> Vec<String> {
-        let mut lines = Vec::new();
-        for byte in data {
-            if *byte == b'\n' || self.rest.len() >= LONGEST_LINE {
-                lines.push(line(&self.rest));
-                self.rest.clear();
-            }
-            if *byte != b'\n' {
-                self.rest.push(*byte);
-            }
-        }
-        lines
-    }
-
-    /// The last line, when it had no end.
-    pub(super) fn finish(&mut self) -> Option<String> {
-        let rest = std::mem::take(&mut self.rest);
-        (!rest.is_empty()).then(|| line(&rest))
-    }
-}
-
-fn line(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.trim_end_matches('\r');
-    let shown = text.rsplit('\r').next().unwrap_or(text);
-    crate::cli::report::printable(&strip_colours(shown))
-}
-
-/// Drops SGR sequences (`ESC [ … m`), which only colour; every other sequence is left to be escaped.
-fn strip_colours(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("\u{1b}[") {
-        let body = &rest[at + 2..];
-        let end = body.find(|c: char| !(c.is_ascii_digit() || c == ';' || c == ':')).unwrap_or(body.len());
-        out.push_str(&rest[..at]);
-        if body[end..].starts_with('m') {
-            rest = &body[end + 1..];
-        } else {
-            out.push_str("\u{1b}[");
-            rest = body;
+impl Step {
+    /// How long it ran; `None` where it did not.
+    pub(crate) fn took(&self) -> Option<u64> {
+        match self.state {
+            State::Done(took) | State::Failed(took) => Some(took),
+            State::Cancelled => Some(self.ended?.saturating_sub(self.started?)),
+            State::Waiting | State::Running(_) | State::Cached => None,
         }
     }
-    out.push_str(rest);
-    out
-}
-
-/// A time as steps show it: `0.3s`, `12.0s`, `2m05s`.
-pub(super) fn seconds(nanoseconds: u64) -> String {
-    let whole = nanoseconds / 1_000_000_000;
-    if whole >= 60 {
-        return format!("{}m{:02}s", whole / 60, whole % 60);
-    }
-    format!("{whole}.{}s", nanoseconds / 100_000_000 % 10)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use rbuild_solver::{Origin, PlannedVertex};
+
     use super::*;
 
-    #[test]
-    fn lines_are_whole_and_harmless() {
-        let mut lines = Lines::default();
-        assert!(lines.take(b"one").is_empty());
-        assert_eq!(lines.take(b" line\ntwo\r\n 10%\r 100%\nrest"), ["one line", "two", " 100%"]);
-        assert_eq!(lines.take(b"\x1b[31mred\x1b[0m \x1b[2J\n"), ["restred \\u{1b}[2J"]);
-        assert_eq!(lines.take(b"\xff\n"), ["\u{fffd}"]);
-        lines.take(b"end");
-        assert_eq!(lines.finish().as_deref(), Some("end"));
-        assert_eq!(lines.finish(), None);
+    /// An id by its number.
+    pub(crate) fn vertex(number: usize) -> VertexId {
+        serde_json::from_value(serde_json::json!(number)).unwrap()
+    }
+
+    /// The plan of a build, from names and what they read; with the ids of its steps.
+    pub(crate) fn planned(steps: &[(&str, &[usize])]) -> (Event, Vec<VertexId>) {
+        let ids: Vec<VertexId> = (0..steps.len()).map(vertex).collect();
+        let vertices = steps.iter().enumerate().map(|(at, (name, inputs))| {
+            let stage = name.trim_start_matches('[').split([' ', ']']).next().unwrap_or_default().to_owned();
+            PlannedVertex {
+                vertex: ids[at],
+                name: (*name).to_owned(),
+                origin: Origin { span: None, line: at as u32 + 1, stage, text: (*name).to_owned() },
+                inputs: inputs.iter().map(|input| ids[*input]).collect(),
+            }
+        });
+        (Event::Planned { vertices: vertices.collect() }, ids)
     }
 
     #[test]
-    fn long_lines_are_cut() {
-        let mut lines = Lines::default();
-        let got = lines.take(&vec![b'x'; 40_000]);
-        assert_eq!(got.len(), 2);
-        assert!(got.iter().all(|line| line.len() <= LONGEST_LINE));
-    }
-
-    #[test]
-    fn times_are_short() {
-        assert_eq!(seconds(340_000_000), "0.3s");
-        assert_eq!(seconds(12_000_000_000), "12.0s");
-        assert_eq!(seconds(125_000_000_000), "2m05s");
+    fn a_step_knows_when_it_ran_and_what_it_used() {
+        let (plan, ids) = planned(&[("[1/1] RUN x", &[])]);
+        let mut view = View::default();
+        view.fold(&plan);
+        view.fold(&Event::Started { vertex: ids[0], at: 5 });
+        view.fold(&Event::Used { vertex: ids[0], processor: 7, memory: 9, at: 8 });
+        view.fold(&Event::Done { vertex: ids[0], outcome: Outcome::Cancelled, at: 12 });
+        let step = view.step(ids[0]).unwrap();
+        assert_eq!((step.started, step.ended, step.used, step.took()), (Some(5), Some(12), Some((7, 9)), Some(7)));
+        assert_eq!(view.last, 12);
     }
 }

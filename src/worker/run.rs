@@ -173,11 +173,16 @@ fn run(
     let (err_read, err_write) = pipe()?;
     let stdio = Stdio { stdin: StdioFd::Null, stdout: StdioFd::Fd(out_write), stderr: StdioFd::Fd(err_write) };
     let mut process = worker.spawner()?.spawn(spec, stdio).map_err(|error| not_started(&error, shown))?;
-    std::thread::scope(|scope| {
+    let ended = std::thread::scope(|scope| {
         scope.spawn(|| pass_on(out_read, LogStream::Stdout, vertex, worker, control));
         scope.spawn(|| pass_on(err_read, LogStream::Stderr, vertex, worker, control));
         wait(&mut process, control)
-    })
+    });
+    let usage = process.usage();
+    let processor = u64::try_from((usage.user + usage.system).as_nanos()).unwrap_or(u64::MAX);
+    let used = Event::Used { vertex, processor, memory: usage.memory_peak, at: worker.now() };
+    control.events.emit(used);
+    ended
 }
 
 fn wait(process: &mut Process, control: Control<'_>) -> Result<ExitStatus, JobError> {

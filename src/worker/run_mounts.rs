@@ -240,6 +240,9 @@ fn secret(worker: &EngineWorker<'_>, id: &str, required: bool) -> Result<Option<
         }
         None => None,
     };
+    if let Some(value) = &value {
+        worker.engine.mask().learn(value);
+    }
     match value {
         None if required => Err(JobError::Failed(VertexFailure {
             message: format!("secret {id}: not found"),

@@ -299,6 +299,13 @@ impl Snapshots {
         Ok(identity)
     }
 
+    /// Bytes on disk of a snapshot's topmost layer.
+    pub fn layer_size(&self, id: SnapshotId) -> Result<u64, SnapshotError> {
+        let sql = "SELECT l.size FROM snapshots s JOIN layers l ON l.id = s.layer WHERE s.id = ?1";
+        let size = self.store.db().read(|tx| tx.first(sql, [id], |row| row.get(0)))?;
+        size.ok_or(SnapshotError::Missing { id })
+    }
+
     /// The layers of a snapshot, lowest first. Digests that are not known yet are computed, several at once.
     pub fn layers(&self, id: SnapshotId) -> Result<Vec<LayerInfo>, SnapshotError> {
         let chain = self.chain(id)?;

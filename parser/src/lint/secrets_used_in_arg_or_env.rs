@@ -21,10 +21,15 @@ const SECRET: [&str; 10] =
 /// Words that tell that it is no secret after all.
 const HARMLESS: [&str; 3] = ["public", "file", "version"];
 
+/// Whether a variable with this name holds a secret, as far as names tell.
+pub fn names_secret(name: &str) -> bool {
+    let says = |words: &[&str]| name.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)));
+    says(&SECRET) && !says(&HARMLESS)
+}
+
 /// Looks at a name that an `ARG` or `ENV` (as `keyword`) declares, expanded where the instruction expands names.
 pub fn check(origin: &Origin, keyword: &str, name: &str) -> Option<Diagnostic> {
-    let says = |words: &[&str]| name.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)));
-    if !says(&SECRET) || says(&HARMLESS) {
+    if !names_secret(name) {
         return None;
     }
     let message = format!("Do not use ARG or ENV instructions for sensitive data ({keyword} {})", Quoted(name));

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::{Loop, OnFailure};
+use rbuild_cache::KeyKind;
+
 use crate::cancel::CancelReason;
 use crate::event::{Event, Outcome};
 use crate::key;
@@ -72,15 +74,18 @@ impl Loop<'_, '_> {
 
     pub(super) fn end_well(&mut self, id: VertexId, made: Made) {
         let state = match made.how {
-            How::Found(result) => {
+            How::Found { result, by } => {
                 self.used.push(result);
+                self.vertices[id.index()].result = Some(result);
+                self.vertices[id.index()].hit = Some(by);
                 self.tell_cached(id);
                 VertexState::Cached
             }
-            How::Ran { miss, took } => {
+            How::Ran { miss, took, result } => {
                 self.shared.events.emit(Event::Done { vertex: id, outcome: Outcome::Completed, at: self.at() });
                 self.vertices[id.index()].miss = Some(miss);
                 self.vertices[id.index()].took = Some(took);
+                self.vertices[id.index()].result = result;
                 VertexState::Completed
             }
         };
@@ -97,6 +102,8 @@ impl Loop<'_, '_> {
         self.has_product(id, state, &made.product);
         for parked in self.flights.land(id) {
             self.tell_cached(parked);
+            self.vertices[parked.index()].result = self.of(id).result;
+            self.vertices[parked.index()].hit = Some(KeyKind::Definition);
             self.has_product(parked, VertexState::Cached, &made.product);
         }
     }

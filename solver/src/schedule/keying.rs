@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rbuild_cache::KeyKind;
 use rbuild_image::Digest;
 
 use super::{Early, Loop};
@@ -76,7 +77,10 @@ impl Loop<'_, '_> {
                     self.used.push(found.result);
                     self.tell_cached(id);
                     self.states.set(id, VertexState::Cached);
-                    self.vertices[id.index()].product = Some(Product::Snapshot(found.snapshot));
+                    let progress = &mut self.vertices[id.index()];
+                    progress.product = Some(Product::Snapshot(found.snapshot));
+                    progress.result = Some(found.result);
+                    progress.hit = Some(KeyKind::Definition);
                 }
                 None => {
                     self.states.set(id, VertexState::Missed);

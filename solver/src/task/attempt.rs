@@ -4,7 +4,7 @@
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use rbuild_cache::{ResultId, SnapshotId};
+use rbuild_cache::{KeyKind, ResultId, SnapshotId};
 use rbuild_image::ContentDigest;
 
 use super::{Definition, How, Made, Report, Shared, Step, report};
@@ -49,7 +49,7 @@ impl<'a> Attempt<'a> {
         if matches!(self.vertex().op, Op::Source(Source::Image(_))) {
             // The image store is the cache of images: the worker finds what is there.
             let (product, took) = self.execute()?;
-            let how = How::Ran { miss: MissReason::NothingRecorded, took };
+            let how = How::Ran { miss: MissReason::NothingRecorded, took, result: None };
             return Ok(Made { product, how, content: None, identity: None });
         }
         let same_op = self.shared.lookup(&key::step_key(&self.vertex().op));
@@ -59,7 +59,7 @@ impl<'a> Attempt<'a> {
         // Held to the end: whoever waits for it finds the record.
         let _claim = match self.claim()? {
             Claimed::Mine(claim) => claim,
-            Claimed::Made(found) => return Ok(self.found(&found)),
+            Claimed::Made(found) => return Ok(self.found(&found, KeyKind::Definition)),
         };
         let before = self.before(same_op);
         let (product, took) = self.execute()?;
@@ -68,8 +68,8 @@ impl<'a> Attempt<'a> {
             true => Some(self.identity(snapshot_of(&product))?),
             false => None,
         };
-        self.record(&product, took, &before.rerun, identity);
-        let how = How::Ran { miss: before.miss, took };
+        let result = self.record(&product, took, &before.rerun, identity);
+        let how = How::Ran { miss: before.miss, took, result };
         Ok(Made { product, how, content: self.content.map(|key| key.digest), identity })
     }
 
@@ -97,9 +97,10 @@ impl<'a> Attempt<'a> {
         self.step.definition.as_ref().map_or("", |definition: &Definition| &definition.text)
     }
 
-    fn found(&self, found: &Found) -> Made {
+    fn found(&self, found: &Found, by: KeyKind) -> Made {
         let content = self.content.map(|key| key.digest);
-        Made { product: Product::Snapshot(found.snapshot), how: How::Found(found.result), content, identity: None }
+        let how = How::Found { result: found.result, by };
+        Made { product: Product::Snapshot(found.snapshot), how, content, identity: None }
     }
 
     /// Looks by content. What never ran in any form cannot be found, and is spared the digesting.
@@ -121,7 +122,7 @@ impl<'a> Attempt<'a> {
         if !is_independent(&self.vertex().op) {
             let keys: Vec<Key> = self.definition().into_iter().chain([key::step_key(&self.vertex().op)]).collect();
             self.shared.or_warn(cache.add_keys(found.result, &keys, self.description()));
-            return Ok(Some(self.found(found)));
+            return Ok(Some(self.found(found, KeyKind::Content)));
         }
         let (Some(snapshot), Some(Product::Snapshot(parent))) = (&found.snapshot, self.step.job.inputs.first()) else {
             return Ok(None);
@@ -131,7 +132,7 @@ impl<'a> Attempt<'a> {
         let new = NewStep { snapshot: snapshot_of(&product), name: found.name.clone(), duration: found.duration };
         let keys: Vec<Key> = self.definition().into_iter().collect();
         self.shared.or_warn(cache.record(&keys, self.description(), &new));
-        Ok(Some(Made { product, ..self.found(found) }))
+        Ok(Some(Made { product, ..self.found(found, KeyKind::Content) }))
     }
 
     /// Waits for other processes that make the same; finds their result, or gets the right to make it. A store that
@@ -209,7 +210,13 @@ impl<'a> Attempt<'a> {
         self.shared.worker.rootfs_identity(snapshot.as_ref(), self.shared.control())
     }
 
-    fn record(&mut self, product: &Product, took: Duration, rerun: &Key, identity: Option<ContentDigest>) {
+    fn record(
+        &mut self,
+        product: &Product,
+        took: Duration,
+        rerun: &Key,
+        identity: Option<ContentDigest>,
+    ) -> Option<ResultId> {
         let vertex = self.vertex();
         let definition = match (self.definition(), identity, &vertex.op) {
             (None, Some(identity), Op::Source(source)) => Some(key::source_key(source, identity.digest())),
@@ -223,6 +230,7 @@ impl<'a> Attempt<'a> {
         if self.content.is_none() && !matches!(vertex.op, Op::Source(_)) {
             self.late = result;
         }
+        result
     }
 
     /// The key of what the job reads, by content.

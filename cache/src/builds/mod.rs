@@ -3,76 +3,23 @@
 //! A build is written when it begins and when it ends. One that says "running" while its lease is dead was aborted;
 //! nobody has to write that down.
 
-use std::fmt;
-use std::io;
-use std::str::FromStr;
+mod id;
+mod retention;
+
+use std::path::PathBuf;
 use std::time::Duration;
+
+pub use id::{BuildId, InvalidBuildId};
+pub use retention::HistoryLimits;
 
 use jiff::Timestamp;
 use rbuild_image::Digest;
-use serde::{Deserialize, Serialize};
 
 use crate::db::{DbError, Durability, Json, Micros, Text, Tx};
 use crate::id::{CacheKey, ResultId};
 use crate::lease::{Lease, is_live};
 use crate::path_error::PathError;
 use crate::store::Store;
-
-/// Identifies a build: 20 hex digits, drawn at random.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct BuildId(String);
-
-/// A text that is not a build's id.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a build id: want 20 hex digits")]
-pub struct InvalidBuildId {
-    /// What was given, cut to 100 characters.
-    pub text: String,
-}
-
-impl BuildId {
-    /// Draws a new one.
-    pub fn random() -> io::Result<Self> {
-        let mut raw = [0; 10];
-        getrandom::fill(&mut raw).map_err(io::Error::other)?;
-        Ok(Self(hex::encode(raw)))
-    }
-
-    /// The digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for BuildId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for BuildId {
-    type Err = InvalidBuildId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidBuildId> {
-        let fine = text.len() == 20 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if fine { Ok(Self(text.to_owned())) } else { Err(InvalidBuildId { text: text.chars().take(100).collect() }) }
-    }
-}
-
-impl TryFrom<String> for BuildId {
-    type Error = InvalidBuildId;
-
-    fn try_from(text: String) -> Result<Self, InvalidBuildId> {
-        text.parse()
-    }
-}
-
-impl From<BuildId> for String {
-    fn from(id: BuildId) -> Self {
-        id.0
-    }
-}
 
 /// How a build stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +62,12 @@ pub struct NewBuild {
     pub dockerfile: String,
     /// The target stage.
     pub target: Option<String>,
+    /// Whatever else is known of what was asked for: a JSON object.
+    pub detail: Detail,
 }
+
+/// A JSON object.
+pub type Detail = serde_json::Map<String, serde_json::Value>;
 
 /// One vertex of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +85,7 @@ pub struct BuildVertex {
     /// How long it took.
     pub duration: Option<Duration>,
     /// Inputs, the reason of a miss, the error: a JSON object.
-    pub detail: serde_json::Map<String, serde_json::Value>,
+    pub detail: Detail,
 }
 
 /// How a build ended.
@@ -147,6 +99,10 @@ pub struct BuildEnd {
     pub error: Option<String>,
     /// How each vertex went, in the order of the plan.
     pub vertices: Vec<BuildVertex>,
+    /// Replaces what was written when it began: by now more is known.
+    pub detail: Detail,
+    /// Bytes of the build's files below `logs/`.
+    pub log_bytes: u64,
 }
 
 /// A build, as listed.
@@ -164,6 +120,12 @@ pub struct BuildRecord {
     pub image: Option<Digest>,
     /// What went wrong.
     pub error: Option<String>,
+    /// How many vertices it had, as far as it said so.
+    pub vertices: usize,
+    /// How many of them came from the cache.
+    pub cached: usize,
+    /// How many of them have a product.
+    pub completed: usize,
 }
 
 /// Why the history cannot be read.
@@ -196,8 +158,8 @@ impl Builds<'_> {
         let now = self.store.now();
         self.store.db().write(Durability::Lazy, |tx| {
             tx.execute(
-                "INSERT INTO builds (id, lease, status, started_at, arguments, context, dockerfile, target)
-                 VALUES (?1, ?2, 'running', ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO builds (id, lease, status, started_at, arguments, context, dockerfile, target, detail)
+                 VALUES (?1, ?2, 'running', ?3, ?4, ?5, ?6, ?7, ?8)",
                 (
                     build.id.as_str(),
                     &lease.info().id,
@@ -206,6 +168,7 @@ impl Builds<'_> {
                     &build.context,
                     &build.dockerfile,
                     &build.target,
+                    Json(&build.detail),
                 ),
             )?;
             Ok(())
@@ -217,8 +180,17 @@ impl Builds<'_> {
         let now = self.store.now();
         self.store.db().write(Durability::Lazy, |tx| {
             tx.execute(
-                "UPDATE builds SET status = ?2, finished_at = max(started_at, ?3), image = ?4, error = ?5 WHERE id = ?1",
-                (id.as_str(), status_text(end.status), Micros(now), end.image.map(Text), &end.error),
+                "UPDATE builds SET status = ?2, finished_at = max(started_at, ?3), image = ?4, error = ?5, detail = ?6,
+                     log_bytes = ?7 WHERE id = ?1",
+                (
+                    id.as_str(),
+                    status_text(end.status),
+                    Micros(now),
+                    end.image.map(Text),
+                    &end.error,
+                    Json(&end.detail),
+                    end.log_bytes,
+                ),
             )?;
             for (position, vertex) in end.vertices.iter().enumerate() {
                 write_vertex(tx, id, position, vertex)?;
@@ -235,6 +207,31 @@ impl Builds<'_> {
     /// The builds whose ids begin with `prefix`.
     pub fn find(&self, prefix: &str) -> Result<Vec<BuildRecord>, HistoryError> {
         self.select("WHERE substr(id, 1, length(?1)) = ?1 ORDER BY started_at DESC, id", prefix)
+    }
+
+    /// The directory of a build's files. It exists once the build has said something, and goes with its record.
+    pub fn files(&self, id: &BuildId) -> PathBuf {
+        self.store.layout().build_files(id.as_str())
+    }
+
+    /// The build that made a result, and the position of its vertex there; unless that is forgotten.
+    pub fn maker(&self, result: ResultId) -> Result<Option<(BuildId, usize)>, DbError> {
+        let sql = "SELECT v.build, v.position FROM results r JOIN build_vertices v ON v.build = r.build
+                   WHERE r.id = ?1 AND v.result = ?1 AND v.outcome = 'done'";
+        self.store.db().read(|tx| {
+            tx.first(sql, [result], |row| {
+                let (Text(id), position) = (row.get(0)?, row.get(1)?);
+                Ok((id, position))
+            })
+        })
+    }
+
+    /// Whether the history has come near its limits, so that [`Builds::trim`] has work.
+    pub fn is_over(&self, limits: HistoryLimits) -> Result<bool, DbError> {
+        let (count, bytes): (usize, u64) = self.store.db().read(|tx| {
+            tx.one("SELECT count(*), coalesce(sum(log_bytes), 0) FROM builds", (), |row| Ok((row.get(0)?, row.get(1)?)))
+        })?;
+        Ok(count > limits.builds || bytes > limits.bytes)
     }
 
     /// How each vertex of a build went, in the order of the plan.
@@ -257,22 +254,26 @@ impl Builds<'_> {
         })
     }
 
-    /// Forgets a build.
-    pub fn remove(&self, id: &BuildId) -> Result<bool, DbError> {
-        let sql = "DELETE FROM builds WHERE id = ?1";
-        Ok(self.store.db().write(Durability::Lazy, |tx| tx.execute(sql, [id.as_str()]))? > 0)
-    }
-
     fn select(&self, rest: &str, parameter: impl rusqlite::ToSql) -> Result<Vec<BuildRecord>, HistoryError> {
         let sql = format!(
-            "SELECT id, lease, status, started_at, finished_at, arguments, context, dockerfile, target, image, error
+            "SELECT id, lease, status, started_at, finished_at, arguments, context, dockerfile, target, image, error, detail,
+                    (SELECT count(*) FROM build_vertices WHERE build = id),
+                    (SELECT count(*) FROM build_vertices WHERE build = id AND outcome = 'cached'),
+                    (SELECT count(*) FROM build_vertices WHERE build = id AND outcome IN ('cached', 'done'))
              FROM builds {rest}"
         );
         let rows = self.store.db().read(|tx| {
             tx.all(&sql, [parameter], |row| {
                 let (Text(id), Micros(started_at), Json(arguments)) = (row.get(0)?, row.get(3)?, row.get(5)?);
-                let build =
-                    NewBuild { id, arguments, context: row.get(6)?, dockerfile: row.get(7)?, target: row.get(8)? };
+                let Json(detail) = row.get(11)?;
+                let build = NewBuild {
+                    id,
+                    arguments,
+                    context: row.get(6)?,
+                    dockerfile: row.get(7)?,
+                    target: row.get(8)?,
+                    detail,
+                };
                 let record = BuildRecord {
                     build,
                     status: status_from(&row.get::<_, String>(2)?)?,
@@ -280,6 +281,9 @@ impl Builds<'_> {
                     finished_at: row.get::<_, Option<Micros>>(4)?.map(|Micros(time)| time),
                     image: row.get::<_, Option<Text<Digest>>>(9)?.map(|Text(digest)| digest),
                     error: row.get(10)?,
+                    vertices: row.get(12)?,
+                    cached: row.get(13)?,
+                    completed: row.get(14)?,
                 };
                 Ok((record, row.get::<_, String>(1)?))
             })

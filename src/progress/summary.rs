@@ -1,0 +1,121 @@
+//! What a build cost: how long it took, what was cached, and the chain of steps that it could not be faster than.
+
+use std::collections::BTreeMap;
+
+use rbuild_solver::VertexId;
+
+use super::lines::seconds;
+use super::view::{State, View};
+use crate::cli::report::printable;
+
+/// The chain of steps, each reading the one before, that took longest; with the sum of their times. Steps that did not
+/// run cost nothing.
+pub(crate) fn critical_path(view: &View) -> (Vec<VertexId>, u64) {
+    let mut longest: BTreeMap<VertexId, (u64, Option<VertexId>)> = BTreeMap::new();
+    for (id, step) in view.steps() {
+        let before = step.inputs.iter().filter_map(|input| Some((longest.get(input)?.0, *input)));
+        // Of equal ones the first: the picture should not depend on chance.
+        let before = before.max_by_key(|(sum, input)| (*sum, std::cmp::Reverse(*input)));
+        let sum = step.took().unwrap_or(0) + before.map_or(0, |(sum, _)| sum);
+        longest.insert(*id, (sum, before.map(|(_, input)| input)));
+    }
+    let last = longest.iter().max_by_key(|(id, (sum, _))| (*sum, std::cmp::Reverse(**id)));
+    let Some((mut at, (sum, _))) = last.map(|(id, found)| (*id, *found)).filter(|(_, (sum, _))| *sum > 0) else {
+        return (Vec::new(), 0);
+    };
+    let mut path = Vec::new();
+    loop {
+        if view.step(at).is_some_and(|step| step.took().is_some()) {
+            path.push(at);
+        }
+        match longest.get(&at).and_then(|(_, before)| *before) {
+            Some(before) => at = before,
+            None => break,
+        }
+    }
+    path.reverse();
+    (path, sum)
+}
+
+/// Steps of the critical path that the summary names.
+const NAMED: usize = 3;
+/// Characters of a name in the summary.
+const LONGEST_NAME: usize = 48;
+
+/// The last line of a build that succeeded.
+pub(super) fn line(view: &View, took: u64) -> String {
+    let count = |wanted: fn(&State) -> bool| view.steps().filter(|(_, step)| wanted(&step.state)).count();
+    let (ran, cached) = (count(|state| matches!(state, State::Done(_))), count(|state| *state == State::Cached));
+    let mut out = format!("Built in {}: {ran} {} ran, {cached} cached", time(took), plural(ran));
+    let (path, sum) = critical_path(view);
+    if path.len() > 1 {
+        let mut named: Vec<VertexId> = path.clone();
+        named.sort_by_key(|id| std::cmp::Reverse(view.step(*id).and_then(super::view::Step::took)));
+        named.truncate(NAMED);
+        let shown = |id: &&VertexId| named.contains(*id);
+        let step = |id: &VertexId| {
+            let step = view.step(*id).expect("a path leads over steps of its build");
+            let name: String = printable(&step.name.replace(['\n', '\t'], " ")).chars().take(LONGEST_NAME).collect();
+            format!("{name} {}", time(step.took().unwrap_or(0)))
+        };
+        let steps: Vec<String> = path.iter().filter(shown).map(step).collect();
+        out.push_str(&format!("; critical path {}: {}", time(sum), steps.join(", ")));
+        if path.len() > steps.len() {
+            out.push_str(&format!(" and {} shorter", path.len() - steps.len()));
+        }
+    }
+    out.push('\n');
+    out
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "step" } else { "steps" }
+}
+
+/// A time of any size: `14ms`, `0.3s`, `2m05s`.
+pub(crate) fn time(nanoseconds: u64) -> String {
+    match nanoseconds {
+        0..100_000_000 => format!("{}ms", nanoseconds / 1_000_000),
+        _ => seconds(nanoseconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rbuild_solver::{Event, Outcome};
+
+    use super::super::view::tests::planned;
+    use super::*;
+
+    #[test]
+    fn the_longest_chain_is_named() {
+        let (plan, ids) = planned(&[
+            ("[base 1/1] FROM a", &[]),
+            ("[left 1/2] RUN long", &[0]),
+            ("[right 1/1] RUN short", &[0]),
+            ("[left 2/2] RUN longer", &[1]),
+            ("[end 1/2] COPY --from=left", &[2, 3]),
+            ("[end 2/2] RUN other", &[2]),
+        ]);
+        let mut view = View::default();
+        view.fold(&plan);
+        view.fold(&Event::Cached { vertex: ids[0], at: 0 });
+        let second = 1_000_000_000;
+        for (at, begin, end) in [(1, 0, 4), (2, 0, 6), (3, 4, 9), (4, 9, 10), (5, 6, 7)] {
+            view.fold(&Event::Started { vertex: ids[at], at: begin * second });
+            view.fold(&Event::Done { vertex: ids[at], outcome: Outcome::Completed, at: end * second });
+        }
+        assert_eq!(critical_path(&view), (vec![ids[1], ids[3], ids[4]], 10 * second));
+        insta::assert_snapshot!(line(&view, 11 * second), @"Built in 11.0s: 5 steps ran, 1 cached; critical path 10.0s: [left 1/2] RUN long 4.0s, [left 2/2] RUN longer 5.0s, [end 1/2] COPY --from=left 1.0s");
+    }
+
+    #[test]
+    fn a_cached_build_has_no_critical_path() {
+        let (plan, ids) = planned(&[("[1/1] FROM a", &[])]);
+        let mut view = View::default();
+        view.fold(&plan);
+        view.fold(&Event::Cached { vertex: ids[0], at: 0 });
+        assert_eq!(critical_path(&view), (Vec::new(), 0));
+        assert_eq!(line(&view, 14_700_000), "Built in 14ms: 0 steps ran, 1 cached\n");
+    }
+}
