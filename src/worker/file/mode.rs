@@ -1,4 +1,9 @@
-//! `--chmod`: octal, or symbolic as in chmod(1) with a umask of 0.
+//! `--chmod`: octal, or symbolic by the rules of setmode(3) with a mask of 0, which BuildKit has from BSD:
+//!
+//! - `=` clears all bits of the classes, their set-id bits included, of directories too; `a` does not mean the sticky bit.
+//! - `s` and `t` mean nothing to others alone; `t` without a class leaves the clause to the sticky bit only.
+//! - `X` asks whether the file could be run before anything was changed.
+//! - `u`, `g` and `o` behind the operator are copied one after the other; `u=go` ends as `u=o`.
 
 use std::str::FromStr;
 
@@ -10,32 +15,33 @@ pub(super) enum ModeChange {
     /// These bits, for files and directories alike.
     Exact(u32),
     /// Changes one after the other.
-    Symbolic(Vec<Clause>),
+    Symbolic(Vec<Step>),
 }
 
-/// One operation of a symbolic mode, e.g. the `+x` of `u+x`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Clause {
-    /// Whose bits: any of `0o700`, `0o070`, `0o007` with the matching special bits.
-    who: u32,
-    operation: Operation,
-    bits: Bits,
+/// One change of a symbolic mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Takes bits away.
+    Clear(u32),
+    /// Gives bits.
+    Set(u32),
+    /// Gives bits to what could be run, and to directories.
+    SetIfExecutable(u32),
+    /// Gives a class, takes from it, or makes it what another one has: `from` and each of `to` are shifts.
+    Copy { operation: Operation, from: u32, to: [Option<u32>; 3] },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
+pub(super) enum Operation {
     Add,
     Remove,
     Set,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bits {
-    /// `rwxst`, spread over all classes; `conditional` has `X`.
-    Listed { bits: u32, conditional: bool },
-    /// What another class has: its position, 6 for `u`, 3 for `g`, 0 for `o`.
-    CopiedFrom(u32),
-}
+const SET_ID: u32 = 0o6000;
+const STICKY: u32 = 0o1000;
+const OTHERS: u32 = 0o007;
+const ALL: u32 = 0o6777;
 
 /// A text that is no mode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,28 +68,27 @@ impl FromStr for ModeChange {
             let value = u32::from_str_radix(text, 8).ok().filter(|value| *value <= 0o7777);
             return value.map(Self::Exact).ok_or_else(|| InvalidMode::Octal { text: text.to_owned() });
         }
-        let clauses = text.split(',').map(parse_clauses).collect::<Option<Vec<_>>>();
-        clauses
-            .map(|clauses| Self::Symbolic(clauses.concat()))
-            .ok_or_else(|| InvalidMode::Symbolic { text: text.to_owned() })
+        let mut steps = Vec::new();
+        for clause in text.split(',') {
+            parse_clause(clause, &mut steps).ok_or_else(|| InvalidMode::Symbolic { text: text.to_owned() })?;
+        }
+        Ok(Self::Symbolic(steps))
     }
 }
 
-/// `[ugoa]*([-+=]([rwxXst]*|[ugo]))+`
-fn parse_clauses(text: &str) -> Option<Vec<Clause>> {
+/// `[ugoa]*([-+=][rwxXstugo]*)+`
+fn parse_clause(text: &str, steps: &mut Vec<Step>) -> Option<()> {
     let start = text.find(['+', '-', '='])?;
     let mut who = 0;
     for class in text[..start].bytes() {
         who |= match class {
             b'u' => 0o4700,
             b'g' => 0o2070,
-            b'o' => 0o1007,
-            b'a' => 0o7777,
+            b'o' => OTHERS,
+            b'a' => ALL,
             _ => return None,
         };
     }
-    let who = if start == 0 { 0o7777 } else { who };
-    let mut clauses = Vec::new();
     let mut rest = &text[start..];
     while let Some(sign) = rest.chars().next() {
         let operation = match sign {
@@ -93,57 +98,90 @@ fn parse_clauses(text: &str) -> Option<Vec<Clause>> {
             _ => return None,
         };
         let end = rest[1..].find(['+', '-', '=']).map_or(rest.len(), |at| at + 1);
-        let bits = match &rest[1..end] {
-            "u" => Bits::CopiedFrom(6),
-            "g" => Bits::CopiedFrom(3),
-            "o" => Bits::CopiedFrom(0),
-            letters => {
-                let (mut bits, mut conditional) = (0, false);
-                for letter in letters.bytes() {
-                    bits |= match letter {
-                        b'r' => 0o444,
-                        b'w' => 0o222,
-                        b'x' => 0o111,
-                        b's' => 0o6000,
-                        b't' => 0o1000,
-                        b'X' => {
-                            conditional = true;
-                            0
-                        }
-                        _ => return None,
-                    };
-                }
-                Bits::Listed { bits, conditional }
-            }
-        };
-        clauses.push(Clause { who, operation, bits });
+        who &= !STICKY;
+        parse_permissions(&rest[1..end], operation, &mut who, steps)?;
         rest = &rest[end..];
     }
-    Some(clauses)
+    Some(())
+}
+
+fn parse_permissions(letters: &str, operation: Operation, who: &mut u32, steps: &mut Vec<Step>) -> Option<()> {
+    let (mut bits, mut if_executable, mut set) = (0, 0, false);
+    for letter in letters.bytes() {
+        // Others have neither set-id nor sticky bits.
+        let special = *who == 0 || *who & !OTHERS != 0;
+        match letter {
+            b'r' => bits |= 0o444,
+            b'w' => bits |= 0o222,
+            b'x' => bits |= 0o111,
+            b's' if special => bits |= SET_ID,
+            b't' if special => {
+                *who |= STICKY;
+                bits |= STICKY;
+            }
+            b's' | b't' => {}
+            b'X' if operation != Operation::Remove => if_executable = 0o111,
+            b'X' => {}
+            b'u' | b'g' | b'o' => {
+                flush(operation, *who, bits, steps, bits != 0);
+                flush_executable(*who, if_executable, steps);
+                (bits, if_executable, set) = (0, 0, true);
+                let from = match letter {
+                    b'u' => 6,
+                    b'g' => 3,
+                    _ => 0,
+                };
+                let to = |shift: u32| (*who == 0 || *who & (4 << shift) != 0).then_some(shift);
+                steps.push(Step::Copy { operation, from, to: [to(6), to(3), to(0)] });
+            }
+            _ => return None,
+        }
+    }
+    flush(operation, *who, bits, steps, bits != 0 || !set);
+    flush_executable(*who, if_executable, steps);
+    Some(())
+}
+
+fn flush(operation: Operation, who: u32, bits: u32, steps: &mut Vec<Step>, wanted: bool) {
+    let bits = if who == 0 { bits } else { bits & who };
+    match operation {
+        Operation::Add if bits != 0 => steps.push(Step::Set(bits)),
+        Operation::Remove if bits != 0 => steps.push(Step::Clear(bits)),
+        Operation::Set if wanted => {
+            steps.push(Step::Clear(if who == 0 { ALL } else { who }));
+            steps.push(Step::Set(bits));
+        }
+        _ => {}
+    }
+}
+
+fn flush_executable(who: u32, bits: u32, steps: &mut Vec<Step>) {
+    let bits = if who == 0 { bits } else { bits & who };
+    if bits != 0 {
+        steps.push(Step::SetIfExecutable(bits));
+    }
 }
 
 impl ModeChange {
-    /// The bits for a file of this kind that had `mode`.
-    pub(super) fn apply(&self, mode: u32, kind: FileKind) -> u32 {
-        let clauses = match self {
+    /// The bits for a file of this kind that had `before`.
+    pub(super) fn apply(&self, before: u32, kind: FileKind) -> u32 {
+        let steps = match self {
             Self::Exact(exact) => return *exact,
-            Self::Symbolic(clauses) => clauses,
+            Self::Symbolic(steps) => steps,
         };
-        clauses.iter().fold(mode, |mode, clause| {
-            let bits = match clause.bits {
-                Bits::CopiedFrom(position) => {
-                    let class = mode >> position & 0o7;
-                    class << 6 | class << 3 | class
-                }
-                Bits::Listed { bits, conditional: true } if kind.is_directory() || mode & 0o111 != 0 => bits | 0o111,
-                Bits::Listed { bits, .. } => bits,
-            } & clause.who;
-            match clause.operation {
-                Operation::Add => mode | bits,
-                Operation::Remove => mode & !bits,
-                // As chmod(1): setting permissions of a directory leaves its set-id bits, unless named.
-                Operation::Set if kind.is_directory() => mode & !(clause.who & 0o1777) | bits,
-                Operation::Set => mode & !clause.who | bits,
+        let executable = kind.is_directory() || before & 0o111 != 0;
+        steps.iter().fold(before, |mode, step| match *step {
+            Step::Clear(bits) => mode & !bits,
+            Step::Set(bits) => mode | bits,
+            Step::SetIfExecutable(bits) if executable => mode | bits,
+            Step::SetIfExecutable(_) => mode,
+            Step::Copy { operation, from, to } => {
+                let value = mode >> from & 0o7;
+                to.into_iter().flatten().fold(mode, |mode, shift| match operation {
+                    Operation::Add => mode | value << shift,
+                    Operation::Remove => mode & !(value << shift),
+                    Operation::Set => mode & !(0o7 << shift) | value << shift,
+                })
             }
         })
     }
@@ -176,6 +214,27 @@ mod tests {
             ("u+s,g-s,+t", 0o2755, FileKind::File, 0o5755),
             ("u=rw+x-w", 0o000, FileKind::File, 0o500),
             ("o=", 0o777, FileKind::File, 0o770),
+            // Set-id bits go with their class, sticky bits with none.
+            ("g=rx", 0o2775, FileKind::Directory, 0o755),
+            ("a=rx", 0o7777, FileKind::File, 0o1555),
+            ("=", 0o7777, FileKind::File, 0o1000),
+            ("go+s", 0o755, FileKind::File, 0o2755),
+            ("o+s,o+t", 0o755, FileKind::File, 0o755),
+            ("u+t", 0o755, FileKind::Directory, 0o1755),
+            ("a+t", 0o755, FileKind::Directory, 0o1755),
+            ("+xt", 0o644, FileKind::File, 0o1644),
+            ("-t", 0o1777, FileKind::Directory, 0o777),
+            // Only what could be run before counts.
+            ("u+x,go+X", 0o600, FileKind::File, 0o700),
+            ("a-x,a+X", 0o755, FileKind::File, 0o755),
+            ("a-X", 0o755, FileKind::File, 0o755),
+            // Copies.
+            ("u=go", 0o754, FileKind::File, 0o454),
+            ("go=u-w", 0o764, FileKind::File, 0o755),
+            ("u=gr", 0o754, FileKind::File, 0o454),
+            ("g+u", 0o705, FileKind::File, 0o775),
+            ("g-o", 0o775, FileKind::File, 0o725),
+            ("+", 0o640, FileKind::File, 0o640),
         ] {
             assert_eq!(text.parse::<ModeChange>().unwrap().apply(before, kind), after, "{text} of {before:o}");
         }
