@@ -1,12 +1,15 @@
-//! An image's layers, from blobs in the store to a snapshot. Equal layers are unpacked once, also across processes.
+//! An image's layers, from blobs in the store to a snapshot. Equal layers are unpacked once, also across processes; a
+//! blob that nobody unpacked is still read to its end once, so that no image keeps one that is not what it says (I-08).
 
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 
 use rbuild_cache::{Lease, LockMode, LockName, SnapshotId, Store, Waiting};
 use rbuild_image::layer::Decoder;
-use rbuild_image::{BlobSource, DiffId, Digest};
+use rbuild_image::{BlobSource, DiffId, Digest, Hashing};
 
 use crate::cli::report::Failure;
+use crate::output::stage::known_blobs;
 
 /// One layer: what it is, and where its bytes are.
 #[derive(Clone, Copy, Debug)]
@@ -26,13 +29,25 @@ pub(crate) fn unpack(
 ) -> Result<(Option<SnapshotId>, u64), Failure> {
     let snapshots = store.snapshots();
     let (mut parent, mut size) = (None, 0);
+    let mut known = None;
     for layer in layers {
         if cancelled() {
             return Err(Failure::interrupted());
         }
         let adopted = snapshots.adopt(parent, &layer.diff_id, lease)?;
         let snapshot = match adopted {
-            Some(snapshot) => snapshot,
+            Some(snapshot) => {
+                if layer.blob != *layer.diff_id.digest() {
+                    let known = match &mut known {
+                        Some(known) => known,
+                        none => none.insert(known_blobs(store)?),
+                    };
+                    if known.get(&layer.diff_id).is_none_or(|blob| blob.digest != layer.blob) {
+                        verify(store, layer, cancelled)?;
+                    }
+                }
+                snapshot
+            }
             None => {
                 let stop =
                     |_: &Waiting<'_>| if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
@@ -50,4 +65,27 @@ pub(crate) fn unpack(
         parent = Some(snapshot.id());
     }
     Ok((parent, size))
+}
+
+/// Reads a blob whose layer is there already, made from another one: it must be the same tar all the same.
+fn verify(store: &Store, layer: &LayerBlob, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<(), Failure> {
+    let wrong = |error: &dyn std::error::Error| Failure::from_error(&format!("invalid layer {}", layer.blob), error);
+    let blob = match store.blobs().open(&layer.blob) {
+        Ok(blob) => blob,
+        // Where the layer was known beforehand, its bytes may never have been asked for.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(wrong(&error)),
+    };
+    let mut tar = Hashing::new(Decoder::new(blob).map_err(|error| wrong(&error))?);
+    let mut buffer = vec![0; 256 * 1024];
+    while tar.read(&mut buffer).map_err(|error| wrong(&error))? > 0 {
+        if cancelled() {
+            return Err(Failure::interrupted());
+        }
+    }
+    let found = DiffId::new(tar.finish().1);
+    if found == layer.diff_id {
+        return Ok(());
+    }
+    Err(Failure::new(format!("invalid layer {}: its content is {found}, not {}", layer.blob, layer.diff_id)))
 }
