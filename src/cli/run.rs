@@ -146,6 +146,11 @@ fn acquire(name: &str, args: &ContainerArgs, engine: &Engine, lease: &Lease) -> 
         }
     };
     let config = image_names::config(store, &image.record.id)?;
+    let host = Platform::host();
+    if !config.os.is_empty() && config.os != host.os {
+        return Err(Failure::new(format!("image {name} is for {}: this machine runs {host}", config.platform()))
+            .with_help("choose another image, or a platform of this one with --platform"));
+    }
     let snapshot = transfer::ensure_unpacked(store, lease, &image, &|| engine.cancel().is_cancelled())?;
     Ok(Image { origin: ImageOrigin { name: name.to_owned(), id: image.record.id }, config, snapshot })
 }
