@@ -72,23 +72,29 @@ fn select_with_parents(
 ) -> Result<Vec<Selected>, FileError> {
     let (base, pattern) = action.source.split_once("/./").unwrap_or(("/", &action.source));
     let pattern = ContainerPath::new(pattern);
-    let base = ContainerPath::new(base);
-    let Some((path, stat)) = locate(tree, &base)? else { return Err(FileError::NotFound { path: base }) };
-    if !stat.kind.is_directory() {
-        return Err(FileError::NotFound { path: base.join(&pattern.as_bytes()[1..]) });
-    }
     let include = pattern_path(&pattern);
     let include = if include.is_empty() { None } else { Some(Include::new(&include)?) };
-    let inside = walk(tree, &path, include.as_ref(), exclude)?;
-    if inside.is_empty() {
-        if action.required && !has_wildcards(&action.source) && include.is_some() {
-            return Err(FileError::NotFound { path: base.join(&pattern.as_bytes()[1..]) });
+    let exact = !has_wildcards(&action.source);
+    let mut selected = Vec::new();
+    for found in expand(base, tree)? {
+        let below = || FileError::NotFound { path: found.join(&pattern.as_bytes()[1..]) };
+        let Some((path, stat)) = locate(tree, &found)? else { return Err(FileError::NotFound { path: found }) };
+        let name = found.file_name().unwrap_or_default().to_vec();
+        if !stat.kind.is_directory() {
+            if exact {
+                return Err(below());
+            }
+            // Wildcards may lead to files: patterns do not filter what was named.
+            selected.push(Selected { path, name, stat, inside: Vec::new() });
+            continue;
         }
-        if include.is_some() {
-            return Ok(Vec::new());
+        let inside = walk(tree, &path, include.as_ref(), exclude)?;
+        if inside.is_empty() && action.required && exact && include.is_some() {
+            return Err(below());
         }
+        selected.push(Selected { path, name, stat, inside });
     }
-    Ok(vec![Selected { path, name: Vec::new(), stat, inside }])
+    Ok(selected)
 }
 
 /// Where `path` leads, and what is there.

@@ -213,7 +213,9 @@ fn parents_excludes_and_ignored_files() {
         ("pivot", parents("one/./two/three/f")),
         ("pivot of a directory", parents("one/two/./three/")),
         ("double star", parents("./src/**/*.c")),
+        ("wildcards above the pivot", parents("?/./*.txt")),
         ("missing", parents("x/none.txt")),
+        ("no match", parents("x/none*.txt")),
         ("exclude", excluding(&["**/*.c"])),
         ("exclude and take back", excluding(&["*", "!skip/keep.md"])),
     ] {
@@ -257,8 +259,14 @@ fn parents_excludes_and_ignored_files() {
         /p/src/d/e 0755 0:0 dir
         /p/src/d/e/y.c 0644 0:0 file "src/d/e/y.c"
         /p/src/x.c 0644 0:0 file "src/x.c"
+    wildcards above the pivot
+        /p 0755 0:0 dir
+        /p/a.txt 0644 0:0 file "x/a.txt"
+        /p/c.txt 0644 0:0 file "x/c.txt"
     missing
         error: "/x/none.txt": not found
+    no match
+        /p 0755 0:0 dir
     exclude
         /p 0755 0:0 dir
         /p/d 0755 0:0 dir
