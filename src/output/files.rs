@@ -17,30 +17,35 @@ use super::whole_file;
 use crate::cli::report::Failure;
 use crate::request::Destination;
 
-/// Writes a view as a tar, entries in byte order, hard links kept.
-pub fn write_tar(view: &View, dest: &Destination) -> Result<(), Failure> {
+/// Writes views as a tar, each below its directory (the root where that is empty): entries in byte order, hard links
+/// kept. With `epoch` everything has that time.
+pub fn write_tar(views: &[(String, View)], dest: &Destination, epoch: Option<i64>) -> Result<(), Failure> {
     match dest {
-        Destination::File(path) => whole_file(path, |out| tar_into(view, out)),
-        Destination::Stdout => tar_into(view, &mut io::BufWriter::with_capacity(1 << 20, io::stdout().lock())),
+        Destination::File(path) => whole_file(path, |out| tar_into(views, out, epoch)),
+        Destination::Stdout => tar_into(views, &mut io::BufWriter::with_capacity(1 << 20, io::stdout().lock()), epoch),
         Destination::Directory(path) => Err(Failure::new(format!("{} is a directory, not a file", path.display()))),
     }
 }
 
-/// Writes a view as a tar to a stream.
-pub(crate) fn tar_into(view: &View, out: &mut dyn Write) -> Result<(), Failure> {
+/// Writes views as a tar to a stream.
+fn tar_into(views: &[(String, View)], out: &mut dyn Write, epoch: Option<i64>) -> Result<(), Failure> {
     let mut tar = TarWriter::new(out);
-    let mut names: BTreeMap<(u64, u64), ContainerPath> = BTreeMap::new();
-    let mut failure = None;
-    view.walk(&ContainerPath::root(), &mut |path, stat| {
-        if path.is_root() {
-            return Ok(());
-        }
-        append(&mut tar, view, path, stat, &mut names).map_err(|error| {
-            failure = Some(Failure::from_error(&format!("cannot write {path}"), &error));
-            io::Error::from(io::ErrorKind::Other)
+    for (directory, view) in views {
+        let mut names: BTreeMap<(u64, u64), ContainerPath> = BTreeMap::new();
+        let mut failure = None;
+        let top = ContainerPath::new(directory);
+        view.walk(&ContainerPath::root(), &mut |path, stat| {
+            if path.is_root() && top.is_root() {
+                return Ok(());
+            }
+            let place = top.join(&path.as_bytes()[1..]);
+            append(&mut tar, view, path, place, &dated(stat, epoch), &mut names).map_err(|error| {
+                failure = Some(Failure::from_error(&format!("cannot write {path}"), &error));
+                io::Error::from(io::ErrorKind::Other)
+            })
         })
-    })
-    .map_err(|error| failure.unwrap_or_else(|| Failure::from(error)))?;
+        .map_err(|error| failure.unwrap_or_else(|| Failure::from(error)))?;
+    }
     tar.finish()?.flush()?;
     Ok(())
 }
@@ -49,6 +54,7 @@ fn append(
     tar: &mut TarWriter<&mut dyn Write>,
     view: &View,
     path: &ContainerPath,
+    place: ContainerPath,
     stat: &Stat,
     names: &mut BTreeMap<(u64, u64), ContainerPath>,
 ) -> io::Result<()> {
@@ -61,14 +67,14 @@ fn append(
         FileKind::Fifo => EntryKind::Fifo,
         // A socket means nothing without its process.
         FileKind::Socket => return Ok(()),
-        FileKind::File => match first_name(names, path, stat) {
+        FileKind::File => match first_name(names, &place, stat) {
             Some(first) => EntryKind::Hardlink { target: first },
             None => EntryKind::file(stat.size),
         },
     };
     let is_file = matches!(kind, EntryKind::File { .. });
     let entry = Entry {
-        path: path.clone(),
+        path: place,
         kind,
         mode: stat.mode,
         uid: stat.uid,
@@ -79,6 +85,12 @@ fn append(
     let appended =
         if is_file { tar.append(&entry, &mut view.open(path)?) } else { tar.append(&entry, &mut io::empty()) };
     appended.map_err(io::Error::other)
+}
+
+/// A file's metadata with the time that it leaves with.
+fn dated(stat: &Stat, epoch: Option<i64>) -> Stat {
+    let mtime = epoch.map_or(stat.mtime, |seconds| rbuild_cache::view::Timestamp { seconds, nanoseconds: 0 });
+    Stat { mtime, ..*stat }
 }
 
 /// The name under which the same inode was written before; remembers this one otherwise.
@@ -100,8 +112,8 @@ fn first_name(
 }
 
 /// Writes a view as files below `dest`. They are made beside it first; then whole files are moved in, replacing those
-/// of the same name, and what else is there stays.
-pub fn write_local(view: &View, dest: &Path) -> Result<(), Failure> {
+/// of the same name, and what else is there stays. With `epoch` everything has that time.
+pub fn write_local(view: &View, dest: &Path, epoch: Option<i64>) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::from_error(&format!("cannot write files below {}", dest.display()), error)
     };
@@ -109,7 +121,7 @@ pub fn write_local(view: &View, dest: &Path) -> Result<(), Failure> {
     fs::create_dir_all(parent).map_err(|error| failed(&error))?;
     let partial = parent.join(format!(".rbuild-{}.partial", std::process::id()));
     fs::create_dir(&partial).map_err(|error| failed(&error))?;
-    let result = copy_out(view, &partial).and_then(|()| {
+    let result = copy_out(view, &partial, epoch).and_then(|()| {
         if fs::symlink_metadata(dest).is_err() {
             return fs::rename(&partial, dest);
         }
@@ -120,25 +132,26 @@ pub fn write_local(view: &View, dest: &Path) -> Result<(), Failure> {
     result.map_err(|error| failed(&error))
 }
 
-fn copy_out(view: &View, into: &Path) -> io::Result<()> {
+fn copy_out(view: &View, into: &Path, epoch: Option<i64>) -> io::Result<()> {
     let root = RootDir::open(into)?;
     let privileged = rustix::process::geteuid().is_root();
     let mut names = BTreeMap::new();
     let mut directories = Vec::new();
     view.walk(&ContainerPath::root(), &mut |path, stat| {
         let Some((parent, name)) = root.open_parent(path)? else { return Ok(()) };
+        let stat = &dated(stat, epoch);
         make(&root, &parent, name, view, path, stat, &mut names)?;
         if stat.kind.is_directory() {
             directories.push((path.clone(), *stat));
         } else {
-            finish(&parent, name, stat, privileged)?;
+            finish(&parent, name, view, path, stat, privileged)?;
         }
         Ok(())
     })?;
     // Directories last: filling them changes their times, and a read-only one cannot be filled.
     for (path, stat) in directories.iter().rev() {
         if let Some((parent, name)) = root.open_parent(path)? {
-            finish(&parent, name, stat, privileged)?;
+            finish(&parent, name, view, path, stat, privileged)?;
         }
     }
     Ok(())
@@ -167,17 +180,19 @@ fn make(
                 return parent.hard_link(&from, from_name, name);
             }
             let mut file: File = parent.create_file(name, 0o600)?;
-            io::copy(&mut view.open(path)?, &mut file)?;
-            for (attribute, value) in view.xattrs(path)? {
-                // Not every file system takes every attribute, nor everybody may set it.
-                let _unsupported = parent.set_xattr(name, OsStr::from_bytes(&attribute), &value);
-            }
-            Ok(())
+            io::copy(&mut view.open(path)?, &mut file).map(drop)
         }
     }
 }
 
-fn finish(parent: &DirFd, name: &OsStr, stat: &Stat, privileged: bool) -> io::Result<()> {
+fn finish(
+    parent: &DirFd,
+    name: &OsStr,
+    view: &View,
+    path: &ContainerPath,
+    stat: &Stat,
+    privileged: bool,
+) -> io::Result<()> {
     if stat.kind == FileKind::Socket {
         return Ok(());
     }
@@ -186,6 +201,13 @@ fn finish(parent: &DirFd, name: &OsStr, stat: &Stat, privileged: bool) -> io::Re
     }
     if stat.kind != FileKind::Symlink {
         parent.chmod(name, stat.mode)?;
+    }
+    if matches!(stat.kind, FileKind::File | FileKind::Directory) {
+        // After the owner: changing that takes capabilities away.
+        for (attribute, value) in view.xattrs(path)? {
+            // Not every file system takes every attribute, nor everybody may set it.
+            let _unsupported = parent.set_xattr(name, OsStr::from_bytes(&attribute), &value);
+        }
     }
     let time = Timestamp { seconds: stat.mtime.seconds, nanoseconds: stat.mtime.nanoseconds };
     parent.set_times(name, time, time)

@@ -15,6 +15,7 @@ pub use files::{write_local, write_tar};
 pub use store::{Built, put_image};
 
 use rbuild_cache::snapshot::Times;
+use rbuild_cache::view::View;
 use rbuild_cache::{Lease, Store};
 use rbuild_image::{Digest, Flavour, Platform, assemble_index};
 
@@ -78,9 +79,14 @@ pub(crate) fn write(
     built: &[Built],
     progress: &Progress,
 ) -> Result<Option<Digest>, Failure> {
-    let one = |what: &str| match built {
-        [one] => Ok(one),
-        _ => Err(Failure::usage(format!("{what} holds one platform"), "build one --platform at a time")),
+    // The files of several platforms get a directory each: linux_amd64, linux_arm_v7.
+    let views = || -> Result<Vec<(String, View)>, Failure> {
+        let directory = |built: &Built| match built.config.platform() {
+            _ if request.platforms.len() < 2 => String::new(),
+            platform => platform.to_string().replace('/', "_"),
+        };
+        let snapshots = store.snapshots();
+        built.iter().map(|built| Ok((directory(built), snapshots.view(built.snapshot)?))).collect()
     };
     match output {
         Output::CacheOnly => Ok(None),
@@ -97,14 +103,15 @@ pub(crate) fn write(
             Ok(first)
         }
         Output::Tar(dest) => {
-            let view = store.snapshots().view(one("a tar")?.snapshot)?;
-            write_tar(&view, dest)?;
+            write_tar(&views()?, dest, epoch(request)?)?;
             progress.export("writing tar");
             Ok(None)
         }
         Output::Local(dest) => {
-            let view = store.snapshots().view(one("a directory")?.snapshot)?;
-            write_local(&view, dest)?;
+            for (directory, view) in views()? {
+                let dest = if directory.is_empty() { dest.clone() } else { dest.join(directory) };
+                write_local(&view, &dest, epoch(request)?)?;
+            }
             progress.export(&format!("copying files to {}", dest.display()));
             Ok(None)
         }
@@ -129,21 +136,11 @@ fn image_archive(
         ArchiveFormat::Docker => Flavour::Docker,
     };
     let packing = Packing { compression: archive.compression, flavour };
-    let epoch = request.build_args.iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
-    let times = match (archive.rewrite_timestamp, epoch) {
-        (false, _) => Times::Kept,
-        (true, Some((_, seconds))) => Times::ClampedTo(seconds.parse().map_err(|_| {
-            Failure::usage(
-                format!("SOURCE_DATE_EPOCH={seconds} is not a number of seconds"),
-                "e.g. SOURCE_DATE_EPOCH=0",
-            )
+    let times = match archive.rewrite_timestamp {
+        false => Times::Kept,
+        true => Times::ClampedTo(epoch(request)?.ok_or_else(|| {
+            Failure::usage("rewrite-timestamp needs SOURCE_DATE_EPOCH", "set it in the environment or by --build-arg")
         })?),
-        (true, None) => {
-            return Err(Failure::usage(
-                "rewrite-timestamp needs SOURCE_DATE_EPOCH",
-                "set it in the environment or by --build-arg",
-            ));
-        }
     };
     let mut staged = Vec::new();
     for built in built {
@@ -166,6 +163,17 @@ fn image_archive(
         }
     }
     Ok(id)
+}
+
+/// The build argument `SOURCE_DATE_EPOCH`; an empty one is none.
+fn epoch(request: &BuildRequest) -> Result<Option<i64>, Failure> {
+    let given = request.build_args.iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
+    let seconds = |text: &str| {
+        text.parse().map_err(|_| {
+            Failure::usage(format!("SOURCE_DATE_EPOCH={text} is not a number of seconds"), "e.g. SOURCE_DATE_EPOCH=0")
+        })
+    };
+    given.map(|(_, text)| text.as_str()).filter(|text| !text.is_empty()).map(seconds).transpose()
 }
 
 fn request_platform(request: &BuildRequest) -> Platform {
