@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | image | digest, platform | reference |
 //! | URL | URL, file name, checksum, identity found when pinned (content, time) | credentials |
-//! | git | remote, commit, directory, whether `.git` is kept | branch or tag once pinned, credentials |
+//! | git | remote, commit, directory, whether `.git` is kept, submodules, times | branch or tag once pinned, how it is fetched, credentials |
 //! | context | nothing; its readers hold the digest of what they select | path, ignored files, times |
 //! | `RUN` | argv, env, cwd, user, mounts (kind, target, source, id, sharing, mode, owner), network, security, platform, extra hosts, size of `/dev/shm`, ulimits | secret values, content of cache mounts, proxy variables, host name |
 //! | `COPY`, `ADD`, `WORKDIR` | every action: source and destination, owner, mode, excludes, parents, unpacking, fixed times; bytes of here-documents | times of files |
@@ -28,8 +28,8 @@ use rbuild_image::registry::without_credentials;
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::op::{
-    CopyAction, FileAction, FileOp, GitSource, HttpSource, ImageSource, MakeDirAction, Op, RunMount, RunMountKind,
-    RunOp, Source, WriteAction,
+    CopyAction, FileAction, FileOp, GitSource, GitTimes, HttpSource, ImageSource, MakeDirAction, Op, RunMount,
+    RunMountKind, RunOp, Source, WriteAction,
 };
 use crate::vertex::Origin;
 
@@ -284,7 +284,17 @@ impl Describe for Source {
                 optional(to, "http.checksum", checksum.as_ref());
                 text(to, "http.filename", filename);
             }
-            Self::Git(GitSource { remote, reference, subdir, keep_git_dir, submodules, checksum, commit }) => {
+            Self::Git(GitSource {
+                remote,
+                reference,
+                subdir,
+                keep_git_dir,
+                submodules,
+                checksum,
+                commit,
+                times,
+                fetch_by_commit: _,
+            }) => {
                 text(to, "git.remote", without_credentials(remote));
                 match commit {
                     Some(commit) => text(to, "git.commit", commit),
@@ -294,6 +304,9 @@ impl Describe for Source {
                 shown(to, "git.keep_git_dir", keep_git_dir);
                 shown(to, "git.submodules", submodules);
                 optional(to, "git.checksum", checksum.as_ref());
+                if *times == GitTimes::Checkout {
+                    text(to, "git.times", "checkout");
+                }
             }
         }
     }

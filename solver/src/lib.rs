@@ -31,7 +31,7 @@ pub use lower::{
 };
 pub use miss::{FieldChange, MissReason, changes};
 pub use op::{
-    CacheSharing, ContextSource, CopyAction, FileAction, FileOp, GitSource, HttpSource, ImageSource, Linking,
+    CacheSharing, ContextSource, CopyAction, FileAction, FileOp, GitSource, GitTimes, HttpSource, ImageSource, Linking,
     MakeDirAction, Op, RunMount, RunMountKind, RunNetwork, RunOp, RunSecurity, Source, Unpack, WriteAction,
 };
 pub use prune::needed;

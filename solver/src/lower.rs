@@ -136,7 +136,7 @@ impl<'a> Lowering<'a> {
             created: None,
             globals: Variables::default(),
             declared: Uses::default(),
-            stages: Stages::default(),
+            stages: Stages::new(&goal.stage_contexts),
             target: 0,
             graph,
             errors: Vec::new(),
@@ -155,6 +155,7 @@ impl<'a> Lowering<'a> {
         self.check_default_bases(&self.globals);
         self.declare_globals()?;
         self.declare_stages()?;
+        self.stages.check_aliases()?;
         let target = self.find_target()?;
         self.target = target;
         self.link_stages()?;

@@ -76,6 +76,20 @@ pub struct GitSource {
     pub checksum: Option<String>,
     /// The commit, once pinned.
     pub commit: Option<String>,
+    /// The times of the files.
+    pub times: GitTimes,
+    /// Whether the commit is fetched by its own name, not by that of a branch or tag.
+    pub fetch_by_commit: bool,
+}
+
+/// The times that files of a repository get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GitTimes {
+    /// That of the commit, so that a commit is the same files everywhere.
+    #[default]
+    Commit,
+    /// That of the checkout.
+    Checkout,
 }
 
 /// A `RUN` step.

@@ -11,7 +11,7 @@ use super::mount::position;
 use super::name::Shown;
 use super::remote::{Remote, is_http};
 use super::stage::{StageId, StageStep};
-use super::{Fault, Lowering, chmod, fault};
+use super::{Fault, Lowering, chmod, fault, redacted};
 use crate::op::{CopyAction, FileAction, FileOp, Linking, Op, Unpack, WriteAction};
 use crate::vertex::{CacheUse, VertexId};
 
@@ -115,6 +115,8 @@ impl Lowering<'_> {
                         source: found.filename.clone().unwrap_or_else(|| "/".to_owned()),
                         unpack: if unpack { Unpack::Archives } else { Unpack::Never },
                         default_mode: found.filename.is_some().then_some(0o600),
+                        // The directory that a repository becomes has its metadata.
+                        contents: found.filename.is_some(),
                         ..local(&transfer, source, input)
                     }
                 }
@@ -170,7 +172,7 @@ impl Lowering<'_> {
         // As in BuildKit a mode makes the layer depend on what it is put on.
         let independent = transfer.link && transfer.chmod.is_none();
         let linking = if independent { Linking::Independent } else { Linking::Dependent };
-        let created_by = created_by(&transfer);
+        let created_by = redacted(&created_by(&transfer));
         let stage = &self.stages[id];
         let cache_use = if stage.ignore_cache { CacheUse::Ignored } else { CacheUse::Allowed };
         let text = self.shown_text(transfer.text, Shown::Words, &stage.state.variables);

@@ -120,6 +120,9 @@ impl<'a> Lowering<'a> {
         if ["scratch", "context"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
             return Ok(None);
         }
+        if self.stages.alias(name).is_some() {
+            return Ok(None);
+        }
         let Ok(reference) = name.parse::<ImageRef>() else { return Ok(None) };
         let familiar = reference.to_string();
         let familiar = familiar.strip_suffix(":latest").unwrap_or(&familiar);
@@ -205,6 +208,11 @@ impl<'a> Lowering<'a> {
             stage.platform = Some(target);
             stage.lowered = !stage.written;
             return Ok(());
+        }
+        if let Some(stage) = self.stages.alias(&image) {
+            let message = format!("build context {image}=target:{stage} is used as a base above the stage {stage:?}");
+            let help = "move the stage up: a stage can only start from one that stands above it";
+            return Err(Box::new(Diagnostic::error(span, message).with_help(help)));
         }
         let reference: ImageRef = image.parse().map_err(|error: rbuild_image::InvalidReference| {
             let message = format!("failed to parse stage name {image:?}: {error}");

@@ -1,6 +1,12 @@
 //! Which texts name a git repository, and what in it (BuildKit's `dfgitutil.ParseGitRef`):
 //! `https://host/repo.git#branch:dir`, `git@host:repo.git?tag=v1&subdir=x`, `ssh://…`, `git://…`.
 
+use crate::op::GitTimes;
+
+/// The folders of branches and tags.
+const BRANCHES: &str = "refs/heads/";
+const TAGS: &str = "refs/tags/";
+
 /// A repository, and what is wanted of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GitRef {
@@ -13,6 +19,8 @@ pub(super) struct GitRef {
     pub(super) checksum: Option<String>,
     pub(super) keep_git_dir: Option<bool>,
     pub(super) submodules: Option<bool>,
+    pub(super) times: GitTimes,
+    pub(super) fetch_by_commit: bool,
 }
 
 impl GitRef {
@@ -39,17 +47,37 @@ impl GitRef {
             reference.clone_into(&mut found.reference);
             subdir.clone_into(&mut found.subdir);
         }
-        let mut seen = Vec::new();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        found.take_query(query.unwrap_or_default())?;
+        Ok(Some(found))
+    }
+
+    fn take_query(&mut self, query: &str) -> Result<(), String> {
+        let (mut seen, mut tag, mut branch) = (Vec::new(), None, None);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) = (percent_decoded(&key.replace('+', " ")), percent_decoded(&value.replace('+', " ")));
             if seen.contains(&key) {
                 return Err(format!("query {key:?} has multiple values"));
             }
-            found.set(&key, &value)?;
+            match key.as_str() {
+                "tag" | "branch" if value.is_empty() => return Err(format!("query {key:?} has no value")),
+                "tag" => tag = Some(in_folder(TAGS, &value)),
+                "branch" => branch = Some(in_folder(BRANCHES, &value)),
+                _ => self.set(&key, &value)?,
+            }
             seen.push(key);
         }
-        Ok(Some(found))
+        if tag.is_some() && branch.is_some() {
+            return Err("branch conflicts with tag".to_owned());
+        }
+        if let Some(full) = tag.or(branch) {
+            self.set_reference(&full)?;
+        }
+        // A commit alone says what to fetch.
+        if let (Some(checksum), true) = (&self.checksum, self.reference.is_empty()) {
+            self.reference.clone_from(checksum);
+        }
+        Ok(())
     }
 
     /// Like [`Self::parse`], for a build context: `github.com/user/repository` is a repository there too.
@@ -72,21 +100,11 @@ impl GitRef {
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
             _ => Err(format!("invalid {key} value: {value:?}")),
         };
-        if value.is_empty() && !matches!(key, "keep-git-dir" | "submodules") {
+        if value.is_empty() && !matches!(key, "keep-git-dir" | "submodules" | "fetch-by-commit") {
             return Err(format!("query {key:?} has no value"));
         }
         match key {
-            "ref" | "branch" | "tag" => {
-                let full = match key {
-                    "branch" => format!("refs/heads/{value}"),
-                    "tag" => format!("refs/tags/{value}"),
-                    _ => value.to_owned(),
-                };
-                if !self.reference.is_empty() && self.reference != full {
-                    return Err(format!("{key} conflicts with ref: {value:?} vs {:?}", self.reference));
-                }
-                self.reference = full;
-            }
+            "ref" => self.set_reference(value)?,
             "subdir" => {
                 if !self.subdir.is_empty() && self.subdir != value {
                     return Err(format!("subdir conflicts: {:?} vs {value:?}", self.subdir));
@@ -95,16 +113,37 @@ impl GitRef {
             }
             "checksum" | "commit" => {
                 if self.checksum.as_ref().is_some_and(|known| known != value) {
-                    return Err(format!("checksum conflicts: {value:?}"));
+                    return Err(format!("checksum conflicts with commit: {value:?}"));
                 }
                 self.checksum = Some(value.to_owned());
             }
             "keep-git-dir" => self.keep_git_dir = flag()?,
             "submodules" => self.submodules = flag()?,
+            "mtime" => {
+                self.times = match value {
+                    "commit" => GitTimes::Commit,
+                    "checkout" => GitTimes::Checkout,
+                    _ => return Err(format!("invalid mtime value: {value:?}")),
+                }
+            }
+            "fetch-by-commit" => self.fetch_by_commit = flag()?.unwrap_or_default(),
             _ => return Err(format!("unexpected query {key:?}")),
         }
         Ok(())
     }
+
+    fn set_reference(&mut self, full: &str) -> Result<(), String> {
+        if !self.reference.is_empty() && self.reference != full {
+            return Err(format!("ref conflicts: {:?} vs {full:?}", self.reference));
+        }
+        full.clone_into(&mut self.reference);
+        Ok(())
+    }
+}
+
+/// A name in a folder of refs, which it may say itself.
+fn in_folder(folder: &str, name: &str) -> String {
+    if name.starts_with(folder) { name.to_owned() } else { format!("{folder}{name}") }
 }
 
 /// Resolves `%41`; what is no such pair stays.
@@ -174,6 +213,28 @@ mod tests {
             let text = format!("https://h/r.git{bad}");
             assert_eq!(GitRef::parse(&text).is_err(), bad != "#a?", "{text}");
         }
+        for bad in [
+            "?tag=a&branch=b",
+            "#a?ref=b",
+            "?checksum=aa&commit=bb",
+            "?tag=",
+            "?branch",
+            "?mtime=now",
+            "?mtime",
+            "?fetch-by-commit=x",
+            "?ref=a#b",
+        ] {
+            let text = format!("https://h/r.git{bad}");
+            assert_eq!(GitRef::parse(&text).is_err(), bad != "#a?ref=b", "{text}");
+        }
+        let parse = |query: &str| GitRef::parse(&format!("https://h/r.git{query}")).unwrap().unwrap();
+        assert_eq!(parse("?branch=refs/heads/b#refs/heads/b").reference, "refs/heads/b");
+        assert_eq!(parse("?tag=v1&ref=refs/tags/v1").reference, "refs/tags/v1");
+        assert_eq!(parse("?commit=abcd").reference, "abcd", "a commit says what to fetch");
+        assert_eq!(parse("?checksum=abcd&commit=abcd").checksum.as_deref(), Some("abcd"));
+        let all = parse("?submodules=0&keep-git-dir&mtime=checkout&fetch-by-commit&tag=v&subdir=s");
+        assert_eq!((all.submodules, all.keep_git_dir, all.fetch_by_commit), (Some(false), Some(true), true));
+        assert_eq!((all.times, all.subdir.as_str()), (GitTimes::Checkout, "s"));
         let found = GitRef::parse("https://h/r.git?ref=release%2F1&subdir=a+b").unwrap().unwrap();
         assert_eq!((found.reference.as_str(), found.subdir.as_str()), ("release/1", "a b"));
     }

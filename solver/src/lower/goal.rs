@@ -18,6 +18,8 @@ pub struct Goal {
     pub platforms: Vec<Platform>,
     /// The platform of this machine.
     pub build_platform: Platform,
+    /// `--build-context NAME=target:STAGE`, as `(name, stage)`.
+    pub stage_contexts: Vec<(String, String)>,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
     /// `--no-cache`, `--no-cache-filter`.
@@ -103,6 +105,7 @@ impl Goal {
             build_args: BTreeMap::new(),
             platforms: Vec::new(),
             build_platform,
+            stage_contexts: Vec::new(),
             labels: BTreeMap::new(),
             no_cache: NoCache::Nothing,
             network: RunNetwork::Default,

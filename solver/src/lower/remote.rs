@@ -63,9 +63,9 @@ pub fn git_context(text: &str) -> Result<Option<GitSource>, String> {
     GitRef::parse_context(text)?.map(|git| git_source(git, &remote)).transpose()
 }
 
-/// The file that a build context names by URL, if it names one.
+/// The file that a build context names by URL, if it names one; there it is called `context`.
 pub fn http_context(text: &str) -> Option<HttpSource> {
-    is_http(text).then(|| HttpSource { url: text.to_owned(), checksum: None, filename: filename(text) })
+    is_http(text).then(|| HttpSource { url: text.to_owned(), checksum: None, filename: "context".to_owned() })
 }
 
 /// Whether a source is fetched by URL, and not a repository.
@@ -91,6 +91,8 @@ fn git_source(git: GitRef, remote: &Remote<'_>) -> Result<GitSource, String> {
         submodules: git.submodules.unwrap_or(true),
         checksum,
         commit: None,
+        times: git.times,
+        fetch_by_commit: git.fetch_by_commit,
     })
 }
 

@@ -98,13 +98,22 @@ pub(super) struct State {
 pub(super) struct Stages<'a> {
     all: Vec<Stage<'a>>,
     by_name: HashMap<String, StageId>,
+    /// Names that stand for stages (`--build-context NAME=target:STAGE`), both in lower case.
+    aliases: BTreeMap<String, String>,
 }
 
 impl<'a> Stages<'a> {
+    /// No stages yet; `aliases` are names and the stages that they stand for.
+    pub(super) fn new(aliases: &[(String, String)]) -> Self {
+        let lower = |(name, stage): &(String, String)| (alias_key(name), stage.to_lowercase());
+        Self { aliases: aliases.iter().map(lower).collect(), ..Self::default() }
+    }
+
     /// Adds a stage. One whose image is the name of an earlier stage, to the letter, starts from that.
     pub(super) fn add(&mut self, mut stage: Stage<'a>) -> StageId {
         let id = self.all.len();
-        stage.base = self.by_name.get(&stage.image).copied();
+        let image = self.aliases.get(&alias_key(&stage.image)).unwrap_or(&stage.image);
+        stage.base = self.by_name.get(image).copied();
         if !stage.name.is_empty() {
             self.by_name.insert(stage.name.to_lowercase(), id);
         }
@@ -114,7 +123,22 @@ impl<'a> Stages<'a> {
 
     /// Finds a stage by name, whatever its case.
     pub(super) fn named(&self, name: &str) -> Option<StageId> {
-        self.by_name.get(&name.to_lowercase()).copied()
+        let name = self.aliases.get(&alias_key(name)).cloned().unwrap_or_else(|| name.to_lowercase());
+        self.by_name.get(&name).copied()
+    }
+
+    /// The stage that a name stands for.
+    pub(super) fn alias(&self, name: &str) -> Option<&str> {
+        self.aliases.get(&alias_key(name)).map(String::as_str)
+    }
+
+    /// Refuses names that stand for stages that there are none of.
+    pub(super) fn check_aliases(&self) -> Result<(), Fault> {
+        let unknown = self.aliases.iter().find(|(_, stage)| !self.by_name.contains_key(*stage));
+        let Some((name, stage)) = unknown else { return Ok(()) };
+        let message = format!("build context {name}=target:{stage}: target stage {stage:?} could not be found");
+        let known: Vec<&str> = self.names().collect();
+        Err(Box::new(Diagnostic::file_error(message).with_help(format!("the stages are: {}", known.join(", ")))))
     }
 
     pub(super) fn ids(&self) -> std::ops::Range<StageId> {
@@ -146,6 +170,12 @@ impl<'a> Stages<'a> {
             }
         }
     }
+}
+
+/// A name as named contexts are looked up.
+fn alias_key(name: &str) -> String {
+    let name = name.to_lowercase();
+    name.strip_suffix(":latest").map_or(name.clone(), str::to_owned)
 }
 
 impl<'a> Index<StageId> for Stages<'a> {
