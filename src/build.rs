@@ -21,6 +21,7 @@ use crate::output::{self, Built};
 use crate::progress::{Ending, Mode, Progress, View};
 use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement};
 use crate::resolve::{Freshness, Outside};
+use crate::ssh_agents::SshAgents;
 use crate::worker::{EngineWorker, Parts};
 
 /// What a build gave.
@@ -67,6 +68,8 @@ pub(crate) struct Prepared {
     pub(crate) contexts: BTreeMap<String, LocalContext>,
     /// What people should know.
     pub(crate) warnings: Vec<String>,
+    /// Agents that steps may use.
+    agents: SshAgents,
 }
 
 /// Reads the context and the Dockerfile, and plans.
@@ -76,14 +79,15 @@ pub(crate) fn prepare(
     lease: &Lease,
     request: &BuildRequest,
 ) -> Result<Prepared, Failure> {
-    let loaded = context::load(engine, lease, request)?;
+    let agents = SshAgents::start(engine.settings(), lease, &request.ssh)?;
+    let loaded = context::load(engine, lease, request, agents.sockets())?;
     let parsed = parse(&loaded.dockerfile);
     if parsed.diagnostics.iter().any(Diagnostic::is_error) {
         return Err(Failure::diagnostics(&loaded.dockerfile, &parsed.diagnostics));
     }
     let fresh = if request.pull { Freshness::Registry } else { Freshness::Stored };
     let outside = Outside::new(engine, store, lease, &request.named_contexts, fresh);
-    let goal = Goal { ignore: Some(loaded.context.ignore.clone()), ..goal(request) };
+    let goal = Goal { ignore: Some(loaded.context.ignore.patterns.clone()), ..goal(request) };
     let plan = lower(&loaded.dockerfile, &parsed.value, &goal, &outside)
         .map_err(|diagnostics| Failure::diagnostics(&loaded.dockerfile, &diagnostics))?;
     refuse_violations(&loaded.dockerfile, &parsed.value, parsed.diagnostics.iter().chain(&plan.warnings))?;
@@ -91,7 +95,7 @@ pub(crate) fn prepare(
     contexts.insert(String::new(), loaded.context);
     let found = parsed.diagnostics.iter().chain(&plan.warnings);
     warnings.extend(found.map(|diagnostic| warning_text(&loaded.dockerfile, diagnostic)));
-    Ok(Prepared { source: loaded.dockerfile, plan, contexts, warnings })
+    Ok(Prepared { source: loaded.dockerfile, plan, contexts, warnings, agents })
 }
 
 /// Fails when the Dockerfile says that findings of build checks are errors (`# check=error=true`).
@@ -132,6 +136,8 @@ pub(crate) fn goal(request: &BuildRequest) -> Goal {
     goal.target = request.target.clone();
     goal.build_args = request.build_args.iter().cloned().collect();
     goal.platforms = request.platforms.clone();
+    let stage = |(name, given): &(String, String)| Some((name.clone(), given.strip_prefix("target:")?.to_owned()));
+    goal.stage_contexts = request.named_contexts.iter().filter_map(stage).collect();
     goal.labels = request.labels.iter().cloned().collect();
     goal.no_cache = match &request.cache {
         CacheChoice::Use => NoCache::Nothing,
@@ -171,7 +177,7 @@ fn run(
     progress: &Progress,
     notes: &mut Notes,
 ) -> Result<BuildResult, Failure> {
-    let Prepared { source, plan, contexts, warnings } = prepared;
+    let Prepared { source, plan, contexts, warnings, agents } = prepared;
     notes.dockerfile_digest = Some(Digest::sha256(source.text()));
     notes.platforms = plan.platforms.iter().map(|platform| platform.platform.to_string()).collect();
     let allow = allowed(request);
@@ -183,7 +189,7 @@ fn run(
         contexts,
         allow: &allow,
         secrets: &request.secrets,
-        ssh: &request.ssh,
+        ssh: agents.sockets(),
         began,
     });
     let build = notes.build.clone();

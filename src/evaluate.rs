@@ -11,6 +11,7 @@ use crate::context;
 use crate::engine::Engine;
 use crate::request::BuildRequest;
 use crate::resolve::{Freshness, Outside};
+use crate::ssh_agents::SshAgents;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +57,15 @@ impl Engine {
 fn check(engine: &Engine, request: &BuildRequest) -> Result<Answer, Failure> {
     let store = engine.store()?;
     let lease = store.lease("check")?;
-    let loaded = context::load(engine, &lease, request)?;
+    let agents = SshAgents::start(engine.settings(), &lease, &request.ssh)?;
+    let loaded = context::load(engine, &lease, request, agents.sockets())?;
     let source = &loaded.dockerfile;
     let parsed = parse(source);
     if parsed.diagnostics.iter().any(Diagnostic::is_error) {
         return Err(Failure::diagnostics(source, &parsed.diagnostics));
     }
     let outside = Outside::new(engine, store, &lease, &request.named_contexts, Freshness::Stored);
-    let goal = Goal { ignore: Some(loaded.context.ignore.clone()), stages: StageChoice::All, ..goal(request) };
+    let goal = Goal { ignore: Some(loaded.context.ignore.patterns.clone()), stages: StageChoice::All, ..goal(request) };
     // What stops a build does not hide what the checks found.
     let (lowered, error) = match lower(source, &parsed.value, &goal, &outside) {
         Ok(plan) => (plan.warnings, None),

@@ -19,5 +19,6 @@ pub mod output;
 pub mod progress;
 pub mod request;
 mod resolve;
+mod ssh_agents;
 pub mod transfer;
 pub mod worker;

@@ -39,8 +39,8 @@ pub struct BuildRequest {
     pub ulimits: Vec<(String, u64, u64)>,
     /// `--secret`.
     pub secrets: Vec<SecretInput>,
-    /// `--ssh`, as `(id, socket)`.
-    pub ssh: Vec<(String, PathBuf)>,
+    /// `--ssh`.
+    pub ssh: Vec<SshInput>,
     /// What becomes of the result.
     pub outputs: Vec<Output>,
     /// At most this many steps run at once; by default as many as there are processors, or more for network work.
@@ -69,6 +69,8 @@ pub enum DockerfileInput {
     Default,
     /// A file named with `-f`: relative to the working directory, or inside a context that is not a directory.
     Path(PathBuf),
+    /// A file behind a URL.
+    Url(String),
     /// Standard input.
     Stdin,
 }
@@ -111,6 +113,24 @@ pub struct SecretInput {
     pub id: String,
     /// Its value's place.
     pub source: SecretSource,
+}
+
+/// An agent that steps and repositories may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshInput {
+    /// The id that `RUN --mount=type=ssh` names.
+    pub id: String,
+    /// Where its keys are.
+    pub source: SshSource,
+}
+
+/// Where an agent's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SshSource {
+    /// An agent's socket.
+    Socket(PathBuf),
+    /// Files with private keys, for an agent of the build's own.
+    Keys(Vec<PathBuf>),
 }
 
 /// A secret's place.

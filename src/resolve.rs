@@ -13,7 +13,7 @@ use rbuild_solver::{
 };
 
 use crate::cli::report::Failure;
-use crate::context::{LocalContext, named_directory};
+use crate::context::{ContextFiles, IgnoreFile, LocalContext, named_directory};
 use crate::engine::Engine;
 use crate::image_names;
 use crate::transfer::{self, Input};
@@ -127,6 +127,11 @@ impl<'a> Outside<'a> {
     fn named_context(&self, name: &str, given: &str, platform: &Platform) -> Result<NamedContext, ResolveError> {
         let wrong = |message: String, help: &str| ResolveError { message, help: Some(help.to_owned()) };
         if let Some(image) = given.strip_prefix("docker-image://") {
+            if image == "scratch" {
+                let nothing = LocalContext { files: ContextFiles::Snapshot(None), ignore: IgnoreFile::default() };
+                self.contexts.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), nothing);
+                return Ok(NamedContext::Files(Source::Context(ContextSource { name: name.to_owned() })));
+            }
             let reference: ImageRef = image.parse().map_err(|error| plain(&error))?;
             return self.image(&reference.tag_or_latest(), platform).map(NamedContext::Image);
         }
@@ -139,9 +144,6 @@ impl<'a> Outside<'a> {
                 "name a directory, a repository (https://….git#ref:dir), a URL, docker-image:// or oci-layout://",
             )
         };
-        if let Some(stage) = given.strip_prefix("target:") {
-            return Err(context(format!("{stage:?} would be a target of a bake file, and there is none")));
-        }
         // Only contexts that are no directory here: `github.com/…` may be one.
         if given.contains("://") || !self.engine.settings().absolute(given).exists() {
             if let Some(git) = git_context(given).map_err(context)? {
@@ -171,14 +173,29 @@ impl<'a> Outside<'a> {
         let archive =
             Archive::open(ArchiveInput::Directory(directory.clone()), &ArchiveLimits::default(), &mut scratch)
                 .map_err(|error| failed(error.to_string()))?;
-        let chosen = archive.images().iter().find(|image| match &wanted {
-            None => true,
-            Some(LayoutItem::Tag(tag)) => {
+        let tagged = |tag: &str| {
+            archive.images().iter().find(|image| {
                 image.label.as_deref() == Some(tag) || image.names.iter().any(|name| name.tag() == Some(tag))
+            })
+        };
+        let chosen = match &wanted {
+            LayoutItem::Only => tagged("latest").or(match archive.images() {
+                [only] => Some(only),
+                _ => None,
+            }),
+            LayoutItem::Tag(tag) => tagged(tag),
+            LayoutItem::Digest(digest) => {
+                archive.images().iter().find(|image| image.root().0.digest.to_string() == *digest)
             }
-            Some(LayoutItem::Digest(digest)) => image.root().0.digest.to_string() == *digest,
-        });
-        let chosen = chosen.ok_or_else(|| failed(format!("{} has no such image", directory.display())))?;
+        };
+        let chosen = chosen.ok_or_else(|| {
+            failed(match &wanted {
+                LayoutItem::Only => format!("{} has several images, none tagged latest", directory.display()),
+                LayoutItem::Tag(name) | LayoutItem::Digest(name) => {
+                    format!("{} has no image {name}", directory.display())
+                }
+            })
+        })?;
         let manifest = chosen
             .select(platform)
             .ok_or_else(|| failed(format!("no match for platform in manifest: {platform} not found")))?;
@@ -198,20 +215,29 @@ fn only_platform(image: &StoredImage) -> bool {
     !image.record.blobs.values().any(|role| *role == rbuild_cache::BlobRole::Index)
 }
 
+/// Which image of a layout.
+#[derive(Debug, PartialEq, Eq)]
 enum LayoutItem<'a> {
+    /// The one tagged `latest`, or the only one.
+    Only,
     Tag(&'a str),
     Digest(&'a str),
 }
 
-/// Splits `path[:tag][@digest]`.
-fn split_layout(text: &str) -> (&str, Option<LayoutItem<'_>>) {
-    if let Some((path, digest)) = text.split_once('@') {
-        let path = path.rsplit_once(':').map_or(path, |(path, _)| path);
-        return (path, Some(LayoutItem::Digest(digest)));
-    }
-    match text.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') => (path, Some(LayoutItem::Tag(tag))),
-        _ => (text, None),
+/// Splits `path[:tag][@digest]`; the tag is `latest` where there is none.
+fn split_layout(text: &str) -> (&str, LayoutItem<'_>) {
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (text, None),
+    };
+    let (path, tag) = match rest.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (rest, None),
+    };
+    match (digest, tag) {
+        (Some(digest), _) => (path, LayoutItem::Digest(digest)),
+        (None, Some(tag)) => (path, LayoutItem::Tag(tag)),
+        (None, None) => (path, LayoutItem::Only),
     }
 }
 
@@ -242,4 +268,23 @@ impl Resolve for Outside<'_> {
 
 fn plain(error: &dyn std::error::Error) -> ResolveError {
     ResolveError { message: Failure::from_error("", error).message().trim_start_matches(": ").to_owned(), help: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_named_by_path_tag_and_digest() {
+        for (text, path, item) in [
+            ("./out", "./out", LayoutItem::Only),
+            ("/a/b:v1", "/a/b", LayoutItem::Tag("v1")),
+            ("../a:b/c", "../a:b/c", LayoutItem::Only),
+            ("a@sha256:00", "a", LayoutItem::Digest("sha256:00")),
+            ("a:v1@sha256:00", "a", LayoutItem::Digest("sha256:00")),
+            ("a:b/c@sha256:00", "a:b/c", LayoutItem::Digest("sha256:00")),
+        ] {
+            assert_eq!(split_layout(text), (path, item), "{text}");
+        }
+    }
 }

@@ -93,6 +93,7 @@ impl BuildInputs {
         let dockerfile = match &request.dockerfile {
             DockerfileInput::Default => "Dockerfile".to_owned(),
             DockerfileInput::Stdin => "-".to_owned(),
+            DockerfileInput::Url(url) => without_credentials(url),
             DockerfileInput::Path(path) => match &request.context {
                 ContextInput::Directory(context) => {
                     let whole = settings.absolute(path);

@@ -28,7 +28,7 @@ pub(super) struct BuildArgs {
     /// Name the result gets (name:tag); several are possible
     #[arg(short = 't', long = "tag", value_name = "NAME")]
     tags: Vec<ImageRef>,
-    /// Dockerfile to read; `-` is standard input [default: CONTEXT/Dockerfile]
+    /// Dockerfile to read, also by URL; `-` is standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Stage to build instead of the last one
@@ -37,7 +37,7 @@ pub(super) struct BuildArgs {
     /// Build argument; without a value it takes the environment's
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
-    /// Another context by name: a directory, docker-image://, oci-layout:// or target:
+    /// Another context by name: a directory, docker-image://, oci-layout://, a repository, a URL, or target:STAGE
     #[arg(long, value_name = "NAME=SOURCE")]
     build_context: Vec<String>,
     /// Label of the image
@@ -73,7 +73,7 @@ pub(super) struct BuildArgs {
     /// Secret that RUN --mount=type=secret may read: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
-    /// Agent that RUN --mount=type=ssh may use: default or ID=SOCKET
+    /// Agent that RUN --mount=type=ssh may use: default, ID=SOCKET or ID=KEYFILE[,KEYFILE]
     #[arg(long, value_name = "SPEC")]
     ssh: Vec<String>,
     /// Where the result goes: type=oci|docker|tar|local|cacheonly[,dest=PATH], a directory, or `-` [default: the store]

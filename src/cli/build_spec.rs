@@ -9,7 +9,7 @@ use crate::cli::report::Failure;
 use crate::config::Settings;
 use crate::request::{
     ArchiveFormat, ArchiveOutput, BuildNetwork, BuildRequest, CacheChoice, Compression, ContextInput, Destination,
-    DockerfileInput, Entitlement, Output, SecretInput, SecretSource,
+    DockerfileInput, Entitlement, Output, SecretInput, SecretSource, SshInput, SshSource,
 };
 
 /// Makes a request of the arguments.
@@ -63,6 +63,7 @@ fn inputs(args: &BuildArgs, settings: &Settings) -> Result<(ContextInput, Docker
     let dockerfile = match args.file.as_deref() {
         None => DockerfileInput::Default,
         Some(path) if path.as_os_str() == "-" => DockerfileInput::Stdin,
+        Some(path) if is_url(path) => DockerfileInput::Url(path.to_string_lossy().into_owned()),
         Some(path) => DockerfileInput::Path(path.to_owned()),
     };
     let remote = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
@@ -78,6 +79,10 @@ fn inputs(args: &BuildArgs, settings: &Settings) -> Result<(ContextInput, Docker
         path => ContextInput::Directory(settings.absolute(path)),
     };
     Ok((context, dockerfile))
+}
+
+fn is_url(path: &std::path::Path) -> bool {
+    path.to_str().is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"))
 }
 
 fn build_args(given: &[String], settings: &Settings) -> Vec<(String, String)> {
@@ -192,17 +197,38 @@ fn secret(text: &str, settings: &Settings) -> Result<SecretInput, Failure> {
     Ok(SecretInput { id, source })
 }
 
-fn ssh(text: &str, settings: &Settings) -> Result<(String, PathBuf), Failure> {
-    let (id, socket) = text.split_once('=').unwrap_or((text, ""));
+/// `ID[=SOCKET|KEY[,KEY]]`: an agent's socket, or files with private keys.
+fn ssh(text: &str, settings: &Settings) -> Result<SshInput, Failure> {
+    let (id, places) = text.split_once('=').unwrap_or((text, ""));
     let id = if id.is_empty() { "default" } else { id };
-    let socket = match socket {
-        "" => settings.ssh_auth_sock.clone().ok_or_else(|| {
-            Failure::new(format!("--ssh {text}: SSH_AUTH_SOCK is not set"))
-                .with_help("start an agent, or use --ssh ID=SOCKET")
-        })?,
-        socket => settings.absolute(socket),
-    };
-    Ok((id.to_owned(), socket))
+    let input = |source| Ok(SshInput { id: id.to_owned(), source });
+    if places.is_empty() {
+        return match &settings.ssh_auth_sock {
+            Some(socket) => input(SshSource::Socket(socket.clone())),
+            None => Err(Failure::new(format!("--ssh {text}: SSH_AUTH_SOCK is not set"))
+                .with_help("start an agent, or use --ssh ID=SOCKET or --ssh ID=KEYFILE")),
+        };
+    }
+    let paths: Vec<PathBuf> = places.split(',').map(|path| settings.absolute(path)).collect();
+    let mut sockets = 0;
+    for path in &paths {
+        let found = std::fs::metadata(path)
+            .map_err(|error| Failure::new(format!("--ssh {text}: cannot use {}: {error}", path.display())))?;
+        if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) {
+            sockets += 1;
+        } else if !found.is_file() {
+            let message = format!("--ssh {text}: {} is neither a socket nor a file with a key", path.display());
+            return Err(Failure::usage(message, "name an agent's socket, or private keys"));
+        }
+    }
+    match (paths.as_slice(), sockets) {
+        (_, 0) => input(SshSource::Keys(paths)),
+        ([socket], 1) => input(SshSource::Socket(socket.clone())),
+        _ => Err(Failure::usage(
+            format!("--ssh {text}: a socket cannot be combined with other sockets or keys"),
+            "give each id one socket, or key files only",
+        )),
+    }
 }
 
 fn outputs(args: &BuildArgs, settings: &Settings) -> Result<Vec<Output>, Failure> {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rbuild_executor::RootDir;
 use rbuild_image::ContainerPath;
-use rbuild_parser::{Ignore, Source};
+use rbuild_parser::Source;
 
-use super::MAX_TEXT;
+use super::{IgnoreFile, MAX_TEXT};
 use crate::cli::report::Failure;
 use crate::request::DockerfileInput;
 
@@ -25,14 +25,16 @@ pub(super) fn read(directory: &Path, input: &DockerfileInput) -> Result<(Source,
             Ok((Source::new(DEFAULT, text), None))
         }
         DockerfileInput::Path(path) => {
-            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            match open(path)? {
-                Some(mut file) => {
-                    Ok((Source::new(name, text_of(&mut file, &path.display().to_string())?), Some(path.clone())))
+            let lower = path.file_name().filter(|last| *last == DEFAULT).map(|_| path.with_file_name(LOWER));
+            for path in std::iter::once(path.clone()).chain(lower) {
+                if let Some(mut file) = open(&path)? {
+                    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+                    return Ok((Source::new(name, text_of(&mut file, &path.display().to_string())?), Some(path)));
                 }
-                None => Err(missing(&path.display().to_string())),
             }
+            Err(missing(&path.display().to_string()))
         }
+        DockerfileInput::Url(url) => Err(missing(url)),
         DockerfileInput::Default => {
             for name in [DEFAULT, LOWER] {
                 let path = directory.join(name);
@@ -49,7 +51,7 @@ pub(super) fn read(directory: &Path, input: &DockerfileInput) -> Result<(Source,
 }
 
 /// Reads the ignore file of a directory context: the Dockerfile's own one, else the context's.
-pub(super) fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result<Ignore, Failure> {
+pub(super) fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result<IgnoreFile, Failure> {
     let own = dockerfile.map(|path| {
         let mut name = path.as_os_str().to_owned();
         name.push(IGNORE);
@@ -66,18 +68,23 @@ pub(super) fn ignore_file(directory: &Path, dockerfile: Option<&Path>) -> Result
             return parse_ignore(&bytes, &path.display().to_string());
         }
     }
-    Ok(Ignore::default())
+    Ok(IgnoreFile::default())
 }
 
 /// Reads a file of an unpacked context; `None` when there is none of that name.
 type ReadInside<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>, Failure>;
 
-/// Reads the Dockerfile of a context that was unpacked; gives its name there.
-pub(super) fn read_inside(read: ReadInside<'_>, input: &DockerfileInput) -> Result<(String, Source), Failure> {
+/// Reads the Dockerfile of a context that was unpacked.
+pub(super) fn read_inside(read: ReadInside<'_>, input: &DockerfileInput) -> Result<Source, Failure> {
     let names = match input {
         DockerfileInput::Default => vec![DEFAULT.to_owned(), LOWER.to_owned()],
-        DockerfileInput::Path(path) => vec![path.to_string_lossy().into_owned()],
-        DockerfileInput::Stdin => {
+        DockerfileInput::Path(path) => {
+            let name = path.to_string_lossy().into_owned();
+            let lower = path.file_name().filter(|last| *last == DEFAULT).map(|_| path.with_file_name(LOWER));
+            let lower = lower.map(|path| path.to_string_lossy().into_owned());
+            std::iter::once(name).chain(lower).collect()
+        }
+        DockerfileInput::Url(_) | DockerfileInput::Stdin => {
             return Err(Failure::usage("standard input is the context already", "give one as a path"));
         }
     };
@@ -85,24 +92,15 @@ pub(super) fn read_inside(read: ReadInside<'_>, input: &DockerfileInput) -> Resu
         if let Some(bytes) = read(name)? {
             let text = String::from_utf8(bytes).map_err(|_| not_text(name))?;
             let shown = Path::new(name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into_owned());
-            return Ok((name.clone(), Source::new(shown, text)));
+            return Ok(Source::new(shown, text));
         }
     }
     Err(missing(&names[0]).with_help("the context has no such file; -f names another one inside it"))
 }
 
-/// Reads the ignore file of a context that was unpacked.
-pub(super) fn ignore_inside(read: ReadInside<'_>, dockerfile: &str) -> Result<Ignore, Failure> {
-    for name in [format!("{dockerfile}{IGNORE}"), IGNORE.to_owned()] {
-        if let Some(bytes) = read(&name)? {
-            return parse_ignore(&bytes, &name);
-        }
-    }
-    Ok(Ignore::default())
-}
-
-fn parse_ignore(bytes: &[u8], name: &str) -> Result<Ignore, Failure> {
-    Ignore::parse(bytes)
+fn parse_ignore(bytes: &[u8], name: &str) -> Result<IgnoreFile, Failure> {
+    let short = Path::new(name).file_name().map_or_else(|| name.into(), |last| last.to_string_lossy());
+    IgnoreFile::parse(&short, bytes)
         .map_err(|error| Failure::new(format!("{name}: {error}")).with_help("mend or remove the pattern"))
 }
 

@@ -2,6 +2,7 @@
 //! a stream is unpacked into the store first, confined as any image layer is.
 
 mod dockerfile;
+mod ignore_file;
 mod remote;
 mod stream;
 
@@ -9,12 +10,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::{Lease, SnapshotId, Store};
-use rbuild_parser::{Ignore, Source};
+use rbuild_parser::Source;
+
+pub use ignore_file::IgnoreFile;
 
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::fetch::Fetching;
 use crate::request::{BuildRequest, ContextInput, DockerfileInput};
+use stream::Unpacked;
 
 /// The largest Dockerfile or ignore file that is read, in bytes.
 pub(crate) const MAX_TEXT: u64 = 8 << 20;
@@ -25,7 +29,7 @@ pub struct LocalContext {
     /// Where its files are.
     pub files: ContextFiles,
     /// What of them is invisible.
-    pub ignore: Ignore,
+    pub ignore: IgnoreFile,
 }
 
 /// Where a context's files are.
@@ -47,16 +51,30 @@ pub struct Loaded {
 }
 
 /// Finds the Dockerfile and the main context of a request.
-pub fn load(engine: &Engine, lease: &Lease, request: &BuildRequest) -> Result<Loaded, Failure> {
-    match &request.context {
-        ContextInput::Directory(directory) => from_directory(directory, &request.dockerfile),
-        ContextInput::Stdin => {
-            let store = engine.store()?;
-            let unpacked = stream::read(store, lease, Box::new(std::io::stdin()), "standard input")?;
-            from_stream(store, unpacked, &request.dockerfile)
+pub fn load(
+    engine: &Engine,
+    lease: &Lease,
+    request: &BuildRequest,
+    ssh: &[(String, PathBuf)],
+) -> Result<Loaded, Failure> {
+    let fetched = match &request.dockerfile {
+        DockerfileInput::Url(url) => {
+            Some(remote::dockerfile(&Fetching::of(engine, engine.store()?, lease, request, ssh), url)?)
         }
-        ContextInput::Empty => from_stream(engine.store()?, stream::Unpacked::Files(None), &request.dockerfile),
-        ContextInput::Url(url) => remote::load(&Fetching::of(engine, engine.store()?, lease, request), request, url),
+        _ => None,
+    };
+    match &request.context {
+        ContextInput::Directory(directory) => from_directory(directory, &request.dockerfile, fetched),
+        ContextInput::Stdin => {
+            let cancelled = || engine.cancel().is_cancelled();
+            let store = engine.store()?;
+            let unpacked = stream::read(store, lease, Box::new(std::io::stdin()), "standard input", &cancelled)?;
+            from_stream(store, unpacked, &request.dockerfile, fetched)
+        }
+        ContextInput::Empty => from_stream(engine.store()?, Unpacked::Files(None), &request.dockerfile, fetched),
+        ContextInput::Url(url) => {
+            remote::load(&Fetching::of(engine, engine.store()?, lease, request, ssh), request, url, fetched)
+        }
     }
 }
 
@@ -67,26 +85,46 @@ pub fn named_directory(directory: &Path) -> Result<LocalContext, Failure> {
     Ok(LocalContext { files: ContextFiles::Directory(directory.to_owned()), ignore })
 }
 
-fn from_directory(directory: &Path, input: &DockerfileInput) -> Result<Loaded, Failure> {
+fn from_directory(directory: &Path, input: &DockerfileInput, fetched: Option<Source>) -> Result<Loaded, Failure> {
     check_directory(directory)?;
-    let (dockerfile, path) = dockerfile::read(directory, input)?;
+    let (dockerfile, path) = match fetched {
+        Some(fetched) => (fetched, None),
+        None => dockerfile::read(directory, input)?,
+    };
     let ignore = dockerfile::ignore_file(directory, path.as_deref())?;
     Ok(Loaded { dockerfile, context: LocalContext { files: ContextFiles::Directory(directory.to_owned()), ignore } })
 }
 
-fn from_stream(store: &Store, unpacked: stream::Unpacked, input: &DockerfileInput) -> Result<Loaded, Failure> {
+/// As in BuildKit, no ignore file is used: what comes as an archive was chosen by whoever made it.
+fn from_stream(
+    store: &Store,
+    unpacked: Unpacked,
+    input: &DockerfileInput,
+    fetched: Option<Source>,
+) -> Result<Loaded, Failure> {
     let snapshot = match unpacked {
-        stream::Unpacked::Dockerfile(text) => {
-            let context = LocalContext { files: ContextFiles::Snapshot(None), ignore: Ignore::default() };
+        Unpacked::Dockerfile(_) if *input != DockerfileInput::Default => {
+            return Err(Failure::usage(
+                "both standard input and -f give a Dockerfile",
+                "leave -f out, or feed a tar with the context",
+            ));
+        }
+        Unpacked::Dockerfile(text) => {
+            let context = LocalContext { files: ContextFiles::Snapshot(None), ignore: IgnoreFile::default() };
             return Ok(Loaded { dockerfile: Source::new("Dockerfile", text), context });
         }
-        stream::Unpacked::Files(snapshot) => snapshot,
+        Unpacked::Files(snapshot) => snapshot,
     };
-    let view = store.snapshots().view(snapshot)?;
-    let read = |path: &str| -> Result<Option<Vec<u8>>, Failure> { Ok(view.read_regular(path, MAX_TEXT)?) };
-    let (name, dockerfile) = dockerfile::read_inside(&read, input)?;
-    let ignore = dockerfile::ignore_inside(&read, &name)?;
-    Ok(Loaded { dockerfile, context: LocalContext { files: ContextFiles::Snapshot(snapshot), ignore } })
+    let dockerfile = match fetched {
+        Some(fetched) => fetched,
+        None => {
+            let view = store.snapshots().view(snapshot)?;
+            let read = |path: &str| -> Result<Option<Vec<u8>>, Failure> { Ok(view.read_regular(path, MAX_TEXT)?) };
+            dockerfile::read_inside(&read, input)?
+        }
+    };
+    let context = LocalContext { files: ContextFiles::Snapshot(snapshot), ignore: IgnoreFile::default() };
+    Ok(Loaded { dockerfile, context })
 }
 
 fn check_directory(directory: &Path) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ use rbuild_cache::view::Timestamp;
 use rbuild_executor::{FileKind, RootDir};
 use rbuild_image::registry::without_credentials;
 use rbuild_image::{ContainerPath, Digest};
-use rbuild_solver::GitSource;
+use rbuild_solver::{GitSource, GitTimes};
 
 use super::Fetching;
 use super::git_command::{Git, GitError};
@@ -63,7 +63,8 @@ struct Repository<'a> {
 pub(crate) fn pin(with: Fetching<'_>, source: &GitSource) -> Result<PinnedCommit, Failure> {
     check(source)?;
     let checksum = source.checksum.as_deref().unwrap_or_default();
-    let given = if source.reference.is_empty() { checksum } else { &source.reference };
+    let by_checksum = source.reference.is_empty() || (source.fetch_by_commit && is_commit(checksum));
+    let given = if by_checksum { checksum } else { &source.reference };
     if is_commit(given) {
         matches_checksum(source, &[given])?;
         return Ok(PinnedCommit { commit: given.to_owned(), name: None });
@@ -84,7 +85,9 @@ pub(crate) fn checkout(with: Fetching<'_>, source: &GitSource, pinned: &PinnedCo
         source.submodules,
         without_credentials(&source.remote),
     );
-    if let Some((snapshot, _)) = with.recall(&name) {
+    // Whoever wants the times of the checkout wants a checkout.
+    let lasting = source.times == GitTimes::Commit;
+    if let Some((snapshot, _)) = with.recall(&name).filter(|_| lasting) {
         return Ok(snapshot);
     }
     let began = Instant::now();
@@ -92,7 +95,9 @@ pub(crate) fn checkout(with: Fetching<'_>, source: &GitSource, pinned: &PinnedCo
     let subject = format!("[internal] load git source {}", repository.shown);
     let snapshot = repository.fetch(pinned).and_then(|time| repository.store(time));
     let snapshot = repository.finish(snapshot)?;
-    with.remember(&name, &subject, snapshot, String::new(), began.elapsed());
+    if lasting {
+        with.remember(&name, &subject, snapshot, String::new(), began.elapsed());
+    }
     Ok(snapshot)
 }
 
@@ -231,7 +236,7 @@ impl<'a> Repository<'a> {
             self.git.run(tree, &arguments).map(drop)
         };
         const SHALLOW: Option<&str> = Some("--depth=1");
-        if let Some(name) = &pinned.name {
+        if let Some(name) = pinned.name.as_ref().filter(|_| !self.source.fetch_by_commit) {
             // By name first: every server gives that. A kept repository keeps the name.
             let refspec = format!("+{name}:{name}");
             match fetch(SHALLOW, &refspec) {
@@ -291,7 +296,11 @@ impl<'a> Repository<'a> {
         })?;
         let active = self.with.store.snapshots().prepare(None, self.with.lease)?;
         let mut writer = active.writer()?;
-        let checked_out = CheckedOut { root, top, keep, mtime: Some(Timestamp { seconds: time, nanoseconds: 0 }) };
+        let mtime = match self.source.times {
+            GitTimes::Commit => Some(Timestamp { seconds: time, nanoseconds: 0 }),
+            GitTimes::Checkout => None,
+        };
+        let checked_out = CheckedOut { root, top, keep, mtime };
         checked_out.copy(&ContainerPath::root(), &mut writer, &|| self.with.check_cancelled())?;
         writer.finish()?;
         drop(writer);
@@ -362,6 +371,8 @@ mod tests {
             submodules: true,
             checksum: checksum.map(str::to_owned),
             commit: None,
+            times: GitTimes::Commit,
+            fetch_by_commit: false,
         }
     }
 

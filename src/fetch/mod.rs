@@ -43,8 +43,14 @@ pub(crate) struct Fetching<'a> {
 
 impl<'a> Fetching<'a> {
     /// What a request gives.
-    pub(crate) fn of(engine: &'a Engine, store: &'a Store, lease: &'a Lease, request: &'a BuildRequest) -> Self {
-        Self { engine, store, lease, secrets: &request.secrets, ssh: &request.ssh }
+    pub(crate) fn of(
+        engine: &'a Engine,
+        store: &'a Store,
+        lease: &'a Lease,
+        request: &'a BuildRequest,
+        ssh: &'a [(String, PathBuf)],
+    ) -> Self {
+        Self { engine, store, lease, secrets: &request.secrets, ssh }
     }
 
     /// The value of a secret as text without line end; `None` when it was not given.

@@ -13,8 +13,8 @@ use crate::fetch::{PinnedCommit, checkout};
 #[derive(Debug, Default)]
 pub(super) struct Commits(Mutex<BTreeMap<Asked, Slot>>);
 
-/// Remote, name and checksum.
-type Asked = (String, String, Option<String>);
+/// Remote, name, checksum, and whether the name is left aside.
+type Asked = (String, String, Option<String>, bool);
 
 /// Whoever holds the lock asks; the others wait for it.
 type Slot = Arc<Mutex<Option<PinnedCommit>>>;
@@ -35,7 +35,7 @@ pub(super) fn exec(worker: &EngineWorker<'_>, source: &GitSource, control: Contr
 }
 
 fn pinned(worker: &EngineWorker<'_>, source: &GitSource, control: Control<'_>) -> Result<PinnedCommit, JobError> {
-    let key = (source.remote.clone(), source.reference.clone(), source.checksum.clone());
+    let key = (source.remote.clone(), source.reference.clone(), source.checksum.clone(), source.fetch_by_commit);
     let slot: Slot = {
         let mut slots = worker.commits.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(key).or_default())

@@ -34,10 +34,21 @@ pub(super) fn unpack(
     dest: &ContainerPath,
     owner: Option<Owner>,
 ) -> Result<(), FileError> {
-    let broken = |source| FileError::Archive { path: selected.path.clone(), source };
     let decoder = Decoder::new(open(tree, selected)?)
         .map_err(|source| FileError::Read { path: selected.path.clone(), source })?;
-    let mut reader = TarReader::new(io::BufReader::with_capacity(256 * 1024, decoder));
+    unpack_stream(copier, decoder, &selected.path, dest, owner)
+}
+
+/// Unpacks a tar that is called `name` into the existing directory `dest`.
+pub(super) fn unpack_stream(
+    copier: &mut Copier<'_>,
+    tar: impl Read,
+    name: &ContainerPath,
+    dest: &ContainerPath,
+    owner: Option<Owner>,
+) -> Result<(), FileError> {
+    let broken = |source| FileError::Archive { path: name.clone(), source };
+    let mut reader = TarReader::new(io::BufReader::with_capacity(256 * 1024, tar));
     while let Some(entry) = reader.next_entry().map_err(broken)? {
         copier.check()?;
         place(copier, dest, &entry, owner, &mut reader)?;

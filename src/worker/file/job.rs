@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rbuild_cache::snapshot::{Active, LayerWriter, Metadata, Snapshot};
 use rbuild_cache::view::View;
 use rbuild_cache::{FileIndex, SnapshotId};
+use rbuild_executor::RootDir;
 use rbuild_image::{ContainerPath, ContentDigest};
 use rbuild_solver::{Control, FileAction, FileOp, Job, JobError, Linking, Op, Product, RunMountKind};
 
@@ -110,7 +111,7 @@ pub(in crate::worker) fn selection_digest(
         tracing::debug!(%error, "digests of context files are not remembered");
     }
     digest.map_err(|error| match error {
-        FileError::NotFound { path } => not_found(&path),
+        FileError::NotFound { path } => not_found(&path, excluded(worker, product, &path)),
         other => explain(&other),
     })
 }
@@ -141,27 +142,36 @@ fn tree_of(
         Product::Snapshot(snapshot) => Ok(Arc::new(view(*snapshot)?)),
         Product::Context(name) => {
             let context = worker.context(name)?;
-            let ignore = context.ignore.clone();
-            Ok(Arc::new(match &context.files {
-                ContextFiles::Directory(path) => {
-                    ContextTree::directory(path, ignore, index).or_fail("cannot open the build context")?
-                }
-                ContextFiles::Snapshot(snapshot) => ContextTree::snapshot(Arc::new(view(*snapshot)?), ignore),
-            }))
+            Ok(match &context.files {
+                ContextFiles::Directory(path) => Arc::new(
+                    ContextTree::directory(path, context.ignore.patterns.clone(), index)
+                        .or_fail("cannot open the build context")?,
+                ),
+                ContextFiles::Snapshot(snapshot) => Arc::new(view(*snapshot)?),
+            })
         }
     }
 }
 
-fn not_found(path: &ContainerPath) -> JobError {
-    failed(format!("failed to compute cache key: \"{path}\": not found")).help(
-        "sources are looked up in the context or stage they come from; is it misspelt, or named in .dockerignore?",
-    )
+fn not_found(path: &ContainerPath, excluded: Option<String>) -> JobError {
+    let generally =
+        "sources are looked up in the context or stage they come from; is it misspelt, or named in .dockerignore?";
+    failed(format!("failed to compute cache key: \"{path}\": not found")).help(excluded.as_deref().unwrap_or(generally))
+}
+
+/// Why a file that is there is not there for the build.
+fn excluded(worker: &EngineWorker<'_>, product: &Product, path: &ContainerPath) -> Option<String> {
+    let Product::Context(name) = product else { return None };
+    let context = worker.context(name).ok()?;
+    let ContextFiles::Directory(directory) = &context.files else { return None };
+    RootDir::open(directory).ok()?.lstat(path).ok()?;
+    context.ignore.reason(path)
 }
 
 fn explain(error: &FileError) -> JobError {
     match error {
         FileError::Cancelled => JobError::Cancelled,
-        FileError::NotFound { path } => not_found(path),
+        FileError::NotFound { path } => not_found(path, None),
         other => failed(chain("", other)).into(),
     }
 }

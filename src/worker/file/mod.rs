@@ -22,7 +22,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use rbuild_cache::snapshot::{LayerWriteError, LayerWriter};
@@ -32,6 +32,7 @@ use rbuild_image::layer::TarError;
 use rbuild_parser::IgnoreError;
 use rbuild_solver::{FileAction, FileOp};
 
+use crate::cli::report::Failure;
 pub(super) use job::{copy_tree, exec, perform, selection_digest};
 use mode::InvalidMode;
 use owner::OwnerError;
@@ -111,6 +112,22 @@ type Sources = [Option<Arc<dyn SourceTree>>];
 
 /// Tells whether to stop.
 type IsCancelled<'a> = &'a dyn Fn() -> bool;
+
+/// Unpacks a tar that is a build context, as `ADD` would: names of whiteouts are ordinary names.
+pub(crate) fn unpack_context(
+    tar: &mut dyn Read,
+    writer: &mut LayerWriter,
+    cancelled: IsCancelled<'_>,
+) -> Result<(), Failure> {
+    let top = ContainerPath::root();
+    let unpacked = archive::unpack_stream(&mut copy::Copier::new(writer, cancelled), tar, &top, &top, None);
+    unpacked.and_then(|()| Ok(writer.finish()?)).map_err(|error| match error {
+        FileError::Cancelled => Failure::interrupted(),
+        // The archive has a name that people know, and no path.
+        FileError::Archive { source, .. } => Failure::from_error("", &source),
+        other => Failure::from_error("", &other),
+    })
+}
 
 /// Does the actions of `op`, in order.
 fn write_layer(

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rbuild_cache::view::{DirEntry, FileKind, Lookup, Stat, View, Xattrs};
+use rbuild_cache::view::{DirEntry, FileKind, Lookup, Stat, Timestamp, View, Xattrs};
 use rbuild_cache::{FileDigest, FileIndex, FileStamp};
 use rbuild_executor::RootDir;
 use rbuild_image::ContainerPath;
@@ -30,9 +30,24 @@ pub(super) trait SourceTree: Lookup + Send + Sync {
     fn digest(&self, path: &ContainerPath, stat: &Stat) -> io::Result<FileDigest>;
 }
 
+/// The root of a tree without layers: an empty directory, of which everything may be copied.
+const NOTHING: Stat = Stat {
+    kind: FileKind::Directory,
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    mtime: Timestamp { seconds: 0, nanoseconds: 0 },
+    ctime: Timestamp { seconds: 0, nanoseconds: 0 },
+    inode: (0, 0),
+    links: 1,
+    blocks: 0,
+};
+
 impl SourceTree for View {
     fn stat(&self, path: &ContainerPath) -> io::Result<Option<Stat>> {
-        self.lstat(path)
+        let found = self.lstat(path)?;
+        Ok(if path.is_root() { found.or(Some(NOTHING)) } else { found })
     }
 
     fn list(&self, path: &ContainerPath) -> io::Result<Vec<DirEntry>> {
@@ -44,6 +59,9 @@ impl SourceTree for View {
     }
 
     fn xattrs(&self, path: &ContainerPath) -> io::Result<Xattrs> {
+        if path.is_root() && self.lstat(path)?.is_none() {
+            return Ok(Xattrs::new());
+        }
         Self::xattrs(self, path)
     }
 
@@ -52,15 +70,13 @@ impl SourceTree for View {
     }
 }
 
-/// A build context: owners are root's, sockets and what the ignore file names do not exist, attributes stay behind.
+/// A directory of the user's as a build context: owners are root's, sockets and what the ignore file names do not exist,
+/// attributes stay behind. A context that came as an archive or a repository is a [`View`]: it is what it is.
 pub(super) struct ContextTree {
-    files: Files,
+    root: RootDir,
+    /// Remembers digests between builds.
+    index: Option<Arc<FileIndex>>,
     ignore: Ignore,
-}
-
-enum Files {
-    Directory { root: RootDir, index: Option<Arc<FileIndex>> },
-    Snapshot(Arc<View>),
 }
 
 impl std::fmt::Debug for ContextTree {
@@ -72,12 +88,7 @@ impl std::fmt::Debug for ContextTree {
 impl ContextTree {
     /// A directory of the user's. `index` remembers digests between builds.
     pub(super) fn directory(path: &Path, ignore: Ignore, index: Option<Arc<FileIndex>>) -> io::Result<Self> {
-        Ok(Self { files: Files::Directory { root: RootDir::open(path)?, index }, ignore })
-    }
-
-    /// A context that came as an archive and was unpacked.
-    pub(super) fn snapshot(view: Arc<View>, ignore: Ignore) -> Self {
-        Self { files: Files::Snapshot(view), ignore }
+        Ok(Self { root: RootDir::open(path)?, index, ignore })
     }
 
     /// What the ignore patterns say of everything above an entry of `path`.
@@ -119,24 +130,20 @@ impl ContextTree {
     }
 
     fn raw_stat(&self, path: &ContainerPath) -> io::Result<Option<Stat>> {
-        let stat = match &self.files {
-            Files::Snapshot(view) => return view.lstat(path),
-            Files::Directory { root, .. } if path.is_root() => Stat::at(root.open_dir(path)?, b""),
-            Files::Directory { root, .. } => match root.open_parent(path) {
+        let stat = if path.is_root() {
+            Stat::at(self.root.open_dir(path)?, b"")
+        } else {
+            match self.root.open_parent(path) {
                 Ok(Some((dir, name))) => Stat::at(dir, name.as_encoded_bytes()),
                 Ok(None) => return Ok(None),
                 Err(error) => return absent(error),
-            },
+            }
         };
         stat.map(Some).or_else(|errno| absent(errno.into()))
     }
 
     fn raw_list(&self, path: &ContainerPath) -> io::Result<Vec<DirEntry>> {
-        let Files::Directory { root, .. } = &self.files else {
-            let Files::Snapshot(view) = &self.files else { return Ok(Vec::new()) };
-            return view.list(path);
-        };
-        let dir = root.open_dir(path)?;
+        let dir = self.root.open_dir(path)?;
         let mut entries = Vec::new();
         for entry in dir.list()? {
             let name = entry.name.as_encoded_bytes().to_vec();
@@ -173,10 +180,7 @@ impl Lookup for ContextTree {
     }
 
     fn read_link(&self, path: &ContainerPath) -> io::Result<Vec<u8>> {
-        match &self.files {
-            Files::Directory { root, .. } => Ok(root.read_link(path)?.into_encoded_bytes()),
-            Files::Snapshot(view) => view.read_link(path),
-        }
+        Ok(self.root.read_link(path)?.into_encoded_bytes())
     }
 }
 
@@ -202,10 +206,7 @@ impl SourceTree for ContextTree {
     }
 
     fn open(&self, path: &ContainerPath) -> io::Result<File> {
-        match &self.files {
-            Files::Directory { root, .. } => root.open_file(path),
-            Files::Snapshot(view) => view.open(path),
-        }
+        self.root.open_file(path)
     }
 
     fn xattrs(&self, _: &ContainerPath) -> io::Result<Xattrs> {
@@ -213,12 +214,9 @@ impl SourceTree for ContextTree {
     }
 
     fn digest(&self, path: &ContainerPath, stat: &Stat) -> io::Result<FileDigest> {
-        let Files::Directory { index: Some(index), .. } = &self.files else {
-            return FileDigest::of(self.open(path)?);
-        };
-        let nanoseconds = |time: rbuild_cache::view::Timestamp| {
-            time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanoseconds.into())
-        };
+        let Some(index) = &self.index else { return FileDigest::of(self.open(path)?) };
+        let nanoseconds =
+            |time: Timestamp| time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanoseconds.into());
         let stamp = FileStamp {
             dev: stat.inode.0,
             ino: stat.inode.1,
