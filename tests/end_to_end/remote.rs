@@ -9,7 +9,7 @@ use crate::bench::{Bench, Ran};
 use crate::web_server::WebServer;
 
 /// Makes the repository `srv/NAME.git` from a shell script that runs in its work tree.
-fn repository(bench: &Bench, name: &str, script: &str) {
+pub(crate) fn repository(bench: &Bench, name: &str, script: &str) {
     let (tree, bare) = (bench.path(format!("{name}-tree")), bench.path(format!("srv/{name}.git")));
     let text = format!(
         "set -e; git init -q -b main {tree}; cd {tree}; git config user.email a@b; git config user.name n
@@ -28,7 +28,7 @@ fn repository(bench: &Bench, name: &str, script: &str) {
     assert!(clean.unwrap().success());
 }
 
-fn served() -> Option<(Bench, WebServer)> {
+pub(crate) fn served() -> Option<(Bench, WebServer)> {
     let bench = Bench::new()?;
     fs::create_dir(bench.path("srv")).unwrap();
     let server = WebServer::start(&bench.path("srv"));
@@ -36,7 +36,7 @@ fn served() -> Option<(Bench, WebServer)> {
 }
 
 /// Builds a Dockerfile with `$S` as the server, into the directory `out`.
-fn build(bench: &Bench, server: &WebServer, dockerfile: &str, more: &[&str]) -> Ran {
+pub(crate) fn build(bench: &Bench, server: &WebServer, dockerfile: &str, more: &[&str]) -> Ran {
     let context = bench.context("ctx", [("Dockerfile", dockerfile)]);
     drop(fs::remove_dir_all(bench.path("out")));
     let url = format!("S={}", server.url);
@@ -44,12 +44,12 @@ fn build(bench: &Bench, server: &WebServer, dockerfile: &str, more: &[&str]) -> 
     ran.args(more).arg(context).run()
 }
 
-fn read(bench: &Bench, path: &str) -> String {
+pub(crate) fn read(bench: &Bench, path: &str) -> String {
     fs::read_to_string(bench.path("out").join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Whether some file of the store has these bytes.
-fn store_has(bench: &Bench, bytes: &[u8]) -> bool {
+pub(crate) fn store_has(bench: &Bench, bytes: &[u8]) -> bool {
     fn search(dir: &Path, bytes: &[u8]) -> bool {
         fs::read_dir(dir).unwrap().any(|entry| {
             let path = entry.unwrap().path();
@@ -239,7 +239,7 @@ fn named_contexts_behind_urls() {
     repository(&bench, "r", "mkdir d; echo x > d/x; git add .; git commit -qm 1; git tag v1");
     fs::write(bench.path("srv/f"), "f").unwrap();
     let (git, file) = (format!("g={}/r.git#v1:d", server.url), format!("h={}/f", server.url));
-    let dockerfile = "FROM g AS x\nFROM scratch\nCOPY --from=g / /g/\nCOPY --from=h /f /f\nCOPY --from=x x /x\n";
+    let dockerfile = "FROM g AS x\nFROM scratch\nCOPY --from=g / /g/\nCOPY --from=h /context /f\nCOPY --from=x x /x\n";
     let more = ["--build-context", &git, "--build-context", &file];
     let _ran = build(&bench, &server, dockerfile, &more).ok();
     for (path, want) in [("g/x", "x\n"), ("f", "f"), ("x", "x\n")] {
