@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::HistoryLimits;
+use rbuild_executor::{IdMap, user_namespace};
 
 /// What the environment says, parsed.
 #[derive(Clone, Debug)]
@@ -42,8 +43,12 @@ pub struct Settings {
     pub arguments: Vec<String>,
     /// How much of the history of builds is kept.
     pub history: HistoryLimits,
-    /// Effective user id.
-    pub uid: u32,
+    /// Effective user and group id, in this process's user namespace.
+    pub ids: (u32, u32),
+    /// Ids of the user namespace, unless it is the initial one.
+    pub user_namespace: Option<IdMap>,
+    /// `RBUILD_ISOLATION`: what confines where `--isolation` is not given.
+    pub isolation: Option<String>,
     /// Terminal type, handed to containers with `-t`.
     pub term: Option<String>,
 }
@@ -54,7 +59,10 @@ const PROXY_VARIABLES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "n
 impl Settings {
     /// Reads the environment of this process.
     pub fn from_environment() -> Self {
-        let uid = rustix::process::geteuid().as_raw();
+        let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let user_namespace = user_namespace::current_ids().ok().filter(|map| !map.is_identity());
+        // The store belongs to the user, by whatever number it goes in here.
+        let user = user_namespace.as_ref().and_then(IdMap::root_outside).filter(|_| ids.0 == 0).unwrap_or(ids.0);
         let home = text("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         let docker_config = path("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
         let proxies = PROXY_VARIABLES
@@ -65,7 +73,7 @@ impl Settings {
         let term = text("TERM");
         let arguments = harmless_arguments();
         Self {
-            root: path("RBUILD_ROOT").unwrap_or_else(|| default_root(uid, home.as_deref())),
+            root: path("RBUILD_ROOT").unwrap_or_else(|| default_root(user, home.as_deref())),
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             docker_config,
             stderr_is_terminal: std::io::stderr().is_terminal(),
@@ -81,7 +89,9 @@ impl Settings {
             command: shortened(&arguments),
             arguments,
             history: HistoryLimits::default(),
-            uid,
+            ids,
+            user_namespace,
+            isolation: text("RBUILD_ISOLATION"),
             term,
         }
     }

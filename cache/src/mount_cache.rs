@@ -19,6 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rbuild_executor::user_namespace::{Powers, powers};
 use rbuild_image::Digest;
 
 use crate::db::{DbError, Durability, Micros};
@@ -253,7 +254,9 @@ fn make(request: &CacheMountRequest<'_>, lease: &Lease, target: &Path) -> Result
     let path = lease.scratch_name("cache-mount")?;
     DirBuilder::new().mode(0o700).create(&path).at("create", &path)?;
     (request.fill)(&path).at("fill", &path)?;
-    std::os::unix::fs::chown(&path, Some(request.uid), Some(request.gid)).at("change the owner of", &path)?;
+    if powers() != Powers::SingleId {
+        std::os::unix::fs::chown(&path, Some(request.uid), Some(request.gid)).at("change the owner of", &path)?;
+    }
     // After chown, which clears the set-id bits.
     fs::set_permissions(&path, fs::Permissions::from_mode(request.mode)).at("change the mode of", &path)?;
     let directory = File::open(&path).at("open", &path)?;

@@ -30,6 +30,10 @@ use crate::sys::bpf;
 /// Our directory in each hierarchy.
 const PARENT: &str = "rbuild";
 
+/// What an ordinary user can do about limits.
+pub(crate) const NOT_DELEGATED: &str = "this user may make no cgroups, so nothing is limited; \
+    start rbuild with systemd-run --user --scope -p Delegate=yes, or as root";
+
 /// Something of lesser importance that this host did not let us do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Warning {
@@ -41,6 +45,9 @@ pub enum Warning {
         /// Why.
         reason: String,
     },
+    /// An ordinary user was given no cgroup to make others in: no limits, no OOM report.
+    #[error("{}", NOT_DELEGATED)]
+    NotDelegated,
     /// The default limit on processes is not in force.
     #[error("the number of processes is not limited: {reason}")]
     NoProcessLimit {
@@ -142,6 +149,9 @@ impl Cgroups {
             }
             let directory = hierarchy.directory.join(&parent).join(id);
             if let Err(error) = hierarchy::make_v1(hierarchy, &parent, id) {
+                if self.hierarchies.denied(&error) {
+                    return limits::not_delegated(plan, warnings);
+                }
                 let reason = format!("{}: {error}", directory.display());
                 warnings.push(Warning::NoCgroup { hierarchy: hierarchy.controllers.join(","), reason });
                 continue;
@@ -182,6 +192,7 @@ impl Cgroups {
             .and_then(|()| Ok(rustix::fs::open(&directory, flags, Mode::empty())?));
         match opened {
             Ok(fd) => made.into = Some(fd),
+            Err(error) if self.hierarchies.denied(&error) => return limits::not_delegated(plan, warnings),
             Err(error) => {
                 let reason = format!("{}: {error}", directory.display());
                 warnings.push(Warning::NoCgroup { hierarchy: "cgroup v2".to_owned(), reason });

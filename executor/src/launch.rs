@@ -15,7 +15,7 @@ use rustix::thread::{CapabilitySets, SecureComputingMode};
 use crate::capability::Capabilities;
 use crate::channel;
 use crate::perform::{Built, Inside, SetupMessage, die_with_parent};
-use crate::plan::ProcessPlan;
+use crate::plan::{Groups, ProcessPlan};
 use crate::root_dir::{NewDirectory, RootDir};
 use crate::spawn_error::{NotExecutable, SpawnError};
 use crate::stdio::Slot;
@@ -137,7 +137,9 @@ fn take_ids(process: &ProcessPlan, capabilities: Capabilities, filtered: bool) -
     drop_bounding(capabilities)?;
     let user = &process.user;
     let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups)?;
+    if process.groups == Groups::Set {
+        rustix::thread::set_thread_groups(&groups)?;
+    }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_keep_capabilities(true)?;

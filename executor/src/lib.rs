@@ -7,6 +7,7 @@
 mod capability;
 mod cgroup;
 mod channel;
+mod id_map;
 mod init;
 mod launch;
 mod mount_point;
@@ -24,10 +25,12 @@ mod spec;
 mod stat;
 mod stdio;
 mod sys;
+pub mod user_namespace;
 pub mod users;
 
 pub use capability::{ALL_CAPABILITIES, Capabilities};
 pub use cgroup::{CgroupVersion, Warning};
+pub use id_map::{IdMap, IdRange};
 pub use probe::{HostSupport, Overlay, Severity, Shortcoming};
 pub use process::{ExitStatus, Process, Signaller, Usage};
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};

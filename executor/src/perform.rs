@@ -23,7 +23,7 @@ use crate::channel;
 use crate::init;
 use crate::launch;
 use crate::mount_point::{Leftovers, MountPoints, Shape};
-use crate::plan::{MountStep, Namespace, PlannedSource, SetupPlan, Step};
+use crate::plan::{DeviceOrigin, MountStep, Namespace, PlannedSource, SetupPlan, Step};
 use crate::root_dir::RootDir;
 use crate::rootfs::memory_file::MemoryFiles;
 use crate::rootfs::{self, cgroup, device, mask, overlay, source};
@@ -184,10 +184,14 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
         Step::LoopbackUp => {
             sys::net::loopback_up().map_err(|e| SpawnError::setup("bring the loopback interface up", e))
         }
-        Step::Dev { nodes } => {
+        Step::Dev { nodes, origin } => {
             let terminal = inside.plan.steps.contains(&Step::Terminal);
-            let mount = device::dev(nodes, terminal).map_err(|source| failed_mount("/dev", source))?;
-            built.dev = Some(place("/dev", Ok(mount), built)?);
+            let mount = device::dev(nodes, *origin, terminal).map_err(|source| failed_mount("/dev", source))?;
+            let dev = place("/dev", Ok(mount), built)?;
+            if *origin == DeviceOrigin::Host {
+                device::bind_host_nodes(&dev, nodes).map_err(|source| failed_mount("/dev", source))?;
+            }
+            built.dev = Some(dev);
             Ok(())
         }
         Step::DevPts => {
@@ -204,6 +208,10 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
             }
             let mount = rootfs::new_mount(c"sysfs", &[("source", "sysfs")], attributes);
             built.sys = Some(place("/sys", mount, built)?);
+            Ok(())
+        }
+        Step::HostSys => {
+            built.sys = Some(place("/sys", rootfs::host_sys(), built)?);
             Ok(())
         }
         Step::SysCgroup(access) => {
@@ -231,7 +239,7 @@ fn root(rootfs: &Rootfs, durability: Durability, inside: &Inside<'_>, built: &mu
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let (mount, backing) = match rootfs {
         Rootfs::Overlay { lowers, upper, work } => {
-            let mount = overlay::mount(lowers, upper, work, durability);
+            let mount = overlay::mount(lowers, upper, work, durability, inside.plan.overlay_marks);
             (mount.map_err(|error| overlay::explain(error, upper))?, upper)
         }
         Rootfs::Directory(path) => {
@@ -319,7 +327,7 @@ fn sys_cgroup(inside: &Inside<'_>, built: &Built, access: Access) -> io::Result<
 fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
     let target = || step.target.clone();
     let opened =
-        source::open(&step.source, step.access, &inside.plan.blob, &mut built.memory).map_err(|(path, source)| {
+        source::open(&step.source, step.access, inside.plan, &mut built.memory).map_err(|(path, source)| {
             let path = path.or_else(|| match &step.source {
                 PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
                 _ => None,

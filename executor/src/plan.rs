@@ -12,6 +12,7 @@ use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::Capabilities;
+use crate::id_map::IdMap;
 use crate::rlimit;
 use crate::spawn_error::SpawnError;
 use crate::spec::{
@@ -30,6 +31,8 @@ pub struct HostFacts {
     pub time_namespaces: bool,
     /// Highest pids limit that is set by default, when nothing else was asked for.
     pub default_pids: Option<u64>,
+    /// The ids of a user namespace other than the initial one, which limits what its root may do.
+    pub user_namespace: Option<IdMap>,
 }
 
 /// Everything that has to be done for a sandbox, in order, as plain data.
@@ -41,6 +44,8 @@ pub struct SetupPlan {
     pub namespaces: Vec<Namespace>,
     /// A network namespace to enter.
     pub network: Option<PathBuf>,
+    /// Where overlays keep their marks.
+    pub overlay_marks: OverlayMarks,
     /// Limits and device access.
     pub cgroup: CgroupPlan,
     /// What the first process does before the program starts.
@@ -50,6 +55,15 @@ pub struct SetupPlan {
     /// Bytes that steps refer to; kept out of the text.
     #[serde(skip)]
     pub blob: Vec<u8>,
+}
+
+/// The attributes in which overlayfs marks opaque directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OverlayMarks {
+    /// `trusted.overlay.*`, which only root of the initial user namespace may write.
+    Trusted,
+    /// `user.overlay.*` (mount option `userxattr`, Linux 5.11).
+    User,
 }
 
 /// A namespace of the sandbox's own.
@@ -100,8 +114,10 @@ pub enum Step {
     LoopbackUp,
     /// Mounts `/dev` with its nodes and links.
     Dev {
-        /// Devices to make.
+        /// Devices in it.
         nodes: Vec<DeviceNode>,
+        /// Where they come from.
+        origin: DeviceOrigin,
     },
     /// Mounts `/dev/pts`.
     DevPts,
@@ -116,6 +132,9 @@ pub enum Step {
     DevMqueue,
     /// Mounts `/sys`.
     Sys(Access),
+    /// Shows the host's `/sys`, read-only: a network namespace of the host's belongs to another user namespace, whose root
+    /// alone may mount a `/sys` for it.
+    HostSys,
     /// Mounts `/sys/fs/cgroup`.
     SysCgroup(Access),
     /// Mounts something of the caller's.
@@ -130,6 +149,24 @@ pub enum Step {
     Pivot,
     /// Sets the host name.
     Hostname(String),
+}
+
+/// Where the device files of `/dev` come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceOrigin {
+    /// They are made.
+    Made,
+    /// They are the host's, which root of a user namespace can show but not make.
+    Host,
+}
+
+/// Whether the program's supplementary groups can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Groups {
+    /// They are exactly those of the specification.
+    Set,
+    /// A user namespace with one id cannot set any: they stay as they are, and mean nothing inside.
+    Kept,
 }
 
 /// A character device below `/dev`.
@@ -189,6 +226,8 @@ pub struct ProcessPlan {
     pub cwd: ContainerPath,
     /// Its ids.
     pub user: Ids,
+    /// Whether its groups can be set.
+    pub groups: Groups,
     /// Its bounding set; also permitted and effective when it is root.
     pub capabilities: Capabilities,
     /// Whether exec can add privileges.
@@ -204,6 +243,7 @@ pub struct ProcessPlan {
 /// Turns a specification into a plan.
 pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnError> {
     check(spec)?;
+    check_ids(spec, host)?;
     let mut blob = Vec::new();
     let process = process(spec, host)?;
     let masked = spec.confinement.kernel_paths == KernelPaths::Masked;
@@ -213,16 +253,16 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
         NetworkMode::None => {
             namespaces.push(Namespace::Net);
             steps.push(Step::LoopbackUp);
-            steps.extend(kernel::network_sysctls());
+            steps.extend(kernel::network_sysctls(host));
         }
-        NetworkMode::Path(_) => steps.extend(kernel::network_sysctls()),
+        NetworkMode::Path(_) => steps.extend(kernel::network_sysctls(host)),
         NetworkMode::Host => {}
     }
     if host.time_namespaces {
         namespaces.push(Namespace::Time);
     }
     namespaces.push(Namespace::Cgroup);
-    steps.extend(kernel::file_systems(spec));
+    steps.extend(kernel::file_systems(spec, host));
     steps.extend(spec.mounts.iter().map(|mount| Step::Mount(mount_step(mount, &mut blob))));
     if masked {
         steps.extend(kernel::masks(&host.throttled_cpus));
@@ -238,10 +278,15 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
             NetworkMode::Path(path) => Some(path.clone()),
             _ => None,
         },
+        overlay_marks: match host.user_namespace {
+            None => OverlayMarks::Trusted,
+            Some(_) => OverlayMarks::User,
+        },
         cgroup: CgroupPlan {
             limits: spec.resources.clone(),
             default_pids: if spec.resources.pids.is_none() { host.default_pids } else { None },
-            confine_devices: masked,
+            // The kernel opens no device file that was made in a user namespace.
+            confine_devices: masked && host.user_namespace.is_none(),
         },
         steps,
         process,
@@ -261,6 +306,7 @@ fn process(spec: &SandboxSpec, host: &HostFacts) -> Result<ProcessPlan, SpawnErr
         env: process.env.clone(),
         cwd: process.cwd.clone(),
         user: process.user.clone(),
+        groups: if host.user_namespace.as_ref().is_some_and(IdMap::is_single) { Groups::Kept } else { Groups::Set },
         capabilities: capabilities.intersection(host.bounding),
         no_new_privileges: spec.confinement.no_new_privileges,
         seccomp: spec.confinement.seccomp.clone(),
@@ -300,6 +346,19 @@ fn check(spec: &SandboxSpec) -> Result<(), SpawnError> {
         return Err(invalid(format!("the host name {:?} is longer than 64 bytes", spec.hostname)));
     }
     Ok(())
+}
+
+/// Refuses users and groups that cannot exist in this user namespace.
+fn check_ids(spec: &SandboxSpec, host: &HostFacts) -> Result<(), SpawnError> {
+    let Some(map) = &host.user_namespace else { return Ok(()) };
+    let user = &spec.process.user;
+    let groups = if map.is_single() { &[][..] } else { &user.groups[..] };
+    let unmapped_group = std::iter::once(&user.gid).chain(groups).find(|gid| !map.has_gid(**gid));
+    match (map.has_uid(user.uid), unmapped_group) {
+        (false, _) => Err(SpawnError::UnmappedId { kind: "user".into(), id: user.uid }),
+        (true, Some(gid)) => Err(SpawnError::UnmappedId { kind: "group".into(), id: *gid }),
+        (true, None) => Ok(()),
+    }
 }
 
 fn invalid(reason: String) -> SpawnError {

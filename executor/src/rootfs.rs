@@ -10,11 +10,14 @@ pub(crate) mod source;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Result;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, move_mount, open_tree,
 };
+
+use crate::sys::mount::{Depth, set_attributes};
 
 /// Attributes of the kernel's file systems in a sandbox.
 pub(crate) const NO_SUID_DEV_EXEC: MountAttrFlags =
@@ -37,6 +40,14 @@ pub(crate) fn clone_tree(path: impl AsFd, recursive: bool) -> Result<OwnedFd> {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(path, c"", flags)
+}
+
+/// The host's `/sys` with all that is mounted in it, read-only.
+pub(crate) fn host_sys() -> Result<OwnedFd> {
+    let sys = rustix::fs::open(c"/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let copy = clone_tree(sys, true)?;
+    set_attributes(copy.as_fd(), NO_SUID_DEV_EXEC | MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::Recursive)?;
+    Ok(copy)
 }
 
 /// Puts a detached mount at an open place.

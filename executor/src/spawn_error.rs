@@ -1,5 +1,6 @@
 //! Why a sandbox did not start.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
@@ -86,6 +87,14 @@ pub enum SpawnError {
         limit: String,
         /// The missing piece and what to do.
         reason: String,
+    },
+    /// The program's user or group cannot exist in this user namespace.
+    #[error("{kind} {id} is not among the ids that this user may use; /etc/subuid and /etc/subgid can give it more")]
+    UnmappedId {
+        /// `user` or `group`.
+        kind: Cow<'static, str>,
+        /// Its number inside.
+        id: u32,
     },
     /// The specification contradicts itself.
     #[error("invalid sandbox: {reason}")]

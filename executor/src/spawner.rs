@@ -39,6 +39,7 @@ use crate::spawn_error::SpawnError;
 use crate::spec::SandboxSpec;
 use crate::stdio::{Slot, Stdio, WindowSize};
 use crate::sys::mount::{Depth, set_attributes};
+use crate::user_namespace::current_ids;
 
 pub use serve::reexec_entry;
 
@@ -122,6 +123,7 @@ impl Spawner {
             throttled_cpus: throttled_cpus(),
             time_namespaces: Path::new("/proc/self/ns/time").exists(),
             default_pids: Some(DEFAULT_PIDS),
+            user_namespace: Some(current_ids()?).filter(|map| !map.is_identity()),
         };
         Ok(Self { control: Some(ours), child, host })
     }

@@ -6,6 +6,7 @@
 mod build;
 mod cache;
 mod images;
+mod isolation;
 mod load_save;
 mod pull;
 pub mod report;
@@ -56,6 +57,9 @@ struct GlobalArgs {
     /// Developers' log on standard error: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<tracing::Level>,
+    /// What steps and containers are confined with: auto, root, or rootless (a user namespace) [default: auto, or RBUILD_ISOLATION]
+    #[arg(long, value_enum, value_name = "KIND")]
+    isolation: Option<isolation::Isolation>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,10 +123,17 @@ enum Command {
     Version,
 }
 
+impl Command {
+    /// Whether the command needs the store, and with it the powers to read all of it.
+    fn uses_store(&self) -> bool {
+        !matches!(self, Self::Version | Self::Login(_) | Self::Logout(_))
+    }
+}
+
 /// Runs the program: `arguments` include its own name.
 pub fn main(arguments: Vec<OsString>) -> Exit {
     let settings = Settings::from_environment();
-    let matches = match Cli::command().try_get_matches_from(with_default_command(arguments)) {
+    let matches = match Cli::command().try_get_matches_from(with_default_command(arguments.clone())) {
         Ok(matches) => matches,
         Err(error) => return report::usage(&error),
     };
@@ -133,7 +144,9 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     start_log(cli.global.log_level);
     let root = cli.global.root.map_or_else(|| settings.root.clone(), |root| settings.absolute(root));
     let settings = Settings { root, ..settings };
-    match dispatch(cli.command, &settings) {
+    match isolation::choose(cli.global.isolation, &cli.command, &settings, &arguments)
+        .and_then(|()| dispatch(cli.command, &settings))
+    {
         Ok(exit) => exit,
         Err(failure) => report::failure(&failure, &settings),
     }
@@ -188,9 +201,9 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
         match word {
-            "--root" | "--log-level" => at += 2,
+            "--root" | "--log-level" | "--isolation" => at += 2,
             "-h" | "--help" | "-V" | "--version" if arguments.len() == at + 1 => return arguments,
-            _ if word.starts_with("--root=") || word.starts_with("--log-level=") => at += 1,
+            _ if ["--root=", "--log-level=", "--isolation="].iter().any(|option| word.starts_with(option)) => at += 1,
             _ => break,
         }
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rbuild_cache::view::{FileKind, Stat, View};
 use rbuild_executor::FileKind::Directory;
+use rbuild_executor::user_namespace::{Powers, powers};
 use rbuild_executor::{DirFd, Node, RootDir, Timestamp};
 use rbuild_image::ContainerPath;
 use rbuild_image::layer::{Device, Entry, EntryKind, TarWriter, Timestamp as LayerTime};
@@ -134,7 +135,7 @@ pub fn write_local(view: &View, dest: &Path, epoch: Option<i64>) -> Result<(), F
 
 fn copy_out(view: &View, into: &Path, epoch: Option<i64>) -> io::Result<()> {
     let root = RootDir::open(into)?;
-    let privileged = rustix::process::geteuid().is_root();
+    let privileged = rustix::process::geteuid().is_root() && powers() == Powers::All;
     let mut names = BTreeMap::new();
     let mut directories = Vec::new();
     view.walk(&ContainerPath::root(), &mut |path, stat| {

@@ -17,7 +17,7 @@ use rbuild_solver::{
 };
 
 use super::EngineWorker;
-use super::failure::{FailJob, failed};
+use super::failure::{FailJob, chain, failed};
 use super::host_files::{self, Reach};
 use super::run_mounts::{self, Prepared};
 use crate::request::Entitlement;
@@ -236,10 +236,10 @@ fn not_started(error: &SpawnError, shown: &str) -> JobError {
     let code = match error {
         SpawnError::NotFound { .. } => 127,
         SpawnError::NotExecutable { .. } => 126,
-        _ => return failed(format!("process {shown:?} did not complete successfully: {error}")).help(help),
+        _ => return failed(chain(&format!("process {shown:?} did not complete successfully"), error)).help(help),
     };
     JobError::Failed(VertexFailure {
-        message: format!("process {shown:?} did not complete successfully: {error}"),
+        message: chain(&format!("process {shown:?} did not complete successfully"), error),
         help: Some(help.to_owned()),
         exit_code: Some(code),
     })

@@ -4,7 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD};
 use serde::{Deserialize, Serialize};
+
+use crate::user_namespace::{Powers, powers};
 
 /// The kind of cgroups that sandboxes get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +34,15 @@ pub(crate) struct V1 {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hierarchies {
     v1: Vec<V1>,
-    /// The top of the unified hierarchy as far as it is visible.
-    v2: Option<PathBuf>,
+    /// The unified hierarchy: its visible top, and the caller's own group.
+    v2: Option<V2>,
+}
+
+/// The unified hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct V2 {
+    top: PathBuf,
+    own: PathBuf,
 }
 
 /// Controllers worth a group of their own.
@@ -41,7 +51,17 @@ const USED: [&str; 5] = ["memory", "pids", "cpu", "cpuset", "devices"];
 impl Hierarchies {
     pub(crate) fn detect() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
-        Self::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+        let mut found = Self::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+        if let Some(v2) = &mut found.v2 {
+            v2.top = v2.delegated(|group| may_write(group) && may_write(&group.join("cgroup.procs")));
+        }
+        found
+    }
+
+    /// Whether this error says that the caller was given no group to make others in.
+    pub(super) fn denied(&self, error: &io::Error) -> bool {
+        let refused = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+        refused && powers() != Powers::All
     }
 
     /// From the text of `/proc/self/mountinfo` and `/proc/self/cgroup`.
@@ -54,7 +74,10 @@ impl Hierarchies {
             let (Some(root), Some(point), Some(kind)) = (left.get(3), left.get(4), right.first()) else { continue };
             let point = unescape(point);
             if *kind == "cgroup2" {
-                found.v2.get_or_insert(point);
+                let own = own_path(own, "").unwrap_or("/");
+                let below = own.strip_prefix(root.trim_end_matches('/')).unwrap_or("").trim_matches('/');
+                let own = if below.is_empty() { point.clone() } else { point.join(below) };
+                found.v2.get_or_insert(V2 { top: point, own });
             } else if *kind == "cgroup" {
                 let options = right.get(2).copied().unwrap_or_default();
                 let controllers: Vec<_> = options.split(',').filter(|o| USED.contains(o)).map(str::to_owned).collect();
@@ -89,13 +112,13 @@ impl Hierarchies {
     }
 
     pub(crate) fn v2(&self) -> Option<&Path> {
-        self.v2.as_deref()
+        self.v2.as_ref().map(|v2| v2.top.as_path())
     }
 
     /// Controllers that sandboxes can have limits of.
     pub(crate) fn controllers(&self) -> Vec<String> {
         match (self.version(), &self.v2) {
-            (CgroupVersion::V2, Some(top)) => {
+            (CgroupVersion::V2, Some(V2 { top, .. })) => {
                 let listed = fs::read_to_string(top.join("cgroup.controllers")).unwrap_or_default();
                 listed.split_whitespace().filter(|c| USED.contains(c)).map(str::to_owned).collect()
             }
@@ -107,10 +130,24 @@ impl Hierarchies {
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         match self.version() {
             CgroupVersion::V1 => self.v1.iter().map(|h| h.directory.clone()).collect(),
-            CgroupVersion::V2 => self.v2.iter().cloned().collect(),
+            CgroupVersion::V2 => self.v2.iter().map(|v2| v2.top.clone()).collect(),
             CgroupVersion::None => Vec::new(),
         }
     }
+}
+
+impl V2 {
+    /// The topmost group on the way to the caller's own that it may make others in, as `systemd` delegates them to users; the
+    /// top itself when there is none.
+    fn delegated(&self, may_write: impl Fn(&Path) -> bool) -> PathBuf {
+        let mut way: Vec<&Path> = self.own.ancestors().take_while(|group| group.starts_with(&self.top)).collect();
+        way.reverse();
+        way.into_iter().find(|group| may_write(group)).unwrap_or(&self.top).to_owned()
+    }
+}
+
+fn may_write(path: &Path) -> bool {
+    rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// Makes `parent/id`. Another spawner that ends may remove our common, still empty parent meanwhile.
@@ -225,5 +262,18 @@ mod tests {
         let unified = Hierarchies::parse("9 8 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/user.slice\n");
         assert_eq!((unified.version(), unified.v2()), (CgroupVersion::V2, Some(Path::new("/sys/fs/cgroup"))));
         assert_eq!(Hierarchies::parse("", "").version(), CgroupVersion::None);
+    }
+
+    #[test]
+    fn a_user_works_in_the_topmost_group_that_was_delegated() {
+        let found = Hierarchies::parse(
+            "9 8 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope\n",
+        );
+        let v2 = found.v2.unwrap();
+        let service = "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service";
+        assert_eq!(v2.delegated(|group| group.starts_with(service)), Path::new(service));
+        assert_eq!(v2.delegated(|_| true), Path::new("/sys/fs/cgroup"));
+        assert_eq!(v2.delegated(|_| false), Path::new("/sys/fs/cgroup"));
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Warning;
+use super::{NOT_DELEGATED, Warning};
 use crate::plan::CgroupPlan;
 use crate::spawn_error::SpawnError;
 use crate::spec::Resources;
@@ -25,6 +25,21 @@ pub(super) fn wanted_v1(controllers: &[String], limits: &Resources) -> bool {
 
 /// Without any cgroup: what was asked for is an error.
 pub(super) fn none_available(plan: &CgroupPlan, warnings: &mut Vec<Warning>) -> Result<(), SpawnError> {
+    refuse_all(plan, "no cgroup hierarchy can be written on this host")?;
+    if plan.default_pids.is_some() {
+        warnings.push(Warning::NoProcessLimit { reason: "no cgroup hierarchy can be written".to_owned() });
+    }
+    Ok(())
+}
+
+/// Where an ordinary user may make no cgroup: the same, and one sentence about all defaults.
+pub(super) fn not_delegated(plan: &CgroupPlan, warnings: &mut Vec<Warning>) -> Result<(), SpawnError> {
+    refuse_all(plan, NOT_DELEGATED)?;
+    *warnings = vec![Warning::NotDelegated];
+    Ok(())
+}
+
+fn refuse_all(plan: &CgroupPlan, reason: &str) -> Result<(), SpawnError> {
     let limits = &plan.limits;
     for (name, asked) in [
         ("memory", limits.memory.is_some()),
@@ -35,11 +50,8 @@ pub(super) fn none_available(plan: &CgroupPlan, warnings: &mut Vec<Warning>) -> 
         ("pids-limit", limits.pids.is_some()),
     ] {
         if asked {
-            return Err(refused(name, "no cgroup hierarchy can be written on this host"));
+            return Err(refused(name, reason));
         }
-    }
-    if plan.default_pids.is_some() {
-        warnings.push(Warning::NoProcessLimit { reason: "no cgroup hierarchy can be written".to_owned() });
     }
     Ok(())
 }

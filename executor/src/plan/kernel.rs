@@ -2,8 +2,8 @@
 
 use rbuild_image::ContainerPath;
 
-use super::{DeviceNode, Step};
-use crate::spec::{Access, KernelPaths, SandboxSpec};
+use super::{DeviceNode, DeviceOrigin, HostFacts, Step};
+use crate::spec::{Access, KernelPaths, NetworkMode, SandboxSpec};
 
 /// Files and directories of `/proc` and `/sys` that a sandbox does not see (Docker's list and five more of `/proc`).
 const MASKED: [&str; 17] = [
@@ -40,15 +40,17 @@ const OPEN_DEVICES: [(&str, u32, u32); 4] =
 /// Loop devices that exist without being asked for.
 const LOOP_DEVICES: u32 = 8;
 
-/// Settings of an own network namespace, as Docker's: unprivileged ping and low ports.
-pub(super) fn network_sysctls() -> impl Iterator<Item = Step> {
-    [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")]
-        .into_iter()
+/// Settings of an own network namespace, as Docker's: unprivileged ping and low ports. In a user namespace the kernel takes
+/// no group that is not mapped, and root may ping anyway.
+pub(super) fn network_sysctls(host: &HostFacts) -> impl Iterator<Item = Step> {
+    let ping = host.user_namespace.is_none().then_some(("net/ipv4/ping_group_range", "0 2147483647"));
+    ping.into_iter()
+        .chain([("net/ipv4/ip_unprivileged_port_start", "0")])
         .map(|(name, value)| Step::Sysctl { name: name.to_owned(), value: value.to_owned() })
 }
 
 /// `/dev`, `/sys` and what is below them.
-pub(super) fn file_systems(spec: &SandboxSpec) -> Vec<Step> {
+pub(super) fn file_systems(spec: &SandboxSpec, host: &HostFacts) -> Vec<Step> {
     let open = spec.confinement.kernel_paths == KernelPaths::Open;
     let access = if open { Access::ReadWrite } else { Access::ReadOnly };
     let character =
@@ -63,11 +65,14 @@ pub(super) fn file_systems(spec: &SandboxSpec) -> Vec<Step> {
             minor,
         }));
     }
-    let mut steps = vec![Step::Dev { nodes }, Step::DevPts];
+    let nested = host.user_namespace.is_some();
+    let origin = if nested { DeviceOrigin::Host } else { DeviceOrigin::Made };
+    let sys = if nested && spec.network == NetworkMode::Host { Step::HostSys } else { Step::Sys(access) };
+    let mut steps = vec![Step::Dev { nodes, origin }, Step::DevPts];
     if spec.process.terminal {
         steps.push(Step::Terminal);
     }
-    steps.extend([Step::DevShm { size: spec.shm_size }, Step::DevMqueue, Step::Sys(access), Step::SysCgroup(access)]);
+    steps.extend([Step::DevShm { size: spec.shm_size }, Step::DevMqueue, sys, Step::SysCgroup(access)]);
     steps
 }
 

@@ -4,14 +4,15 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::pty::OpenptFlags;
 
-use super::{NO_SUID_DEV_EXEC, new_mount};
-use crate::plan::DeviceNode;
+use super::{NO_SUID_DEV_EXEC, attach, clone_tree, new_mount};
+use crate::plan::{DeviceNode, DeviceOrigin};
 use crate::root_dir::{DirFd, Node};
+use crate::stat::{FileKind, Stat};
 
 /// Links that programs expect.
 const LINKS: [(&str, &str); 5] = [
@@ -29,13 +30,17 @@ const DIRECTORIES: [&str; 3] = ["pts", "shm", "mqueue"];
 const TTY_GROUP: &str = "5";
 
 /// A tmpfs with the nodes, not in place yet. The umask must be 0.
-pub(crate) fn dev(nodes: &[DeviceNode], terminal: bool) -> io::Result<OwnedFd> {
+pub(crate) fn dev(nodes: &[DeviceNode], origin: DeviceOrigin, terminal: bool) -> io::Result<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mount = new_mount(c"tmpfs", &[("source", "tmpfs"), ("mode", "755"), ("size", "65536k")], attributes)?;
     let dir = DirFd::from_fd(mount.try_clone()?);
     for node in nodes {
         let (major, minor) = (node.major, node.minor);
-        let kind = if node.block { Node::BlockDevice { major, minor } } else { Node::CharDevice { major, minor } };
+        let kind = match (origin, node.block) {
+            (DeviceOrigin::Host, _) => Node::File,
+            (DeviceOrigin::Made, true) => Node::BlockDevice { major, minor },
+            (DeviceOrigin::Made, false) => Node::CharDevice { major, minor },
+        };
         match node.name.split_once('/') {
             None => dir.mknod(OsStr::new(&node.name), kind, 0o666)?,
             Some((parent, name)) => {
@@ -57,6 +62,31 @@ pub(crate) fn dev(nodes: &[DeviceNode], terminal: bool) -> io::Result<OwnedFd> {
         dir.mknod(OsStr::new("console"), Node::File, 0o600)?;
     }
     Ok(mount)
+}
+
+/// Shows the host's devices in place of the empty files that [`dev`] made for them. What the host lacks, or what lies where a
+/// device should, is left out.
+pub(crate) fn bind_host_nodes(dev: &OwnedFd, nodes: &[DeviceNode]) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let host = rustix::fs::open(c"/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for node in nodes {
+        let expected = if node.block { FileKind::BlockDevice } else { FileKind::CharDevice };
+        let found = match rustix::fs::openat(&host, node.name.as_str(), flags, Mode::empty()) {
+            Ok(found) => Some(found),
+            Err(Errno::NOENT | Errno::NOTDIR) => None,
+            Err(errno) => return Err(errno.into()),
+        };
+        let stat = found.as_ref().map(Stat::of).transpose()?;
+        let right = stat.is_some_and(|stat| stat.kind == expected && stat.device_file == (node.major, node.minor));
+        match found.filter(|_| right) {
+            Some(device) => {
+                let place = rustix::fs::openat(dev, node.name.as_str(), flags, Mode::empty())?;
+                attach(clone_tree(device, false)?, place.as_fd())?;
+            }
+            None => rustix::fs::unlinkat(dev, node.name.as_str(), AtFlags::empty())?,
+        }
+    }
+    Ok(())
 }
 
 /// A detached mount has no place yet, so nothing but plain lookups by name are needed.

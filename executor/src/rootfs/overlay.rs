@@ -17,15 +17,29 @@ use rustix::mount::{
 };
 
 use super::clone_tree;
+use crate::plan::OverlayMarks;
 use crate::spec::Durability;
 
-const OPTIONS: [(&str, &str); 4] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"), ("xino", "off")];
+/// With marks in user attributes the kernel takes no other `redirect_dir` than `nofollow`, which makes none either.
+fn tunables(marks: OverlayMarks) -> [(&'static str, &'static str); 4] {
+    let redirect = match marks {
+        OverlayMarks::Trusted => "off",
+        OverlayMarks::User => "nofollow",
+    };
+    [("redirect_dir", redirect), ("metacopy", "off"), ("index", "off"), ("xino", "off")]
+}
 
 /// `fsconfig` takes strings of less than 256 bytes.
 const LONGEST: usize = 255;
 
 /// A detached overlay of `lowers` (top first) under `upper`. Without lowers it is `upper` itself.
-pub(crate) fn mount(lowers: &[PathBuf], upper: &Path, work: &Path, durability: Durability) -> io::Result<OwnedFd> {
+pub(crate) fn mount(
+    lowers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    durability: Durability,
+    marks: OverlayMarks,
+) -> io::Result<OwnedFd> {
     if lowers.is_empty() {
         return Ok(clone_tree(open(upper)?, false)?);
     }
@@ -33,15 +47,21 @@ pub(crate) fn mount(lowers: &[PathBuf], upper: &Path, work: &Path, durability: D
         // The kernel's note that an earlier mount did not sync. Who says AtCommit knows whether that one ended well.
         drop(std::fs::remove_dir_all(work.join("work/incompat/volatile")));
     }
-    match mount_new(lowers, upper, work, durability) {
+    match mount_new(lowers, upper, work, durability, marks) {
         // The kernel before 6.5 has no lowerdir+; the one before 5.2 no fsopen.
-        Err(Errno::INVAL | Errno::NOSYS) => mount_classic(lowers, upper, work, durability),
+        Err(Errno::INVAL | Errno::NOSYS) => mount_classic(lowers, upper, work, durability, marks),
         other => Ok(other?),
     }
 }
 
 /// The mount of Linux 6.5: one call per layer, no limit but the kernel's 500 layers.
-fn mount_new(lowers: &[PathBuf], upper: &Path, work: &Path, durability: Durability) -> rustix::io::Result<OwnedFd> {
+fn mount_new(
+    lowers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    durability: Durability,
+    marks: OverlayMarks,
+) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
     let mut held = Vec::new();
@@ -50,11 +70,14 @@ fn mount_new(lowers: &[PathBuf], upper: &Path, work: &Path, durability: Durabili
     {
         fsconfig_set_string(&context, key, plain_path(path, &mut held)?)?;
     }
-    for (key, value) in OPTIONS {
+    for (key, value) in tunables(marks) {
         fsconfig_set_string(&context, key, value)?;
     }
     if durability == Durability::AtCommit {
         fsconfig_set_flag(&context, "volatile")?;
+    }
+    if marks == OverlayMarks::User {
+        fsconfig_set_flag(&context, "userxattr")?;
     }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
@@ -62,7 +85,13 @@ fn mount_new(lowers: &[PathBuf], upper: &Path, work: &Path, durability: Durabili
 
 /// `mount(2)` takes one page of options, in which descriptors are much shorter than paths. It needs a place, which is the
 /// upper directory; the mount is taken off it at once, in this process's own mount namespace.
-fn mount_classic(lowers: &[PathBuf], upper: &Path, work: &Path, durability: Durability) -> io::Result<OwnedFd> {
+fn mount_classic(
+    lowers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    durability: Durability,
+    marks: OverlayMarks,
+) -> io::Result<OwnedFd> {
     const PAGE: usize = 4096;
     let mut held = Vec::new();
     let mut short = |path: &Path| -> rustix::io::Result<String> {
@@ -71,11 +100,14 @@ fn mount_classic(lowers: &[PathBuf], upper: &Path, work: &Path, durability: Dura
     };
     let lower = lowers.iter().map(|path| short(path)).collect::<Result<Vec<_>, _>>()?.join(":");
     let mut options = format!("lowerdir={lower},upperdir={},workdir={}", short(upper)?, short(work)?);
-    for (key, value) in OPTIONS {
+    for (key, value) in tunables(marks) {
         options.push_str(&format!(",{key}={value}"));
     }
     if durability == Durability::AtCommit {
         options.push_str(",volatile");
+    }
+    if marks == OverlayMarks::User {
+        options.push_str(",userxattr");
     }
     if options.len() >= PAGE {
         return Err(Errno::NAMETOOLONG.into());
@@ -151,9 +183,9 @@ mod tests {
                 };
                 let (upper, work) = (path("upper"), path("work"));
                 let mounted = if classic {
-                    mount_classic(&lowers, &upper, &work, Durability::AtCommit).unwrap()
+                    mount_classic(&lowers, &upper, &work, Durability::AtCommit, OverlayMarks::Trusted).unwrap()
                 } else {
-                    mount_new(&lowers, &upper, &work, Durability::EachSync).unwrap()
+                    mount_new(&lowers, &upper, &work, Durability::EachSync, OverlayMarks::Trusted).unwrap()
                 };
                 let inside = fd_path(&mounted);
                 assert_eq!(fs::read_to_string(format!("{inside}/a")).unwrap(), "1", "{name}");

@@ -12,7 +12,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::memory_file::{Attributes, MemoryFiles};
 use super::{attach, clone_tree, new_mount, overlay};
-use crate::plan::PlannedSource;
+use crate::plan::{PlannedSource, SetupPlan};
 use crate::root_dir::RootDir;
 use crate::spec::{Access, Durability, MountSource};
 use crate::stat::{FileKind, Stat};
@@ -28,16 +28,16 @@ pub(crate) struct Source {
 /// Why there is none: what could not be opened (if that was it), and the error.
 pub(crate) type SourceError = (Option<PathBuf>, io::Error);
 
-/// Opens a source. `blob` holds the bytes of files in memory.
+/// Opens a source of the plan.
 pub(crate) fn open(
     source: &PlannedSource,
     access: Access,
-    blob: &[u8],
+    plan: &SetupPlan,
     memory: &mut MemoryFiles,
 ) -> Result<Source, SourceError> {
     let source = match source {
         PlannedSource::File { offset, length, mode, uid, gid } => {
-            let content = blob.get(*offset..*offset + *length).ok_or((None, Errno::INVAL.into()))?;
+            let content = plan.blob.get(*offset..*offset + *length).ok_or((None, Errno::INVAL.into()))?;
             let attributes = Attributes { mode: *mode, uid: *uid, gid: *gid };
             let mount = memory.create(content, attributes).map_err(|error| (None, error))?;
             Source { mount, directory: false }
@@ -52,7 +52,8 @@ pub(crate) fn open(
         }
         PlannedSource::Spec(MountSource::Overlay { lowers, upper, work, subpath }) => {
             // Its changes are thrown away.
-            let whole = overlay::mount(lowers, upper, work, Durability::AtCommit).map_err(|error| (None, error))?;
+            let whole = overlay::mount(lowers, upper, work, Durability::AtCommit, plan.overlay_marks)
+                .map_err(|error| (None, error))?;
             if subpath.is_root() {
                 Source { mount: whole, directory: true }
             } else {

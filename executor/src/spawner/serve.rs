@@ -26,9 +26,10 @@ use crate::sys::clone::{self, Forked};
 use crate::sys::process::Block;
 use crate::sys::seccomp::Instruction;
 
-/// If this process was started as a spawner it becomes one and never returns. Must be the first thing in `main`, before any
-/// thread exists.
+/// If this process was started as a spawner, or to map the ids of a user namespace, it becomes that and never returns. Must be
+/// the first thing in `main`, before any thread exists.
 pub fn reexec_entry() {
+    crate::user_namespace::reexec_entry();
     if std::env::args_os().next().as_deref() != Some(OsStr::new(ARGV0)) {
         return;
     }

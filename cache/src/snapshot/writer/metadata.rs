@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rbuild_executor::user_namespace::{Powers, powers};
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
@@ -37,10 +38,19 @@ impl Metadata {
         })
     }
 
+    /// Where there is but one id, everything belongs to it.
+    fn owner(&self) -> (Uid, Gid) {
+        match powers() {
+            Powers::All | Powers::Mapped => (Uid::from_raw(self.uid), Gid::from_raw(self.gid)),
+            Powers::SingleId => (Uid::ROOT, Gid::ROOT),
+        }
+    }
+
     /// Applies to an open file. Owner before mode (a chown clears setuid), both before attributes (a chown clears file
     /// capabilities), the time last.
     pub(crate) fn apply_to_file(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
-        rustix::fs::fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
+        let (uid, gid) = self.owner();
+        rustix::fs::fchown(file, Some(uid), Some(gid))?;
         rustix::fs::fchmod(file, Mode::from_raw_mode(self.mode & 0o7777))?;
         for (name, value) in self.xattrs.iter().filter(|(name, _)| xattr::may_be_applied(name)) {
             ignore_unsupported(rustix::fs::fsetxattr(file, name.as_slice(), value, rustix::fs::XattrFlags::empty()))?;
@@ -53,7 +63,7 @@ impl Metadata {
 
     /// Applies to `name` in `dir`, which is of `kind` and never followed.
     pub(crate) fn apply_at(&self, dir: impl AsFd, name: &[u8], kind: FileKind) -> Result<(), Errno> {
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let (uid, gid) = self.owner();
         rustix::fs::chownat(dir.as_fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         if kind != FileKind::Symlink {
             rustix::fs::chmodat(dir.as_fd(), name, Mode::from_raw_mode(self.mode & 0o7777), AtFlags::empty())?;

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use rbuild_executor::user_namespace::{Powers, powers};
 use rbuild_image::ContainerPath;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -295,6 +296,11 @@ impl LayerWriter {
             _ => return Err(failed("create special file", path)(Errno::INVAL)),
         };
         let (parent, name) = self.clear(path)?;
+        if kind != FileKind::Fifo && powers() != Powers::All {
+            // As other tools do in a user namespace: sandboxes have a /dev of their own.
+            tracing::debug!(%path, "a device file cannot be made here and is left out");
+            return Ok(());
+        }
         let dir = self.directory_fd(parent, path)?;
         let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(&dir, &*name, file_type, mode, device).map_err(failed("create special file", path))?;

@@ -1,0 +1,61 @@
+//! As whom rbuild works: root as it is, anybody else as root of a user namespace of theirs, unless told otherwise.
+
+use std::ffi::OsString;
+
+use clap::ValueEnum;
+use rbuild_executor::user_namespace::{self, Caller, EnterError};
+
+use super::Command;
+use super::report::Failure;
+use crate::config::Settings;
+
+/// What steps and containers are confined with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Isolation {
+    /// Root's own powers where there are any, else a user namespace.
+    Auto,
+    /// Root's own powers.
+    Root,
+    /// A user namespace, for root, too.
+    Rootless,
+}
+
+/// Starts the program again as root of a user namespace where that is wanted: then this does not return.
+pub(super) fn choose(
+    asked: Option<Isolation>,
+    command: &Command,
+    settings: &Settings,
+    arguments: &[OsString],
+) -> Result<(), Failure> {
+    let isolation = match (asked, settings.isolation.as_deref()) {
+        (Some(isolation), _) => isolation,
+        (None, None) => Isolation::Auto,
+        (None, Some(text)) => Isolation::from_str(text, false).map_err(|_| {
+            Failure::new(format!("RBUILD_ISOLATION={text:?} is no isolation")).with_help("use auto, root or rootless")
+        })?,
+    };
+    let (uid, gid) = settings.ids;
+    let root = uid == 0;
+    let wanted = match isolation {
+        Isolation::Auto => !root,
+        Isolation::Root if root => false,
+        Isolation::Root => {
+            return Err(Failure::new("--isolation root needs root")
+                .with_help("run as root, or leave it out to work in a user namespace of this user"));
+        }
+        Isolation::Rootless => settings.user_namespace.is_none(),
+    };
+    if !wanted || !command.uses_store() {
+        return Ok(());
+    }
+    let caller = Caller { uid, gid, path: settings.path.as_deref() };
+    let error = user_namespace::enter(caller, arguments);
+    let help = match error {
+        EnterError::Refused { .. } => {
+            "run as root, or let ordinary users make user namespaces: \
+             sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
+        }
+        _ => "some part of user namespaces does not work on this host",
+    };
+    Err(Failure::from_error("cannot work without root here", &error).with_help(help))
+}
