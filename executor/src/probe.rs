@@ -8,12 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::Capabilities;
 use crate::cgroup::{self, CgroupVersion};
+use crate::id_map::IdMap;
 use crate::spec::DEFAULT_CAPABILITIES;
+use crate::user_namespace::current_ids;
 
 /// The oldest kernel that sandboxes start on: `mount_setattr` is of 5.12.
 const OLDEST_KERNEL: (u32, u32) = (5, 12);
 /// `lowerdir+`, which does away with the limit on the length of overlay options.
 const LOWERDIR_PLUS: (u32, u32) = (6, 5);
+
+/// What makes user namespaces possible.
+const USER_NAMESPACES: &str = "run as root, or allow user namespaces: sysctl user.max_user_namespaces, \
+    kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns";
+/// What gives an ordinary user cgroups.
+const DELEGATE: &str = "on systemd hosts: systemd-run --user --scope -p Delegate=yes rbuild …";
 
 /// What this host offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +40,14 @@ pub struct HostSupport {
     pub seccomp: bool,
     /// Whether an ordinary user can make user namespaces.
     pub user_namespaces: bool,
+    /// The ids of the user namespace that the caller is in, unless it is the initial one.
+    pub user_namespace: Option<IdMap>,
+    /// Whether time namespaces hide the host's uptime.
+    pub time_namespaces: bool,
+    /// Whether AppArmor is enabled.
+    pub apparmor: bool,
+    /// Whether images can be mounted without unpacking them.
+    pub erofs: bool,
     /// Default capabilities that the caller cannot give.
     pub missing_capabilities: Vec<String>,
     /// What is missing, with its consequence.
@@ -83,6 +99,9 @@ struct Facts {
     cgroup_writable: bool,
     seccomp: bool,
     max_user_namespaces: u64,
+    user_namespace: Option<IdMap>,
+    time_namespaces: bool,
+    apparmor: bool,
     bounding: Capabilities,
 }
 
@@ -113,6 +132,10 @@ impl HostSupport {
             controllers: facts.controllers.clone(),
             seccomp: facts.seccomp,
             user_namespaces: facts.max_user_namespaces > 0,
+            user_namespace: facts.user_namespace.clone(),
+            time_namespaces: facts.time_namespaces,
+            apparmor: facts.apparmor,
+            erofs: facts.file_systems.split_whitespace().any(|name| name == "erofs"),
             missing_capabilities: DEFAULT_CAPABILITIES.iter().filter(|n| missing(n)).map(|n| (*n).to_owned()).collect(),
             shortcomings: Vec::new(),
         };
@@ -137,7 +160,7 @@ impl HostSupport {
             );
         }
         if !facts.root {
-            lacks("root", "namespaces and overlays cannot be made", "run as root");
+            lacks("root, also in a user namespace", "namespaces and overlays cannot be made", USER_NAMESPACES);
         } else if !facts.bounding.contains("SYS_ADMIN") {
             lacks("CAP_SYS_ADMIN", "namespaces and mounts cannot be made", "give the capability to the caller");
         }
@@ -150,14 +173,15 @@ impl HostSupport {
     }
 
     fn degraded(&mut self, facts: &Facts) {
+        let nested = facts.user_namespace.is_some();
         let mut lacks = |what: &str, consequence: &str, remedy: &str| {
             self.shortcomings.push(Shortcoming::new(Severity::Degraded, what, consequence, remedy));
         };
         if self.cgroup == CgroupVersion::None || !facts.cgroup_writable {
             lacks(
                 "a writable cgroup hierarchy",
-                "limits are refused, running out of memory is not told apart, device files work only in /dev",
-                "mount /sys/fs/cgroup for writing",
+                "limits are refused, running out of memory is not told apart",
+                if nested { DELEGATE } else { "mount /sys/fs/cgroup for writing" },
             );
         } else {
             for controller in ["memory", "pids"] {
@@ -169,6 +193,16 @@ impl HostSupport {
                     );
                 }
             }
+        }
+        if facts.user_namespace.as_ref().is_some_and(IdMap::is_single) {
+            lacks(
+                "subordinate user and group ids",
+                "every file belongs to one user: chown to others fails in steps, and is left out of layers",
+                "install uidmap, then: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+            );
+        }
+        if !facts.time_namespaces {
+            lacks("time namespaces", "sandboxes see how long the host has been up", "run Linux 5.6 or later");
         }
         for capability in &self.missing_capabilities {
             let shortcoming = Shortcoming::new(
@@ -215,6 +249,9 @@ impl Facts {
             cgroup_writable: !directories.is_empty() && directories.iter().all(writable),
             seccomp: fs::exists("/proc/sys/kernel/seccomp/actions_avail").unwrap_or(false),
             max_user_namespaces: read("/proc/sys/user/max_user_namespaces").trim().parse().unwrap_or(0),
+            user_namespace: current_ids().ok().filter(|map| !map.is_identity()),
+            time_namespaces: fs::exists("/proc/self/ns/time").unwrap_or(false),
+            apparmor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
             bounding: Capabilities::caller_bounding(),
         }
     }
@@ -241,6 +278,9 @@ mod tests {
             cgroup_writable: true,
             seccomp: true,
             max_user_namespaces: 1,
+            user_namespace: None,
+            time_namespaces: true,
+            apparmor: false,
             bounding: Capabilities::from_names(crate::capability::ALL_CAPABILITIES).unwrap(),
         }
     }
@@ -257,12 +297,14 @@ mod tests {
         let none = Capabilities::default();
         for (facts, what, usable) in [
             (Facts { release: "5.10.0".to_owned(), ..good() }, "Linux 5.12", false),
-            (Facts { root: false, ..good() }, "root", false),
+            (Facts { root: false, ..good() }, "root, also in a user namespace", false),
             (Facts { openat2: false, ..good() }, "the system call openat2", false),
             (Facts { seccomp: false, ..good() }, "seccomp filters", false),
             (Facts { file_systems: "ext4".to_owned(), ..good() }, "overlayfs", false),
             (Facts { bounding: none, ..good() }, "CAP_SYS_ADMIN", false),
             (Facts { bounding: Capabilities::SYS_ADMIN, ..good() }, "CAP_CHOWN", true),
+            (Facts { time_namespaces: false, ..good() }, "time namespaces", true),
+            (Facts { user_namespace: Some(IdMap::default()), ..good() }, "subordinate user and group ids", true),
             (Facts { cgroup: None, ..good() }, "a writable cgroup hierarchy", true),
             (Facts { cgroup_writable: false, ..good() }, "a writable cgroup hierarchy", true),
             (Facts { controllers: vec!["memory".to_owned()], ..good() }, "the pids controller", true),

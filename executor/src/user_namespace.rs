@@ -125,7 +125,7 @@ pub fn subordinate(caller: Caller<'_>) -> Subordinate {
     let name = name_of(&passwd, caller.uid);
     let ranges = |path: &str| subordinate_ids(&read(path), name, caller.uid);
     let (uids, gids) = (ranges("/etc/subuid"), ranges("/etc/subgid"));
-    let programs = ["newuidmap", "newgidmap"].map(|program| find(program, caller.path));
+    let programs = ["newuidmap", "newgidmap"].map(|program| find_program(program, caller.path));
     let lacking = match (&programs, uids.is_empty(), gids.is_empty()) {
         ([None, _] | [_, None], _, _) => Some("newuidmap and newgidmap (package uidmap)".to_owned()),
         (_, true, _) => Some(format!("subordinate user ids for {} in /etc/subuid", name.unwrap_or("this user"))),
@@ -226,7 +226,8 @@ fn wait_and_become(mut arguments: impl Iterator<Item = OsString>) -> i32 {
     127
 }
 
-fn find(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+/// Where a program of the host is: in the caller's `PATH`, or in one of the usual directories.
+pub fn find_program(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     const USUAL: &str = "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin";
     let directories = path.into_iter().flat_map(std::env::split_paths).chain(std::env::split_paths(USUAL));
     directories

@@ -50,12 +50,16 @@ pub(super) fn choose(
     }
     let caller = Caller { uid, gid, path: settings.path.as_deref() };
     let error = user_namespace::enter(caller, arguments);
+    if let Command::Doctor(_) = command {
+        // What does not work is its answer.
+        return Ok(());
+    }
     let help = match error {
         EnterError::Refused { .. } => {
             "run as root, or let ordinary users make user namespaces: \
              sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
         }
-        _ => "some part of user namespaces does not work on this host",
+        _ => "rbuild doctor says what this host offers",
     };
     Err(Failure::from_error("cannot work without root here", &error).with_help(help))
 }

@@ -5,6 +5,7 @@
 
 mod build;
 mod cache;
+mod doctor;
 mod images;
 mod isolation;
 mod load_save;
@@ -119,6 +120,8 @@ enum Command {
     /// See and prune what builds left for later ones
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Examine this host: what works, what is degraded, what to do
+    Doctor(doctor::DoctorArgs),
     /// Show rbuild's version
     Version,
 }
@@ -184,6 +187,7 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Login(args) => pull::login(&args, &engine),
         Command::Logout(args) => pull::logout(&args, &engine),
         Command::Cache(command) => cache::execute(&command, &engine),
+        Command::Doctor(args) => doctor::execute(&args, &engine),
         Command::Version => unreachable!("answered before the store is opened"),
     }
 }

@@ -1,0 +1,378 @@
+//! What this host lets rbuild do: looked up where looking is enough, tried where it is not.
+//!
+//! A check says what works; where something is degraded or broken it says what follows from that, and the one thing to do. The
+//! trial starts this very program in a sandbox on an empty root, as a `RUN` step would be.
+
+use std::path::{Path, PathBuf};
+
+use rbuild_executor::user_namespace::{Caller, subordinate};
+use rbuild_executor::{
+    Access, CgroupVersion, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, HostSupport, Ids, Init,
+    KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Overlay, ProcessSpec, Resources, SandboxSpec, Seccomp,
+    Severity, Stdio, StdioFd,
+};
+use rbuild_image::ContainerPath;
+use serde::Serialize;
+
+use crate::cli::report::Failure;
+use crate::engine::Engine;
+
+/// Version of the JSON form.
+const VERSION: u32 = 1;
+/// Less room than this, in bytes, does not carry a build.
+const LITTLE_SPACE: u64 = 1 << 30;
+/// Fewer free inodes than this do not carry a build.
+const FEW_INODES: u64 = 100_000;
+/// A clock before this (2025-01-01) makes certificates and times of images wrong.
+const EARLIEST: i64 = 1_735_689_600;
+
+/// How well something works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should.
+    Works,
+    /// With consequences.
+    Degraded,
+    /// Not at all: nothing can be built.
+    Broken,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What: `kernel`, `overlay`, …
+    pub name: &'static str,
+    /// How well it works.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What follows, unless it works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consequence: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// All checks of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Examination {
+    /// Version of this form.
+    pub version: u32,
+    /// How builds and containers are confined: `root` or `rootless`.
+    pub isolation: &'static str,
+    /// What was looked at, in a fixed order.
+    pub checks: Vec<Check>,
+}
+
+impl Examination {
+    /// The worst of all checks.
+    pub fn state(&self) -> State {
+        self.checks.iter().map(|check| check.state).max().unwrap_or(State::Works)
+    }
+}
+
+impl Check {
+    fn works(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, state: State::Works, found: found.into(), consequence: None, remedy: None }
+    }
+
+    fn worse(name: &'static str, state: State, found: impl Into<String>, consequence: &str, remedy: &str) -> Self {
+        let (consequence, remedy) = (Some(consequence.to_owned()), Some(remedy.to_owned()));
+        Self { name, state, found: found.into(), consequence, remedy }
+    }
+}
+
+/// Looks at everything and tries a sandbox.
+pub fn examine(engine: &Engine) -> Examination {
+    let support = HostSupport::probe();
+    let rootless = support.user_namespace.is_some() || !support.root;
+    let mut checks = vec![kernel(&support), namespaces(&support), overlay(&support), erofs(&support)];
+    checks.extend([ids(engine, &support), cgroups(&support), seccomp(&support), apparmor(&support)]);
+    checks.push(network(engine, rootless));
+    checks.extend(missing(&support));
+    checks.push(clock(jiff::Timestamp::now().as_second()));
+    checks.push(disk(&engine.settings().root));
+    checks.push(trial(engine));
+    Examination { version: VERSION, isolation: if rootless { "rootless" } else { "root" }, checks }
+}
+
+fn kernel(support: &HostSupport) -> Check {
+    Check::works("kernel", format!("Linux {}", support.kernel))
+}
+
+fn namespaces(support: &HostSupport) -> Check {
+    let time = if support.time_namespaces { ", time" } else { "" };
+    let user = match (support.root, support.user_namespaces) {
+        (_, true) => "; ordinary users may make user namespaces",
+        (_, false) => "; ordinary users may make no user namespaces (user.max_user_namespaces is 0)",
+    };
+    Check::works("namespaces", format!("mount, pid, ipc, uts, net, cgroup{time}{user}"))
+}
+
+fn overlay(support: &HostSupport) -> Check {
+    let marks = if support.user_namespace.is_some() { ", marks in user attributes" } else { "" };
+    match support.overlay {
+        Overlay::LayerByLayer => Check::works("overlay", format!("overlayfs, up to 500 layers{marks}")),
+        Overlay::OptionPage => Check::worse(
+            "overlay",
+            State::Degraded,
+            format!("overlayfs without lowerdir+{marks}"),
+            "images of more than some 180 layers cannot be mounted",
+            "run Linux 6.5 or later",
+        ),
+        Overlay::Absent => Check::worse(
+            "overlay",
+            State::Broken,
+            "no overlayfs",
+            "images cannot be layered",
+            "load the kernel module: modprobe overlay",
+        ),
+    }
+}
+
+fn erofs(support: &HostSupport) -> Check {
+    let found = match (support.erofs, support.user_namespace.is_some()) {
+        (true, false) => "erofs is there",
+        (true, true) => "erofs is there, but cannot be mounted in a user namespace",
+        (false, _) => "no erofs",
+    };
+    Check::works("erofs", format!("{found}; layers are kept as directories"))
+}
+
+fn ids(engine: &Engine, support: &HostSupport) -> Check {
+    let (uid, gid) = engine.settings().ids;
+    let count = |map: &rbuild_executor::IdMap| map.uids.iter().map(|range| u64::from(range.count)).sum::<u64>();
+    match &support.user_namespace {
+        None if support.root => Check::works("ids", "root, with every id"),
+        Some(map) if !map.is_single() => {
+            let outside = map.root_outside().unwrap_or(uid);
+            Check::works("ids", format!("{} ids; root in steps is user {outside} outside", count(map)))
+        }
+        in_force => {
+            let outside = in_force.as_ref().and_then(rbuild_executor::IdMap::root_outside).unwrap_or(uid);
+            let found = subordinate(Caller { uid: outside, gid, path: engine.settings().path.as_deref() });
+            let lacking = found.lacking.unwrap_or_else(|| "newuidmap did not work".to_owned());
+            Check::worse(
+                "ids",
+                State::Degraded,
+                format!("one id, user {outside}; lacking: {lacking}"),
+                "chown to other users fails in steps, and every file of a layer belongs to root",
+                "install uidmap, then as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+            )
+        }
+    }
+}
+
+fn cgroups(support: &HostSupport) -> Check {
+    let version = match support.cgroup {
+        CgroupVersion::V1 => "v1",
+        CgroupVersion::V2 => "v2",
+        CgroupVersion::None => "none",
+    };
+    Check::works("cgroups", format!("{version}: {}", join_or(&support.controllers, "no controllers")))
+}
+
+fn seccomp(support: &HostSupport) -> Check {
+    Check::works("seccomp", if support.seccomp { "filters are supported" } else { "no filters" })
+}
+
+fn apparmor(support: &HostSupport) -> Check {
+    Check::works("apparmor", if support.apparmor { "enabled" } else { "not enabled on this host" })
+}
+
+/// What networks of steps are made with.
+fn network(engine: &Engine, rootless: bool) -> Check {
+    let path = engine.settings().path.as_deref();
+    let there = |program: &str| rbuild_executor::user_namespace::find_program(program, path).is_some();
+    if !rootless {
+        return match there("nft") {
+            true => Check::works("network", "nft is there: steps get a bridge with NAT"),
+            false => Check::worse(
+                "network",
+                State::Degraded,
+                "nft is not there",
+                "steps have no isolated network with a way out",
+                "install nftables, or build with --network=host or none",
+            ),
+        };
+    }
+    let helper = ["pasta", "slirp4netns"].into_iter().find(|program| there(program));
+    let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
+    match (helper, tun) {
+        (Some(helper), Ok(_)) => {
+            Check::works("network", format!("{helper} is there: steps get a network of their own"))
+        }
+        (None, _) => Check::worse(
+            "network",
+            State::Degraded,
+            "neither pasta nor slirp4netns is there",
+            "steps have no isolated network with a way out",
+            "install passt (or slirp4netns), or build with --network=host or none",
+        ),
+        (Some(helper), Err(error)) => Check::worse(
+            "network",
+            State::Degraded,
+            format!("{helper} is there, /dev/net/tun cannot be opened: {error}"),
+            "steps have no isolated network with a way out",
+            "as root: chmod 0666 /dev/net/tun, or build with --network=host or none",
+        ),
+    }
+}
+
+/// What else the host lacks.
+fn missing(support: &HostSupport) -> Vec<Check> {
+    let said = |what: &str| what.starts_with("subordinate") || what == "overlayfs";
+    let shortcomings = support.shortcomings.iter().filter(|shortcoming| !said(&shortcoming.what));
+    shortcomings
+        .map(|shortcoming| {
+            let state = match shortcoming.severity {
+                Severity::Degraded => State::Degraded,
+                Severity::Fatal => State::Broken,
+            };
+            let found = format!("{} is missing", shortcoming.what);
+            Check::worse("host", state, found, &shortcoming.consequence, &shortcoming.remedy)
+        })
+        .collect()
+}
+
+fn clock(now: i64) -> Check {
+    if now >= EARLIEST {
+        return Check::works("clock", "plausible");
+    }
+    Check::worse(
+        "clock",
+        State::Degraded,
+        format!("says {now} seconds since 1970"),
+        "registries' certificates seem not yet valid, images get wrong times",
+        "set the clock",
+    )
+}
+
+/// Room where the store is, or will be.
+fn disk(root: &Path) -> Check {
+    let Some(existing) = root.ancestors().find(|path| path.exists()) else {
+        return Check::works("disk", format!("{}: not there yet", root.display()));
+    };
+    let stat = match rustix::fs::statvfs(existing) {
+        Ok(stat) => stat,
+        Err(errno) => {
+            let found = format!("{}: {errno}", root.display());
+            return Check::worse("disk", State::Broken, found, "the store cannot be used", "choose another --root");
+        }
+    };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    // Some file systems (btrfs) make inodes as they need them and report none.
+    let inodes = (stat.f_files > 0).then_some(stat.f_favail);
+    let found = format!("{}: {:.1} GB free", root.display(), free as f64 / 1e9);
+    if stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Check::worse(
+            "disk",
+            State::Broken,
+            format!("{}: mounted read-only", root.display()),
+            "nothing can be stored",
+            "choose another --root",
+        );
+    }
+    if free < LITTLE_SPACE || inodes.is_some_and(|inodes| inodes < FEW_INODES) {
+        let inodes = inodes.map_or(String::new(), |inodes| format!(", {inodes} free inodes"));
+        return Check::worse(
+            "disk",
+            State::Degraded,
+            found + &inodes,
+            "builds may run out of space",
+            "rbuild cache prune, or a --root on another disk",
+        );
+    }
+    Check::works("disk", found)
+}
+
+/// Runs `rbuild version` in a sandbox.
+fn trial(engine: &Engine) -> Check {
+    match try_sandbox(engine) {
+        Ok(()) => Check::works("sandbox", "a trial step ran"),
+        Err(failure) => Check::worse(
+            "sandbox",
+            State::Broken,
+            format!("a trial step did not run: {}", failure.message()),
+            "nothing can be built with RUN, and no container runs",
+            failure.help().unwrap_or("see what is missing above"),
+        ),
+    }
+}
+
+fn try_sandbox(engine: &Engine) -> Result<(), Failure> {
+    let store = engine.store()?;
+    let lease = store.lease("trial of a sandbox")?;
+    let active = store.snapshots().prepare(None, &lease)?;
+    let own = std::fs::read_link("/proc/self/exe").map_err(|e| Failure::from_error("cannot find this program", &e))?;
+    let spec = specification(active.rootfs()?, own);
+    let stdio = Stdio { stdin: StdioFd::Null, stdout: StdioFd::Null, stderr: StdioFd::Null };
+    let mut process =
+        engine.spawner()?.spawn(&spec, stdio).map_err(|error| Failure::from_error("cannot start it", &error))?;
+    let status = process.wait().map_err(|error| Failure::from_error("cannot wait for it", &error))?;
+    match status {
+        ExitStatus::Exited(0) => Ok(()),
+        status => Err(Failure::new(format!("it ended with code {}", status.code()))),
+    }
+}
+
+fn specification(rootfs: rbuild_executor::Rootfs, program: PathBuf) -> SandboxSpec {
+    const PLACE: &str = "/rbuild";
+    SandboxSpec {
+        id: format!("trial-{}", std::process::id()),
+        rootfs,
+        durability: Durability::AtCommit,
+        root_access: Access::ReadWrite,
+        mounts: vec![Mount {
+            target: ContainerPath::new(PLACE),
+            source: MountSource::Bind { path: program },
+            access: Access::ReadOnly,
+            mount_point: MountPoint::Removed,
+        }],
+        process: ProcessSpec {
+            argv: vec![PLACE.to_owned(), "version".to_owned()],
+            env: Vec::new(),
+            cwd: ContainerPath::root(),
+            user: Ids::default(),
+            rlimits: Vec::new(),
+            terminal: false,
+        },
+        hostname: "trial".to_owned(),
+        network: NetworkMode::None,
+        confinement: Confinement {
+            capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).to_vec(),
+            no_new_privileges: false,
+            seccomp: Seccomp::Default,
+            kernel_paths: KernelPaths::Masked,
+        },
+        resources: Resources::default(),
+        shm_size: 64 << 20,
+        init: Init::Reaper,
+    }
+}
+
+fn join_or(words: &[String], otherwise: &str) -> String {
+    if words.is_empty() { otherwise.to_owned() } else { words.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_of_the_past_is_told() {
+        assert_eq!(clock(EARLIEST).state, State::Works);
+        assert_eq!(clock(0).state, State::Degraded);
+    }
+
+    #[test]
+    fn what_is_broken_decides() {
+        let works = Check::works("a", "");
+        let broken = Check::worse("b", State::Broken, "", "", "");
+        let state = |checks| Examination { version: VERSION, isolation: "root", checks }.state();
+        assert_eq!(state(vec![works.clone()]), State::Works);
+        assert_eq!(state(vec![works, broken]), State::Broken);
+    }
+}
