@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 
 use clap::ValueEnum;
+use rbuild_executor::IdMap;
 use rbuild_executor::user_namespace::{self, Caller, EnterError};
 
 use super::Command;
-use super::report::Failure;
+use super::report::{self, Failure};
 use crate::config::Settings;
 
 /// What steps and containers are confined with.
@@ -46,6 +47,12 @@ pub(super) fn choose(
         Isolation::Rootless => settings.user_namespace.is_none(),
     };
     if !wanted || !command.uses_store() {
+        if settings.user_namespace.as_ref().is_some_and(IdMap::is_single) && command.runs_programs() {
+            report::story(
+                "note: there is only one user id, so chown to other users fails in steps and is left out of layers; \
+                 rbuild doctor says how to get more\n",
+            );
+        }
         return Ok(());
     }
     let caller = Caller { uid, gid, path: settings.path.as_deref() };

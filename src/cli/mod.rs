@@ -127,6 +127,11 @@ enum Command {
 }
 
 impl Command {
+    /// Whether the command may start programs of images.
+    fn runs_programs(&self) -> bool {
+        matches!(self, Self::Build(_) | Self::Run(_) | Self::Create(_) | Self::Start(_))
+    }
+
     /// Whether the command needs the store, and with it the powers to read all of it.
     fn uses_store(&self) -> bool {
         !matches!(self, Self::Version | Self::Login(_) | Self::Logout(_))

@@ -29,7 +29,8 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn new(output: Output) -> Self {
+    /// From what a finished process gave.
+    pub(crate) fn new(output: Output) -> Self {
         use std::os::unix::process::ExitStatusExt;
         let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -80,7 +81,8 @@ impl Bench {
         Some(bench)
     }
 
-    fn busybox_tar(&self) -> PathBuf {
+    /// A root file system with Debian's static busybox, as a tar.
+    pub(crate) fn busybox_tar(&self) -> PathBuf {
         let binary = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
         let binary = binary.expect("busybox-static is installed (./dev test does it)");
         let root = self.path("busybox-root");

@@ -23,4 +23,5 @@ mod layers;
 mod mounts;
 mod peers;
 mod remote;
+mod rootless;
 mod web_server;

@@ -1,0 +1,201 @@
+//! rbuild as an ordinary user: a real unprivileged process, with subordinate ids and without.
+//!
+//! The user exists in a private mount namespace only: there, files of the test's own stand in for `/etc/passwd`, `/etc/subuid`
+//! and `/etc/subgid`, so nothing of the host is changed.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::bench::{Bench, Ran};
+
+/// An id that nobody has.
+const USER: u32 = 61_234;
+/// Its first subordinate id.
+const SUBORDINATE: u32 = 2_000_000_000;
+
+/// An ordinary user with a store of its own.
+struct Person<'a> {
+    bench: &'a Bench,
+    home: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subordinates {
+    Many,
+    None,
+}
+
+impl<'a> Person<'a> {
+    fn new(bench: &'a Bench, subordinates: Subordinates) -> Self {
+        let home = bench.path("person");
+        fs::create_dir(&home).unwrap();
+        fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        let ids = match subordinates {
+            Subordinates::Many => format!("person:{SUBORDINATE}:65536\n"),
+            Subordinates::None => String::new(),
+        };
+        let passwd = format!("root:x:0:0::/root:/bin/sh\nperson:x:{USER}:{USER}::/:/bin/sh\n");
+        for (name, text) in [("passwd", &passwd), ("subuid", &ids), ("subgid", &ids)] {
+            fs::write(home.join(name), text).unwrap();
+        }
+        // The build directory may be one that others cannot enter.
+        fs::copy(env!("CARGO_BIN_EXE_rbuild"), home.join("rbuild")).unwrap();
+        chown(&home, Some(USER), Some(USER)).unwrap();
+        Self { bench, home }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.home.join("store")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        const SCRIPT: &str = "set -e; home=$1; shift; for f in passwd subuid subgid; do mount --bind $home/$f /etc/$f; done; \
+            exec setpriv --reuid 61234 --regid 61234 --clear-groups -- \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--", "sh", "-c", SCRIPT, "sh"]).arg(&self.home);
+        command.arg(self.home.join("rbuild")).arg("--root").arg(self.store()).args(args);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", &self.home);
+        command.current_dir(&self.home).stdin(Stdio::null());
+        command
+    }
+
+    fn rbuild(&self, args: &[&str]) -> Ran {
+        Ran::new(self.command(args).output().unwrap())
+    }
+
+    /// Imports the bench's busybox, and builds a Dockerfile on it.
+    fn build(&self, tag: &str, dockerfile: &str) -> Ran {
+        let context = self.bench.context("context", [("Dockerfile", dockerfile), ("f", "content\n")]);
+        self.rbuild(&["build", "--progress=plain", "--network=none", "-t", tag, context.to_str().unwrap()])
+    }
+
+    fn with_busybox(self) -> Self {
+        let tar = self.bench.busybox_tar();
+        let _ran = self
+            .rbuild(&["import", "-c", "ENV PATH=/bin", "-c", "CMD [\"sh\"]", tar.to_str().unwrap(), "busybox"])
+            .ok();
+        self
+    }
+}
+
+const DOCKERFILE: &str = "\
+FROM busybox
+RUN id -u && cat /proc/self/uid_map && mkdir -p /d/old && echo 1 > /d/old/f && chown 1000:50 /d/old/f && chmod 4755 /d/old/f
+USER app
+RUN id && echo mine > /tmp/mine
+USER 0
+RUN rm -r /d/old && mkdir /d/old && echo 2 > /d/old/g && rm /tmp/mine
+COPY --chown=app:staff --chmod=0640 f /copied
+RUN --mount=type=cache,target=/cache --mount=type=tmpfs,target=/t --mount=type=bind,target=/b,rw \\
+    echo x > /cache/x && echo x > /b/x && mknod /fifo p && ! mknod /null c 1 3
+CMD [\"ls\", \"-ln\", \"/copied\"]
+";
+
+#[test]
+fn an_ordinary_user_builds_and_runs_with_all_owners() {
+    let Some(bench) = Bench::new() else { return };
+    let person = Person::new(&bench, Subordinates::Many).with_busybox();
+    let built = person.build("rootless:1", DOCKERFILE).ok();
+    assert!(
+        built.stderr.contains(&format!("1 {SUBORDINATE}")) || built.stderr.contains("2000000000"),
+        "{}",
+        built.stderr
+    );
+    assert!(built.stderr.contains("uid=1000(app) gid=1000(app) groups=50(staff),1000(app)"), "{}", built.stderr);
+    let listed = person.rbuild(&["run", "--rm", "--network=none", "rootless:1"]).ok().stdout;
+    assert!(listed.starts_with("-rw-r-----") && listed.contains(" 1000 ") && listed.contains(" 50 "), "{listed}");
+    let seen = "ls /d/old /tmp; stat -c '%F %u:%g' /fifo; cat /proc/self/status | grep -E 'Cap(Eff|Bnd|Inh)'";
+    let seen = person.rbuild(&["run", "--rm", "--network=none", "rootless:1", "sh", "-c", seen]).ok().stdout;
+    assert_eq!(
+        seen,
+        "/d/old:\ng\n\n/tmp:\nfifo 0:0\nCapInh:\t0000000000000000\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n"
+    );
+    // What leaves has the ids of the image, not those of the host: root reads the same.
+    let archive = person.home.join("image.tar");
+    let _ran = person.rbuild(&["save", "-o", archive.to_str().unwrap(), "rootless:1"]).ok();
+    let _ran = bench.rbuild(["load", "-i"]).arg(&archive).run().ok();
+    let owners = bench.shell("rootless:1", "stat -c '%u:%g %a' /copied /etc/passwd; ls /d/old");
+    assert_eq!(owners, "1000:50 640\n0:0 644\ng\n");
+}
+
+#[test]
+fn with_a_single_id_what_can_work_works_and_it_says_so() {
+    let Some(bench) = Bench::new() else { return };
+    let person = Person::new(&bench, Subordinates::None).with_busybox();
+    let ran = person.build("single:1", "FROM busybox\nRUN id && echo 1 > /x\nCOPY --chown=1000 f /f\n").ok();
+    let _ran = ran.says("only one user id").says("uid=0(root)");
+    let listed = person.rbuild(&["run", "--rm", "--network=none", "single:1", "ls", "-n", "/f"]).ok().stdout;
+    assert!(listed.contains(" 0 "), "{listed}");
+    let _ran = person.build("single:2", "FROM busybox\nRUN chown 1000 /etc/passwd\n").fails(1);
+    let _ran = person
+        .build("single:3", "FROM busybox\nUSER app\nRUN true\n")
+        .fails(1)
+        .says("user 1000 is not among the ids that this user may use");
+}
+
+#[test]
+fn what_an_ordinary_user_may_not_do_is_said() {
+    let Some(bench) = Bench::new() else { return };
+    let person = Person::new(&bench, Subordinates::Many).with_busybox();
+    let delegated = person.rbuild(&["run", "--rm", "--network=none", "--memory=64m", "busybox", "true"]);
+    let _ran = delegated.fails(125).says("Delegate=yes");
+    let _ran = person.rbuild(&["--isolation=root", "images"]).fails(1).says("--isolation root needs root");
+    // Neither of the two uses the other's store.
+    let other = bench.rbuild_at(&person.store(), ["images"]).run();
+    assert_ne!(other.code, 0, "root used an ordinary user's store");
+    fs::create_dir(bench.store()).unwrap();
+    let _ran = bench.rbuild(["images"]).run().ok();
+    let denied = Ran::new(
+        Command::new("setpriv")
+            .args(["--reuid", "61234", "--regid", "61234", "--clear-groups", "--"])
+            .arg(person.home.join("rbuild"))
+            .arg("--root")
+            .arg(bench.store())
+            .arg("images")
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .output()
+            .unwrap(),
+    );
+    assert_ne!(denied.code, 0, "an ordinary user used root's store");
+}
+
+#[test]
+fn doctor_tells_both_kinds_of_users_what_they_have() {
+    let Some(bench) = Bench::new() else { return };
+    let person = Person::new(&bench, Subordinates::Many);
+    let check = |text: &str, name: &str| -> serde_json::Value {
+        let all: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(all["version"], 1);
+        all["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).unwrap().clone()
+    };
+    let text = person.rbuild(&["doctor", "--format=json"]).ok().stdout;
+    assert_eq!(check(&text, "sandbox")["state"], "works", "{text}");
+    assert_eq!(check(&text, "ids")["found"], format!("65537 ids; root in steps is user {USER} outside"));
+    let text = bench.rbuild(["doctor", "--format=json"]).run().ok().stdout;
+    assert_eq!(check(&text, "ids")["found"], "root, with every id");
+    assert_eq!(check(&text, "sandbox")["state"], "works", "{text}");
+    let broken = bench.rbuild_at(Path::new("/proc/no-such-place"), ["doctor"]).run().fails(1);
+    assert!(broken.stdout.contains("BROKEN     sandbox"), "{}", broken.stdout);
+}
+
+#[test]
+fn an_ordinary_users_killed_build_leaves_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    let person = Person::new(&bench, Subordinates::Many).with_busybox();
+    let context = bench.context("slow", [("Dockerfile", "FROM busybox\nRUN echo started; sleep 600\n")]);
+    let mut command = person.command(&["build", "--progress=plain", "--network=none", context.to_str().unwrap()]);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut story = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("started\n") || line.contains("RUN") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut story, &mut line).unwrap(), 0, "the build ended");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The census of the bench finds processes and mounts; the next call removes what is in the store.
+    let _ran = person.rbuild(&["images"]).ok();
+    assert_eq!(fs::read_dir(person.store().join("leases")).unwrap().count(), 0);
+}
