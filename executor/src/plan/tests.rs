@@ -9,7 +9,45 @@ fn host() -> HostFacts {
         throttled_cpus: vec![0, 1],
         time_namespaces: true,
         default_pids: Some(2048),
+        user_namespace: None,
     }
+}
+
+fn nested(uid_map: &str) -> HostFacts {
+    HostFacts { user_namespace: Some(IdMap::parse(uid_map, uid_map)), ..host() }
+}
+
+#[test]
+fn root_of_a_user_namespace_shows_devices_and_marks_layers_in_user_attributes() {
+    let mut spec = spec();
+    spec.network = NetworkMode::Host;
+    let host = nested("0 1000 1\n1 100000 65536\n");
+    let plan = plan(&spec, &host).expect("a valid specification");
+    assert_eq!(plan.overlay_marks, OverlayMarks::User);
+    assert!(!plan.cgroup.confine_devices, "no device file made there can be opened");
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::Dev { origin: DeviceOrigin::Host, .. })));
+    assert!(plan.steps.contains(&Step::HostSys));
+    assert_eq!(plan.process.groups, Groups::Set);
+    spec.network = NetworkMode::None;
+    let plan = super::plan(&spec, &host).expect("a valid specification");
+    assert!(plan.steps.contains(&Step::Sys(Access::ReadOnly)));
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Sysctl { name, .. } if name.contains("ping"))));
+}
+
+#[test]
+fn users_that_cannot_exist_are_refused_before_anything_starts() {
+    let mut spec = spec();
+    spec.process.user = Ids { uid: 1000, gid: 0, groups: vec![0, 1000] };
+    let error = plan(&spec, &nested("0 1000 1\n")).expect_err("one id only");
+    assert_eq!(
+        error.to_string(),
+        "user 1000 is not among the ids that this user may use; /etc/subuid and /etc/subgid can give it more"
+    );
+    spec.process.user.uid = 0;
+    let single = plan(&spec, &nested("0 1000 1\n")).expect("groups mean nothing there");
+    assert_eq!(single.process.groups, Groups::Kept);
+    spec.process.user.groups = vec![70_000];
+    assert!(plan(&spec, &nested("0 1000 1\n1 100000 65536\n")).is_err());
 }
 
 fn spec() -> SandboxSpec {
@@ -69,7 +107,7 @@ fn a_run_step_is_set_up_in_this_order() {
     LoopbackUp
     Sysctl { name: "net/ipv4/ping_group_range", value: "0 2147483647" }
     Sysctl { name: "net/ipv4/ip_unprivileged_port_start", value: "0" }
-    Dev { nodes: [DeviceNode { name: "null", block: false, major: 1, minor: 3 }, DeviceNode { name: "zero", block: false, major: 1, minor: 5 }, DeviceNode { name: "full", block: false, major: 1, minor: 7 }, DeviceNode { name: "random", block: false, major: 1, minor: 8 }, DeviceNode { name: "urandom", block: false, major: 1, minor: 9 }, DeviceNode { name: "tty", block: false, major: 5, minor: 0 }] }
+    Dev { nodes: [DeviceNode { name: "null", block: false, major: 1, minor: 3 }, DeviceNode { name: "zero", block: false, major: 1, minor: 5 }, DeviceNode { name: "full", block: false, major: 1, minor: 7 }, DeviceNode { name: "random", block: false, major: 1, minor: 8 }, DeviceNode { name: "urandom", block: false, major: 1, minor: 9 }, DeviceNode { name: "tty", block: false, major: 5, minor: 0 }], origin: Made }
     DevPts
     DevShm { size: 67108864 }
     DevMqueue
@@ -125,7 +163,7 @@ fn a_privileged_container_with_a_terminal_sees_everything() {
     insta::assert_snapshot!(steps(&plan), @r#"
     Root(Overlay { lowers: ["/l1", "/l0"], upper: "/u", work: "/w" }, AtCommit)
     Proc
-    Dev { nodes: [DeviceNode { name: "null", block: false, major: 1, minor: 3 }, DeviceNode { name: "zero", block: false, major: 1, minor: 5 }, DeviceNode { name: "full", block: false, major: 1, minor: 7 }, DeviceNode { name: "random", block: false, major: 1, minor: 8 }, DeviceNode { name: "urandom", block: false, major: 1, minor: 9 }, DeviceNode { name: "tty", block: false, major: 5, minor: 0 }, DeviceNode { name: "kmsg", block: false, major: 1, minor: 11 }, DeviceNode { name: "fuse", block: false, major: 10, minor: 229 }, DeviceNode { name: "net/tun", block: false, major: 10, minor: 200 }, DeviceNode { name: "loop-control", block: false, major: 10, minor: 237 }, DeviceNode { name: "loop0", block: true, major: 7, minor: 0 }, DeviceNode { name: "loop1", block: true, major: 7, minor: 1 }, DeviceNode { name: "loop2", block: true, major: 7, minor: 2 }, DeviceNode { name: "loop3", block: true, major: 7, minor: 3 }, DeviceNode { name: "loop4", block: true, major: 7, minor: 4 }, DeviceNode { name: "loop5", block: true, major: 7, minor: 5 }, DeviceNode { name: "loop6", block: true, major: 7, minor: 6 }, DeviceNode { name: "loop7", block: true, major: 7, minor: 7 }] }
+    Dev { nodes: [DeviceNode { name: "null", block: false, major: 1, minor: 3 }, DeviceNode { name: "zero", block: false, major: 1, minor: 5 }, DeviceNode { name: "full", block: false, major: 1, minor: 7 }, DeviceNode { name: "random", block: false, major: 1, minor: 8 }, DeviceNode { name: "urandom", block: false, major: 1, minor: 9 }, DeviceNode { name: "tty", block: false, major: 5, minor: 0 }, DeviceNode { name: "kmsg", block: false, major: 1, minor: 11 }, DeviceNode { name: "fuse", block: false, major: 10, minor: 229 }, DeviceNode { name: "net/tun", block: false, major: 10, minor: 200 }, DeviceNode { name: "loop-control", block: false, major: 10, minor: 237 }, DeviceNode { name: "loop0", block: true, major: 7, minor: 0 }, DeviceNode { name: "loop1", block: true, major: 7, minor: 1 }, DeviceNode { name: "loop2", block: true, major: 7, minor: 2 }, DeviceNode { name: "loop3", block: true, major: 7, minor: 3 }, DeviceNode { name: "loop4", block: true, major: 7, minor: 4 }, DeviceNode { name: "loop5", block: true, major: 7, minor: 5 }, DeviceNode { name: "loop6", block: true, major: 7, minor: 6 }, DeviceNode { name: "loop7", block: true, major: 7, minor: 7 }], origin: Made }
     DevPts
     Terminal
     DevShm { size: 67108864 }
