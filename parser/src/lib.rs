@@ -49,7 +49,7 @@ pub use heredoc::{Heredoc, Opener};
 pub use ignore::{Ignore, IgnoreError, MatchState};
 pub use instruction::Instruction;
 pub use mount::{Mount, MountError, MountFlag, MountKind, Sharing};
-pub use parse::{parse, parse_trigger, parse_with_checks};
+pub use parse::{Overrides, parse, parse_trigger, parse_with};
 pub use source::{Position, Source, Span};
 pub use stage::{Dockerfile, Stage};
 pub use suggest::suggestion;

@@ -1,7 +1,7 @@
 //! The two ways in: a whole Dockerfile, and a trigger that a base image brings.
 
 use crate::ast::{Keyword, Node, Tree};
-use crate::convert::{Converted, Converter, origin};
+use crate::convert::{Converted, Converter, nearest, origin};
 use crate::directive::{self, Directives, is_built_in};
 use crate::instruction::{Instruction, Origin};
 use crate::lint::{self, Config};
@@ -9,17 +9,22 @@ use crate::stage::{Dockerfile, Stage};
 use crate::word::{Escape, Word};
 use crate::{Diagnostic, Parsed, Source, Span};
 
+/// What a caller decides instead of the directives of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// The build checks (BuildKit's `BUILDKIT_DOCKERFILE_CHECK`).
+    pub checks: Option<Config>,
+    /// The frontend and its options (BuildKit's `BUILDKIT_SYNTAX`).
+    pub frontend: Option<String>,
+}
+
 /// Parses a Dockerfile.
 pub fn parse(source: &Source) -> Parsed<Dockerfile> {
-    read(source, None)
+    parse_with(source, Overrides::default())
 }
 
-/// Parses a Dockerfile with build checks as given, whatever its `# check=` says (BuildKit's `BUILDKIT_DOCKERFILE_CHECK`).
-pub fn parse_with_checks(source: &Source, checks: Config) -> Parsed<Dockerfile> {
-    read(source, Some(checks))
-}
-
-fn read(source: &Source, checks: Option<Config>) -> Parsed<Dockerfile> {
+/// Parses a Dockerfile of which some directives do not count.
+pub fn parse_with(source: &Source, overrides: Overrides) -> Parsed<Dockerfile> {
     let text = source.text();
     if text.is_empty() {
         let help = "a Dockerfile starts with FROM, for example `FROM scratch`";
@@ -28,11 +33,11 @@ fn read(source: &Source, checks: Option<Config>) -> Parsed<Dockerfile> {
     }
     let mut errors = Vec::new();
     let directives = directive::find(text);
-    let checks = checks.unwrap_or_else(|| read_checks(&directives, &mut errors));
-    check_frontend(&directives, &mut errors);
+    let checks = overrides.checks.unwrap_or_else(|| read_checks(&directives, &mut errors));
+    errors.extend(refused_frontend(&directives, overrides.frontend.as_deref()));
 
     let mut tree = Tree::new(text, None);
-    let mut converter = Converter { text, escape: Escape::default(), lints: Vec::new() };
+    let mut converter = Converter::new(text, Escape::default());
     let mut assembly = Assembly::default();
     let mut later = Vec::new();
     while let Some(mut node) = tree.next() {
@@ -40,12 +45,11 @@ fn read(source: &Source, checks: Option<Config>) -> Parsed<Dockerfile> {
         if let Some(last_line) = node.blank_inside {
             converter.lints.push((lint::no_empty_continuation::finding(last_line), None));
         }
-        match converter.convert(&mut node) {
-            Ok(converted) => later.extend(assembly.add(converted)),
-            Err(error) => {
-                assembly.skip(&mut node);
-                later.push(error);
-            }
+        let (converted, faults) = converter.convert(&mut node);
+        later.extend(faults);
+        match converted {
+            Some(converted) => later.extend(assembly.add(converted)),
+            None => assembly.skip(&mut node),
         }
     }
     // BuildKit reads the whole file's syntax before it looks at any instruction.
@@ -76,11 +80,10 @@ pub fn parse_trigger(trigger: &str, escape: Escape, at: Span) -> Parsed<Option<I
     let (Some(mut node), None) = (first, second) else {
         return failed(vec![Diagnostic::error(at, "onbuild trigger should be a single expression")]);
     };
-    let mut converter = Converter { text: "", escape, lints: Vec::new() };
-    match converter.convert(&mut node) {
-        Err(error) => failed(vec![error]),
-        Ok(Converted::Stage(_)) => failed(vec![Diagnostic::error(at, "FROM isn't allowed as an ONBUILD trigger")]),
-        Ok(Converted::Instruction(instruction)) => Parsed { value: Some(instruction), diagnostics: Vec::new() },
+    match Converter::new("", escape).convert(&mut node) {
+        (_, faults) if !faults.is_empty() => failed(faults),
+        (Some(Converted::Instruction(instruction)), _) => Parsed { value: Some(instruction), diagnostics: Vec::new() },
+        _ => failed(vec![Diagnostic::error(at, "FROM isn't allowed as an ONBUILD trigger")]),
     }
 }
 
@@ -92,12 +95,17 @@ fn read_checks(directives: &Directives, errors: &mut Vec<Diagnostic>) -> Config 
     })
 }
 
-fn check_frontend(directives: &Directives, errors: &mut Vec<Diagnostic>) {
-    if let Some(syntax) = directives.syntax.as_ref().filter(|syntax| !is_built_in(&syntax.value)) {
-        let message = format!("the frontend {} is not supported", syntax.value);
-        let help = "docker/dockerfile is built in; remove the directive if the file is an ordinary Dockerfile";
-        errors.push(Diagnostic::error(syntax.span, message).with_help(help));
+/// Only the built-in frontend can be had; one that the caller names goes before that of the file.
+fn refused_frontend(directives: &Directives, given: Option<&str>) -> Option<Diagnostic> {
+    let message = |frontend: &str| format!("the frontend {frontend} is not supported");
+    if let Some(given) = given {
+        let frontend = given.split_whitespace().next().unwrap_or("\"\"");
+        let help = "docker/dockerfile is built in; leave the build argument BUILDKIT_SYNTAX out";
+        return (!is_built_in(frontend)).then(|| Diagnostic::file_error(message(frontend)).with_help(help));
     }
+    let syntax = directives.syntax.as_ref().filter(|syntax| !is_built_in(&syntax.value))?;
+    let help = "docker/dockerfile is built in; remove the directive if the file is an ordinary Dockerfile";
+    Some(Diagnostic::error(syntax.span, message(&syntax.value)).with_help(help))
 }
 
 /// Puts instructions into stages.
@@ -128,9 +136,11 @@ impl Assembly {
         None
     }
 
-    /// Takes note of an instruction that could not be read. A `FROM` still starts a stage, so that what follows finds its place.
+    /// Takes note of an instruction that could not be read. A `FROM`, even a misspelt one, still starts a stage, so that what
+    /// follows finds its place; that stage's image is empty.
     fn skip(&mut self, node: &mut Node) {
-        if node.keyword != Some(Keyword::From) {
+        let misspelt = || nearest(&node.word.text).is_some_and(|name| name.eq_ignore_ascii_case("from"));
+        if !(node.keyword == Some(Keyword::From) || (node.keyword.is_none() && misspelt())) {
             return;
         }
         self.has_from = true;

@@ -82,6 +82,11 @@ impl Source {
         Position { line: line as u32, column: column as u32 + 1 }
     }
 
+    /// How many lines there are; a line end at the end of the text starts an empty one.
+    pub fn lines(&self) -> u32 {
+        self.line_starts.len() as u32
+    }
+
     /// The text of a line (from 1), without its end.
     pub fn line(&self, number: u32) -> Option<&str> {
         let index = (number as usize).checked_sub(1)?;

@@ -24,6 +24,11 @@ pub fn suggestion<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -
     best.map(|(_, option)| option.to_owned())
 }
 
+/// ` (did you mean …?)`, or nothing.
+pub(crate) fn did_you_mean<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -> String {
+    suggestion(value, options).map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
+}
+
 /// As [`suggestion`], for names whose case does not matter; the answer takes the case of `value` where that is uniform.
 /// `options` must be lower case.
 pub(crate) fn suggestion_any_case<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -> Option<String> {

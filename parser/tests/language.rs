@@ -7,7 +7,7 @@ use dump::dump;
 use insta::assert_snapshot;
 use rbuild_parser::instruction::Script;
 use rbuild_parser::lint::Config;
-use rbuild_parser::{Escape, Instruction, Source, Span, parse, parse_trigger, parse_with_checks};
+use rbuild_parser::{Escape, Instruction, Overrides, Source, Span, parse, parse_trigger, parse_with};
 
 fn shown(text: &str) -> String {
     let source = Source::new("Dockerfile", text);
@@ -100,7 +100,8 @@ ONBUILD FROM x
 SHELL sh
 "#;
     assert_snapshot!(shown(text), @r##"
-    1:1-1:12 FROM ""
+    1:1-1:12 FROM "a"
+    2:1-2:7 FORM ""
     10:1-10:9 FROM ""
     Error @8:5-8:6: ENV must have two arguments
       help: write `ENV A=value`
@@ -114,6 +115,7 @@ SHELL sh
     Error @3:5-3:22: unknown flag: --mont (did you mean mount?)
       help: RUN takes --device, --mount, --network, --security
     Error @4:6-4:20: expecting boolean value for flag --link, not: perhaps
+      help: write `--link` or `--link=false`
     Error @5:1-5:5: missing a value on flag: --from
       label @6:3-6:9: here
       help: write `--from=VALUE`
@@ -121,10 +123,76 @@ SHELL sh
     Error @10:1-10:5: FROM requires either one or three arguments
       help: write `FROM image` or `FROM image AS name`
     Error @12:24-12:25: time: missing unit in duration "1"
+      help: a duration has a unit, for example `--interval=30s`
     Error @14:9-14:13: FROM isn't allowed as an ONBUILD trigger
     Error @15:7-15:9: SHELL requires the arguments to be in JSON form
       help: write for example `SHELL ["/bin/bash", "-c"]`
     "##);
+}
+
+#[test]
+fn all_mistakes_of_one_instruction() {
+    let text = r#"FROM --platfrm=x --platform a AS 1
+COPY --from=a --chmd=1 --from=b --lnk x y
+HEALTHCHECK --interval=1 --timeout=x --retries=-1 CMD
+RUN --network=nome --security=sandbx --mount=from=$X,target=/y true
+ENV =1 a=2 =3
+ARG =1 b =2
+VOLUME ["/a", " ", ""]
+WORKDIR --x
+ADD --link=2 x
+"#;
+    assert_snapshot!(shown(text), @r#"
+    1:1-1:35 FROM "a"
+    Error @1:34-1:35: invalid name for build stage: "1", name can't start with a number or contain symbols
+      help: a stage name starts with a letter and goes on with letters, digits, `-`, `_` and `.`
+    Error @1:6-1:17: unknown flag: --platfrm (did you mean platform?)
+      help: FROM takes --platform
+    Error @1:18-1:28: missing a value on flag: --platform
+      help: write `--platform=VALUE`
+    Error @2:15-2:23: unknown flag: --chmd (did you mean chmod?)
+      help: COPY takes --chmod, --chown, --exclude, --from, --link, --parents
+    Error @2:24-2:32: duplicate flag specified: --from
+    Error @2:33-2:38: unknown flag: --lnk (did you mean link?)
+      help: COPY takes --chmod, --chown, --exclude, --from, --link, --parents
+    Error @3:51-3:54: Missing command after HEALTHCHECK CMD
+    Error @3:24-3:25: time: missing unit in duration "1"
+      help: a duration has a unit, for example `--interval=30s`
+    Error @3:36-3:37: time: invalid duration "x"
+      help: a duration has a unit, for example `--timeout=30s`
+    Error @3:48-3:50: --retries cannot be negative (-1)
+      help: write a number, for example `--retries=3`
+    Error @4:46-4:63: 'from' doesn't support variable expansion, define alias stage instead
+    Error @4:15-4:19: invalid network mode "nome" (did you mean none?)
+      help: use default, none or host
+    Error @4:31-4:37: security "sandbx" is not valid (did you mean sandbox?)
+      help: use sandbox or insecure
+    Error @5:5-5:7: ENV names can not be blank
+    Error @5:12-5:14: ENV names can not be blank
+    Error @6:5-6:7: ARG names can not be blank
+    Error @6:10-6:12: ARG names can not be blank
+    Error @7:15-7:18: VOLUME specified can not be an empty string
+    Error @7:20-7:22: VOLUME specified can not be an empty string
+    Error @8:1-8:8: WORKDIR requires exactly one argument
+    Error @8:9-8:12: unknown flag: --x
+      help: WORKDIR takes no flags
+    Error @9:1-9:4: ADD requires at least two arguments, but only one was provided. Destination could not be determined
+      help: write `ADD source… destination`
+    Error @9:5-9:13: expecting boolean value for flag --link, not: 2
+      help: write `--link` or `--link=false`
+    "#);
+}
+
+#[test]
+fn a_given_frontend_goes_before_that_of_the_file() {
+    let parsed = |text: &str, frontend: &str| {
+        let overrides = Overrides { frontend: Some(frontend.to_owned()), ..Overrides::default() };
+        parse_with(&Source::new("Dockerfile", text), overrides).first_error().map(|error| error.message.clone())
+    };
+    assert_eq!(parsed("# syntax=example.com/x\nFROM a\n", "docker/dockerfile:1 debug=1"), None);
+    let refused = |name: &str| Some(format!("the frontend {name} is not supported"));
+    assert_eq!(parsed("FROM a\n", "example.com/x"), refused("example.com/x"));
+    assert_eq!(parsed("FROM a\n", " "), refused("\"\""));
 }
 
 #[test]
@@ -159,16 +227,19 @@ fn comments_switch_checks_for_one_instruction() {
     "#);
 }
 
+fn with_checks(options: &str) -> Overrides {
+    Overrides { checks: Some(Config::parse(options).unwrap()), ..Overrides::default() }
+}
+
 #[test]
 fn given_checks_replace_those_of_the_file() {
     let source = Source::new("Dockerfile", "# check=skip=all;error=true\nFROM a AS B\nMAINTAINER x\n");
     assert!(parse(&source).diagnostics.is_empty());
-    let parsed = parse_with_checks(&source, Config::parse("skip=StageNameCasing").unwrap());
+    let parsed = parse_with(&source, with_checks("skip=StageNameCasing"));
     let names: Vec<_> = parsed.diagnostics.iter().filter_map(|it| Some(it.rule?.name)).collect();
     assert_eq!(names, ["MaintainerDeprecated"]);
     assert_eq!(parsed.value.checks.verdict(&parsed.diagnostics), None);
-    let strict = Config::parse("error=true").unwrap();
-    let parsed = parse_with_checks(&source, strict);
+    let parsed = parse_with(&source, with_checks("error=true"));
     let verdict = parsed.value.checks.verdict(&parsed.diagnostics).unwrap();
     assert_eq!(verdict.message, "lint violation found for rules: MaintainerDeprecated, StageNameCasing");
 }

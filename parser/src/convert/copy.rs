@@ -6,11 +6,11 @@ use crate::ast::{Argument, Node};
 use crate::heredoc::{Opener, strip_tabs};
 use crate::instruction::{Add, Copy, InlineFile, SourcesAndDest};
 use crate::word::{Lookup, Style, Word, expand_text};
-use crate::{Diagnostic, ExpandError, Expanded, Span};
+use crate::{ExpandError, Expanded, Span};
 
 impl Converter<'_> {
-    pub(super) fn copy(&self, node: &mut Node) -> Result<Copy, Diagnostic> {
-        let (sources, dest) = self.two(node, "COPY")?;
+    pub(super) fn copy(&self, node: &mut Node) -> Option<Copy> {
+        let ends = self.two(node, "COPY");
         let declared = [
             ("chmod", Takes::One),
             ("chown", Takes::One),
@@ -19,8 +19,9 @@ impl Converter<'_> {
             ("link", Takes::Switch),
             ("parents", Takes::Switch),
         ];
-        let mut flags = self.flags(node, &declared)?;
-        Ok(Copy {
+        let mut flags = self.flags(node, &declared);
+        let (sources, dest) = ends?;
+        Some(Copy {
             paths: self.paths(node, sources, dest, "COPY")?,
             from: flags.take_some("from").map(text),
             chown: self.optional(flags.take_some("chown")),
@@ -32,8 +33,8 @@ impl Converter<'_> {
         })
     }
 
-    pub(super) fn add(&self, node: &mut Node) -> Result<Add, Diagnostic> {
-        let (sources, dest) = self.two(node, "ADD")?;
+    pub(super) fn add(&self, node: &mut Node) -> Option<Add> {
+        let ends = self.two(node, "ADD");
         let declared = [
             ("checksum", Takes::One),
             ("chmod", Takes::One),
@@ -43,8 +44,9 @@ impl Converter<'_> {
             ("link", Takes::Switch),
             ("unpack", Takes::Switch),
         ];
-        let mut flags = self.flags(node, &declared)?;
-        Ok(Add {
+        let mut flags = self.flags(node, &declared);
+        let (sources, dest) = ends?;
+        Some(Add {
             paths: self.paths(node, sources, dest, "ADD")?,
             chown: self.optional(flags.take_some("chown")),
             chmod: self.optional(flags.take_some("chmod")),
@@ -61,28 +63,27 @@ impl Converter<'_> {
         value.map(|value| self.word(value))
     }
 
-    fn two(&self, node: &mut Node, name: &str) -> Result<(Vec<Argument>, Argument), Diagnostic> {
+    fn two(&self, node: &mut Node, name: &str) -> Option<(Vec<Argument>, Argument)> {
         let mut arguments = take_plain(node);
         match arguments.pop() {
-            Some(dest) if !arguments.is_empty() => Ok((arguments, dest)),
+            Some(dest) if !arguments.is_empty() => Some((arguments, dest)),
             _ => {
                 let message = format!(
                     "{name} requires at least two arguments, but only one was provided. Destination could not be determined"
                 );
-                Err(self.error_at_keyword(node, message).with_help(format!("write `{name} source… destination`")))
+                let help = format!("write `{name} source… destination`");
+                self.refuse(self.error_at_keyword(node, message).with_help(help))
             }
         }
     }
 
-    fn paths(
-        &self,
-        node: &Node,
-        arguments: Vec<Argument>,
-        dest: Argument,
-        name: &str,
-    ) -> Result<SourcesAndDest, Diagnostic> {
+    fn paths(&self, node: &Node, arguments: Vec<Argument>, dest: Argument, name: &str) -> Option<SourcesAndDest> {
         if Opener::parse(&dest.text).is_some() {
-            return Err(self.error(node, dest.span, format!("{name} cannot accept a heredoc as a destination")));
+            return self.refuse(self.error(
+                node,
+                dest.span,
+                format!("{name} cannot accept a heredoc as a destination"),
+            ));
         }
         let mut sources = Vec::new();
         let mut contents = Vec::new();
@@ -92,7 +93,7 @@ impl Converter<'_> {
                 Some(opener) => contents.push(inline_file(node, opener, argument.span)),
             }
         }
-        Ok(SourcesAndDest { sources, contents, dest: self.word(dest) })
+        Some(SourcesAndDest { sources, contents, dest: self.word(dest) })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Converter;
 use crate::ast::{Argument, Node};
-use crate::suggest::suggestion;
+use crate::suggest::did_you_mean;
 use crate::{Diagnostic, Span};
 
 /// What a flag takes.
@@ -46,8 +46,8 @@ impl Flags {
 }
 
 impl Converter<'_> {
-    /// Reads a node's flags.
-    pub(super) fn flags(&self, node: &Node, declared: &[(&'static str, Takes)]) -> Result<Flags, Diagnostic> {
+    /// Reads a node's flags; notes each that is wrong.
+    pub(super) fn flags(&self, node: &Node, declared: &[(&'static str, Takes)]) -> Flags {
         let mut flags = Flags::default();
         for flag in &node.flags {
             let (name, value) = match flag.text.split_once('=') {
@@ -57,26 +57,34 @@ impl Converter<'_> {
             let fault = |message: String| self.error(node, flag.span, message);
             let bare = name.strip_prefix("--").unwrap_or(name);
             let Some((known, takes)) = declared.iter().find(|(known, _)| *known == bare) else {
-                return Err(self.unknown_flag(node, flag, name, bare, declared));
+                self.report(self.unknown_flag(node, flag, name, bare, declared));
+                continue;
             };
             if *takes != Takes::Many && flags.values.iter().any(|(seen, _)| seen == known) {
-                return Err(fault(format!("duplicate flag specified: {name}")));
+                self.report(fault(format!("duplicate flag specified: {name}")));
+                continue;
             }
             let value = match (takes, value) {
                 (Takes::Switch, Some("")) | (Takes::One | Takes::Many, None) => {
                     let help = format!("write `{name}=VALUE`");
-                    return Err(fault(format!("missing a value on flag: {name}")).with_help(help));
+                    self.report(fault(format!("missing a value on flag: {name}")).with_help(help));
+                    continue;
                 }
                 (Takes::Switch, None) => "true".to_owned(),
                 (Takes::Switch, Some(value)) => match value.to_lowercase().as_str() {
                     lower @ ("true" | "false") => lower.to_owned(),
-                    _ => return Err(fault(format!("expecting boolean value for flag {name}, not: {value}"))),
+                    _ => {
+                        let help = format!("write `{name}` or `{name}=false`");
+                        let message = format!("expecting boolean value for flag {name}, not: {value}");
+                        self.report(fault(message).with_help(help));
+                        continue;
+                    }
                 },
                 (Takes::One | Takes::Many, Some(value)) => value.to_owned(),
             };
             flags.values.push((known, Argument { text: value, span: value_span(flag, name) }));
         }
-        Ok(flags)
+        flags
     }
 
     fn unknown_flag(
@@ -87,10 +95,8 @@ impl Converter<'_> {
         bare: &str,
         declared: &[(&'static str, Takes)],
     ) -> Diagnostic {
-        let mut message = format!("unknown flag: {name}");
-        if let Some(near) = suggestion(bare, declared.iter().map(|(known, _)| *known)) {
-            message.push_str(&format!(" (did you mean {near}?)"));
-        }
+        let near = did_you_mean(bare, declared.iter().map(|(known, _)| *known));
+        let message = format!("unknown flag: {name}{near}");
         let keyword = node.word.text.to_uppercase();
         let known: Vec<_> = declared.iter().map(|(known, _)| format!("--{known}")).collect();
         let help = match known.as_slice() {

@@ -5,16 +5,18 @@ use crate::ast::{Argument, Arguments, Keyword, Node};
 use crate::instruction::{
     Arg, ArgDeclaration, Env, Expose, Label, Maintainer, OnBuild, Pair, StopSignal, Text, User, Volume, Workdir,
 };
-use crate::{Diagnostic, lint};
-use crate::{Span, Word};
+use crate::{Span, Word, lint};
 
 impl Converter<'_> {
     /// Flags of an `ARG` are not looked at; so BuildKit.
-    pub(super) fn arg(&mut self, node: &mut Node) -> Result<Arg, Diagnostic> {
+    pub(super) fn arg(&mut self, node: &mut Node) -> Option<Arg> {
         let mut args = Vec::new();
         for word in self.at_least_one(node, "ARG")? {
             let (name, value) = match word.text.split_once('=') {
-                Some(("", _)) => return Err(self.error(node, word.span, "ARG names can not be blank")),
+                Some(("", _)) => {
+                    self.report(self.error(node, word.span, "ARG names can not be blank"));
+                    continue;
+                }
                 Some((name, value)) => (name, Some(value)),
                 None => (word.text.as_str(), None),
             };
@@ -30,81 +32,86 @@ impl Converter<'_> {
             let names: Vec<&str> = args.iter().map(|arg| arg.name.value.as_str()).collect();
             self.lint(node, lint::invalid_definition_description::check("ARG", &names, &node.comments, node.span));
         }
-        Ok(Arg { origin: origin(node), args })
+        Some(Arg { origin: origin(node), args })
     }
 
-    pub(super) fn env(&self, node: &mut Node) -> Result<Env, Diagnostic> {
-        self.flags(node, &[])?;
-        Ok(Env { pairs: self.pairs(node, "ENV")?, origin: origin(node) })
+    pub(super) fn env(&self, node: &mut Node) -> Option<Env> {
+        self.flags(node, &[]);
+        Some(Env { pairs: self.pairs(node, "ENV")?, origin: origin(node) })
     }
 
-    pub(super) fn label(&self, node: &mut Node) -> Result<Label, Diagnostic> {
-        self.flags(node, &[])?;
-        Ok(Label { pairs: self.pairs(node, "LABEL")?, origin: origin(node) })
+    pub(super) fn label(&self, node: &mut Node) -> Option<Label> {
+        self.flags(node, &[]);
+        Some(Label { pairs: self.pairs(node, "LABEL")?, origin: origin(node) })
     }
 
-    fn pairs(&self, node: &mut Node, keyword: &str) -> Result<Vec<Pair>, Diagnostic> {
+    fn pairs(&self, node: &mut Node, keyword: &str) -> Option<Vec<Pair>> {
         let pairs = match std::mem::take(&mut node.arguments) {
             Arguments::Pairs(pairs) if !pairs.is_empty() => pairs,
-            _ => return Err(self.error_at_keyword(node, format!("{keyword} requires at least one argument"))),
+            _ => return self.refuse(self.error_at_keyword(node, format!("{keyword} requires at least one argument"))),
         };
         let pair = |(name, value, form): (Argument, Argument, _)| {
             if name.text.is_empty() {
-                return Err(self.error(node, name.span.to(value.span), format!("{keyword} names can not be blank")));
+                let message = format!("{keyword} names can not be blank");
+                return self.refuse(self.error(node, name.span.to(value.span), message));
             }
-            Ok(Pair { name: self.word(name), value: self.word(value), form })
+            Some(Pair { name: self.word(name), value: self.word(value), form })
         };
-        pairs.into_iter().map(pair).collect()
+        Some(pairs.into_iter().filter_map(pair).collect())
     }
 
-    pub(super) fn maintainer(&mut self, node: &mut Node) -> Result<Maintainer, Diagnostic> {
+    pub(super) fn maintainer(&mut self, node: &mut Node) -> Option<Maintainer> {
         self.lint(node, Some(lint::maintainer_deprecated::finding(node.span)));
-        let name = text(self.exactly_one(node, "MAINTAINER")?);
-        self.flags(node, &[])?;
-        Ok(Maintainer { origin: origin(node), name })
+        let name = self.exactly_one(node, "MAINTAINER");
+        self.flags(node, &[]);
+        let name = text(name?);
+        Some(Maintainer { origin: origin(node), name })
     }
 
-    pub(super) fn workdir(&self, node: &mut Node) -> Result<Workdir, Diagnostic> {
-        let path = self.word(self.exactly_one(node, "WORKDIR")?);
-        self.flags(node, &[])?;
-        Ok(Workdir { origin: origin(node), path })
+    pub(super) fn workdir(&self, node: &mut Node) -> Option<Workdir> {
+        let path = self.exactly_one(node, "WORKDIR");
+        self.flags(node, &[]);
+        let path = self.word(path?);
+        Some(Workdir { origin: origin(node), path })
     }
 
-    pub(super) fn user(&self, node: &mut Node) -> Result<User, Diagnostic> {
-        let user = self.word(self.exactly_one(node, "USER")?);
-        self.flags(node, &[])?;
-        Ok(User { origin: origin(node), user })
+    pub(super) fn user(&self, node: &mut Node) -> Option<User> {
+        let user = self.exactly_one(node, "USER");
+        self.flags(node, &[]);
+        let user = self.word(user?);
+        Some(User { origin: origin(node), user })
     }
 
     /// Flags of a `STOPSIGNAL` are not looked at; so BuildKit.
-    pub(super) fn stop_signal(&self, node: &mut Node) -> Result<StopSignal, Diagnostic> {
+    pub(super) fn stop_signal(&self, node: &mut Node) -> Option<StopSignal> {
         let signal = self.word(self.exactly_one(node, "STOPSIGNAL")?);
-        Ok(StopSignal { origin: origin(node), signal })
+        Some(StopSignal { origin: origin(node), signal })
     }
 
-    pub(super) fn expose(&self, node: &mut Node) -> Result<Expose, Diagnostic> {
-        let arguments = self.at_least_one(node, "EXPOSE")?;
-        let mut ports = self.words(arguments);
-        self.flags(node, &[])?;
+    pub(super) fn expose(&self, node: &mut Node) -> Option<Expose> {
+        let arguments = self.at_least_one(node, "EXPOSE");
+        self.flags(node, &[]);
+        let mut ports = self.words(arguments?);
         ports.sort_by(|a, b| a.raw().cmp(b.raw()));
-        Ok(Expose { origin: origin(node), ports })
+        Some(Expose { origin: origin(node), ports })
     }
 
-    pub(super) fn volume(&self, node: &mut Node) -> Result<Volume, Diagnostic> {
-        let arguments = self.at_least_one(node, "VOLUME")?;
-        self.flags(node, &[])?;
+    pub(super) fn volume(&self, node: &mut Node) -> Option<Volume> {
+        let arguments = self.at_least_one(node, "VOLUME");
+        self.flags(node, &[]);
+        let arguments = arguments?;
         let path = |argument: Argument| match argument.text.trim() {
-            "" => Err(self.error(node, argument.span, "VOLUME specified can not be an empty string")),
-            path => Ok(Word::new(path, argument.span, self.escape)),
+            "" => self.refuse(self.error(node, argument.span, "VOLUME specified can not be an empty string")),
+            path => Some(Word::new(path, argument.span, self.escape)),
         };
-        Ok(Volume { paths: arguments.into_iter().map(path).collect::<Result<_, _>>()?, origin: origin(node) })
+        Some(Volume { paths: arguments.into_iter().filter_map(path).collect(), origin: origin(node) })
     }
 
-    pub(super) fn on_build(&self, node: &mut Node) -> Result<OnBuild, Diagnostic> {
+    pub(super) fn on_build(&self, node: &mut Node) -> Option<OnBuild> {
         let Arguments::Nested(inner) = std::mem::take(&mut node.arguments) else {
-            return Err(self.error_at_keyword(node, "ONBUILD requires at least one argument"));
+            return self.refuse(self.error_at_keyword(node, "ONBUILD requires at least one argument"));
         };
-        self.flags(node, &[])?;
+        self.flags(node, &[]);
         let forbidden = match inner.keyword {
             Some(Keyword::OnBuild) => Some("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
             Some(Keyword::Maintainer) => Some("MAINTAINER isn't allowed as an ONBUILD trigger"),
@@ -112,7 +119,7 @@ impl Converter<'_> {
             _ => None,
         };
         if let Some(message) = forbidden {
-            return Err(self.error(node, inner.word.span, message));
+            return self.refuse(self.error(node, inner.word.span, message));
         }
         let mut trigger = without_keyword(&node.line).to_owned();
         for heredoc in &node.heredocs {
@@ -120,7 +127,7 @@ impl Converter<'_> {
             trigger.push_str(&heredoc.content);
             trigger.push_str(&heredoc.opener.name);
         }
-        Ok(OnBuild { origin: origin(node), trigger })
+        Some(OnBuild { origin: origin(node), trigger })
     }
 }
 

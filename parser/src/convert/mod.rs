@@ -1,5 +1,6 @@
-//! Syntax to typed instructions: which flags, how many arguments, in which form. One fault per instruction, in BuildKit's words
-//! and found in BuildKit's order.
+//! Syntax to typed instructions: which flags, how many arguments, in which form. All faults of an instruction are noted, in
+//! BuildKit's words; the first is the one that BuildKit would report. An instruction with a fault is left out, but for a `FROM`
+//! whose image can be read, so that what follows finds its stage.
 
 mod copy;
 mod exec;
@@ -7,6 +8,8 @@ mod flags;
 mod from;
 mod metadata;
 mod run;
+
+use std::cell::RefCell;
 
 use crate::ast::{Argument, Arguments, Keyword, Node};
 use crate::instruction::{Instruction, Origin, Text};
@@ -33,12 +36,26 @@ pub(crate) struct Converter<'a> {
     pub(crate) escape: Escape,
     /// Findings of build checks that need nothing but the instruction.
     pub(crate) lints: Vec<(Diagnostic, Option<Box<Config>>)>,
+    /// What is wrong with the instruction at hand.
+    pub(crate) faults: RefCell<Vec<Diagnostic>>,
 }
 
-impl Converter<'_> {
-    /// Converts a node.
-    pub(crate) fn convert(&mut self, node: &mut Node) -> Result<Converted, Diagnostic> {
-        let Some(keyword) = node.keyword else { return Err(self.unknown(node)) };
+impl<'a> Converter<'a> {
+    /// Converts the nodes of a text.
+    pub(crate) fn new(text: &'a str, escape: Escape) -> Self {
+        Self { text, escape, lints: Vec::new(), faults: RefCell::default() }
+    }
+
+    /// Converts a node; what is wrong with it comes beside.
+    pub(crate) fn convert(&mut self, node: &mut Node) -> (Option<Converted>, Vec<Diagnostic>) {
+        let converted = self.typed(node);
+        let faults = self.faults.take();
+        let keep = faults.is_empty() || matches!(converted, Some(Converted::Stage(_)));
+        (converted.filter(|_| keep), faults)
+    }
+
+    fn typed(&mut self, node: &mut Node) -> Option<Converted> {
+        let Some(keyword) = node.keyword else { return self.refuse(self.unknown(node)) };
         let instruction = match keyword {
             Keyword::From => return self.from(node).map(|stage| Converted::Stage(Box::new(stage))),
             Keyword::Add => Instruction::Add(self.add(node)?),
@@ -59,13 +76,13 @@ impl Converter<'_> {
             Keyword::Volume => Instruction::Volume(self.volume(node)?),
             Keyword::Workdir => Instruction::Workdir(self.workdir(node)?),
         };
-        Ok(Converted::Instruction(instruction))
+        Some(Converted::Instruction(instruction))
     }
 
     fn unknown(&self, node: &Node) -> Diagnostic {
         let word = &node.word.text;
         let mut message = format!("unknown instruction: {word}");
-        let found = suggestion_any_case(word, Keyword::ALL.iter().map(|(name, _)| *name));
+        let found = nearest(word);
         if let Some(name) = &found {
             message.push_str(&format!(" (did you mean {name}?)"));
         }
@@ -74,6 +91,17 @@ impl Converter<'_> {
             Some(name) => diagnostic.with_help(format!("write `{name}`")),
             None => diagnostic.with_help("an instruction that goes on in the next line ends with a backslash"),
         }
+    }
+
+    /// Notes a fault.
+    fn report(&self, fault: Diagnostic) {
+        self.faults.borrow_mut().push(fault);
+    }
+
+    /// Notes a fault that leaves nothing to go on with.
+    fn refuse<T>(&self, fault: Diagnostic) -> Option<T> {
+        self.report(fault);
+        None
     }
 
     fn word(&self, argument: Argument) -> Word {
@@ -101,19 +129,19 @@ impl Converter<'_> {
         Diagnostic::error(node.word.span, message)
     }
 
-    fn exactly_one(&self, node: &mut Node, name: &str) -> Result<Argument, Diagnostic> {
+    fn exactly_one(&self, node: &mut Node, name: &str) -> Option<Argument> {
         match <[Argument; 1]>::try_from(take_plain(node)) {
-            Ok([one]) => Ok(one),
-            Err(_) => Err(self.error_at_keyword(node, format!("{name} requires exactly one argument"))),
+            Ok([one]) => Some(one),
+            Err(_) => self.refuse(self.error_at_keyword(node, format!("{name} requires exactly one argument"))),
         }
     }
 
-    fn at_least_one(&self, node: &mut Node, name: &str) -> Result<Vec<Argument>, Diagnostic> {
+    fn at_least_one(&self, node: &mut Node, name: &str) -> Option<Vec<Argument>> {
         let arguments = take_plain(node);
         if arguments.is_empty() {
-            return Err(self.error_at_keyword(node, format!("{name} requires at least one argument")));
+            return self.refuse(self.error_at_keyword(node, format!("{name} requires at least one argument")));
         }
-        Ok(arguments)
+        Some(arguments)
     }
 
     fn lint(&mut self, node: &Node, found: Option<Diagnostic>) {
@@ -121,6 +149,11 @@ impl Converter<'_> {
             self.lints.push((diagnostic, checks(node)));
         }
     }
+}
+
+/// The instruction that an unknown one was meant to be, in the case of what was written.
+pub(crate) fn nearest(word: &str) -> Option<String> {
+    suggestion_any_case(word, Keyword::ALL.iter().map(|(name, _)| *name))
 }
 
 /// The checks that a comment above a node switches.

@@ -10,20 +10,23 @@ use crate::heredoc::Opener;
 use crate::instruction::{CommandLine, Device, Network, Run, Script, Security};
 use crate::mount::{MountFlag, parse_bool};
 use crate::quote::Quoted;
-use crate::suggest::suggestion;
+use crate::suggest::did_you_mean;
 
 impl Converter<'_> {
-    pub(super) fn run(&self, node: &mut Node) -> Result<Run, Diagnostic> {
+    pub(super) fn run(&self, node: &mut Node) -> Option<Run> {
         let declared =
             [("device", Takes::Many), ("mount", Takes::Many), ("network", Takes::One), ("security", Takes::One)];
-        let mut flags = self.flags(node, &declared)?;
+        let mut flags = self.flags(node, &declared);
+        let devices = flags.take_all("device");
         let devices =
-            flags.take_all("device").iter().map(|value| self.device(node, value)).collect::<Result<_, _>>()?;
+            devices.iter().filter_map(|value| self.device(node, value).map_err(|fault| self.report(fault)).ok());
+        let devices = devices.collect();
         let mount = |value: Argument| {
             MountFlag::parse(&value.text, value.span, self.escape)
-                .map_err(|error| self.error(node, value.span, error.to_string()))
+                .map_err(|error| self.report(self.error(node, value.span, error.to_string())))
+                .ok()
         };
-        let mounts = flags.take_all("mount").into_iter().map(mount).collect::<Result<_, _>>()?;
+        let mounts = flags.take_all("mount").into_iter().filter_map(mount).collect();
         let network = match flags.take("network") {
             None => Network::Default,
             Some(value) => match value.text.as_str() {
@@ -31,8 +34,10 @@ impl Converter<'_> {
                 "none" => Network::None,
                 "host" => Network::Host,
                 other => {
-                    let message = format!("invalid network mode {}", Quoted(other));
-                    return Err(self.error(node, value.span, message).with_help("use default, none or host"));
+                    let near = did_you_mean(other, ["default", "host", "none"]);
+                    let message = format!("invalid network mode {}{near}", Quoted(other));
+                    self.report(self.error(node, value.span, message).with_help("use default, none or host"));
+                    Network::Default
                 }
             },
         };
@@ -42,12 +47,14 @@ impl Converter<'_> {
                 "sandbox" => Security::Sandbox,
                 "insecure" => Security::Insecure,
                 other => {
-                    let message = format!("security {} is not valid", Quoted(other));
-                    return Err(self.error(node, value.span, message).with_help("use sandbox or insecure"));
+                    let near = did_you_mean(other, ["insecure", "sandbox"]);
+                    let message = format!("security {} is not valid{near}", Quoted(other));
+                    self.report(self.error(node, value.span, message).with_help("use sandbox or insecure"));
+                    Security::Sandbox
                 }
             },
         };
-        Ok(Run {
+        Some(Run {
             command: command_line(std::mem::take(&mut node.arguments), node.word.span),
             heredocs: std::mem::take(&mut node.heredocs),
             origin: origin(node),
@@ -80,11 +87,8 @@ impl Converter<'_> {
                 _ if device.name.is_empty() => device.name.clone_from(field),
                 (_, None) => return Err(fault(format!("invalid field '{field}' must be a key=value pair"))),
                 (key, Some(_)) => {
-                    let mut message = format!("unexpected key '{key}' in '{field}'");
-                    if let Some(near) = suggestion(key, ["name", "required"]) {
-                        message.push_str(&format!(" (did you mean {near}?)"));
-                    }
-                    return Err(fault(message));
+                    let near = did_you_mean(key, ["name", "required"]);
+                    return Err(fault(format!("unexpected key '{key}' in '{field}'{near}")));
                 }
             }
         }
