@@ -6,15 +6,16 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rbuild_cache::{BuildId, Lease, Store};
 use rbuild_image::{Digest, ImageConfig, Platform};
-use rbuild_parser::{Diagnostic, Dockerfile, Source, parse};
+use rbuild_parser::{Diagnostic, Dockerfile, Source};
 use rbuild_solver::{
     Event, EventSink, Goal, NoCache, OnFailure, Plan, PlatformPlan, Product, RunNetwork, SolveError, SolveOptions,
-    StoreCache, Surroundings, Ulimit, lower, solve,
+    StoreCache, Surroundings, Ulimit, solve,
 };
 
 use crate::build_record::{self, Notes, Recorder};
 use crate::cli::report::Failure;
 use crate::context::{self, LocalContext};
+use crate::dockerfile;
 use crate::engine::Engine;
 use crate::interrupt::Interrupts;
 use crate::output::{self, Built};
@@ -81,41 +82,31 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, Failure> {
     let agents = SshAgents::start(engine.settings(), lease, &request.ssh)?;
     let loaded = context::load(engine, lease, request, agents.sockets())?;
-    let parsed = parse(&loaded.dockerfile);
-    if parsed.diagnostics.iter().any(Diagnostic::is_error) {
-        return Err(Failure::diagnostics(&loaded.dockerfile, &parsed.diagnostics));
-    }
+    let parsed = dockerfile::read(&loaded.dockerfile, request)?;
     let fresh = if request.pull { Freshness::Registry } else { Freshness::Stored };
     let outside = Outside::new(engine, store, lease, &request.named_contexts, fresh);
-    let goal = Goal { ignore: Some(loaded.context.ignore.patterns.clone()), ..goal(request) };
-    let plan = lower(&loaded.dockerfile, &parsed.value, &goal, &outside)
+    let multi_platform = dockerfile::is_multi_platform(request)?;
+    let goal = Goal { ignore: Some(loaded.context.ignore.patterns.clone()), multi_platform, ..goal(request) };
+    let plan = dockerfile::plan(&loaded.dockerfile, &parsed, &goal, &outside, request)
         .map_err(|diagnostics| Failure::diagnostics(&loaded.dockerfile, &diagnostics))?;
-    refuse_violations(&loaded.dockerfile, &parsed.value, parsed.diagnostics.iter().chain(&plan.warnings))?;
+    let found: Vec<&Diagnostic> = parsed.diagnostics.iter().chain(&plan.warnings).collect();
+    if let Some(violation) = violations(&parsed.value, &found) {
+        return Err(Failure::diagnostics(&loaded.dockerfile, &[violation]));
+    }
     let (mut contexts, mut warnings) = outside.finish();
+    warnings.extend(dockerfile::idle_arguments(request));
     contexts.insert(String::new(), loaded.context);
     let found = parsed.diagnostics.iter().chain(&plan.warnings);
     warnings.extend(found.map(|diagnostic| warning_text(&loaded.dockerfile, diagnostic)));
     Ok(Prepared { source: loaded.dockerfile, plan, contexts, warnings, agents })
 }
 
-/// Fails when the Dockerfile says that findings of build checks are errors (`# check=error=true`).
-fn refuse_violations<'a>(
-    source: &Source,
-    file: &Dockerfile,
-    found: impl Iterator<Item = &'a Diagnostic>,
-) -> Result<(), Failure> {
-    let found: Vec<&Diagnostic> = found.filter(|one| one.rule.is_some()).collect();
-    let rules: std::collections::BTreeSet<&str> = found.iter().filter_map(|one| Some(one.rule?.name)).collect();
-    if !file.checks.error || rules.is_empty() {
-        return Ok(());
-    }
-    let names = rules.into_iter().collect::<Vec<_>>().join(", ");
-    let failure = Failure::new(format!("lint violation found for rules: {names}"))
-        .with_help("mend what `rbuild --check` shows, or take `error=true` out of the check directive");
-    Err(match found.first().and_then(|first| first.span) {
-        Some(span) => failure.at(source, span),
-        None => failure,
-    })
+/// The error that findings of build checks are where the Dockerfile says so (`# check=error=true`).
+pub(crate) fn violations(file: &Dockerfile, found: &[&Diagnostic]) -> Option<Diagnostic> {
+    let verdict = file.checks.verdict(found.iter().copied())?;
+    let first = found.iter().find_map(|one| one.rule.and(one.span));
+    let help = "mend what `rbuild --check` shows, or take `error=true` out of the check directive";
+    Some(Diagnostic { span: first, ..verdict }.with_help(help))
 }
 
 /// A warning as the end of a build shows it.

@@ -9,6 +9,7 @@ pub mod cache_view;
 pub mod cli;
 pub mod config;
 pub mod context;
+mod dockerfile;
 pub mod doctor;
 pub mod engine;
 pub mod evaluate;

@@ -380,7 +380,7 @@ fn number(key: &'static str, value: &str, radix: u32) -> Result<u32, MountError>
 }
 
 /// Truth values as Go reads them.
-pub(crate) fn parse_bool(value: &str) -> Option<bool> {
+pub fn parse_bool(value: &str) -> Option<bool> {
     match value {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),

@@ -25,7 +25,7 @@ pub fn suggestion<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -
 }
 
 /// ` (did you mean …?)`, or nothing.
-pub(crate) fn did_you_mean<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -> String {
+pub fn did_you_mean<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -> String {
     suggestion(value, options).map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 

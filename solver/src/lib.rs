@@ -26,8 +26,8 @@ pub use graph::Graph;
 pub use key::Key;
 pub use lower::{
     Entitlements, Goal, ImagePlan, NamedContext, NoCache, Outline, OutlineArg, OutlineInput, Plan, PlatformPlan,
-    Resolve, ResolveError, ResolvedImage, StageChoice, Target, Ulimit, git_context, http_context, lower, outline,
-    targets,
+    Resolve, ResolveError, ResolvedImage, StageChoice, Target, Ulimit, git_context, http_context, lower, more_faults,
+    outline, targets,
 };
 pub use miss::{FieldChange, MissReason, changes};
 pub use op::{

@@ -7,7 +7,8 @@
 //! 3. Each reached stage in order, instruction by instruction: variables ([`scope`]), metadata ([`metadata`]), files
 //!    ([`copy`], [`remote`]), commands ([`run`], [`mount`]). Each effect adds a vertex; metadata adds none.
 //!
-//! Does not stop at the first mistake: an instruction that cannot be lowered is skipped and reported.
+//! Does not stop at the first mistake: an instruction that cannot be lowered is skipped and reported. A base that cannot
+//! be had is stood in for by an empty image, and nothing is said about its stage that its variables might change.
 
 mod check;
 mod chmod;
@@ -31,7 +32,7 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use rbuild_image::Platform;
 use rbuild_parser::{Diagnostic, Dockerfile, Span};
@@ -86,6 +87,36 @@ pub fn lower(
     Err(errors)
 }
 
+/// What else is wrong with a file of which parts could not be read, as far as that can be told without asking for base
+/// images; `replaced` are the stages that named contexts stand in for.
+pub fn more_faults(
+    source: &rbuild_parser::Source,
+    file: &Dockerfile,
+    goal: &Goal,
+    replaced: &dyn Fn(&str) -> bool,
+) -> Vec<Diagnostic> {
+    let platform = goal.platforms.first().cloned();
+    let nothing = resolve::Nothing { replaced };
+    let mut lowering = Lowering::new(source, file, goal, &nothing, platform, Graph::new());
+    lowering.trust = Trust::Partial;
+    if let Err(last) = lowering.run() {
+        lowering.errors.push(*last);
+    }
+    let mut errors = lowering.errors;
+    errors.sort_by_key(|error| error.span.map_or(0, Span::start));
+    errors.extend(lowering.warnings.into_inner());
+    errors
+}
+
+/// How much of a file could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// All of it.
+    Whole,
+    /// Parts; base images are not asked for.
+    Partial,
+}
+
 /// Platforms mostly find the same things.
 fn add_new(known: &mut Vec<Diagnostic>, more: Vec<Diagnostic>) {
     for diagnostic in more {
@@ -113,6 +144,11 @@ struct Lowering<'a> {
     stages: Stages<'a>,
     target: StageId,
     graph: Graph,
+    trust: Trust,
+    /// Whether a variable was asked for in vain since the instruction at hand began.
+    doubtful: Cell<bool>,
+    /// What is wrong with the instruction at hand beside the fault that it ends with.
+    beside: RefCell<Vec<Diagnostic>>,
     errors: Vec<Diagnostic>,
     warnings: RefCell<Vec<Diagnostic>>,
 }
@@ -139,6 +175,9 @@ impl<'a> Lowering<'a> {
             stages: Stages::new(&goal.stage_contexts),
             target: 0,
             graph,
+            trust: Trust::Whole,
+            doubtful: Cell::new(false),
+            beside: RefCell::default(),
             errors: Vec::new(),
             warnings: RefCell::default(),
         }
@@ -152,19 +191,23 @@ impl<'a> Lowering<'a> {
         let last = self.file.stages.last().and_then(|stage| stage.name.clone());
         let wanted = self.goal.target.clone().or(last);
         self.globals = scope::automatic(self.goal, &self.target_platform, wanted.as_deref());
-        self.check_default_bases(&self.globals);
-        self.declare_globals()?;
-        self.declare_stages()?;
-        self.stages.check_aliases()?;
-        let target = self.find_target()?;
+        if self.trust == Trust::Whole {
+            self.check_default_bases(&self.globals);
+        }
+        self.declare_globals();
+        self.declare_stages();
+        if self.trust == Trust::Whole {
+            self.errors.extend(self.stages.check_aliases().err().map(|fault| *fault));
+        }
+        let target = self.find_target().unwrap_or_else(|fault| {
+            self.errors.push(*fault);
+            self.stages.last()
+        });
         self.target = target;
-        self.link_stages()?;
+        self.link_stages();
         self.check_cycles()?;
         self.stages.name_for_people();
-        self.resolve_reached(target)?;
-        if !self.errors.is_empty() {
-            return Err(Box::new(self.errors.remove(0)));
-        }
+        self.resolve_reached(target);
         for id in self.stages.ids() {
             if self.stages[id].reached && !self.stages[id].lowered {
                 self.lower_stage(id);
@@ -218,6 +261,21 @@ fn redacted(text: &str) -> String {
     }
     let words = text.split_inclusive([' ', '\t', '\n', '(', '"', '=', ',']);
     words.map(rbuild_image::registry::without_credentials).collect()
+}
+
+/// All results, or the last of the faults, the others being left in `beside`.
+fn all<T>(
+    beside: &RefCell<Vec<Diagnostic>>,
+    results: impl IntoIterator<Item = Result<T, Fault>>,
+) -> Result<Vec<T>, Fault> {
+    let (mut good, mut last) = (Vec::new(), None);
+    for result in results {
+        match result {
+            Ok(value) => good.push(value),
+            Err(fault) => beside.borrow_mut().extend(last.replace(fault).map(|earlier: Fault| *earlier)),
+        }
+    }
+    last.map_or(Ok(good), Err)
 }
 
 fn fault(span: Span, message: impl Into<String>) -> Fault {

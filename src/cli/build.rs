@@ -7,7 +7,7 @@ use rbuild_image::{ImageRef, Platform};
 
 use super::report::{self, Failure};
 use crate::engine::Engine;
-use crate::evaluate::Method;
+use crate::evaluate::Call;
 use crate::exit_code::Exit;
 use crate::progress::Mode;
 
@@ -97,8 +97,8 @@ pub(super) struct BuildArgs {
     /// Check the Dockerfile without building
     #[arg(long, conflicts_with_all = ["output", "iidfile", "call"])]
     check: bool,
-    /// Evaluate the Dockerfile instead of building: build, check, outline or targets
-    #[arg(long, value_name = "METHOD")]
+    /// Evaluate the Dockerfile instead of building: check, outline or targets[,format=json]
+    #[arg(long, alias = "print", value_name = "METHOD")]
     call: Option<String>,
     /// At most this many steps at once
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -204,8 +204,8 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
     args.unserved.refuse()?;
     let settings = engine.settings();
     let request = spec::request(&args, settings)?;
-    if let Some(method) = args.method()? {
-        let answer = engine.evaluate(&request, method)?;
+    if let Some(call) = args.call()? {
+        let answer = engine.evaluate(&request, call)?;
         report::answer(&answer.text)?;
         if let Some(failure) = answer.error {
             return Err(failure);
@@ -230,11 +230,11 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
 
 impl BuildArgs {
     /// What to do instead of building, if asked to.
-    fn method(&self) -> Result<Option<Method>, Failure> {
+    fn call(&self) -> Result<Option<Call>, Failure> {
         match (self.check, self.call.as_deref()) {
-            (true, _) => Ok(Some(Method::Check)),
-            (false, None | Some("build")) => Ok(None),
-            (false, Some(text)) => text.parse().map(Some),
+            (true, _) => Ok(Some(Call::CHECK)),
+            (false, None) => Ok(None),
+            (false, Some(text)) => Call::parse(text),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use rbuild_parser::{Diagnostic, Severity, Source, Span};
+use rbuild_parser::{Diagnostic, Label, Severity, Source, Span};
 
 use crate::config::Settings;
 use crate::exit_code::Exit;
@@ -26,7 +26,8 @@ pub struct Failure {
 struct Place {
     source: Source,
     span: Span,
-    label: Option<String>,
+    /// Other places that help to understand it.
+    labels: Vec<Label>,
 }
 
 impl Failure {
@@ -76,33 +77,38 @@ impl Failure {
     /// Points at a range of a Dockerfile.
     #[must_use]
     pub fn at(mut self, source: &Source, span: Span) -> Self {
-        self.place = Some(Place { source: source.clone(), span, label: None });
+        self.place = Some(Place { source: source.clone(), span, labels: Vec::new() });
         self
     }
 
-    /// Everything wrong with a Dockerfile, in the order of its text; the first error names the failure.
+    /// Everything wrong with a Dockerfile, in the order of its text; the first error that was met names the failure.
     pub fn diagnostics(source: &Source, diagnostics: &[Diagnostic]) -> Self {
         let mut errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
         let one = |diagnostic: &Diagnostic| {
             let mut failure = Self::new(diagnostic.message.clone());
             failure.help = diagnostic.help.clone();
-            match diagnostic.span {
-                Some(span) => failure.at(source, span),
-                None => failure,
+            if let Some(span) = diagnostic.span {
+                failure = failure.at(source, span);
             }
+            if let Some(place) = &mut failure.place {
+                place.labels.clone_from(&diagnostic.labels);
+            }
+            failure
         };
         let Some(first) = errors.next() else {
             return Self::new("the Dockerfile cannot be built");
         };
-        let rest: Vec<Self> = errors.map(one).collect();
-        if rest.is_empty() {
+        let mut all: Vec<&Diagnostic> = std::iter::once(first).chain(errors).collect();
+        if all.len() == 1 {
             return one(first);
         }
+        all.sort_by_key(|diagnostic| diagnostic.span.map(|span| span.start()));
         // All of them are shown; the last line repeats the first, which is the one that BuildKit would have shown.
-        let line = first.span.map_or(1, |span| source.position(span.start()).line);
-        let summary = format!("{} ({}:{line}, and {} more)", first.message, source.name(), rest.len());
-        let mut failure = Self::new(summary);
-        failure.before = std::iter::once(one(first)).chain(rest).collect();
+        let place = first
+            .span
+            .map_or_else(String::new, |span| format!("{}:{}, ", source.name(), source.position(span.start()).line));
+        let mut failure = Self::new(format!("{} ({place}and {} more)", first.message, all.len() - 1));
+        failure.before = all.into_iter().map(one).collect();
         failure
     }
 
@@ -140,12 +146,16 @@ impl Failure {
 }
 
 impl Place {
-    fn snippet(&self) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
-        let annotation = AnnotationKind::Primary.span(first_line(&self.source, self.span));
+    fn snippet<'a>(&'a self) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let primary = AnnotationKind::Primary.span(first_line(&self.source, self.span));
+        let label = |label: &'a Label| {
+            AnnotationKind::Context.span(first_line(&self.source, label.span)).label(label.text.as_str())
+        };
         Snippet::source(self.source.text())
             .path(self.source.name())
             .fold(true)
-            .annotation(annotation.label(self.label.as_deref()))
+            .annotation(primary)
+            .annotations(self.labels.iter().map(label))
     }
 }
 

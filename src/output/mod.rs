@@ -149,8 +149,9 @@ fn image_archive(
     }
     let names = if archive.names.is_empty() { request.tags.clone() } else { archive.names.clone() };
     let id = staged.first().map(|staged| staged.document.config.digest);
+    let wants_index = archive.format == ArchiveFormat::Oci && crate::dockerfile::is_multi_platform(request)?;
     match staged.as_slice() {
-        [one] => {
+        [one] if !wants_index => {
             let root = (one.manifest.clone(), names);
             write_archive(archive.format, &archive.dest, vec![root], &request_platform(request), one)?;
         }

@@ -88,7 +88,7 @@ fn an_unknown_stage_says_which_exist() {
     let context = bench.context("ctx", [("Dockerfile", "FROM busybox AS builder\nFROM busybox AS final\n")]);
     let ran = bench.rbuild(["build", "--target=bulider"]).arg(&context).run().fails(1);
     insta::assert_snapshot!(ran.stderr, @r#"
-    error: target stage "bulider" could not be found
+    error: target stage "bulider" could not be found (did you mean builder?)
      |
      = help: the stages are: builder, final
     "#);
@@ -110,8 +110,95 @@ fn all_mistakes_are_shown_at_once() {
       |
     4 | ENV
       | ^^^
-    error: unknown instruction: COPPY (did you mean COPY?) (Dockerfile:2, and 1 more)
+    error: invalid containerPort: x
+     --> Dockerfile:5:8
+      |
+    5 | EXPOSE x
+      |        ^
+      |
+      = help: write a port or a range, for example 8080, 53/udp or 7000-7010
+    error: unknown instruction: COPPY (did you mean COPY?) (Dockerfile:2, and 2 more)
     "#);
+}
+
+#[test]
+fn mistakes_of_reading_and_of_planning_are_shown_together() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let file = "\
+FROM busybox AS base
+COPPY a b
+EXPOSE 80 web 70000
+RUN --mount=type=cach,target=/a --mount=type=cache,taget=/b \\
+    --mount=type=cache,target=/c,sharing=lock true
+ENV A=${NOPE:?} B=${FROM_BASE}
+STOPSIGNAL TREM
+FROM base
+COPY --from=7 --chown a b
+";
+    insta::assert_snapshot!(error_of(&bench, file), @r#"
+    error: unknown instruction: COPPY (did you mean COPY?)
+     --> Dockerfile:2:1
+      |
+    2 | COPPY a b
+      | ^^^^^
+      |
+      = help: write `COPY`
+    error: invalid containerPort: web
+     --> Dockerfile:3:11
+      |
+    3 | EXPOSE 80 web 70000
+      |           ^^^
+      |
+      = help: write a port or a range, for example 8080, 53/udp or 7000-7010
+    error: invalid containerPort: 70000
+     --> Dockerfile:3:15
+      |
+    3 | EXPOSE 80 web 70000
+      |               ^^^^^
+      |
+      = help: write a port or a range, for example 8080, 53/udp or 7000-7010
+    error: unsupported sharing value "lock" (did you mean locked?)
+     --> Dockerfile:4:1
+      |
+    4 | RUN --mount=type=cach,target=/a --mount=type=cache,taget=/b \
+      | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    5 |     --mount=type=cache,target=/c,sharing=lock true
+      |             --------------------------------- here
+    error: unsupported mount type "cach" (did you mean cache?)
+     --> Dockerfile:4:13
+      |
+    4 | RUN --mount=type=cach,target=/a --mount=type=cache,taget=/b \
+      |             ^^^^^^^^^^^^^^^^^^^
+    error: unexpected key 'taget' in 'taget=/b' (did you mean target?)
+     --> Dockerfile:4:41
+      |
+    4 | RUN --mount=type=cach,target=/a --mount=type=cache,taget=/b \
+      |                                         ^^^^^^^^^^^^^^^^^^^
+    error: invalid signal: TREM
+     --> Dockerfile:7:12
+      |
+    7 | STOPSIGNAL TREM
+      |            ^^^^
+      |
+      = help: write a number or a name, for example SIGTERM
+    error: missing a value on flag: --chown
+     --> Dockerfile:9:15
+      |
+    9 | COPY --from=7 --chown a b
+      |               ^^^^^^^
+      |
+      = help: write `--chown=VALUE`
+    error: unknown instruction: COPPY (did you mean COPY?) (Dockerfile:2, and 7 more)
+    "#);
+}
+
+#[test]
+fn the_nearest_stage_or_image_is_suggested() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let file = "FROM busybox AS builder\nFROM busybox\nCOPY --from=localhost:1/x a b\nVOLUME [\"$NOPE\"]\n";
+    let shown = error_of(&bench, file);
+    assert!(shown.contains("VOLUME specified can not be an empty string"), "{shown}");
+    assert!(shown.contains("localhost:1/x: failed to resolve source metadata"), "{shown}");
 }
 
 #[test]

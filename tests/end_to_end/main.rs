@@ -18,6 +18,7 @@ mod census;
 mod containers;
 mod contexts;
 mod errors;
+mod evaluation;
 mod images;
 mod layers;
 mod mounts;

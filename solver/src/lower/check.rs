@@ -6,9 +6,9 @@ use rbuild_image::{ImageConfig, ImageRef, Platform};
 use rbuild_parser::instruction::Origin;
 use rbuild_parser::{Diagnostic, Expanded, Instruction, Stage as From, lint};
 
-use super::Lowering;
 use super::scope::Variables;
 use super::stage::{StageId, StageStep};
+use super::{Lowering, Trust};
 
 impl Lowering<'_> {
     /// Keeps a finding unless the file or a comment above its instruction switched it off.
@@ -20,6 +20,11 @@ impl Lowering<'_> {
     /// Names that a word of an instruction asked for in vain.
     pub(super) fn check_unset(&self, id: StageId, step: &StageStep<'_>, unset: &BTreeSet<String>) {
         if unset.is_empty() {
+            return;
+        }
+        self.doubtful.set(true);
+        // A base that is not known may set them.
+        if self.stages[id].stood_in || self.trust == Trust::Partial {
             return;
         }
         let (origin, state) = (step.instruction.origin(), &self.stages[id].state);
@@ -79,7 +84,10 @@ impl Lowering<'_> {
             Instruction::Entrypoint(entrypoint) => &entrypoint.command,
             _ => return,
         };
-        self.warn(lint::json_args_recommended::check(origin, command, has_shell), origin);
+        // So may it set a shell.
+        if !self.stages[id].stood_in {
+            self.warn(lint::json_args_recommended::check(origin, command, has_shell), origin);
+        }
     }
 
     pub(super) fn check_ignored(&self, step: &StageStep<'_>, source: &str) {

@@ -139,7 +139,7 @@ impl Lowering<'_> {
         let mut documents = Vec::with_capacity(paths.contents.len());
         for document in &paths.contents {
             let content = document.expand(&self.stages[id].state.variables);
-            let content = content.map_err(|error| fault(step.span, error.to_string()))?;
+            let content = content.map_err(|error| self.expansion_fault(step, document.span, &error))?;
             self.check_unset(id, step, &content.unmatched);
             documents.push((document.name.clone(), content.text));
         }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use rbuild_image::{ImageConfig, ImageRef, Platform};
 use rbuild_parser::lint::multiple_instructions_disallowed::Seen;
-use rbuild_parser::{Diagnostic, Expanded, Instruction};
+use rbuild_parser::{Diagnostic, Expanded, Instruction, suggestion};
 
 use super::goal::StageChoice;
 use super::plan::{ImagePlan, PlatformPlan};
 use super::resolve::{NamedContext, ResolveError, ResolvedImage};
 use super::stage::{Stage, StageId, StageStep, State};
-use super::{About, Fault, Lowering, fault};
+use super::{About, Fault, Lowering, Trust, fault};
 use crate::op::{CopyAction, FileAction, FileOp, ImageSource, Linking, Op, Source, Unpack};
 use crate::vertex::{CacheUse, VertexId};
 
@@ -22,26 +22,35 @@ const DEFAULT_PATH_WINDOWS: &str = r"PATH=c:\Windows\System32;c:\Windows;C:\Wind
 /// The name of the empty image.
 const SCRATCH: &str = "scratch";
 
+/// Names that a base's name may have been meant to be, beside those of stages (BuildKit's list).
+const COMMON_IMAGES: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+
 impl<'a> Lowering<'a> {
     /// Reads all `FROM` lines. Named contexts replace stages of their names.
-    pub(super) fn declare_stages(&mut self) -> Result<(), Fault> {
+    pub(super) fn declare_stages(&mut self) {
         let file = self.file;
         for (number, from) in file.stages.iter().enumerate() {
             let span = from.origin.head;
-            let expanded = from.image.expand(&self.globals).map_err(|error| fault(span, error.to_string()))?;
+            let mut stood_in = false;
+            let expanded = self.stage_image(from).unwrap_or_else(|fault| {
+                stood_in = true;
+                self.errors.extend(fault.map(|fault| *fault));
+                Expanded { text: SCRATCH.to_owned(), ..Expanded::default() }
+            });
             let image = expanded.text.clone();
-            if image.is_empty() {
-                let message = format!("base name ({}) should not be blank", from.image.raw());
-                let help = "an ARG before the first FROM gives it a value, or --build-arg does";
-                return Err(Box::new(Diagnostic::error(span, message).with_help(help)));
-            }
-            let platform = self.stage_platform(from)?;
+            let platform = self.stage_platform(from).unwrap_or_else(|fault| {
+                stood_in = true;
+                self.errors.extend(fault.map(|fault| *fault));
+                None
+            });
             let mut uses = self.declared.clone();
             uses.expanded(&expanded);
             if let Some((text, _)) = &platform {
                 uses.expanded(text);
             }
-            self.check_from(from, &expanded, platform.as_ref().map(|(text, platform)| (text, platform)));
+            if self.trust == Trust::Whole {
+                self.check_from(from, &expanded, platform.as_ref().map(|(text, platform)| (text, platform)));
+            }
             let platform = platform.map(|(_, platform)| platform);
             let name = from.name.clone().unwrap_or_default();
             let step = |instruction: &'a Instruction| StageStep {
@@ -52,9 +61,11 @@ impl<'a> Lowering<'a> {
             };
             let replacement = match name.as_str() {
                 "" => None,
-                name => {
-                    self.named_context(name, platform.as_ref()).map_err(|error| resolve_fault(span, None, error))?
-                }
+                name => self.named_context(name, platform.as_ref()).unwrap_or_else(|error| {
+                    stood_in = true;
+                    self.errors.push(*resolve_fault(span, None, error));
+                    None
+                }),
             };
             let id = self.stages.add(Stage {
                 span,
@@ -71,6 +82,7 @@ impl<'a> Lowering<'a> {
                 platform,
                 reached: false,
                 resolved: false,
+                stood_in,
                 triggered: false,
                 lowered: false,
                 numbered: 0,
@@ -86,23 +98,46 @@ impl<'a> Lowering<'a> {
                 None => self.count_numbered(id),
             }
         }
-        Ok(())
     }
 
-    fn stage_platform(&self, from: &rbuild_parser::Stage) -> Result<Option<(Expanded, Platform)>, Fault> {
-        let span = from.origin.head;
-        let Some(word) = &from.platform else { return Ok(None) };
-        let text = word.expand(&self.globals).map_err(|error| {
-            fault(span, format!("failed to process arguments for platform {}: {error}", word.raw()))
-        })?;
-        if text.text.is_empty() {
-            return Err(fault(span, format!("empty platform value from expression {}", word.raw())));
+    /// What a stage starts from, expanded.
+    fn stage_image(&self, from: &rbuild_parser::Stage) -> Result<Expanded, Option<Fault>> {
+        // One that could not be read has been told.
+        if from.image.raw().is_empty() {
+            return Err(None);
         }
-        let platform = text
-            .text
-            .parse()
-            .map_err(|error| fault(span, format!("failed to parse platform {}: {error}", word.raw())))?;
-        Ok(Some((text, platform)))
+        let expanded = self.expand_global(&from.image)?;
+        if expanded.text.is_empty() {
+            let message = format!("base name ({}) should not be blank", from.image.raw());
+            let help = "an ARG before the first FROM gives it a value, or --build-arg does";
+            let error = self.error_at(from.origin.head, from.image.span(), message).with_help(help);
+            return Err((self.trust == Trust::Whole).then(|| Box::new(error)));
+        }
+        Ok(expanded)
+    }
+
+    fn stage_platform(&self, from: &rbuild_parser::Stage) -> Result<Option<(Expanded, Platform)>, Option<Fault>> {
+        let Some(word) = &from.platform else { return Ok(None) };
+        let text = self.expand_global(word).map_err(|fault| {
+            fault.map(|fault| {
+                let message = format!("failed to process arguments for platform {}: {}", word.raw(), fault.message);
+                Box::new(Diagnostic { message, ..*fault })
+            })
+        })?;
+        let wrong = |message: String| {
+            let near = text.unmatched.iter().find_map(|name| suggestion(name, self.globals.names()));
+            let near = near.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
+            let help = "a platform is named os/architecture[/variant], for example linux/arm64";
+            let error = self.error_at(from.origin.head, word.span(), message + &near).with_help(help);
+            (self.trust == Trust::Whole || text.unmatched.is_empty()).then(|| Box::new(error))
+        };
+        if text.text.is_empty() {
+            return Err(wrong(format!("empty platform value from expression {}", word.raw())));
+        }
+        match text.text.parse() {
+            Ok(platform) => Ok(Some((text, platform))),
+            Err(error) => Err(wrong(format!("failed to parse platform {}: {error}", word.raw()))),
+        }
     }
 
     fn count_numbered(&mut self, id: StageId) {
@@ -170,7 +205,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Finds the bases of all that the target needs, with their triggers, which may need more.
-    pub(super) fn resolve_reached(&mut self, target: StageId) -> Result<(), Fault> {
+    pub(super) fn resolve_reached(&mut self, target: StageId) {
         loop {
             for id in self.stages.ids() {
                 self.stages[id].reached = false;
@@ -180,22 +215,32 @@ impl<'a> Lowering<'a> {
                 StageChoice::All => self.stages.ids().collect(),
             };
             self.stages.mark_reached(wanted);
-            let mut faults = Vec::new();
             for id in self.stages.ids() {
                 let stage = &self.stages[id];
                 if stage.reached && !stage.resolved && stage.base.is_none() {
                     self.stages[id].resolved = true;
-                    faults.extend(self.resolve_base(id).err());
+                    if let Err(fault) = self.resolve_base(id) {
+                        self.stand_in(id);
+                        if self.trust == Trust::Whole {
+                            self.errors.push(*fault);
+                        }
+                    }
                 }
             }
-            if let Some(first) = faults.pop() {
-                self.errors.extend(faults.into_iter().map(|fault| *fault));
-                return Err(first);
-            }
             if !self.add_triggers() {
-                return Ok(());
+                return;
             }
         }
+    }
+
+    /// Lets the empty image stand in for a base that cannot be had.
+    fn stand_in(&mut self, id: StageId) {
+        let target = self.target_platform.clone();
+        let stage = &mut self.stages[id];
+        stage.state.image = empty_image(&target);
+        stage.platform.get_or_insert(target);
+        stage.stood_in = true;
+        stage.lowered = !stage.written;
     }
 
     /// Finds what a stage that starts from no other stage starts from.
@@ -232,7 +277,13 @@ impl<'a> Lowering<'a> {
             Some(NamedContext::Image(found)) => (self.image_state(id, &found, &wanted), wanted),
             None => {
                 let found = self.resolve.image(&reference, &wanted);
-                let found = found.map_err(|error| resolve_fault(span, Some((&image, &reference)), error))?;
+                let found = found.map_err(|error| {
+                    let near = suggestion(&image, self.stages.names().chain(COMMON_IMAGES));
+                    let near = near.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
+                    let mut fault = resolve_fault(span, Some((&image, &reference)), error);
+                    fault.message.push_str(&near);
+                    fault
+                })?;
                 let platform = self.detect_platform(id, &found.config, wanted);
                 self.check_platform(id, &image, &platform, &found.config);
                 (self.image_state(id, &found, &platform), platform)
@@ -291,6 +342,7 @@ impl<'a> Lowering<'a> {
             let platform = self.stages[base].platform.clone();
             self.stages[id].state = state;
             self.stages[id].platform = platform;
+            self.stages[id].stood_in |= self.stages[base].stood_in;
         }
         let target = self.target_platform.clone();
         let stage = &mut self.stages[id];
@@ -348,8 +400,14 @@ impl<'a> Lowering<'a> {
         self.begin_stage(id);
         self.stages[id].lowered = true;
         for step in std::mem::take(&mut self.stages[id].steps) {
-            if let Err(fault) = self.lower_step(id, &step) {
-                self.errors.push(*fault);
+            self.doubtful.set(false);
+            let outcome = self.lower_step(id, &step);
+            let beside = self.beside.take();
+            let Err(last) = outcome else { continue };
+            // A base that is not known may set what was asked for in vain.
+            if !(self.doubtful.get() && (self.stages[id].stood_in || self.trust == Trust::Partial)) {
+                self.errors.extend(beside);
+                self.errors.push(*last);
             }
         }
     }
@@ -366,8 +424,8 @@ impl<'a> Lowering<'a> {
 
     /// What is left to do once the target is lowered.
     pub(super) fn finish(&mut self, target: StageId) -> Result<PlatformPlan, Fault> {
-        if !self.errors.is_empty() {
-            return Err(Box::new(self.errors.remove(0)));
+        if let Some(last) = self.errors.pop() {
+            return Err(Box::new(last));
         }
         let rootfs = self.stages[target].state.rootfs.map(|rootfs| self.as_rootfs(target, rootfs));
         let (graph, stage) = (&self.graph, &self.stages[target]);

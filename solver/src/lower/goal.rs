@@ -16,6 +16,8 @@ pub struct Goal {
     pub build_args: BTreeMap<String, String>,
     /// `--platform`; empty when nobody asked.
     pub platforms: Vec<Platform>,
+    /// Whether the result is an index of platforms, so that steps are shown with theirs.
+    pub multi_platform: bool,
     /// The platform of this machine.
     pub build_platform: Platform,
     /// `--build-context NAME=target:STAGE`, as `(name, stage)`.
@@ -104,6 +106,7 @@ impl Goal {
             target: None,
             build_args: BTreeMap::new(),
             platforms: Vec::new(),
+            multi_platform: false,
             build_platform,
             stage_contexts: Vec::new(),
             labels: BTreeMap::new(),

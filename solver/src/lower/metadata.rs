@@ -6,14 +6,14 @@ use rbuild_image::{ContainerPath, Empty, Healthcheck};
 use rbuild_parser::instruction::{
     Arg, CommandLine, Env, Expose, Healthcheck as HealthcheckInstruction, HealthcheckKind, Label, Pair, Volume, Workdir,
 };
-use rbuild_parser::{Instruction, Lookup, Word, lint, port};
+use rbuild_parser::{Diagnostic, ExpandError, ExpandFault, Instruction, Lookup, Span, Word, lint, port};
 
 use super::history::{self, Effect};
 use super::name::Shown;
 use super::scope::is_no_variable;
 use super::signal::is_signal;
 use super::stage::{StageId, StageStep};
-use super::{About, Fault, Lowering, fault};
+use super::{About, Fault, Lowering, all};
 use crate::op::{FileAction, FileOp, Linking, MakeDirAction, Op};
 use crate::vertex::CacheUse;
 
@@ -21,13 +21,31 @@ impl Lowering<'_> {
     /// Expands a word with what a stage has set so far.
     pub(super) fn expand(&self, id: StageId, word: &Word, step: &StageStep<'_>) -> Result<String, Fault> {
         let expanded = word.expand(&self.stages[id].state.variables);
-        let expanded = expanded.map_err(|error| fault(step.span, error.to_string()))?;
+        let expanded = expanded.map_err(|error| self.expansion_fault(step, word.span(), &error))?;
         self.check_unset(id, step, &expanded.unmatched);
         Ok(expanded.text)
     }
 
     pub(super) fn expand_all(&self, id: StageId, words: &[Word], step: &StageStep<'_>) -> Result<Vec<String>, Fault> {
-        words.iter().map(|word| self.expand(id, word, step)).collect()
+        all(&self.beside, words.iter().map(|word| self.expand(id, word, step)))
+    }
+
+    /// A word of a step that cannot be expanded.
+    pub(super) fn expansion_fault(&self, step: &StageStep<'_>, at: Span, error: &ExpandError) -> Fault {
+        let error = match &error.fault {
+            ExpandFault::Required { name, .. } => {
+                self.doubtful.set(true);
+                let help = format!("give {name} a value above, with ARG or ENV, or with --build-arg {name}=…");
+                self.step_error(step, at, error.to_string()).with_help(help)
+            }
+            _ => self.step_error(step, at, error.to_string()),
+        };
+        Box::new(error)
+    }
+
+    /// An error about a place in a step. What is wrong with a trigger is shown at the `FROM` that brings it.
+    pub(super) fn step_error(&self, step: &StageStep<'_>, at: Span, message: impl Into<String>) -> Diagnostic {
+        self.error_at(step.span, if step.is_trigger { step.span } else { at }, message)
     }
 
     /// The shell of a stage's instructions in shell form.
@@ -61,9 +79,11 @@ impl Lowering<'_> {
                 format!("USER {user}")
             }
             Instruction::StopSignal(signal) => {
-                let signal = self.expand(id, &signal.signal, step)?;
+                let word = &signal.signal;
+                let signal = self.expand(id, word, step)?;
                 if !is_signal(&signal) {
-                    return Err(fault(step.span, format!("invalid signal: {signal}")));
+                    let error = self.step_error(step, word.span(), format!("invalid signal: {signal}"));
+                    return Err(Box::new(error.with_help("write a number or a name, for example SIGTERM")));
                 }
                 self.stages[id].state.image.config.stop_signal = Some(signal.clone());
                 format!("STOPSIGNAL {signal}")
@@ -162,21 +182,30 @@ impl Lowering<'_> {
 
     /// All pairs of one instruction see what was set before it.
     fn expand_pairs(&self, id: StageId, step: &StageStep<'_>, pairs: &[Pair]) -> Result<Vec<(String, String)>, Fault> {
-        let expand = |pair: &Pair| Ok((self.expand(id, &pair.name, step)?, self.expand(id, &pair.value, step)?));
-        pairs.iter().map(expand).collect()
+        let words: Vec<&Word> = pairs.iter().flat_map(|pair| [&pair.name, &pair.value]).collect();
+        let texts = all(&self.beside, words.into_iter().map(|word| self.expand(id, word, step)))?;
+        let mut texts = texts.into_iter();
+        Ok(std::iter::from_fn(|| Some((texts.next()?, texts.next()?))).collect())
     }
 
     fn lower_expose(&mut self, id: StageId, step: &StageStep<'_>, expose: &Expose) -> Result<String, Fault> {
-        let mut ports: Vec<String> = Vec::new();
-        for word in &expose.ports {
+        let one = |word: &Word| {
             let words = word.expand_words(&self.stages[id].state.variables);
-            for word in words.map_err(|error| fault(step.span, error.to_string()))?.words {
-                let port = port::parse(&word).map_err(|error| fault(step.span, error.to_string()))?;
+            let words = words.map_err(|error| self.expansion_fault(step, word.span(), &error))?;
+            self.doubtful.set(self.doubtful.get() || !words.unmatched.is_empty());
+            let ports = words.words.iter().map(|text| {
+                let port = port::parse(text).map_err(|error| {
+                    let help = "write a port or a range, for example 8080, 53/udp or 7000-7010";
+                    Box::new(self.step_error(step, word.span(), error.to_string()).with_help(help))
+                })?;
                 self.warn(lint::expose_invalid_format::check(&expose.origin, &port), &expose.origin);
                 self.warn(lint::expose_proto_casing::check(&expose.origin, &port), &expose.origin);
-                ports.extend(port.ports);
-            }
-        }
+                Ok(port.ports)
+            });
+            all(&self.beside, ports)
+        };
+        let ports = all(&self.beside, expose.ports.iter().map(one))?;
+        let ports: Vec<String> = ports.into_iter().flatten().flatten().collect();
         let exposed = ports.iter().map(|port| (port.clone(), Empty));
         self.stages[id].state.image.config.exposed_ports.extend(exposed);
         Ok(format!("EXPOSE {}", history::plain_list(&ports)))
@@ -184,8 +213,9 @@ impl Lowering<'_> {
 
     fn lower_volume(&mut self, id: StageId, step: &StageStep<'_>, volume: &Volume) -> Result<String, Fault> {
         let paths = self.expand_all(id, &volume.paths, step)?;
-        if paths.iter().any(String::is_empty) {
-            return Err(fault(step.span, "VOLUME specified can not be an empty string"));
+        if let Some(at) = paths.iter().position(String::is_empty) {
+            let message = "VOLUME specified can not be an empty string";
+            return Err(Box::new(self.step_error(step, volume.paths[at].span(), message)));
         }
         let volumes = paths.iter().map(|path| (path.clone(), Empty));
         self.stages[id].state.image.config.volumes.extend(volumes);
@@ -215,7 +245,8 @@ impl Lowering<'_> {
     pub(super) fn lower_workdir(&mut self, id: StageId, step: &StageStep<'_>, workdir: &Workdir) -> Result<(), Fault> {
         let path = self.expand(id, &workdir.path, step)?;
         if path.is_empty() {
-            return Err(fault(step.span, "normalizing workdir: cannot normalize nothing"));
+            let error = self.step_error(step, workdir.path.span(), "normalizing workdir: cannot normalize nothing");
+            return Err(Box::new(error.with_help("the path is empty: give its variable a value, or a default")));
         }
         let set_before = self.stages[id].state.workdir_set;
         let found = lint::workdir_relative_path::check(&workdir.origin, &path, set_before);

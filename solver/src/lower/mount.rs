@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use rbuild_image::ContainerPath;
 use rbuild_parser::instruction::Run;
-use rbuild_parser::{Mount, MountError, MountKind, Sharing};
+use rbuild_parser::{Mount, MountError, MountFlag, MountKind, Sharing};
 
 use super::stage::{StageId, StageStep};
-use super::{Fault, Lowering, fault};
+use super::{Fault, Lowering, all, fault};
 use crate::op::{CacheSharing, RunMount, RunMountKind};
 use crate::vertex::VertexId;
 
@@ -23,9 +23,9 @@ impl Lowering<'_> {
         run: &Run,
         inputs: &mut Vec<Option<VertexId>>,
     ) -> Result<Vec<RunMount>, Fault> {
-        let mut lowered = Vec::with_capacity(run.mounts.len());
         let mut agents = 0;
-        for (at, flag) in run.mounts.iter().enumerate() {
+        let mut one = |at: usize, flag: &MountFlag| {
+            let wrong = |message: String| Box::new(self.step_error(step, flag.span(), message));
             let variables = &self.stages[id].state.variables;
             let mut unset = BTreeSet::new();
             let mount = flag.resolve(|word| {
@@ -35,15 +35,18 @@ impl Lowering<'_> {
                 })
             });
             self.check_unset(id, step, &unset);
-            let mount = mount.map_err(|error: MountError| fault(step.span, error.to_string()))?;
-            lowered.push(match mount.kind {
-                MountKind::Secret => secret(&mount).map_err(|message| fault(step.span, message))?,
+            let mount = mount.map_err(|error: MountError| match &error {
+                MountError::Expand(error) => self.expansion_fault(step, flag.span(), error),
+                _ => wrong(error.to_string()),
+            })?;
+            Ok(match mount.kind {
+                MountKind::Secret => secret(&mount).map_err(|message| wrong(message.to_owned()))?,
                 MountKind::Ssh => {
                     agents += 1;
-                    agent(&mount, agents - 1).map_err(|message| fault(step.span, message))?
+                    agent(&mount, agents - 1).map_err(|message| wrong(message.to_owned()))?
                 }
                 MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {
-                    let target = self.mount_target(id, &mount).map_err(|message| fault(step.span, message))?;
+                    let target = self.mount_target(id, &mount).map_err(wrong)?;
                     let kind = match mount.kind {
                         MountKind::Tmpfs => {
                             RunMountKind::Tmpfs { size: u64::try_from(mount.size).ok().filter(|size| *size > 0) }
@@ -69,9 +72,10 @@ impl Lowering<'_> {
                     };
                     RunMount { target: Some(target), kind }
                 }
-            });
-        }
-        Ok(lowered)
+            })
+        };
+        let results: Vec<_> = run.mounts.iter().enumerate().map(|(at, flag)| one(at, flag)).collect();
+        all(&self.beside, results)
     }
 
     fn mount_target(&self, id: StageId, mount: &Mount) -> Result<ContainerPath, String> {

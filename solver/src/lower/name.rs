@@ -20,7 +20,7 @@ pub(super) enum Shown {
 impl Lowering<'_> {
     /// Names the next numbered vertex of a stage.
     pub(super) fn name_vertex(&mut self, stage: StageId, text: &str, is_trigger: bool) -> String {
-        let several = self.goal.platforms.len() > 1;
+        let several = self.goal.multi_platform || self.goal.platforms.len() > 1;
         let target = &self.target_platform;
         let stage = &mut self.stages[stage];
         if stage.numbered == 0 {

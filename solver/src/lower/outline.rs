@@ -89,8 +89,9 @@ pub fn outline(
 ) -> Result<Outline, Vec<Diagnostic>> {
     let platform = goal.platforms.first().cloned();
     let mut lowering = Lowering::new(source, file, goal, resolve, platform, Graph::new());
-    if let Err(first) = lowering.run() {
-        lowering.errors.push(*first);
+    if let Err(last) = lowering.run() {
+        lowering.errors.push(*last);
+        lowering.errors.sort_by_key(|error| error.span.map_or(0, Span::start));
         return Err(lowering.errors);
     }
     Ok(lowering.collect(lowering.target))

@@ -38,6 +38,22 @@ pub enum NamedContext {
     Image(ResolvedImage),
 }
 
+/// No outside: for a file that cannot be built anyway. Named contexts are known by name.
+pub(super) struct Nothing<'a> {
+    pub(super) replaced: &'a dyn Fn(&str) -> bool,
+}
+
+impl Resolve for Nothing<'_> {
+    fn image(&self, _: &ImageRef, _: &Platform) -> Result<ResolvedImage, ResolveError> {
+        Err(ResolveError { message: "not asked for".to_owned(), help: None })
+    }
+
+    fn context(&self, name: &str, _: &Platform) -> Result<Option<NamedContext>, ResolveError> {
+        let files = NamedContext::Files(Source::Context(crate::op::ContextSource { name: name.to_owned() }));
+        Ok((self.replaced)(name).then_some(files))
+    }
+}
+
 /// The outside has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -49,7 +49,7 @@ impl Lowering<'_> {
         }
         let mut inputs = Vec::new();
         let resolved = self.lower_mounts(id, step, run, &mut inputs)?;
-        self.stages[id].uses.mounts(&resolved, step.span);
+        self.stages[id].uses.mounts(&resolved, run.origin.span);
         let mut masked = self.stages[id].state.variables.clone();
         mask_secrets(&resolved, &mut masked);
         mounts.extend(resolved);

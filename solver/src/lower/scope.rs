@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rbuild_image::Platform;
-use rbuild_parser::{Diagnostic, Lookup};
+use rbuild_parser::{Diagnostic, ExpandFault, Expanded, Lookup, Word};
 
 use super::goal::Goal;
-use super::{Fault, Lowering, fault};
+use super::{Fault, Lowering, Trust, fault};
 
 /// Variables in the order in which they were first set.
 #[derive(Clone, Debug, Default)]
@@ -95,17 +95,19 @@ pub(super) fn is_no_variable(name: &str) -> bool {
 
 impl Lowering<'_> {
     /// `ARG`s before the first `FROM`.
-    pub(super) fn declare_globals(&mut self) -> Result<(), Fault> {
+    pub(super) fn declare_globals(&mut self) {
         for arg in &self.file.global_args {
             for declaration in &arg.args {
                 let name = &declaration.name.value;
                 let (value, reads) = match (self.goal.build_args.get(name), &declaration.value) {
                     (Some(given), _) => (Some(given.clone()), BTreeSet::new()),
-                    (None, Some(default)) => {
-                        let expanded = default.expand(&self.globals);
-                        let expanded = expanded.map_err(|error| fault(arg.origin.head, error.to_string()))?;
-                        (Some(expanded.text), expanded.matched)
-                    }
+                    (None, Some(default)) => match self.expand_global(default) {
+                        Ok(expanded) => (Some(expanded.text), expanded.matched),
+                        Err(fault) => {
+                            self.errors.extend(fault.map(|fault| *fault));
+                            continue;
+                        }
+                    },
                     (None, None) => (None, BTreeSet::new()),
                 };
                 self.declared.declare(declaration, value.as_deref(), arg.origin.head, reads);
@@ -114,7 +116,16 @@ impl Lowering<'_> {
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Expands a word outside of stages. In a file of which parts could not be read, what is wrong with a word that asks for
+    /// an unknown variable may be mended with them; then there is no fault to tell.
+    pub(super) fn expand_global(&self, word: &Word) -> Result<Expanded, Option<Fault>> {
+        word.expand(&self.globals).map_err(|error| {
+            let required = matches!(error.fault, ExpandFault::Required { .. });
+            let told = self.trust == Trust::Whole || !required;
+            told.then(|| fault(word.span(), error.to_string()))
+        })
     }
 
     /// The time that `SOURCE_DATE_EPOCH` fixes, RFC 3339.

@@ -10,7 +10,7 @@ use std::ops::{Index, IndexMut};
 use rbuild_image::{ImageConfig, Platform};
 use rbuild_parser::instruction::Origin;
 use rbuild_parser::lint::multiple_instructions_disallowed::Seen;
-use rbuild_parser::{Diagnostic, Instruction, Span};
+use rbuild_parser::{Diagnostic, Instruction, Span, did_you_mean};
 
 use super::outline::Uses;
 use super::scope::Variables;
@@ -49,6 +49,8 @@ pub(super) struct Stage<'a> {
     pub(super) reached: bool,
     /// Whether its base is known.
     pub(super) resolved: bool,
+    /// Whether an empty image stands in for its base, because that cannot be had.
+    pub(super) stood_in: bool,
     /// Whether the triggers of its base are among its steps.
     pub(super) triggered: bool,
     /// Whether its result is known.
@@ -156,7 +158,7 @@ impl<'a> Stages<'a> {
         }
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|stage| stage.name.as_str()).filter(|name| !name.is_empty())
     }
 
@@ -200,17 +202,18 @@ impl<'a> Lowering<'a> {
         };
         self.stages.named(name).ok_or_else(|| {
             let known: Vec<&str> = self.stages.names().collect();
+            let near = did_you_mean(name, known.iter().copied());
             let help = match known.as_slice() {
                 [] => "no stage of this Dockerfile has a name; give one with `FROM … AS NAME`".to_owned(),
                 known => format!("the stages are: {}", known.join(", ")),
             };
-            let message = format!("target stage {name:?} could not be found");
+            let message = format!("target stage {name:?} could not be found{near}");
             Box::new(Diagnostic::file_error(message).with_help(help))
         })
     }
 
     /// Finds out what each instruction reads.
-    pub(super) fn link_stages(&mut self) -> Result<(), Fault> {
+    pub(super) fn link_stages(&mut self) {
         for id in self.stages.ids() {
             let steps = std::mem::take(&mut self.stages[id].steps);
             let mut linked = Vec::with_capacity(steps.len());
@@ -222,16 +225,16 @@ impl<'a> Lowering<'a> {
             }
             self.stages[id].steps = linked;
         }
-        Ok(())
     }
 
     /// Finds the stages that a step reads, adding implicit ones for images.
     pub(super) fn link_step(&mut self, stage: StageId, mut step: StageStep<'a>) -> Result<StageStep<'a>, Fault> {
         let span = step.span;
         let origin = step.instruction.origin().clone();
+        let place = |at: Span| if step.is_trigger { span } else { at };
         step.sources = match step.instruction.as_ref() {
             Instruction::Copy(copy) => match copy.from.as_ref().filter(|from| !from.value.is_empty()) {
-                Some(from) => vec![Some(self.copy_source(&from.value.clone(), span, &origin)?)],
+                Some(from) => vec![Some(self.copy_source(&from.value.clone(), place(from.span), span, &origin)?)],
                 None => vec![None],
             },
             Instruction::Add(_) => vec![None],
@@ -251,16 +254,28 @@ impl<'a> Lowering<'a> {
     }
 
     /// `COPY --from`: a number, a name, or an image.
-    fn copy_source(&mut self, from: &str, span: Span, origin: &Origin) -> Result<StageId, Fault> {
+    fn copy_source(&mut self, from: &str, at: Span, span: Span, origin: &Origin) -> Result<StageId, Fault> {
         match from.parse::<i64>() {
             Ok(number) => {
                 let id = usize::try_from(number).ok().filter(|id| *id < self.stages.ids().len());
                 id.ok_or_else(|| {
                     let help = "stages are counted from 0 in the order of their FROM lines";
-                    Box::new(Diagnostic::error(span, format!("invalid stage index {number}")).with_help(help))
+                    let message = format!("invalid stage index {number}");
+                    Box::new(self.error_at(span, at, message).with_help(help))
                 })
             }
             Err(_) => Ok(self.named_source(from, span, origin)),
+        }
+    }
+
+    /// An error about a place in an instruction. BuildKit points at an instruction's first line whatever is wrong with it,
+    /// so a place further down becomes a label.
+    pub(super) fn error_at(&self, instruction: Span, at: Span, message: impl Into<String>) -> Diagnostic {
+        let between = self.source.text().get(instruction.start()..at.start());
+        match between {
+            Some(between) if between.contains('\n') => Diagnostic::error(instruction, message).with_label(at, "here"),
+            Some(_) => Diagnostic::error(at, message),
+            None => Diagnostic::error(instruction, message),
         }
     }
 
@@ -285,6 +300,7 @@ impl<'a> Lowering<'a> {
             ignore_cache: false,
             reached: false,
             resolved: false,
+            stood_in: false,
             triggered: true,
             lowered: false,
             numbered: 0,
