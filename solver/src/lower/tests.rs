@@ -692,5 +692,6 @@ fn ten_thousand_instructions_are_lowered_quickly() {
     let plan = plan(&text, &goal());
     let took = began.elapsed();
     assert_eq!(plan.graph.len(), 5_002);
-    assert!(took.as_secs() < 5, "unoptimised code took {took:?}");
+    // Unoptimised, on a machine that others keep busy; quadratic work takes minutes.
+    assert!(took.as_secs() < 60, "unoptimised code took {took:?}");
 }
