@@ -134,6 +134,7 @@ pub(super) fn expand(text: &str, style: &Style, lookup: &dyn Lookup) -> Result<O
         depth: 0,
         references: 0,
         work: 0,
+        inner: 0,
         matched: BTreeSet::new(),
         unmatched: BTreeSet::new(),
     };
@@ -175,6 +176,14 @@ impl Splitter {
         self.in_word = true;
     }
 
+    /// Drops the word that has begun when a text inside `${…}` was read in the middle of it: BuildKit's lexer has one buffer
+    /// for the words of both.
+    fn forget_if(&mut self, read_inside: bool) {
+        if read_inside {
+            self.current.clear();
+        }
+    }
+
     fn finish(mut self) -> Vec<String> {
         if !self.current.is_empty() {
             self.words.push(self.current);
@@ -192,6 +201,8 @@ struct Scanner<'a> {
     depth: usize,
     references: usize,
     work: usize,
+    /// How many texts inside `${…}` have been read.
+    inner: usize,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
 }
@@ -226,7 +237,9 @@ impl<'a> Scanner<'a> {
             }
             match c {
                 '$' => {
+                    let inner = self.inner;
                     let value = self.dollar()?;
+                    words.forget_if(inner != self.inner);
                     words.text(&value);
                     text.push_str(&value);
                     self.check_size(text.len())?;
@@ -237,7 +250,9 @@ impl<'a> Scanner<'a> {
                     text.push_str(&value);
                 }
                 '"' if !self.style.plain_quotes => {
+                    let inner = self.inner;
                     let value = self.double_quoted()?;
+                    words.forget_if(inner != self.inner);
                     words.raw_text(&value);
                     text.push_str(&value);
                     self.check_size(text.len())?;
@@ -451,6 +466,7 @@ impl<'a> Scanner<'a> {
 
     /// The text up to `stop`. Whatever goes wrong at the end of the whole text is reported as `missing`.
     fn braced_part(&mut self, stop: char, keep_escapes: bool, missing: ExpandFault) -> Result<String, ExpandFault> {
+        self.inner += 1;
         match self.until(Some(stop), keep_escapes) {
             Ok((text, _)) => Ok(text),
             Err(fault @ (ExpandFault::TooLarge | ExpandFault::TooDeep | ExpandFault::TooMuchWork)) => Err(fault),

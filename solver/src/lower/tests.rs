@@ -1,5 +1,7 @@
 //! Whole files lowered, shown as text: a line for each vertex, then what the image became.
 
+mod official;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
