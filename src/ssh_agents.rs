@@ -109,3 +109,50 @@ fn not_started(name: &str, error: &io::Error) -> Failure {
     Failure::new(format!("cannot start {name}: {error}"))
         .with_help("key files need the system's OpenSSH client; or name an agent's socket")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rbuild_cache::{OpenOptions, Store};
+
+    /// The answer of `ssh-add -l`, or of ssh-keygen making `path`.
+    fn tool(program: &str, args: &[&str], socket: Option<&Path>) -> Option<String> {
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null());
+        if let Some(socket) = socket {
+            command.env("SSH_AUTH_SOCK", socket);
+        }
+        command.output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    #[test]
+    fn key_files_are_served_until_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        for (name, passphrase) in [("one", ""), ("two", ""), ("locked", "secret")] {
+            let file = path(name).display().to_string();
+            let args = ["-q", "-t", "ed25519", "-N", passphrase, "-C", name, "-f", &file];
+            if tool("ssh-keygen", &args, None).is_none() {
+                println!("SKIPPED: ssh-keygen is not installed");
+                return;
+            }
+        }
+        let store = Store::open(&path("store"), OpenOptions::new("test")).unwrap();
+        let lease = store.lease("test").unwrap();
+        let settings = Settings::from_environment();
+        let start = |keys: &[&str]| {
+            let keys = SshSource::Keys(keys.iter().map(|name| path(name)).collect());
+            SshAgents::start(&settings, &lease, &[SshInput { id: "default".to_owned(), source: keys }])
+        };
+        let agents = start(&["one", "two"]).unwrap();
+        let [(id, socket)] = agents.sockets() else { panic!("one agent") };
+        assert_eq!(id, "default");
+        let socket = socket.clone();
+        let listed = tool("ssh-add", &["-l"], Some(&socket)).unwrap();
+        assert!(listed.contains(" one (ED25519)") && listed.contains(" two (ED25519)"), "{listed}");
+        drop(agents);
+        assert!(!tool("ssh-add", &["-l"], Some(&socket)).unwrap().contains("ED25519"), "the agent is still there");
+        let failure = start(&["locked"]).unwrap_err();
+        assert!(failure.message().contains("cannot use key"), "{}", failure.message());
+    }
+}

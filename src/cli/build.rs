@@ -103,7 +103,7 @@ pub(super) struct BuildArgs {
     /// At most this many steps at once
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
-    /// Directory, `-`, or the URL of a tar or git repository
+    /// Directory, `-`, or the URL of a tar or git repository; ignore files hold for directories only
     #[arg(value_name = "CONTEXT")]
     context: Option<String>,
     #[command(flatten)]
