@@ -6,6 +6,8 @@ use rbuild_cache::{ResultId, SnapshotId};
 
 use crate::cancel::CancelToken;
 use crate::key::Key;
+use crate::vertex::VertexId;
+use crate::worker::Control;
 
 /// A result that may be used again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,23 @@ pub trait StepCache: Sync {
 
     /// Makes further keys lead to a result.
     fn add_keys(&self, result: ResultId, keys: &[Key], description: &str) -> Result<(), RecordFailure>;
+
+    /// Which of these keys lead to a result in some other place, from where [`Self::fetch`] brings it. Moves nothing.
+    fn elsewhere(&self, keys: &[Key]) -> Vec<bool> {
+        vec![false; keys.len()]
+    }
+
+    /// Brings the result that a key leads to elsewhere; it then stays as long as this build needs it. `None` when it
+    /// cannot be had: the step runs instead, and [`Self::elsewhere`] does not offer it again.
+    fn fetch(&self, key: &Key, vertex: VertexId, control: Control<'_>) -> Option<NewStep> {
+        let _ = (key, vertex, control);
+        None
+    }
+
+    /// Tells that a vertex has the product that it will keep. Must not block for long.
+    fn made(&self, vertex: VertexId, snapshot: Option<SnapshotId>) {
+        let _ = (vertex, snapshot);
+    }
 
     /// Notes that results were used.
     fn touch(&self, results: &[ResultId]) -> Result<(), RecordFailure>;

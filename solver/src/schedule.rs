@@ -4,6 +4,7 @@
 //!    keys, look them up. A hit has its product at once, without its inputs.
 //! 2. Of the misses, want those that a target needs: nothing else is fetched or run. Only while a source must be
 //!    fetched for a reader's key is a miss wanted before its readers are keyed, so that a download holds nothing up.
+//!    What another place has is wanted without its inputs, and brought from there; should that fail, it is a miss.
 //! 3. Start what is wanted and has all its inputs, longest remaining path first, as long as there are slots.
 //! 4. Wait for a report; take in its product; go to 1. The first failure cancels the rest.
 //!
@@ -199,6 +200,10 @@ struct Progress {
     pinned: Option<Pinned>,
     definition: Option<Key>,
     trusted: bool,
+    /// Whether another place was asked for its product.
+    asked: bool,
+    /// Whether it has it; that needs no inputs.
+    elsewhere: bool,
     /// Whether it waits, or waited, for another process, without a slot.
     waits: bool,
     product: Option<Product>,
@@ -314,7 +319,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
                 continue;
             }
             self.states.set(id, VertexState::Wanted);
-            let inputs = self.graph.inputs(id);
+            let inputs = if self.is_promised(id) { Vec::new() } else { self.graph.inputs(id) };
             let missing: Vec<VertexId> = inputs.into_iter().filter(|input| self.of(*input).product.is_none()).collect();
             self.vertices[id.index()].missing = missing.len();
             if missing.is_empty() {
@@ -366,7 +371,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
         }
         let mut full = Vec::new();
         while let Some((remaining, Reverse(id))) = self.ready.pop() {
-            let pool = Pool::of(&self.vertex(id).op);
+            let pool = self.pool(id);
             if self.parks(id) {
                 continue;
             }
@@ -424,8 +429,10 @@ impl<'scope, 'env> Loop<'scope, 'env> {
         if let Some(pinned) = &self.of(id).pinned {
             vertex = Arc::new(Vertex { op: Op::Source(pinned.source.clone()), ..Vertex::clone(&vertex) });
         }
+        let elsewhere = self.of(id).elsewhere;
         let product = |input: &Option<VertexId>| match input {
             None => Product::Snapshot(None),
+            Some(_) if elsewhere => Product::Snapshot(None),
             Some(input) => self.of(*input).product.clone().expect("a vertex is ready when its inputs are there"),
         };
         let inputs = vertex.inputs.iter().map(product).collect();
@@ -439,7 +446,10 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             identify: progress.definition.is_none(),
         };
         let (shared, sender) = (self.shared, self.sender.clone());
-        self.spawn(move || task::step(shared, &step, &sender));
+        match elsewhere {
+            true => self.spawn(move || task::fetch(shared, &step, &sender)),
+            false => self.spawn(move || task::step(shared, &step, &sender)),
+        }
     }
 
     fn spawn(&mut self, work: impl FnOnce() + Send + 'scope) {
@@ -501,6 +511,11 @@ impl<'scope, 'env> Loop<'scope, 'env> {
 
     fn tell_cached(&self, id: VertexId) {
         self.shared.events.emit(Event::Cached { vertex: id, at: self.at() });
+    }
+
+    /// Where a vertex gets its slot.
+    fn pool(&self, id: VertexId) -> Pool {
+        if self.of(id).elsewhere { Pool::Network } else { Pool::of(&self.vertex(id).op) }
     }
 
     fn vertex(&self, id: VertexId) -> &'env Arc<Vertex> {

@@ -50,7 +50,10 @@ impl VertexState {
             Self::Wanted => matches!(next, Self::Ready | Self::Cancelled),
             Self::Ready => matches!(next, Self::Running | Self::Parked | Self::Cancelled),
             Self::Parked => matches!(next, Self::Ready | Self::Cached | Self::Cancelled),
-            Self::Running => matches!(next, Self::Completed | Self::Cached | Self::Failed | Self::Cancelled),
+            // Back to missed: what another place promised to have was not to be had.
+            Self::Running => {
+                matches!(next, Self::Completed | Self::Cached | Self::Failed | Self::Cancelled | Self::Missed)
+            }
             Self::Completed | Self::Cached | Self::Failed | Self::Cancelled => false,
         }
     }

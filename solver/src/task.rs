@@ -68,6 +68,8 @@ pub(crate) enum Report {
     /// It waits for another process and needs no slot meanwhile.
     Waits(VertexId),
     Made(VertexId, Box<Result<Made, JobError>>),
+    /// What another place promised to have was not to be had.
+    Gone(VertexId),
     /// Nothing more comes from this vertex's thread.
     Recorded,
 }
@@ -83,8 +85,19 @@ pub(crate) struct Made {
 
 /// How a vertex got its product.
 pub(crate) enum How {
-    Ran { miss: MissReason, took: Duration, result: Option<ResultId> },
-    Found { result: ResultId, by: KeyKind },
+    Ran {
+        miss: MissReason,
+        took: Duration,
+        result: Option<ResultId>,
+    },
+    Found {
+        result: ResultId,
+        by: KeyKind,
+    },
+    /// From another place.
+    Fetched {
+        result: Option<ResultId>,
+    },
 }
 
 /// A step as a thread gets it.
@@ -124,6 +137,20 @@ pub(crate) fn step(shared: Shared<'_>, step: &Step, reports: &Sender<Report>) {
     // Claim and slot are free again: readers go on while the content key is worked out.
     let end: Result<(), JobError> = guarded(|| attempt.record_content());
     drop(end);
+    report(reports, Report::Recorded);
+}
+
+/// Brings the product of a step from another place; nothing that it reads is there.
+pub(crate) fn fetch(shared: Shared<'_>, step: &Step, reports: &Sender<Report>) {
+    let result = guarded(|| Attempt::new(shared, step, reports).fetch());
+    report(
+        reports,
+        match result {
+            Ok(None) => Report::Gone(step.job.id),
+            Ok(Some(made)) => Report::Made(step.job.id, Box::new(Ok(made))),
+            Err(error) => Report::Made(step.job.id, Box::new(Err(error))),
+        },
+    );
     report(reports, Report::Recorded);
 }
 

@@ -42,20 +42,37 @@ impl Loop<'_, '_> {
             Report::Waits(id) => {
                 // Should it have to run after all, it does so beyond the limit: it waited long enough.
                 if !std::mem::replace(&mut self.vertices[id.index()].waits, true) {
-                    self.slots.give_back(Pool::of(&self.vertex(id).op));
+                    self.slots.give_back(self.pool(id));
                 }
             }
             Report::Made(id, result) => {
                 if !self.of(id).waits {
-                    self.slots.give_back(Pool::of(&self.vertex(id).op));
+                    self.slots.give_back(self.pool(id));
                 }
                 match *result {
                     Ok(made) => self.end_well(id, made),
                     Err(error) => self.end_badly(id, error),
                 }
             }
+            Report::Gone(id) => {
+                if !self.of(id).waits {
+                    self.slots.give_back(Pool::Network);
+                }
+                self.run_after_all(id);
+            }
             Report::Recorded => self.threads -= 1,
         }
+    }
+
+    /// What another place promised was not to be had: the vertex and those that waited for it are misses again.
+    fn run_after_all(&mut self, id: VertexId) {
+        self.vertices[id.index()].elsewhere = false;
+        self.vertices[id.index()].waits = false;
+        for parked in self.flights.land(id) {
+            self.make_ready(parked);
+        }
+        self.states.set(id, VertexState::Missed);
+        self.want_with_inputs(id);
     }
 
     pub(super) fn end_early(&mut self, pool: Pool) {
@@ -78,6 +95,12 @@ impl Loop<'_, '_> {
                 self.used.push(result);
                 self.vertices[id.index()].result = Some(result);
                 self.vertices[id.index()].hit = Some(by);
+                self.tell_cached(id);
+                VertexState::Cached
+            }
+            How::Fetched { result } => {
+                self.vertices[id.index()].result = result;
+                self.vertices[id.index()].hit = Some(KeyKind::Definition);
                 self.tell_cached(id);
                 VertexState::Cached
             }

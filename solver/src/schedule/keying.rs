@@ -90,6 +90,18 @@ impl Loop<'_, '_> {
         }
     }
 
+    /// Whether another place has the product of a wanted vertex. Asked once: what it did not give then it does not have.
+    pub(super) fn is_promised(&mut self, id: VertexId) -> bool {
+        let is_image = matches!(self.vertex(id).op, Op::Source(Source::Image(_)));
+        let progress = &mut self.vertices[id.index()];
+        let Some(key) = progress.definition.filter(|_| progress.trusted && !is_image && !progress.asked) else {
+            return false;
+        };
+        progress.asked = true;
+        progress.elsewhere = self.shared.cache.elsewhere(&[key]).contains(&true);
+        progress.elsewhere
+    }
+
     /// The key of `id` is known: its readers wait for one thing less.
     pub(super) fn keyed(&mut self, id: VertexId) {
         for reader in self.readers[id.index()].clone() {

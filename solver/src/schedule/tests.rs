@@ -1,5 +1,7 @@
 //! The loop against a worker that runs nothing.
 
+mod elsewhere;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

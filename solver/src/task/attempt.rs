@@ -52,8 +52,10 @@ impl<'a> Attempt<'a> {
             let how = How::Ran { miss: MissReason::NothingRecorded, took, result: None };
             return Ok(Made { product, how, content: None, identity: None });
         }
-        let same_op = self.shared.lookup(&key::step_key(&self.vertex().op));
-        if let Some(made) = self.find_by_content(same_op.is_some())? {
+        let step_key = key::step_key(&self.vertex().op);
+        let same_op = self.shared.lookup(&step_key);
+        let ran_before = same_op.is_some() || self.shared.cache.elsewhere(&[step_key]).contains(&true);
+        if let Some(made) = self.find_by_content(ran_before)? {
             return Ok(made);
         }
         // Held to the end: whoever waits for it finds the record.
@@ -69,8 +71,30 @@ impl<'a> Attempt<'a> {
             false => None,
         };
         let result = self.record(&product, took, &before.rerun, identity);
+        self.shared.cache.made(self.step.job.id, snapshot_of(&product));
         let how = How::Ran { miss: before.miss, took, result };
         Ok(Made { product, how, content: self.content.map(|key| key.digest), identity })
+    }
+
+    /// Brings what another place has under the definition key; from then on it is a record of this store.
+    pub(super) fn fetch(&mut self) -> Result<Option<Made>, JobError> {
+        let Some(key) = self.definition() else { return Ok(None) };
+        let _claim = match self.claim()? {
+            Claimed::Mine(claim) => claim,
+            Claimed::Made(found) => return Ok(Some(self.found(&found, KeyKind::Definition))),
+        };
+        let vertex = self.vertex();
+        let Some(brought) = self.shared.cache.fetch(&key, self.step.job.id, self.shared.control()) else {
+            return if self.shared.cancel.is_cancelled() { Err(JobError::Cancelled) } else { Ok(None) };
+        };
+        // People know the step as this Dockerfile calls it.
+        let brought = NewStep { name: vertex.name.clone(), ..brought };
+        let place = key::place_key(&vertex.op, &vertex.origin);
+        let keys = [key, key::step_key(&vertex.op), place];
+        let result = self.shared.or_warn(self.shared.cache.record(&keys, self.description(), &brought));
+        self.shared.cache.made(self.step.job.id, brought.snapshot);
+        let product = Product::Snapshot(brought.snapshot);
+        Ok(Some(Made { product, how: How::Fetched { result }, content: None, identity: None }))
     }
 
     /// Makes the result of a step that ran known by the content it was made from.
@@ -112,8 +136,23 @@ impl<'a> Attempt<'a> {
         self.content = Some(key);
         match self.shared.lookup(&key) {
             Some(found) => self.reuse(&found),
-            None => Ok(None),
+            None => self.fetch_by_content(&key),
         }
+    }
+
+    /// Brings what another place has under the content key.
+    fn fetch_by_content(&self, key: &Key) -> Result<Option<Made>, JobError> {
+        let cache = self.shared.cache;
+        if !cache.elsewhere(std::slice::from_ref(key)).contains(&true) {
+            return Ok(None);
+        }
+        let Some(brought) = cache.fetch(key, self.step.job.id, self.shared.control()) else { return Ok(None) };
+        let brought = NewStep { name: self.vertex().name.clone(), ..brought };
+        let recorded = cache.record(std::slice::from_ref(key), self.description(), &brought);
+        let Some(result) = self.shared.or_warn(recorded) else { return Ok(None) };
+        cache.made(self.step.job.id, brought.snapshot);
+        let NewStep { snapshot, name, duration } = brought;
+        self.reuse(&Found { result, snapshot, name, duration })
     }
 
     /// Takes a result that was found by content. Where its layer depends on nothing below, that is put on this parent.
