@@ -19,6 +19,7 @@ mod lock;
 mod mount_cache;
 mod path_error;
 mod rebuild;
+pub mod remote;
 mod removal;
 mod reserve;
 mod roots;
