@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use rbuild_cache::remote::forget;
 use rbuild_cache::{BuildId, Lease, Store};
 use rbuild_image::{Digest, ImageConfig, Platform};
 use rbuild_parser::{Diagnostic, Dockerfile, Source};
@@ -20,6 +21,7 @@ use crate::engine::Engine;
 use crate::interrupt::Interrupts;
 use crate::output::{self, Built};
 use crate::progress::{Ending, Mode, Progress, View};
+use crate::remote_cache::{ExportParts, Exports, Imports, SharedCache};
 use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement};
 use crate::resolve::{Freshness, Outside};
 use crate::ssh_agents::SshAgents;
@@ -184,14 +186,26 @@ fn run(
         began,
     });
     let build = notes.build.clone();
-    let cache = StoreCache { store, lease, build: build.as_ref().map(BuildId::as_str) };
+    let local = StoreCache { store, lease, build: build.as_ref().map(BuildId::as_str) };
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = request.jobs.unwrap_or_else(|| (cpus * 2).max(8));
     let options = SolveOptions { jobs, transfers: 4, began, on_failure: OnFailure::Cancel };
-    let around = Surroundings { worker: &worker, cache: &cache, events: progress, cancel: engine.cancel() };
     // The layers below come with the root: its snapshot is their chain.
     let targets: Vec<_> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
-    let solved = solve(&plan.graph, &targets, around, options);
+    let imports = Imports::new(engine, store, lease, progress, &request.cache_from);
+    let exports = Exports::new(&ExportParts {
+        engine,
+        store,
+        lease,
+        imports: &imports,
+        progress,
+        graph: &plan.graph,
+        targets: &targets,
+        wanted: &request.cache_to,
+    });
+    let cache = SharedCache { local, imports: &imports, exports: &exports };
+    let around = Surroundings { worker: &worker, cache: &cache, events: progress, cancel: engine.cancel() };
+    let solved = exports.pushing(|| solve(&plan.graph, &targets, around, options));
     notes.vertices = solved.vertices;
     if request.show_cached_logs {
         build_record::recall(store, &notes.vertices, progress)?;
@@ -200,16 +214,18 @@ fn run(
         progress.emit(Event::Warning { vertex: None, message });
     }
     let products = solved.products.map_err(|error| solve_failure(&error, &source, &plan))?;
-    let products: BTreeMap<_, _> = targets.into_iter().zip(products).collect();
+    let products: BTreeMap<_, _> = targets.iter().copied().zip(products).collect();
     let mut built = Vec::new();
     for platform in &plan.platforms {
         built.push(finish(store, platform, &products)?);
     }
+    exports.embed(&notes.vertices, &mut built)?;
     let mut image_id = None;
     for output in &request.outputs {
         let id = output::write(engine, store, lease, request, output, &built, progress)?;
         image_id = image_id.or(id);
     }
+    exports.finish(&notes.vertices, &built)?;
     let id = match (image_id, built.first()) {
         (Some(id), _) => Some(id),
         (None, Some(built)) => Some(Digest::sha256(built.config.to_json())),
@@ -234,6 +250,7 @@ fn finish(
         None => None,
     };
     let mut config = platform.image.config.clone();
+    forget(&mut config);
     let layers = snapshot.map(|top| store.snapshots().layers(top)).transpose()?.unwrap_or_default();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff.diff_id).collect();
     let made: Vec<Timestamp> = layers.iter().map(|layer| layer.created_at).collect();

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use rbuild_image::{ImageRef, Platform};
 
+use crate::remote_cache::spec::{CacheExport, CacheImport};
+
 /// A build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
@@ -25,6 +27,10 @@ pub struct BuildRequest {
     pub platforms: Vec<Platform>,
     /// Which steps may be answered from the cache.
     pub cache: CacheChoice,
+    /// Caches elsewhere that are looked in, in the order given.
+    pub cache_from: Vec<CacheImport>,
+    /// Caches elsewhere that are written.
+    pub cache_to: Vec<CacheExport>,
     /// Whether base images are looked up in their registries again.
     pub pull: bool,
     /// Network of `RUN` steps that name none.

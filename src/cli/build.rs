@@ -11,6 +11,8 @@ use crate::evaluate::Call;
 use crate::exit_code::Exit;
 use crate::progress::Mode;
 
+#[path = "cache_spec.rs"]
+mod cache_spec;
 #[path = "build_spec.rs"]
 pub(super) mod spec;
 
@@ -49,6 +51,12 @@ pub(super) struct BuildArgs {
     /// Run every step of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
+    /// Cache to look in: type=registry,ref=NAME or type=local,src=DIR[,tag=TAG|,digest=DIGEST], or an image's name
+    #[arg(long, value_name = "SPEC")]
+    cache_from: Vec<String>,
+    /// Cache to write: type=registry,ref=NAME, type=local,dest=DIR or type=inline, with mode=min|max and more
+    #[arg(long, value_name = "SPEC")]
+    cache_to: Vec<String>,
     /// Ask the registries for newer base images
     #[arg(long)]
     pull: bool,
@@ -113,10 +121,6 @@ pub(super) struct BuildArgs {
 /// Flags of `docker build` and buildx that are refused by name.
 #[derive(Debug, clap::Args)]
 struct UnservedArgs {
-    #[arg(long, hide = true, value_name = "SPEC")]
-    cache_from: Vec<String>,
-    #[arg(long, hide = true, value_name = "SPEC")]
-    cache_to: Vec<String>,
     #[arg(long, hide = true)]
     push: bool,
     #[arg(long, hide = true, value_name = "FILE")]
@@ -142,16 +146,6 @@ struct UnservedArgs {
 impl UnservedArgs {
     fn refuse(&self) -> Result<(), Failure> {
         let given = [
-            (
-                !self.cache_from.is_empty(),
-                "--cache-from",
-                "the local cache is always used; remote caches cannot be read yet",
-            ),
-            (
-                !self.cache_to.is_empty(),
-                "--cache-to",
-                "the local cache is always written; remote caches cannot be written yet",
-            ),
             (self.push, "--push", "build with -t NAME, then `rbuild push NAME`"),
             (self.metadata_file.is_some(), "--metadata-file", "use --iidfile for the image id"),
             (!self.annotation.is_empty(), "--annotation", "use --label for labels in the image's config"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rbuild_container::{parse_bytes, parse_ulimit};
 
-use super::{AllowArg, BuildArgs, NetworkArg};
+use super::{AllowArg, BuildArgs, NetworkArg, cache_spec};
 use crate::cli::report::Failure;
 use crate::config::Settings;
 use crate::request::{
@@ -32,16 +32,20 @@ pub(super) fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequ
     if args.tags.iter().any(|tag| tag.digest().is_some()) {
         return Err(Failure::usage("--tag: a name with a digest cannot be given to a new image", "use name:tag"));
     }
+    let build_args = build_args(&args.build_arg, settings);
+    let cache_to = cache_spec::exports(&args.cache_to, &build_args, settings)?;
     Ok(BuildRequest {
         context,
         dockerfile,
         named_contexts: pairs("--build-context", &args.build_context)?,
         tags: args.tags.iter().map(rbuild_image::ImageRef::tag_or_latest).collect(),
-        build_args: build_args(&args.build_arg, settings),
+        build_args,
         labels: args.label.iter().map(|text| split(text)).collect(),
         target: args.target.clone(),
         platforms: args.platform.clone(),
         cache,
+        cache_from: cache_spec::imports(&args.cache_from, settings)?,
+        cache_to,
         pull: args.pull,
         network,
         allow: allow.collect(),
@@ -145,7 +149,7 @@ fn ulimit(text: &str) -> Result<(String, u64, u64), Failure> {
 }
 
 /// Splits `a=b,c="d,e"` as Go's CSV reader does, one record.
-fn fields(text: &str) -> Vec<String> {
+pub(super) fn fields(text: &str) -> Vec<String> {
     let (mut out, mut field, mut quoted) = (Vec::new(), String::new(), false);
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {

@@ -198,13 +198,19 @@ fn chain(store: &Store, record: &ImageRecord) -> Result<Vec<Snapshot<Committed>>
     ids.into_iter().rev().map(|id| store.snapshots().get(id).map_err(Failure::from)).collect()
 }
 
-struct Packed {
-    descriptor: Descriptor,
-    diff_id: DiffId,
-    file: Option<PathBuf>,
+/// A layer's blob.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// What it is.
+    pub(crate) descriptor: Descriptor,
+    /// Digest of its uncompressed tar.
+    pub(crate) diff_id: DiffId,
+    /// Where it is, when not in the store.
+    pub(crate) file: Option<PathBuf>,
 }
 
-fn pack_layer(
+/// A layer's blob: one of `known` where that serves, else compressed now.
+pub(crate) fn pack_layer(
     lease: &Lease,
     snapshot: &Snapshot<Committed>,
     known: &BTreeMap<DiffId, Descriptor>,
@@ -224,6 +230,21 @@ fn pack_layer(
             return Ok(Packed { descriptor, diff_id: layer.diff_id, file: None });
         }
     }
+    compress(lease, packing, |out| {
+        let layer = match times {
+            Times::Kept => snapshot.write_tar(out)?,
+            times @ Times::ClampedTo(_) => snapshot.write_tar_with(times, out)?,
+        };
+        Ok(layer.diff_id)
+    })
+}
+
+/// Compresses the tar that `write` gives, into a file of the lease's.
+pub(crate) fn compress(
+    lease: &Lease,
+    packing: Packing,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<DiffId, Failure>,
+) -> Result<Packed, Failure> {
     let path = lease.scratch_name("layer")?;
     let failed = |error: io::Error| Failure::from_error(&format!("cannot write {}", path.display()), &error);
     let file = Hashing::new(BufWriter::with_capacity(1 << 20, File::create_new(&path).map_err(failed)?));
@@ -233,21 +254,17 @@ fn pack_layer(
         Compression::Zstd(level) => (rbuild_image::Compression::Zstd, level),
     };
     let mut encoder = Encoder::new(file, EncodeOptions { level, ..EncodeOptions::new(compression) }).map_err(failed)?;
-    let layer = if times == Times::Kept {
-        snapshot.write_tar(&mut encoder)?
-    } else {
-        snapshot.write_tar_with(times, &mut encoder)?
-    };
+    let diff_id = write(&mut encoder)?;
     let (mut out, digest, size) = encoder.finish().map_err(failed)?.finish();
     out.flush().map_err(failed)?;
     let media_type = MediaType::layer(packing.flavour, compression)
         .or_else(|| MediaType::layer(Flavour::Oci, compression))
         .expect("OCI has a media type for every compression we write");
-    Ok(Packed { descriptor: Descriptor::new(media_type, digest, size), diff_id: layer.diff_id, file: Some(path) })
+    Ok(Packed { descriptor: Descriptor::new(media_type, digest, size), diff_id, file: Some(path) })
 }
 
 /// Whether a blob that is at hand is compressed as asked.
-fn fits(descriptor: &Descriptor, packing: Packing) -> bool {
+pub(crate) fn fits(descriptor: &Descriptor, packing: Packing) -> bool {
     let have = descriptor.media_type.compression();
     match packing.compression {
         Compression::Uncompressed => have == Some(rbuild_image::Compression::None),
@@ -257,9 +274,9 @@ fn fits(descriptor: &Descriptor, packing: Packing) -> bool {
     }
 }
 
-/// The blobs that layers came as, by diff id: from the manifests of stored images.
+/// The blobs that layers came as, by diff id: from the manifests of stored images, and from caches elsewhere.
 pub fn known_blobs(store: &Store) -> Result<BTreeMap<DiffId, Descriptor>, Failure> {
-    let mut known = BTreeMap::new();
+    let mut known: BTreeMap<DiffId, Descriptor> = store.snapshots().forms()?.into_iter().collect();
     for image in store.images().list()? {
         if let Some(staged) = original(store, &image)? {
             known.extend(image.record.diff_ids.iter().copied().zip(staged.document.layers));

@@ -23,6 +23,8 @@ mod images;
 mod layers;
 mod mounts;
 mod peers;
+mod registry;
 mod remote;
+mod remote_caches;
 mod rootless;
 mod web_server;

@@ -1,12 +1,12 @@
 //! Other tools read what rbuild writes, and rbuild reads what they write.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::bench::Bench;
+use crate::registry::Registry;
 
 /// Whether a program is installed; says so where it is not, and fails where CI promised it.
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let found = Command::new("sh")
         .arg("-c")
         .arg(format!("command -v {program}"))
@@ -21,7 +21,7 @@ fn has(program: &str) -> bool {
     found
 }
 
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("the peer starts");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -99,46 +99,6 @@ fn podman_runs_what_was_built() {
     }
 }
 
-/// A registry on loopback that ends with the test.
-struct Registry {
-    child: Child,
-    port: u16,
-}
-
-impl Registry {
-    fn start(dir: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        std::fs::create_dir_all(dir).unwrap();
-        let config = dir.join("config.yml");
-        let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
-            dir.display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        for _ in 0..100 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        Self { child, port }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
 #[test]
 fn images_travel_through_a_real_registry() {
     let Some(bench) = Bench::with_busybox() else { return };
@@ -146,7 +106,7 @@ fn images_travel_through_a_real_registry() {
         return;
     }
     let registry = Registry::start(&bench.path("registry"));
-    let name = format!("127.0.0.1:{}/team/app:1", registry.port);
+    let name = format!("127.0.0.1:{}/team/app:1", registry.port());
     let context = bench.context("ctx", [("Dockerfile", "FROM busybox\nRUN echo pushed > /f\nRUN rm /bin/vi\n")]);
     let _built = bench.build(&name, &context).ok();
     let id = bench.rbuild(["images", "-q", "--no-trunc", &name]).run().ok().stdout;
@@ -160,7 +120,7 @@ fn images_travel_through_a_real_registry() {
     let _pulled = bench.rbuild(["pull", &name]).run().ok();
     assert_eq!(bench.rbuild(["images", "-q", "--no-trunc", &name]).run().ok().stdout, id);
     let other = bench.path("other-store");
-    let by_digest = format!("127.0.0.1:{}/team/app@{digest}", registry.port);
+    let by_digest = format!("127.0.0.1:{}/team/app@{digest}", registry.port());
     let child = bench.context("child", [("Dockerfile", &format!("FROM {by_digest}\nRUN cat /f > /g\n"))]);
     let _child = bench.rbuild_at(&other, ["build", "-t", "child"]).arg(&child).run().ok();
     let ran = bench.rbuild_at(
@@ -182,7 +142,7 @@ fn images_pushed_by_others_are_pulled() {
     }
     let registry = Registry::start(&bench.path("registry"));
     archives(&bench);
-    let name = format!("127.0.0.1:{}/from/skopeo:2", registry.port);
+    let name = format!("127.0.0.1:{}/from/skopeo:2", registry.port());
     run(Command::new("skopeo")
         .args(["copy", "-q", "--dest-tls-verify=false"])
         .arg(format!("oci-archive:{}", bench.path("app.oci").display()))

@@ -1,0 +1,109 @@
+//! A layer's blob for a cache: as it is at hand, else compressed once and kept until the build ends.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rbuild_cache::remote::DraftLayer;
+use rbuild_cache::snapshot::{LayerInfo, Times};
+use rbuild_cache::{Lease, Store};
+use rbuild_image::layer::Decoder;
+use rbuild_image::{BlobSource, Descriptor, DiffId, Digest};
+
+use super::spec::ExistingBlobs;
+use crate::cli::report::Failure;
+use crate::output::stage::{self, Packed, Packing};
+
+/// Packs layers for one cache.
+pub(super) struct Packer<'a> {
+    store: &'a Store,
+    lease: &'a Lease,
+    packing: Packing,
+    existing: ExistingBlobs,
+    /// Blobs at hand, by diff_id.
+    known: Mutex<Arc<BTreeMap<DiffId, Descriptor>>>,
+    /// What was packed; whoever wants the same layer waits for the first.
+    packed: Mutex<BTreeMap<DiffId, Slot>>,
+}
+
+/// A layer that is packed once, by whoever asks first.
+type Slot = Arc<Mutex<Option<Ready>>>;
+
+/// A layer that is ready to go.
+#[derive(Clone, Debug)]
+pub(super) struct Ready {
+    pub(super) draft: DraftLayer,
+    file: Option<PathBuf>,
+}
+
+impl<'a> Packer<'a> {
+    pub(super) fn new(store: &'a Store, lease: &'a Lease, packing: Packing, existing: ExistingBlobs) -> Self {
+        Self { store, lease, packing, existing, known: Mutex::default(), packed: Mutex::default() }
+    }
+
+    /// Packs a layer.
+    pub(super) fn pack(&self, layer: &LayerInfo) -> Result<Ready, Failure> {
+        let slot = {
+            let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(packed.entry(layer.diff.diff_id).or_default())
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ready) = &*slot {
+            return Ok(ready.clone());
+        }
+        let made = self.make(layer)?;
+        let blob = Descriptor::new(made.descriptor.media_type, made.descriptor.digest, made.descriptor.size);
+        let draft = DraftLayer { blob, diff_id: made.diff_id, created_at: Some(layer.created_at) };
+        Ok(slot.insert(Ready { draft, file: made.file }).clone())
+    }
+
+    fn make(&self, layer: &LayerInfo) -> Result<Packed, Failure> {
+        let snapshot = self.store.snapshots().get(layer.snapshot)?;
+        let mut known = Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        if snapshot.is_imported() && !known.contains_key(&layer.diff.diff_id) {
+            // The image that it came with may have come during this build.
+            known = Arc::new(stage::known_blobs(self.store)?);
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
+        }
+        if let (ExistingBlobs::Recompressed, true, Some(blob)) =
+            (self.existing, snapshot.is_imported(), known.get(&layer.diff.diff_id))
+            && !stage::fits(blob, self.packing)
+        {
+            let bytes = self.store.blobs().open(&blob.digest)?;
+            let mut tar = Decoder::new(bytes)?;
+            return stage::compress(self.lease, self.packing, |out| {
+                io::copy(&mut tar, out)?;
+                Ok(layer.diff.diff_id)
+            });
+        }
+        stage::pack_layer(self.lease, &snapshot, &known, self.packing, Times::Kept)
+    }
+
+    /// The bytes of a layer that is ready.
+    pub(super) fn bytes<'b>(&'b self, ready: &'b Ready) -> LayerBytes<'b> {
+        LayerBytes { store: self.store, ready }
+    }
+}
+
+/// Where one layer's bytes are.
+pub(super) struct LayerBytes<'a> {
+    store: &'a Store,
+    ready: &'a Ready,
+}
+
+impl BlobSource for LayerBytes<'_> {
+    fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        match &self.ready.file {
+            Some(path) if *digest == self.ready.draft.blob.digest => Ok(Box::new(std::fs::File::open(path)?)),
+            _ => BlobSource::open(&self.store.blobs(), digest),
+        }
+    }
+
+    fn size(&self, digest: &Digest) -> io::Result<u64> {
+        match &self.ready.file {
+            Some(path) if *digest == self.ready.draft.blob.digest => Ok(path.metadata()?.len()),
+            _ => BlobSource::size(&self.store.blobs(), digest),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Registries on loopback: Debian's docker-registry with its log, and a cable to it that can be cut.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A registry that ends with the test.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    child: Child,
+    port: u16,
+    dir: PathBuf,
+}
+
+impl Registry {
+    pub(crate) fn start(dir: &Path) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        std::fs::create_dir_all(dir).unwrap();
+        let config = dir.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            dir.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::create(dir.join("access.log")).unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(log)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..200 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { child, port, dir: dir.to_owned() }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A name in this registry.
+    pub(crate) fn name(&self, rest: &str) -> String {
+        format!("127.0.0.1:{}/{rest}", self.port)
+    }
+
+    /// The requests so far, as `METHOD PATH`.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        // A line is written some time after the answer.
+        let read = || std::fs::read_to_string(self.dir.join("access.log")).unwrap();
+        let mut log = read();
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(200));
+            let before = std::mem::replace(&mut log, read());
+            if before == log {
+                break;
+            }
+        }
+        let request = |line: &str| {
+            let line = line.split('"').nth(1)?;
+            let mut words = line.split(' ');
+            Some(format!("{} {}", words.next()?, words.next()?))
+        };
+        log.lines().filter_map(request).collect()
+    }
+
+    /// The files that hold the bytes of blobs.
+    pub(crate) fn blobs(&self) -> Vec<PathBuf> {
+        fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(dir).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    collect(&path, found);
+                } else if path.ends_with("data") {
+                    found.push(path);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        collect(&self.dir.join("data/docker/registry/v2/blobs"), &mut found);
+        found
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A cable to a registry: after so many bytes from there it is cut, and nobody gets through any more.
+#[derive(Debug)]
+pub(crate) struct Cable {
+    pub(crate) port: u16,
+}
+
+impl Cable {
+    pub(crate) fn to(registry: &Registry, bytes: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (left, far) = (Arc::new(AtomicU64::new(bytes)), registry.port);
+        std::thread::spawn(move || {
+            for near in listener.incoming() {
+                let left = Arc::clone(&left);
+                let Ok(near) = near else { return };
+                if left.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                std::thread::spawn(move || {
+                    let Ok(far) = TcpStream::connect(("127.0.0.1", far)) else { return };
+                    let (from, to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                    std::thread::spawn(move || carry(from, to, &AtomicU64::new(u64::MAX)));
+                    carry(far, near, &left);
+                });
+            }
+        });
+        Self { port }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64) {
+    let mut buffer = [0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(n as u64)));
+        let may = usize::try_from(before.unwrap_or(0)).unwrap_or(usize::MAX).min(n);
+        if to.write_all(&buffer[..may]).is_err() || may < n {
+            break;
+        }
+    }
+    drop(from.shutdown(Shutdown::Both));
+    drop(to.shutdown(Shutdown::Both));
+}
