@@ -39,6 +39,7 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     let began = Instant::now();
     let _interrupts = Interrupts::cancelling(engine.cancel())?;
     let store = engine.store()?;
+    let keeper = engine.keep_ceiling()?;
     let lease = store.lease("build")?;
     let recorder = Recorder::begin(engine, store, &lease, request, Timestamp::now());
     let build = recorder.as_ref().map(|recorder| recorder.id().clone());
@@ -58,6 +59,9 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     if let Some(recorder) = recorder {
         recorder.finish(&result, &view, journal, &notes);
     }
+    // What this build held is free to go now.
+    drop(lease);
+    keeper.finish();
     result
 }
 

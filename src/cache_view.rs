@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::cli::report::Failure;
 
-pub use prune::{PruneRequest, Pruned, prune};
+pub(crate) use prune::waiting;
+pub use prune::{LostSteps, PruneRequest, Pruned, PrunedStep, prune};
 pub use verify::{Verified, verify};
 
 /// A cached step.

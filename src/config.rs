@@ -1,10 +1,15 @@
 //! The process environment and its files, turned into [`Settings`] once. Nothing else reads either.
 
+mod age;
+mod file;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+pub use age::{InvalidAge, parse_age};
+pub use file::{ConfigError, ConfigFile};
 use rbuild_cache::HistoryLimits;
 use rbuild_executor::{IdMap, user_namespace};
 
@@ -15,6 +20,10 @@ pub struct Settings {
     pub root: PathBuf,
     /// The directory that relative paths of the command line count from.
     pub cwd: PathBuf,
+    /// `RBUILD_CONFIG`: the configuration file, instead of the usual places.
+    pub config_file: Option<PathBuf>,
+    /// Where a configuration file may be; the first counts.
+    pub config_places: Vec<PathBuf>,
     /// Docker's client configuration (`DOCKER_CONFIG`, else `~/.docker`), for credentials.
     pub docker_config: Option<PathBuf>,
     /// Whether standard error may carry colour and cursor movement.
@@ -64,6 +73,8 @@ impl Settings {
         // The store belongs to the user, by whatever number it goes in here.
         let user = user_namespace.as_ref().and_then(IdMap::root_outside).filter(|_| ids.0 == 0).unwrap_or(ids.0);
         let home = text("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let user_config = path("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+        let config_places = user_config.into_iter().chain([PathBuf::from("/etc")]);
         let docker_config = path("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
         let proxies = PROXY_VARIABLES
             .iter()
@@ -75,6 +86,8 @@ impl Settings {
         Self {
             root: path("RBUILD_ROOT").unwrap_or_else(|| default_root(user, home.as_deref())),
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            config_file: path("RBUILD_CONFIG"),
+            config_places: config_places.map(|place| place.join("rbuild/config.toml")).collect(),
             docker_config,
             stderr_is_terminal: std::io::stderr().is_terminal(),
             stdout_is_terminal: std::io::stdout().is_terminal(),

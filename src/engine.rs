@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rbuild_cache::{OpenOptions, Store};
+use rbuild_cache::{Keeper, OpenOptions, Store};
 use rbuild_executor::Spawner;
 use rbuild_image::credentials::DockerConfig;
 use rbuild_image::registry::{Cancel, Client, ClientOptions, ProxySettings, TrustRoots};
 use rbuild_solver::CancelToken;
 
 use crate::cli::report::Failure;
-use crate::config::Settings;
+use crate::config::{ConfigFile, Settings};
 use crate::progress::Mask;
 
 /// The parts of rbuild, each made when it is first needed.
@@ -57,6 +57,13 @@ impl Engine {
         }
         let opened = Store::open(&self.settings.root, OpenOptions::new(self.settings.command.clone()))?;
         Ok(self.store.get_or_init(|| opened))
+    }
+
+    /// Keeps the store below what the configuration file says, while this process adds to it.
+    pub fn keep_ceiling(&self) -> Result<Keeper, Failure> {
+        let config = ConfigFile::load(self.settings.config_file.as_deref(), &self.settings.config_places)?;
+        let cancel = self.cancel.clone();
+        Ok(self.store()?.keep_within(config.gc, Arc::new(move || cancel.is_cancelled())))
     }
 
     /// The process that starts sandboxes.

@@ -43,8 +43,9 @@ pub use content::{BlobError, BlobInfo, Blobs, IngestError, LeasedBlobs};
 pub use db::{DbError, MigrateError};
 pub use file_index::{FileDigest, FileIndex, FileStamp};
 pub use gc::{
-    GcPolicy, ImageScope, ImageUsage, MountUsage, PruneControl, PruneError, PruneFilter, PruneKind, PruneMode,
-    PruneReport, PruneScope, PrunedRecord, RecordUsage, Usage,
+    DiskSpace, GcPolicy, ImageScope, ImageUsage, InvalidFilter, InvalidSpace, Keeper, Limits, Loser, Loss, MountUsage,
+    PruneControl, PruneError, PruneFilter, PruneMode, PruneReport, PruneScope, PrunedRecord, RecordKind, RecordUsage,
+    Space, Usage,
 };
 pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use images::{BlobRole, ImageError, ImageRecord, Images, StoredImage, Untagged};

@@ -8,12 +8,13 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 
 use crate::clock::{Clock, SystemClock};
 use crate::db::{self, Db, DbError, MigrateError};
+use crate::gc::Growth;
 use crate::layout::{FORMAT, Layout};
 use crate::lease::{self, Lease, LeaseInfo, Reap};
 use crate::lock::{Holder, LockError, LockGuard, LockMode, LockName, Locks, OnWait};
@@ -149,6 +150,8 @@ struct Inner {
     locks: Locks,
     command: String,
     clock: Arc<dyn Clock>,
+    /// Who keeps the ceiling while this process adds to the store.
+    growth: RwLock<Option<Arc<Growth>>>,
 }
 
 impl Store {
@@ -164,7 +167,8 @@ impl Store {
         let db = Db::open(&layout.database())?;
         lease::sweep(&layout, options.reaper.as_deref())?;
         let locks = Locks::new(layout.locks(), options.command.clone());
-        Ok(Self { inner: Arc::new(Inner { layout, db, locks, command: options.command, clock: options.clock }) })
+        let OpenOptions { command, clock, .. } = options;
+        Ok(Self { inner: Arc::new(Inner { layout, db, locks, command, clock, growth: RwLock::default() }) })
     }
 
     /// Path names.
@@ -203,6 +207,14 @@ impl Store {
 
     pub(crate) fn locks(&self) -> &Locks {
         &self.inner.locks
+    }
+
+    pub(crate) fn growth(&self) -> Option<Arc<Growth>> {
+        self.inner.growth.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_growth(&self, growth: Option<Arc<Growth>>) {
+        *self.inner.growth.write().unwrap_or_else(PoisonError::into_inner) = growth;
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -273,7 +285,9 @@ fn initialise(layout: &Layout) -> Result<(), OpenError> {
     if !layout.format().exists() {
         let temporary = layout.format().with_extension("new");
         for entry in fs::read_dir(root).at("list", root)? {
-            if entry.at("list", root)?.path() != temporary {
+            let path = entry.at("list", root)?.path();
+            // The root of a new file system has a directory for what fsck finds.
+            if path != temporary && path.file_name() != Some("lost+found".as_ref()) {
                 return Err(OpenError::Foreign { root: root.to_owned() });
             }
         }

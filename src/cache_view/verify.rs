@@ -2,9 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use rbuild_cache::{Store, VerifyDepth};
+use rbuild_cache::{PruneControl, Store, VerifyDepth, wait_silently};
 
-use super::prune::control;
 use crate::cli::report::Failure;
 
 /// What a check found.
@@ -24,7 +23,8 @@ pub struct Verified {
 pub fn verify(store: &Store, repair: bool) -> Result<Verified, Failure> {
     let report = store.verify(VerifyDepth::Content, &|| ControlFlow::Continue(()))?;
     if repair {
-        store.repair(&report, control())?;
+        let control = PruneControl { on_wait: &wait_silently, interrupt: &|| ControlFlow::Continue(()) };
+        store.repair(&report, control)?;
     }
     Ok(Verified {
         problems: report.problems.iter().map(ToString::to_string).collect(),

@@ -112,7 +112,7 @@ pub(super) fn create(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure>
 }
 
 /// The containers of the engine's store.
-fn containers_of(engine: &Engine) -> Result<Containers, Failure> {
+pub(super) fn containers_of(engine: &Engine) -> Result<Containers, Failure> {
     Ok(Containers::new(engine.store()?.clone(), Arc::new(SystemClock)))
 }
 

@@ -90,6 +90,7 @@ impl Ingest {
         if let Some(size) = held_size(store, &digest)? {
             return Ok(Self::Done { size });
         }
+        store.grows_by(want);
         let path = store.layout().partial(&digest);
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).open(&path).at("open", &path)?;

@@ -16,8 +16,12 @@ use crate::path_error::{AtPath, PathError};
 const APPLICATION_ID: i32 = 0x5242_4c44;
 
 /// Entry N makes schema N + 1 out of schema N.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema.sql"), include_str!("schema_2_tombstones.sql"), include_str!("schema_3_builds.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("schema_2_tombstones.sql"),
+    include_str!("schema_3_builds.sql"),
+    include_str!("schema_4_collections.sql"),
+];
 
 /// The schema that this program writes.
 pub(crate) const SCHEMA: i32 = MIGRATIONS.len() as i32;

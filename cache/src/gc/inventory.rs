@@ -37,6 +37,8 @@ pub(super) struct ResultRow {
     pub(super) subject: String,
     pub(super) used_at: Timestamp,
     pub(super) duration: u64,
+    /// Whether the step checked out a repository.
+    pub(super) is_checkout: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,8 +74,15 @@ impl Inventory {
         let results = tx.all("SELECT id, snapshot, subject, used_at, duration FROM results", [], |row| {
             let Micros(used_at) = row.get(3)?;
             let duration = row.get::<_, i64>(4)?.unsigned_abs();
-            Ok((row.get(0)?, ResultRow { snapshot: row.get(1)?, subject: row.get(2)?, used_at, duration }))
+            let (snapshot, subject) = (row.get(1)?, row.get(2)?);
+            Ok((row.get(0)?, ResultRow { snapshot, subject, used_at, duration, is_checkout: false }))
         })?;
+        let mut results: BTreeMap<ResultId, ResultRow> = results.into_iter().collect();
+        // The text that a key is the digest of begins with the step's operation.
+        let checkouts = "SELECT DISTINCT result FROM keys WHERE kind = 'step' AND description LIKE 'op: git%'";
+        for id in tx.all(checkouts, [], |row| row.get::<_, ResultId>(0))? {
+            results.entry(id).and_modify(|row| row.is_checkout = true);
+        }
         let mut layer_blobs: BTreeMap<LayerId, BTreeSet<Digest>> = BTreeMap::new();
         for (layer, Text(blob)) in
             tx.all("SELECT layer, blob FROM layer_blobs", [], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -86,7 +95,7 @@ impl Inventory {
             blobs: blobs.into_iter().collect(),
             layer_blobs,
             images: load_images(tx)?,
-            results: results.into_iter().collect(),
+            results,
             roots: roots::all(tx)?.into_values().flatten().collect(),
         })
     }
@@ -95,6 +104,13 @@ impl Inventory {
     pub(super) fn size_of(&self, snapshot: SnapshotId) -> u64 {
         let layer = self.snapshots.get(&snapshot).and_then(|row| self.layers.get(&row.layer));
         layer.map_or(0, |layer| layer.size)
+    }
+
+    /// Bytes of a layer and of its compressed forms.
+    pub(super) fn layer_bytes(&self, layer: LayerId) -> u64 {
+        let own = self.layers.get(&layer).map_or(0, |row| row.size);
+        let blobs = self.layer_blobs.get(&layer).into_iter().flatten().filter_map(|blob| self.blobs.get(blob));
+        own + blobs.map(|row| row.size).sum::<u64>()
     }
 
     /// Adds a snapshot and its parents.

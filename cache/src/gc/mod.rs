@@ -6,7 +6,10 @@
 //!
 //! Evicting a record leaves a tombstone that says when and by which rule.
 
+mod filter;
 mod inventory;
+mod keeper;
+mod losses;
 mod policy;
 mod rescue;
 mod scan;
@@ -17,6 +20,7 @@ mod usage;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rbuild_image::Digest;
@@ -32,10 +36,17 @@ use crate::reserve;
 use crate::store::Store;
 use crate::tombstone::{self, evict};
 
+pub use filter::{InvalidFilter, PruneFilter, RecordKind};
 use inventory::{Inventory, Reach};
-pub use policy::{GcPolicy, ImageScope, PruneFilter, PruneKind, PruneScope};
-use select::{Candidates, Selection};
+pub(crate) use keeper::Growth;
+pub use keeper::Keeper;
+pub use losses::{Loser, Loss};
+pub use policy::{DiskSpace, GcPolicy, ImageScope, InvalidSpace, Limits, PruneScope, Space};
+use select::{Candidates, Mount, Selection};
 pub use usage::{ImageUsage, MountUsage, RecordUsage, Usage};
+
+/// How many collections are remembered.
+const COLLECTIONS: i64 = 100;
 
 /// Whether a collection acts or only tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +68,10 @@ pub struct PrunedRecord {
     pub size: u64,
     /// When it was last used.
     pub used_at: Timestamp,
+    /// How long the step took: what a hit would save.
+    pub duration: Duration,
+    /// Which policy took it, as tombstones name it.
+    pub rule: String,
 }
 
 /// What a collection did, or would do.
@@ -74,6 +89,8 @@ pub struct PruneReport {
     pub blobs: usize,
     /// Bytes given back to the file system; in a dry run, what is expected.
     pub freed: u64,
+    /// Bytes of the cache that stay: layers that neither image nor container keeps, and cache mounts.
+    pub used: u64,
     /// Whether it was interrupted; the rest goes next time.
     pub interrupted: bool,
 }
@@ -112,19 +129,44 @@ impl Store {
         mode: PruneMode,
         control: PruneControl<'_>,
     ) -> Result<PruneReport, PruneError> {
-        if mode == PruneMode::DryRun {
-            return dry_run(self, policy);
+        self.collect(std::slice::from_ref(policy), mode, control)
+    }
+
+    /// Collects what nothing keeps, and evicts what `policies` say, in their order.
+    pub fn collect(
+        &self,
+        policies: &[GcPolicy],
+        mode: PruneMode,
+        control: PruneControl<'_>,
+    ) -> Result<PruneReport, PruneError> {
+        match mode {
+            PruneMode::DryRun => dry_run(self, policies),
+            PruneMode::Apply => self.make_room(policies, 0, control),
         }
+    }
+
+    /// Collects, with that many bytes about to be added.
+    fn make_room(
+        &self,
+        policies: &[GcPolicy],
+        incoming: u64,
+        control: PruneControl<'_>,
+    ) -> Result<PruneReport, PruneError> {
         // A full disk must not keep anybody from emptying it.
         let reserve = reserve::release_if_needed(self.layout())?;
         let _one = self.lock(&LockName::other("collection", ""), LockMode::Exclusive, control.on_wait)?;
         let lease = self.lease("prune")?;
-        let report = collect(self, policy, &lease, control);
+        let report = collect(self, policies, incoming, &lease, control);
         drop(lease);
         if reserve.is_released() {
             reserve::restore(self.layout());
         }
         report
+    }
+
+    /// The file system's room.
+    pub fn disk_space(&self) -> Result<DiskSpace, PathError> {
+        DiskSpace::at(self.layout().root())
     }
 }
 
@@ -139,15 +181,14 @@ pub(crate) fn garbage_paths(store: &Store) -> Result<Vec<PathBuf>, PruneError> {
     Ok(paths)
 }
 
-fn dry_run(store: &Store, policy: &GcPolicy) -> Result<PruneReport, PruneError> {
-    let mounts = select::mounts(store, policy)?;
+fn dry_run(store: &Store, policies: &[GcPolicy]) -> Result<PruneReport, PruneError> {
+    let mounts = mounts_for(store, policies)?;
     let holds = lease::live(store.layout())?.holds;
-    let inventory = store.db().read(Inventory::load)?;
-    let selection = choose(store, policy, &inventory, &holds, mounts)?;
-    let kept: BTreeSet<ResultId> =
-        inventory.results.keys().copied().filter(|id| !selection.results.contains(id)).collect();
-    let reach = Reach::of(&inventory, &kept, &selection.images, &holds);
-    let mut report = report_of(&inventory, selection);
+    let mut inventory = store.db().read(Inventory::load)?;
+    let disk = store.disk_space()?;
+    let mut report = plan(&mut inventory, policies, &holds, mounts, disk, 0, store.now());
+    let kept: BTreeSet<ResultId> = inventory.results.keys().copied().collect();
+    let reach = Reach::of(&inventory, &kept, &BTreeSet::new(), &holds);
     let layers = reach.unreached_layers(&inventory);
     let blobs = reach.unreached_blobs(&inventory);
     report.freed += layers.iter().map(|(_, size)| size).sum::<u64>();
@@ -156,36 +197,105 @@ fn dry_run(store: &Store, policy: &GcPolicy) -> Result<PruneReport, PruneError> 
     Ok(report)
 }
 
+/// The cache mounts that these policies may look at.
+fn mounts_for(store: &Store, policies: &[GcPolicy]) -> Result<Vec<Mount>, PruneError> {
+    if policies.iter().all(|policy| policy.scope == PruneScope::Garbage) {
+        Ok(Vec::new())
+    } else {
+        select::mounts(store)
+    }
+}
+
+/// Decides what several policies take, one after the other, and takes it out of the inventory.
+fn plan(
+    inventory: &mut Inventory,
+    policies: &[GcPolicy],
+    holds: &BTreeSet<lease::Hold>,
+    mut mounts: Vec<Mount>,
+    mut disk: DiskSpace,
+    incoming: u64,
+    now: Timestamp,
+) -> PruneReport {
+    let mut report = PruneReport::default();
+    for policy in policies {
+        let candidates = Candidates::new(inventory, holds, policy, mounts.clone(), now);
+        let selection = candidates.select(policy, disk, incoming);
+        // What went is room for the next policy, though its files are still there.
+        disk.free = disk.free.saturating_add(selection.released);
+        report.used = selection.used;
+        take(inventory, &mut mounts, policy, selection, &mut report);
+    }
+    report
+}
+
+fn take(
+    inventory: &mut Inventory,
+    mounts: &mut Vec<Mount>,
+    policy: &GcPolicy,
+    selection: Selection,
+    report: &mut PruneReport,
+) {
+    for (mount, size) in selection.mounts {
+        mounts.retain(|other| other.info != mount);
+        report.freed += size;
+        report.mounts.push(mount);
+    }
+    for id in selection.order {
+        let size = inventory.results[&id].snapshot.map_or(0, |snapshot| inventory.size_of(snapshot));
+        let Some(row) = inventory.results.remove(&id) else { continue };
+        report.records.push(PrunedRecord {
+            result: id,
+            subject: row.subject,
+            size,
+            used_at: row.used_at,
+            duration: Duration::from_micros(row.duration),
+            rule: policy.rule.clone(),
+        });
+    }
+    for id in selection.images {
+        inventory.images.remove(&id);
+        report.images.push(id);
+    }
+}
+
 fn collect(
     store: &Store,
-    policy: &GcPolicy,
+    policies: &[GcPolicy],
+    incoming: u64,
     lease: &Lease,
     control: PruneControl<'_>,
 ) -> Result<PruneReport, PruneError> {
     let now = store.now();
-    let mounts = select::mounts(store, policy)?;
-    let (mut report, inventory) = store.db().write(Durability::Lazy, |tx| {
-        let inventory = Inventory::load(tx)?;
+    let mounts = mounts_for(store, policies)?;
+    let disk = store.disk_space()?;
+    failpoint::hit("gc-begin").at("collect in", store.layout().root())?;
+    let mut report = store.db().write(Durability::Lazy, |tx| {
+        let mut inventory = Inventory::load(tx)?;
         let holds = lease::live(store.layout())?.holds;
-        let selection = choose(store, policy, &inventory, &holds, mounts)?;
-        for result in &selection.results {
-            evict(tx, *result, &policy.rule, now)?;
+        for mount in &mounts {
+            let sql = "UPDATE cache_mounts SET size = ?3 WHERE hash = ?1 AND instance = ?2";
+            tx.execute(sql, (&mount.info.hash, mount.info.instance, mount.size))?;
         }
-        for image in &selection.images {
+        let report = plan(&mut inventory, policies, &holds, mounts, disk, incoming, now);
+        for record in &report.records {
+            evict(tx, record.result, &record.rule, now)?;
+        }
+        for image in &report.images {
             tx.execute("DELETE FROM tags WHERE image = ?1", [Text(image)])?;
             tx.execute("DELETE FROM images WHERE id = ?1", [Text(image)])?;
         }
-        forget(tx, policy, now)?;
-        let kept = inventory.results.keys().copied().filter(|id| !selection.results.contains(id)).collect();
-        let reach = Reach::of(&inventory, &kept, &selection.images, &holds);
+        forget(tx, policies, now)?;
+        let kept = inventory.results.keys().copied().collect();
+        let reach = Reach::of(&inventory, &kept, &BTreeSet::new(), &holds);
         doom(tx, &inventory, &reach)?;
-        Ok::<_, PruneError>((report_of(&inventory, selection), inventory))
+        failpoint::hit("gc-mark").at("collect in", store.layout().root())?;
+        Ok::<_, PruneError>(report)
     })?;
-    drop(inventory);
     failpoint::hit("gc-marked").at("collect in", store.layout().root())?;
     let mounts = std::mem::take(&mut report.mounts);
     report.freed = 0;
     let condemned = store.db().write(Durability::Synced, |tx| sweep::rows(store, tx))?;
+    failpoint::hit("gc-swept").at("collect in", store.layout().root())?;
     (report.layers, report.blobs) = (condemned.layers.len(), condemned.blobs.len());
     let mut sweeper = sweep::Sweeper { store, lease, interrupt: control.interrupt, freed: 0 };
     let ended = sweeper.files(&condemned, &mounts, &mut report.mounts)?;
@@ -195,36 +305,17 @@ fn collect(
     };
     report.interrupted = ended.is_break();
     report.freed = sweeper.freed;
+    let (evicted, freed) = (report.records.len(), report.freed);
+    store.db().write(Durability::Lazy, |tx| note(tx, now, evicted, freed))?;
     Ok(report)
 }
 
-fn choose(
-    store: &Store,
-    policy: &GcPolicy,
-    inventory: &Inventory,
-    holds: &BTreeSet<lease::Hold>,
-    mounts: Vec<(CacheMountInfo, u64)>,
-) -> Result<Selection, PathError> {
-    let ceiling = policy.ceiling(store.layout().root())?;
-    Ok(Candidates::new(inventory, holds, policy, mounts, store.now()).select(policy, ceiling))
-}
-
-fn report_of(inventory: &Inventory, selection: Selection) -> PruneReport {
-    let mut report = PruneReport { images: selection.images.into_iter().collect(), ..PruneReport::default() };
-    for (mount, size) in selection.mounts {
-        report.freed += size;
-        report.mounts.push(mount);
-    }
-    for id in selection.order {
-        let row = &inventory.results[&id];
-        report.records.push(PrunedRecord {
-            result: id,
-            subject: row.subject.clone(),
-            size: row.snapshot.map_or(0, |snapshot| inventory.size_of(snapshot)),
-            used_at: row.used_at,
-        });
-    }
-    report
+/// Remembers that a collection ran, and forgets the oldest of many.
+fn note(tx: &Tx<'_>, now: Timestamp, evicted: usize, freed: u64) -> Result<(), DbError> {
+    let evicted = i64::try_from(evicted).unwrap_or(i64::MAX);
+    tx.execute("INSERT INTO collections (ran_at, evicted, freed) VALUES (?1, ?2, ?3)", (Micros(now), evicted, freed))?;
+    tx.execute("DELETE FROM collections WHERE id <= (SELECT max(id) FROM collections) - ?1", [COLLECTIONS])?;
+    Ok(())
 }
 
 fn doom(tx: &Tx<'_>, inventory: &Inventory, reach: &Reach) -> Result<(), DbError> {
@@ -238,13 +329,13 @@ fn doom(tx: &Tx<'_>, inventory: &Inventory, reach: &Reach) -> Result<(), DbError
 }
 
 /// Drops what is remembered for too long: tombstones and file digests.
-fn forget(tx: &Tx<'_>, policy: &GcPolicy, now: Timestamp) -> Result<(), DbError> {
-    let horizon = Micros(now.checked_sub(policy.memory).unwrap_or(Timestamp::MIN));
-    tombstone::forget(tx, horizon)?;
-    let horizon = match policy.scope {
-        PruneScope::All if policy.filters.is_empty() => Micros(policy.unused_since.unwrap_or(Timestamp::MAX)),
-        _ => horizon,
-    };
-    tx.execute("DELETE FROM file_roots WHERE used_at < ?1", [horizon])?;
+fn forget(tx: &Tx<'_>, policies: &[GcPolicy], now: Timestamp) -> Result<(), DbError> {
+    let horizon = |memory| now.checked_sub(memory).unwrap_or(Timestamp::MIN);
+    let memory = policies.iter().map(|policy| policy.memory).min().unwrap_or_default();
+    tombstone::forget(tx, Micros(horizon(memory)))?;
+    // A clearance takes the file digests too.
+    let clears = |policy: &&GcPolicy| policy.scope == PruneScope::All && policy.is_unlimited();
+    let files = policies.iter().find(clears).map_or_else(|| horizon(memory), |policy| policy.horizon(now));
+    tx.execute("DELETE FROM file_roots WHERE used_at < ?1", [Micros(files)])?;
     Ok(())
 }

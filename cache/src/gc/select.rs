@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use rbuild_image::Digest;
 
+use super::filter::{RecordKind, Subject};
 use super::inventory::{Inventory, Reach};
-use super::policy::{Ceiling, GcPolicy, ImageScope, PruneScope};
+use super::policy::{DiskSpace, GcPolicy, ImageScope, PruneScope};
 use crate::id::{LayerId, ResultId, SnapshotId};
 use crate::lease::Hold;
 use crate::lock::LockMode;
@@ -27,6 +28,10 @@ pub(super) struct Selection {
     pub(super) order: Vec<ResultId>,
     pub(super) mounts: Vec<(CacheMountInfo, u64)>,
     pub(super) images: BTreeSet<Digest>,
+    /// Bytes that this gives back.
+    pub(super) released: u64,
+    /// Bytes of the cache that stay.
+    pub(super) used: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,21 +56,24 @@ pub(super) struct Candidates<'a> {
     layer_users: BTreeMap<LayerId, usize>,
     pinned_layers: BTreeSet<LayerId>,
     used: u64,
-    freed: u64,
 }
 
-/// The cache mounts that a policy may take, with their sizes. Walks them, so it is done outside of transactions.
-pub(super) fn mounts(store: &Store, policy: &GcPolicy) -> Result<Vec<(CacheMountInfo, u64)>, super::PruneError> {
+/// A cache mount that a collection looks at.
+#[derive(Clone, Debug)]
+pub(super) struct Mount {
+    pub(super) info: CacheMountInfo,
+    pub(super) size: u64,
+    /// Whether a step has it now.
+    pub(super) in_use: bool,
+}
+
+/// All cache mounts, with their sizes. Walks them, so it is done outside of transactions.
+pub(super) fn mounts(store: &Store) -> Result<Vec<Mount>, super::PruneError> {
     let mut mounts = Vec::new();
-    if policy.scope == PruneScope::Garbage {
-        return Ok(mounts);
-    }
     for info in store.cache_mounts().list()? {
-        let free = store.try_lock(&lock_name(&info.hash, info.instance), LockMode::Exclusive)?;
-        if free.is_some() {
-            let size = store.cache_mounts().size(&info)?;
-            mounts.push((info, size));
-        }
+        let in_use = store.try_lock(&lock_name(&info.hash, info.instance), LockMode::Exclusive)?.is_none();
+        let size = store.cache_mounts().size(&info)?;
+        mounts.push(Mount { info, size, in_use });
     }
     Ok(mounts)
 }
@@ -75,10 +83,10 @@ impl<'a> Candidates<'a> {
         inventory: &'a Inventory,
         holds: &BTreeSet<Hold>,
         policy: &GcPolicy,
-        mounts: Vec<(CacheMountInfo, u64)>,
+        mounts: Vec<Mount>,
         now: Timestamp,
     ) -> Self {
-        let images = images_to_go(inventory, holds, policy);
+        let images = images_to_go(inventory, holds, policy, now);
         let leased = Reach::leased(inventory, holds).snapshots;
         let shared = Reach::durable(inventory).snapshots;
         let mut worth = BTreeMap::new();
@@ -94,7 +102,16 @@ impl<'a> Candidates<'a> {
             if in_use || (is_shared && policy.scope != PruneScope::All) {
                 continue;
             }
-            if policy.takes_record(*id, &row.subject, row.used_at) {
+            let (id_text, parent) = (id.to_string(), row.snapshot.and_then(|id| inventory.snapshots.get(&id)?.parent));
+            let subject = Subject {
+                id: &id_text,
+                parent: &parent.map(|id| id.to_string()).unwrap_or_default(),
+                description: &row.subject,
+                kind: if row.is_checkout { RecordKind::GitCheckout } else { RecordKind::Regular },
+                shared: is_shared,
+                in_use,
+            };
+            if policy.takes(&subject, row.used_at, now) {
                 let size = row.snapshot.map_or(0, |snapshot| inventory.size_of(snapshot));
                 worth.insert(*id, worth_of(row.duration, size, row.used_at, now));
             }
@@ -110,11 +127,26 @@ impl<'a> Candidates<'a> {
                 *children.entry(parent).or_default() += 1;
             }
         }
-        let only_cached = layer_users.keys().filter(|layer| !pinned_layers.contains(layer));
-        let used = only_cached.filter_map(|layer| inventory.layers.get(layer)).map(|layer| layer.size).sum::<u64>()
-            + mounts.iter().map(|(_, size)| size).sum::<u64>();
-        let mounts: Vec<_> =
-            mounts.into_iter().filter(|(info, _)| policy.takes_mount(&info.id, info.used_at)).collect();
+        // What images and containers have is not the cache's; what a running build has is, though it stays.
+        let shared_layers: BTreeSet<LayerId> = shared.iter().map(|id| inventory.snapshots[id].layer).collect();
+        let used = layer_users
+            .keys()
+            .filter(|layer| !shared_layers.contains(layer))
+            .map(|layer| inventory.layer_bytes(*layer))
+            .sum::<u64>()
+            + mounts.iter().map(|mount| mount.size).sum::<u64>();
+        let takes = |mount: &Mount| {
+            let subject = Subject {
+                id: &mount.info.hash,
+                parent: "",
+                description: &mount.info.id,
+                kind: RecordKind::CacheMount,
+                shared: false,
+                in_use: mount.in_use,
+            };
+            !mount.in_use && policy.takes(&subject, mount.info.used_at, now)
+        };
+        let mounts: Vec<_> = mounts.into_iter().filter(takes).map(|mount| (mount.info, mount.size)).collect();
         let mount_worth = mounts
             .iter()
             .map(|(info, size)| worth_of(size / MOUNT_BYTES_PER_MICROSECOND, *size, info.used_at, now))
@@ -132,17 +164,17 @@ impl<'a> Candidates<'a> {
             layer_users,
             pinned_layers,
             used,
-            freed: 0,
         }
     }
 
-    /// Takes the least worth until the policy is content.
-    pub(super) fn select(mut self, policy: &GcPolicy, ceiling: Ceiling) -> Selection {
+    /// Takes the least worth until the policy is content, with `incoming` bytes about to be added.
+    pub(super) fn select(mut self, policy: &GcPolicy, disk: DiskSpace, incoming: u64) -> Selection {
+        let (keep, before) = (policy.keep(disk, self.used, incoming), self.used);
         let mut selection = Selection { images: std::mem::take(&mut self.images), ..Selection::default() };
         let mut ready: BTreeSet<(u128, Item)> = self.mount_worth.iter().copied().zip((0..).map(Item::Mount)).collect();
         let leaves = self.worth.iter().filter(|(id, _)| self.is_leaf(**id) || policy.scope == PruneScope::All);
         ready.extend(leaves.map(|(id, worth)| (*worth, Item::Result(*id))));
-        while !self.is_enough(ceiling)
+        while keep.is_none_or(|keep| self.used > keep)
             && let Some((_, item)) = ready.pop_first()
         {
             match item {
@@ -159,16 +191,7 @@ impl<'a> Candidates<'a> {
                 }
             }
         }
-        selection
-    }
-
-    fn is_enough(&self, ceiling: Ceiling) -> bool {
-        match (ceiling.keep, ceiling.lacking) {
-            (None, None) => false,
-            (keep, lacking) => {
-                keep.is_none_or(|keep| self.used <= keep) && lacking.is_none_or(|lacking| self.freed >= lacking)
-            }
-        }
+        Selection { released: before - self.used, used: self.used, ..selection }
     }
 
     fn is_leaf(&self, id: ResultId) -> bool {
@@ -205,14 +228,12 @@ impl<'a> Candidates<'a> {
         let Some(count) = self.layer_users.get_mut(&layer) else { return };
         *count = count.saturating_sub(1);
         if *count == 0 && !self.pinned_layers.contains(&layer) {
-            let size = self.inventory.layers.get(&layer).map_or(0, |row| row.size);
-            self.count(size);
+            self.count(self.inventory.layer_bytes(layer));
         }
     }
 
     fn count(&mut self, size: u64) {
         self.used = self.used.saturating_sub(size);
-        self.freed = self.freed.saturating_add(size);
     }
 }
 
@@ -224,7 +245,8 @@ fn worth_of(duration: u64, size: u64, used_at: Timestamp, now: Timestamp) -> u12
     saved * 3600 / (u128::from(size) + 4096) / (u128::from(age) + 3600)
 }
 
-fn images_to_go(inventory: &Inventory, holds: &BTreeSet<Hold>, policy: &GcPolicy) -> BTreeSet<Digest> {
+fn images_to_go(inventory: &Inventory, holds: &BTreeSet<Hold>, policy: &GcPolicy, now: Timestamp) -> BTreeSet<Digest> {
+    let horizon = policy.horizon(now);
     let leased = Reach::leased(inventory, holds);
     let mut rooted = BTreeSet::new();
     for kept in &inventory.roots {
@@ -240,7 +262,7 @@ fn images_to_go(inventory: &Inventory, holds: &BTreeSet<Hold>, policy: &GcPolicy
         };
         let in_use = leased.blobs.contains(id)
             || image.snapshot.is_some_and(|top| leased.snapshots.contains(&top) || rooted.contains(&top));
-        wanted && !in_use && policy.is_old(image.used_at)
+        wanted && !in_use && image.used_at < horizon
     };
     inventory.images.iter().filter(|(id, image)| goes(id, image)).map(|(id, _)| *id).collect()
 }

@@ -122,6 +122,7 @@ impl Snapshot<Active> {
         let place = self.place.take().expect("present until sealed, which consumes the snapshot");
         let store = self.snapshots.store.clone();
         let size = place.kind.measure(&place.scratch)?.size;
+        store.grows_by(size);
         let name = unused_name(lease, &place.scratch);
         lease.hold(Hold::Layer(name.clone()))?;
         let target = store.layout().layer(&name);

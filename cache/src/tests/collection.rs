@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::images::image;
 use super::records::{key, record};
 use super::{PATIENT, assert_sound, verify};
-use crate::gc::{GcPolicy, PruneControl, PruneFilter, PruneMode, PruneReport, PruneScope};
+use crate::gc::{GcPolicy, PruneControl, PruneMode, PruneReport, PruneScope, Space};
 use crate::id::ResultId;
 use crate::index::NewRecord;
 use crate::lease::Hold;
@@ -58,7 +58,7 @@ fn a_dry_run_tells_what_a_run_does() {
     let home = TestStore::new();
     chain(&home, &["a", "b", "c"]);
     chain(&home, &["x"]);
-    let policy = GcPolicy { keep_bytes: Some(20_000), ..GcPolicy::new("test", PruneScope::Cache) };
+    let policy = GcPolicy { max_used: Some(Space::Bytes(20_000)), ..GcPolicy::new("test", PruneScope::Cache) };
     let dry = home.store.prune(&policy, PruneMode::DryRun, PATIENT).unwrap();
     assert_eq!(home.store.records().list().unwrap().len(), 4);
     let wet = prune(&home, &policy);
@@ -76,7 +76,7 @@ fn the_least_worth_goes_first_and_leaves_before_what_they_stand_on() {
     let young = chain(&home, &["young"]);
     home.store.records().touch(&[old[1]]).unwrap();
     let order = |keep| {
-        let policy = GcPolicy { keep_bytes: Some(keep), ..GcPolicy::new("test", PruneScope::Cache) };
+        let policy = GcPolicy { max_used: Some(Space::Bytes(keep)), ..GcPolicy::new("test", PruneScope::Cache) };
         let report = home.store.prune(&policy, PruneMode::DryRun, PATIENT).unwrap();
         report.records.into_iter().map(|record| record.result).collect::<Vec<_>>()
     };
@@ -93,10 +93,10 @@ fn age_and_filters_narrow() {
     let old = chain(&home, &["RUN old"]);
     home.clock.advance(Duration::from_secs(3600));
     chain(&home, &["RUN young", "COPY young"]);
-    let since = Some(home.clock.now() - Duration::from_secs(60));
-    let policy = GcPolicy { unused_since: since, ..GcPolicy::new("until", PruneScope::All) };
+    let unused_for = Some(Duration::from_secs(60));
+    let policy = GcPolicy { unused_for, ..GcPolicy::new("until", PruneScope::All) };
     assert_eq!(prune(&home, &policy).records.iter().map(|record| record.result).collect::<Vec<_>>(), old);
-    let filters = vec![PruneFilter::Subject("COPY".to_owned())];
+    let filters = vec!["description~=COPY".parse().unwrap()];
     let policy = GcPolicy { filters, ..GcPolicy::new("filter", PruneScope::All) };
     let report = prune(&home, &policy);
     assert_eq!(report.records.iter().map(|record| record.subject.as_str()).collect::<Vec<_>>(), ["COPY young"]);

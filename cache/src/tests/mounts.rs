@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::{PATIENT, assert_sound};
-use crate::gc::{GcPolicy, PruneFilter, PruneKind, PruneMode, PruneScope};
+use crate::gc::{GcPolicy, PruneMode, PruneScope};
 use crate::lock::{LockError, wait_silently};
 use crate::mount_cache::{CacheMount, CacheMountError, CacheMountRequest, MountSharing};
 use crate::testing::TestStore;
@@ -77,8 +77,7 @@ fn used_caches_are_not_pruned() {
     let idle = acquire(&home, &request("idle", MountSharing::Shared));
     fs::write(idle.path().join("large"), vec![1; 100_000]).unwrap();
     drop(idle);
-    let none =
-        GcPolicy { filters: vec![PruneFilter::Kind(PruneKind::Record)], ..GcPolicy::new("test", PruneScope::Cache) };
+    let none = GcPolicy { filters: vec!["type==regular".parse().unwrap()], ..GcPolicy::new("test", PruneScope::Cache) };
     assert_eq!(home.store.prune(&none, PruneMode::Apply, PATIENT).unwrap().mounts, []);
     let report = home.store.prune(&GcPolicy::new("test", PruneScope::Cache), PruneMode::Apply, PATIENT).unwrap();
     assert_eq!(report.mounts.iter().map(|info| info.id.as_str()).collect::<Vec<_>>(), ["idle"]);

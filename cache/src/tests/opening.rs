@@ -34,6 +34,9 @@ fn an_absent_store_is_made_only_if_wanted_and_never_among_other_files() {
     let never = OpenOptions { creation: Creation::Never, ..OpenOptions::new("test") };
     assert!(matches!(Store::open(&root, never).unwrap_err(), OpenError::Missing { .. }));
     Store::open(&root, OpenOptions::new("test")).unwrap();
+    let disk = home.path().join("disk");
+    fs::create_dir_all(disk.join("lost+found")).unwrap();
+    Store::open(&disk, OpenOptions::new("test")).unwrap();
     let other = home.path().join("other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("thesis.tex"), "").unwrap();

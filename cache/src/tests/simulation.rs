@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::images::image;
 use super::records::{key, record};
 use super::{PATIENT, verify};
-use crate::gc::{GcPolicy, ImageScope, PruneMode, PruneScope};
+use crate::gc::{GcPolicy, ImageScope, PruneMode, PruneScope, Space};
 use crate::id::SnapshotId;
 use crate::lease::Lease;
 use crate::lock::wait_silently;
@@ -109,7 +109,11 @@ impl World {
             Step::Prune { all, keep, images } => {
                 let scope = if all { PruneScope::All } else { PruneScope::Cache };
                 let images = if images { ImageScope::Dangling } else { ImageScope::None };
-                let policy = GcPolicy { keep_bytes: keep.map(u64::from), images, ..GcPolicy::new("simulated", scope) };
+                let policy = GcPolicy {
+                    max_used: keep.map(|keep| Space::Bytes(keep.into())),
+                    images,
+                    ..GcPolicy::new("simulated", scope)
+                };
                 store.prune(&policy, PruneMode::Apply, PATIENT).unwrap();
             }
             Step::Wait(seconds) => home.clock.advance(Duration::from_secs(seconds.into())),

@@ -1,0 +1,388 @@
+//! The configuration file: TOML, at most one, and none is needed. `docs/gc.md` describes it for people.
+//!
+//! The first that exists counts, alone: what `RBUILD_CONFIG` names, `$XDG_CONFIG_HOME/rbuild/config.toml`,
+//! `/etc/rbuild/config.toml`. A key that means nothing is an error, so that a slip of the pen never disables a limit.
+//! Tables and keys may be spelled as in BuildKit's `buildkitd.toml` (`[worker.oci]`, `gcpolicy`, `keepBytes`) and in
+//! Docker's `daemon.json` (`[builder.gc]`, `defaultKeepStorage`, `filter`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rbuild_cache::{GcPolicy, Limits, PruneFilter, PruneScope, Space};
+use rbuild_parser::suggestion;
+use toml::{Table, Value};
+
+use super::age::parse_age;
+
+/// What the configuration file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Policies of garbage collection, in order; none when it is switched off.
+    pub gc: Vec<GcPolicy>,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        Self { gc: GcPolicy::defaults(&Limits::default()) }
+    }
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no TOML.
+    #[error("{}: {detail}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with the line.
+        detail: String,
+    },
+    /// A key means nothing.
+    #[error("{}: unknown key {key}{}", path.display(), near.as_ref().map_or_else(String::new, |near| format!(" (did you mean {near}?)")))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key, with the tables it is in.
+        key: String,
+        /// The nearest one that means something there.
+        near: Option<String>,
+    },
+    /// Two keys mean the same.
+    #[error("{}: {first} and {second} mean the same", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// One of them.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// A value makes no sense.
+    #[error("{}: {key}: {detail}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, with the tables it is in.
+        key: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl ConfigFile {
+    /// Reads the first of `candidates` that exists; the defaults when none does. One that was `named` must exist.
+    pub fn load(named: Option<&Path>, candidates: &[PathBuf]) -> Result<Self, ConfigError> {
+        let mut paths = named.into_iter().chain(candidates.iter().map(PathBuf::as_path).filter(|_| named.is_none()));
+        let found = paths.find_map(|path| match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => None,
+            other => Some((path, other)),
+        });
+        match found {
+            None => Ok(Self::default()),
+            Some((path, Ok(text))) => Self::parse(path, &text),
+            Some((path, Err(source))) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Reads a file's text; `path` is for messages.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let table = text.parse::<Table>().map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            detail: error.to_string().trim().to_owned(),
+        })?;
+        let top = Section { path, name: String::new(), table: &table };
+        let worker = top.section("worker")?;
+        let builder = top.section("builder")?;
+        top.only(&["gc", "worker", "builder"])?;
+        let mut sections: Vec<Section<'_>> = top.section("gc")?.into_iter().collect();
+        if let Some(worker) = &worker {
+            worker.only(&["oci", "containerd"])?;
+            sections.extend(worker.section("oci")?);
+            sections.extend(worker.section("containerd")?);
+        }
+        if let Some(builder) = &builder {
+            builder.only(&["gc"])?;
+            sections.extend(builder.section("gc")?);
+        }
+        match &sections[..] {
+            [] => Ok(Self::default()),
+            [section] => Ok(Self { gc: section.policies()? }),
+            [first, second, ..] => Err(ConfigError::Twice {
+                path: path.to_owned(),
+                first: format!("[{}]", first.name),
+                second: format!("[{}]", second.name),
+            }),
+        }
+    }
+}
+
+const ENABLED: &[&str] = &["enabled", "gc"];
+const RESERVED: &[&str] =
+    &["reservedSpace", "keepStorage", "keepBytes", "defaultReservedSpace", "defaultKeepStorage", "gckeepstorage"];
+const MAX_USED: &[&str] = &["maxUsedSpace", "defaultMaxUsedSpace"];
+const MIN_FREE: &[&str] = &["minFreeSpace", "defaultMinFreeSpace"];
+const POLICY: &[&str] = &["policy", "gcpolicy"];
+const DURATION: &[&str] = &["keepDuration"];
+const FILTERS: &[&str] = &["filters", "filter"];
+const ALL: &[&str] = &["all"];
+
+/// A table of the file.
+struct Section<'a> {
+    path: &'a Path,
+    name: String,
+    table: &'a Table,
+}
+
+impl<'a> Section<'a> {
+    fn section(&self, key: &str) -> Result<Option<Self>, ConfigError> {
+        match self.table.get(key) {
+            None => Ok(None),
+            Some(Value::Table(table)) => Ok(Some(Section { path: self.path, name: self.full(key), table })),
+            Some(_) => Err(self.wrong(key, "a table is wanted")),
+        }
+    }
+
+    fn full(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    fn wrong(&self, key: &str, detail: impl Into<String>) -> ConfigError {
+        ConfigError::Value { path: self.path.to_owned(), key: self.full(key), detail: detail.into() }
+    }
+
+    /// Fails when there is any other key.
+    fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
+        match self.table.keys().find(|key| !known.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(ConfigError::UnknownKey {
+                path: self.path.to_owned(),
+                key: self.full(key),
+                near: nearest(key, known),
+            }),
+        }
+    }
+
+    /// The value of a key with several spellings.
+    fn get(&self, spellings: &[&'static str]) -> Result<Option<(&'static str, &'a Value)>, ConfigError> {
+        let mut found = spellings.iter().filter_map(|key| Some((*key, self.table.get(*key)?)));
+        match (found.next(), found.next()) {
+            (Some((first, _)), Some((second, _))) => Err(ConfigError::Twice {
+                path: self.path.to_owned(),
+                first: self.full(first),
+                second: self.full(second),
+            }),
+            (first, _) => Ok(first),
+        }
+    }
+
+    fn flag(&self, spellings: &[&'static str]) -> Result<Option<bool>, ConfigError> {
+        match self.get(spellings)? {
+            None => Ok(None),
+            Some((_, Value::Boolean(value))) => Ok(Some(*value)),
+            Some((key, _)) => Err(self.wrong(key, "true or false is wanted")),
+        }
+    }
+
+    fn space(&self, spellings: &[&'static str]) -> Result<Option<Space>, ConfigError> {
+        match self.get(spellings)? {
+            None => Ok(None),
+            Some((_, Value::Integer(bytes))) if *bytes >= 0 => Ok(Some(Space::Bytes(bytes.unsigned_abs()))),
+            Some((key, Value::String(text))) => {
+                text.parse().map(Some).map_err(|error: rbuild_cache::InvalidSpace| self.wrong(key, error.to_string()))
+            }
+            Some((key, _)) => {
+                Err(self.wrong(key, "bytes, a size such as \"10GB\" or a part of the disk such as \"20%\" is wanted"))
+            }
+        }
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        Ok(Limits { reserved: self.space(RESERVED)?, max_used: self.space(MAX_USED)?, min_free: self.space(MIN_FREE)? })
+    }
+
+    fn policies(&self) -> Result<Vec<GcPolicy>, ConfigError> {
+        self.only(&[ENABLED, RESERVED, MAX_USED, MIN_FREE, POLICY].concat())?;
+        let limits = self.limits()?;
+        let given = match self.get(POLICY)? {
+            None => None,
+            Some((key, Value::Array(tables))) => {
+                let one = |(number, table): (usize, &'a Value)| match table {
+                    Value::Table(table) => {
+                        Section { path: self.path, name: format!("{}[{number}]", self.full(key)), table }.policy()
+                    }
+                    _ => Err(self.wrong(key, "tables are wanted")),
+                };
+                Some((1..).zip(tables).map(one).collect::<Result<Vec<_>, _>>()?)
+            }
+            Some((key, _)) => return Err(self.wrong(key, "tables are wanted: [[…]]")),
+        };
+        if self.flag(ENABLED)? == Some(false) {
+            return Ok(Vec::new());
+        }
+        let unset = Limits { reserved: None, max_used: None, min_free: None };
+        let mut policies = match given {
+            // As BuildKit: limits replace the default ones together.
+            None if limits == unset => GcPolicy::defaults(&Limits::default()),
+            None => GcPolicy::defaults(&limits),
+            Some(_) if limits != unset => {
+                let key = [RESERVED, MAX_USED, MIN_FREE].concat().into_iter().find(|key| self.table.contains_key(*key));
+                let detail = "has no meaning beside policies of one's own: say it in each of them";
+                return Err(self.wrong(key.unwrap_or_default(), detail));
+            }
+            Some(policies) => policies,
+        };
+        GcPolicy::number(&mut policies);
+        Ok(policies)
+    }
+
+    fn policy(&self) -> Result<GcPolicy, ConfigError> {
+        self.only(&[RESERVED, MAX_USED, MIN_FREE, DURATION, FILTERS, ALL].concat())?;
+        let scope = if self.flag(ALL)? == Some(true) { PruneScope::All } else { PruneScope::Cache };
+        let Limits { reserved, max_used, min_free } = self.limits()?;
+        let mut policy = GcPolicy { reserved, max_used, min_free, ..GcPolicy::new("", scope) };
+        policy.unused_for = match self.get(DURATION)? {
+            None => None,
+            Some((_, Value::Integer(seconds))) if *seconds >= 0 => Some(Duration::from_secs(seconds.unsigned_abs())),
+            Some((key, Value::String(text))) => {
+                Some(parse_age(text).map_err(|error| self.wrong(key, error.to_string()))?)
+            }
+            Some((key, _)) => return Err(self.wrong(key, "seconds or a duration such as \"48h\" is wanted")),
+        };
+        match self.get(FILTERS)? {
+            None => {}
+            Some((key, Value::Array(filters))) => {
+                for filter in filters {
+                    let Value::String(text) = filter else { return Err(self.wrong(key, "texts are wanted")) };
+                    self.filter(key, text, &mut policy)?;
+                }
+            }
+            Some((key, _)) => return Err(self.wrong(key, "a list of texts is wanted")),
+        }
+        Ok(policy)
+    }
+
+    fn filter(&self, key: &str, text: &str, policy: &mut GcPolicy) -> Result<(), ConfigError> {
+        match text.split_once('=') {
+            Some(("unused-for" | "until", age)) => {
+                policy.unused_for = Some(parse_age(age).map_err(|error| self.wrong(key, error.to_string()))?);
+            }
+            _ => policy.filters.push(text.parse::<PruneFilter>().map_err(|error| self.wrong(key, error.to_string()))?),
+        }
+        Ok(())
+    }
+}
+
+/// The key that was meant, whatever its case.
+fn nearest(key: &str, known: &[&str]) -> Option<String> {
+    let lower: Vec<String> = known.iter().map(|key| key.to_lowercase()).collect();
+    let key = key.to_lowercase().replace(['-', '_'], "");
+    let found = match lower.contains(&key) {
+        true => key,
+        false => suggestion(&key, lower.iter().map(String::as_str))?,
+    };
+    known.iter().zip(&lower).find(|(_, lower)| **lower == found).map(|(key, _)| (*key).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<String>, String> {
+        let parsed = ConfigFile::parse(Path::new("config.toml"), text);
+        parsed.map(|file| file.gc.into_iter().map(|policy| policy.rule).collect()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_and_policies_in_three_dialects() {
+        assert_eq!(parse("").unwrap().len(), 4);
+        assert_eq!(parse("[gc]\nenabled = false\n").unwrap(), [""; 0]);
+        let ours = parse("[gc]\nmaxUsedSpace = \"20GB\"\n").unwrap();
+        assert_eq!(ours[2], "gc policy 3 (maxUsedSpace 20GB)", "limits replace the default ones together");
+        let policies = parse(
+            "[[gc.policy]]\nkeepDuration = \"48h\"\nfilters = [\"type==exec.cachemount\"]\n\
+             [[gc.policy]]\nall = true\nreservedSpace = \"10%\"\nminFreeSpace = 1073741824\n",
+        );
+        assert_eq!(
+            policies.unwrap(),
+            ["gc policy 1 (keepDuration 48h)", "gc policy 2 (minFreeSpace 1GB, reservedSpace 10%)"]
+        );
+        let buildkit = parse(
+            "[worker.oci]\ngc = true\n[[worker.oci.gcpolicy]]\nkeepBytes = 536870912\nkeepDuration = 172800\n\
+             filters = [ \"type==source.local\", \"type==exec.cachemount\"]\n[[worker.oci.gcpolicy]]\nall = true\nkeepBytes = \"1GB\"\n",
+        );
+        assert_eq!(
+            buildkit.unwrap(),
+            ["gc policy 1 (keepDuration 48h, reservedSpace 512MB)", "gc policy 2 (reservedSpace 1GB)"]
+        );
+        let docker = parse(
+            "[builder.gc]\nenabled = true\npolicy = [ { keepStorage = \"10GB\", filter = [\"unused-for=2200h\"] }, { all = true, reservedSpace = \"1GB\" } ]\n",
+        );
+        assert_eq!(docker.unwrap()[0], "gc policy 1 (keepDuration 2200h, reservedSpace 10GB)");
+        assert_eq!(
+            parse("[builder.gc]\ndefaultKeepStorage = \"9GB\"\n").unwrap()[3],
+            "gc policy 4 (reservedSpace 9GB)"
+        );
+    }
+
+    #[test]
+    fn slips_of_the_pen_are_errors() {
+        let cases = [
+            "[gc]\nmaxUsedSpce = \"1GB\"\n",
+            "[gc]\nmax_used_space = \"1GB\"\n",
+            "[gcc]\n",
+            "[gc]\nenabled = 1\n",
+            "[gc]\nminFreeSpace = \"much\"\n",
+            "[gc]\nmaxUsedSpace = -1\n",
+            "[[gc.policy]]\nkeepDuration = \"2 days\"\n",
+            "[[gc.policy]]\nfilters = [\"kind==x\"]\n",
+            "[gc]\nkeepBytes = 1\nreservedSpace = 2\n",
+            "[gc]\nmaxUsedSpace = 1\n[[gc.policy]]\nall = true\n",
+            "[gc]\n[builder.gc]\n",
+            "[worker.oci]\nplatforms = []\n",
+            "gc = 5\n",
+        ];
+        let errors: Vec<String> = cases.iter().map(|text| parse(text).unwrap_err()).collect();
+        insta::assert_snapshot!(errors.join("\n"), @r#"
+        config.toml: unknown key gc.maxUsedSpce (did you mean maxUsedSpace?)
+        config.toml: unknown key gc.max_used_space (did you mean maxUsedSpace?)
+        config.toml: unknown key gcc (did you mean gc?)
+        config.toml: gc.enabled: true or false is wanted
+        config.toml: gc.minFreeSpace: "much" is no amount of room: bytes, a size such as 10GB, or a part of the disk such as 20%
+        config.toml: gc.maxUsedSpace: bytes, a size such as "10GB" or a part of the disk such as "20%" is wanted
+        config.toml: gc.policy[1].keepDuration: "2 days" is not a duration, e.g. 24h or 7d
+        config.toml: gc.policy[1].filters: unknown filter field "kind": there are id, parents, description, type, inuse, shared, private, mutable, immutable
+        config.toml: gc.reservedSpace and gc.keepBytes mean the same
+        config.toml: gc.maxUsedSpace: has no meaning beside policies of one's own: say it in each of them
+        config.toml: [gc] and [builder.gc] mean the same
+        config.toml: unknown key worker.oci.platforms
+        config.toml: gc: a table is wanted
+        "#);
+        let syntax = parse("[gc\n").unwrap_err();
+        assert!(syntax.starts_with("config.toml: ") && syntax.contains("line 1"), "{syntax}");
+    }
+
+    #[test]
+    fn the_first_file_counts_and_a_named_one_must_exist() {
+        let home = tempfile::tempdir().unwrap();
+        let [user, system] = ["user", "system"].map(|name| home.path().join(name));
+        let candidates = [user.clone(), system.clone()];
+        assert_eq!(ConfigFile::load(None, &candidates).unwrap(), ConfigFile::default());
+        std::fs::write(&system, "[gc]\nenabled = false\n").unwrap();
+        assert_eq!(ConfigFile::load(None, &candidates).unwrap().gc, []);
+        std::fs::write(&user, "").unwrap();
+        assert_eq!(ConfigFile::load(None, &candidates).unwrap().gc.len(), 4);
+        let absent = home.path().join("absent");
+        assert!(matches!(ConfigFile::load(Some(&absent), &candidates), Err(ConfigError::Read { .. })));
+    }
+}
