@@ -188,7 +188,7 @@ fn run(
         secrets: &request.secrets,
         ssh: agents.sockets(),
         began,
-    });
+    })?;
     let build = notes.build.clone();
     let local = StoreCache { store, lease, build: build.as_ref().map(BuildId::as_str) };
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
@@ -210,6 +210,8 @@ fn run(
     let cache = SharedCache { local, imports: &imports, exports: &exports };
     let around = Surroundings { worker: &worker, cache: &cache, events: progress, cancel: engine.cancel() };
     let solved = exports.pushing(|| solve(&plan.graph, &targets, around, options));
+    // Goes on while the outputs are written.
+    let _closing = worker.close();
     notes.vertices = solved.vertices;
     if request.show_cached_logs {
         build_record::recall(store, &notes.vertices, progress)?;

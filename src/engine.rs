@@ -11,6 +11,7 @@ use rbuild_solver::CancelToken;
 use crate::cli::report::Failure;
 use crate::config::{ConfigFile, Settings};
 use crate::progress::Mask;
+use crate::reap::Reaper;
 
 /// The parts of rbuild, each made when it is first needed.
 pub struct Engine {
@@ -55,7 +56,9 @@ impl Engine {
         if let Some(store) = self.store.get() {
             return Ok(store);
         }
-        let opened = Store::open(&self.settings.root, OpenOptions::new(self.settings.command.clone()))?;
+        let mut options = OpenOptions::new(self.settings.command.clone());
+        options.reaper = Some(Arc::new(Reaper::new(self.settings.root.clone())));
+        let opened = Store::open(&self.settings.root, options)?;
         Ok(self.store.get_or_init(|| opened))
     }
 

@@ -19,6 +19,7 @@ pub mod image_names;
 mod interrupt;
 pub mod output;
 pub mod progress;
+mod reap;
 pub mod remote_cache;
 pub mod request;
 mod resolve;

@@ -217,7 +217,8 @@ impl Store {
         *self.inner.growth.write().unwrap_or_else(PoisonError::into_inner) = growth;
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    /// The time, as the clock says that the store was opened with.
+    pub fn now(&self) -> Timestamp {
         self.inner.clock.now()
     }
 }

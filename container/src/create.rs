@@ -117,7 +117,7 @@ pub fn merge(
         console: request.console,
         lifetime: request.lifetime,
         mounts: mounts::merge(image, request, surroundings.volume_name)?,
-        network: request.network,
+        network: request.network.clone(),
         extra_hosts: request.extra_hosts.clone(),
         dns: request.dns.clone(),
         exposed_ports: ports::merge(image, &request.expose)?,

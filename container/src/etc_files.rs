@@ -6,15 +6,15 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::NetworkChoice;
+use crate::network::{HostResolver, NetworkChoice, Reachable};
 
 /// The host's own files, where there are any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFiles {
     /// `/etc/hosts`.
     pub hosts: Option<Vec<u8>>,
-    /// `/etc/resolv.conf`.
-    pub resolv_conf: Option<Vec<u8>>,
+    /// How it finds names.
+    pub resolver: HostResolver,
 }
 
 /// `--dns`, `--dns-search` and `--dns-option`: each replaces the host's lines of its kind.
@@ -76,9 +76,9 @@ const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n\
     ff02::2\tip6-allrouters\n";
 
 /// `/etc/hosts`: the host's own with the host's network, Docker's standard names otherwise; then what was added.
-pub(crate) fn hosts(network: NetworkChoice, host: &HostFiles, extra: &[ExtraHost]) -> Vec<u8> {
+pub(crate) fn hosts(network: &NetworkChoice, host: &HostFiles, extra: &[ExtraHost]) -> Vec<u8> {
     let mut text = match (network, &host.hosts) {
-        (NetworkChoice::Default | NetworkChoice::Host, Some(own)) => own.clone(),
+        (NetworkChoice::Host, Some(own)) => own.clone(),
         _ => LOCAL_NAMES.as_bytes().to_vec(),
     };
     if !text.is_empty() && !text.ends_with(b"\n") {
@@ -90,19 +90,28 @@ pub(crate) fn hosts(network: NetworkChoice, host: &HostFiles, extra: &[ExtraHost
     text
 }
 
+/// `/etc/hosts` of a container with addresses of its own: they come last and lead to its name, as Docker writes it.
+pub(crate) fn hosts_with_own(extra: &[ExtraHost], addresses: &[IpAddr], hostname: &str) -> Vec<u8> {
+    let mut text = hosts(&NetworkChoice::Default, &HostFiles::default(), extra);
+    for address in addresses {
+        text.extend_from_slice(format!("{address}\t{hostname}\n").as_bytes());
+    }
+    text
+}
+
 /// `/etc/hostname`.
 pub(crate) fn hostname(name: &str) -> Vec<u8> {
     format!("{name}\n").into_bytes()
 }
 
-/// `/etc/resolv.conf`: the host's, with the kinds of lines replaced that the user gave.
-pub(crate) fn resolv_conf(host: &HostFiles, dns: &DnsSettings) -> Vec<u8> {
-    let own = host.resolv_conf.as_deref().unwrap_or_default();
+/// `/etc/resolv.conf`: the host's with the servers in reach, and the kinds of lines replaced that the user gave.
+pub(crate) fn resolv_conf(resolver: &HostResolver, reachable: Reachable, dns: &DnsSettings) -> Vec<u8> {
+    let own = resolver.resolv_conf(reachable);
     if dns == &DnsSettings::default() {
-        return own.to_vec();
+        return own.into_bytes();
     }
     let mut text = String::new();
-    for line in String::from_utf8_lossy(own).lines() {
+    for line in own.lines() {
         let replaced = match line.split_whitespace().next() {
             Some("nameserver") => !dns.servers.is_empty(),
             Some("search" | "domain") => !dns.search.is_empty(),
@@ -136,17 +145,21 @@ mod tests {
 
     #[test]
     fn hosts_follow_the_network() {
-        let host = HostFiles { hosts: Some(b"10.0.0.1 box".to_vec()), resolv_conf: None };
+        let host = HostFiles { hosts: Some(b"10.0.0.1 box".to_vec()), ..HostFiles::default() };
         let extra = ["db:10.0.0.9".parse().unwrap(), "six:[fe80::1]".parse().unwrap(), "s=::2".parse().unwrap()];
-        insta::assert_snapshot!(text(hosts(NetworkChoice::Host, &host, &extra)), @r"
+        insta::assert_snapshot!(text(hosts(&NetworkChoice::Host, &host, &extra)), @r"
         10.0.0.1 box
         10.0.0.9	db
         fe80::1	six
         ::2	s
         ");
-        let none = text(hosts(NetworkChoice::None, &host, &[]));
+        let none = text(hosts(&NetworkChoice::None, &host, &[]));
         assert!(none.starts_with("127.0.0.1\tlocalhost\n::1\t") && !none.contains("box"));
-        assert!(text(hosts(NetworkChoice::Host, &HostFiles::default(), &[])).starts_with("127.0.0.1\tlocalhost"));
+        let default = text(hosts(&NetworkChoice::Default, &host, &[]));
+        assert_eq!(default, none, "a network of its own has nothing of the host's");
+        let own = text(hosts_with_own(&[], &["172.24.0.2".parse().unwrap()], "web"));
+        assert_eq!(own, format!("{default}172.24.0.2\tweb\n"));
+        assert!(text(hosts(&NetworkChoice::Host, &HostFiles::default(), &[])).starts_with("127.0.0.1\tlocalhost"));
     }
 
     #[test]
@@ -166,18 +179,19 @@ mod tests {
 
     #[test]
     fn resolver_settings_replace_lines_of_their_kind() {
-        let own = b"# made by hand\nsearch example.org\nnameserver 192.0.2.1\noptions ndots:2\n".to_vec();
-        let host = HostFiles { hosts: None, resolv_conf: Some(own.clone()) };
-        assert_eq!(resolv_conf(&host, &DnsSettings::default()), own);
+        let own = "# made by hand\nsearch example.org\nnameserver 192.0.2.1\noptions ndots:2\n".to_owned();
+        let host = HostResolver { conf: own.clone(), upstream: None };
+        let all = Reachable::All;
+        assert_eq!(text(resolv_conf(&host, all, &DnsSettings::default())), own);
         let dns = DnsSettings { servers: vec!["192.0.2.7".parse().unwrap()], ..DnsSettings::default() };
-        insta::assert_snapshot!(text(resolv_conf(&host, &dns)), @r"
+        insta::assert_snapshot!(text(resolv_conf(&host, all, &dns)), @r"
         # made by hand
         search example.org
         options ndots:2
         nameserver 192.0.2.7
         ");
         let dns = DnsSettings { search: vec![".".into()], options: vec!["rotate".into()], ..DnsSettings::default() };
-        insta::assert_snapshot!(text(resolv_conf(&host, &dns)), @r"
+        insta::assert_snapshot!(text(resolv_conf(&host, all, &dns)), @r"
         # made by hand
         nameserver 192.0.2.1
         options rotate

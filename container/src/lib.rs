@@ -48,7 +48,11 @@ pub use mounts::{
     parse_volume_flag,
 };
 pub use name::{ContainerName, InvalidContainerName};
-pub use network::{NetworkChoice, UnsupportedNetwork};
+pub use network::{
+    EndpointRecord, EndpointRequest, HostResolver, Joined, Network, NetworkChoice, NetworkError, NetworkId,
+    NetworkRange, Networks, NewNetwork, NoBridge, OUTSIDE_KIND, PROCESS_KIND, Purpose, Reachable, UnsupportedNetwork,
+    Uplink, UplinkError,
+};
 pub use process_id::ProcessId;
 pub use quantity::{InvalidQuantity, bytes as parse_bytes, cpu_millis as parse_cpus, ulimit as parse_ulimit};
 pub use record::{ContainerRecord, ContainerState, ImageOrigin, RecordError};

@@ -1,56 +1,77 @@
-//! Which network a container joins.
+//! Networks: which one a container joins, what there is of them, and the ways out of a namespace.
 //!
-//! Served: the host's and none. An own bridge is the default of Docker; until containers can have one, a container
-//! without a choice of its user's shares the host's network, and whoever starts it is told so
-//! ([`NetworkChoice::is_fallback`]).
+//! `RUN` steps and containers share the mechanism: a [`Network`] is a bridge with its addresses, an [`Uplink`] a namespace
+//! that is connected to one. Everything about a network is in its directory below the store's `networks/`.
 
+mod live;
+mod record;
+mod resolver;
+mod store;
+mod uplink;
+
+use std::fmt;
 use std::str::FromStr;
 
-use rbuild_executor::NetworkMode;
 use serde::{Deserialize, Serialize};
 
+pub use live::{EndpointRecord, EndpointRequest, Joined};
+pub use record::{Network, NetworkId, NetworkRange, Purpose};
+pub use resolver::{HostResolver, Reachable};
+pub use store::{NetworkError, Networks, NewNetwork, OUTSIDE_KIND};
+pub use uplink::{NoBridge, PROCESS_KIND, Uplink, UplinkError};
+
+use crate::name::is_restricted_name;
+
 /// The network of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum NetworkChoice {
-    /// Nothing was chosen.
+    /// Nothing was chosen, or `bridge`: the network that comes with the store.
     #[default]
     Default,
     /// The host's own network.
     Host,
     /// Only a loopback interface.
     None,
+    /// A network that a user made.
+    Named(String),
 }
 
 /// A network that containers cannot join.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("network {name} is not supported: use --network=host or --network=none")]
-pub struct UnsupportedNetwork {
-    /// What was given.
-    pub name: String,
+pub enum UnsupportedNetwork {
+    /// It is another container's.
+    #[error("network {name} is not supported: containers cannot share a network namespace yet")]
+    Container {
+        /// What was given.
+        name: String,
+    },
+    /// Nothing can be called that.
+    #[error("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Name {
+        /// What was given.
+        name: String,
+    },
 }
 
 impl NetworkChoice {
-    /// Whether the container shares the host's network without its user having asked for that.
-    pub fn is_fallback(self) -> bool {
-        self == Self::Default
-    }
-
     /// The name as `inspect` shows it.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
-            Self::Default => "default",
+            Self::Default => "bridge",
             Self::Host => "host",
             Self::None => "none",
+            Self::Named(name) => name,
         }
     }
+}
 
-    /// The namespace that the sandbox gets.
-    pub(crate) fn mode(self) -> NetworkMode {
-        match self {
-            Self::Default | Self::Host => NetworkMode::Host,
-            Self::None => NetworkMode::None,
-        }
+impl fmt::Display for NetworkChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            other => other.name(),
+        })
     }
 }
 
@@ -59,11 +80,27 @@ impl FromStr for NetworkChoice {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
-            "default" => Ok(Self::Default),
+            "default" | "bridge" => Ok(Self::Default),
             "host" => Ok(Self::Host),
             "none" => Ok(Self::None),
-            _ => Err(UnsupportedNetwork { name: text.to_owned() }),
+            name if name.starts_with("container:") => Err(UnsupportedNetwork::Container { name: name.to_owned() }),
+            name if is_restricted_name(name) => Ok(Self::Named(name.to_owned())),
+            name => Err(UnsupportedNetwork::Name { name: name.to_owned() }),
         }
+    }
+}
+
+impl TryFrom<String> for NetworkChoice {
+    type Error = UnsupportedNetwork;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<NetworkChoice> for String {
+    fn from(choice: NetworkChoice) -> Self {
+        choice.to_string()
     }
 }
 
@@ -72,12 +109,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_served_is_a_network() {
-        assert_eq!("none".parse(), Ok(NetworkChoice::None));
-        assert_eq!("host".parse(), Ok(NetworkChoice::Host));
-        assert!(NetworkChoice::default().is_fallback() && !NetworkChoice::Host.is_fallback());
-        for other in ["bridge", "container:web", "my-net", ""] {
-            assert_eq!(other.parse::<NetworkChoice>(), Err(UnsupportedNetwork { name: other.to_owned() }));
+    fn choices_are_read_and_kept() {
+        let named = NetworkChoice::Named("my-net".to_owned());
+        for (text, want) in [
+            ("none", NetworkChoice::None),
+            ("host", NetworkChoice::Host),
+            ("default", NetworkChoice::Default),
+            ("bridge", NetworkChoice::Default),
+            ("my-net", named),
+        ] {
+            let read: NetworkChoice = text.parse().unwrap();
+            assert_eq!(read, want);
+            assert_eq!(read.to_string().parse(), Ok(want));
+        }
+        for bad in ["container:web", "", "a b", "-x"] {
+            assert!(bad.parse::<NetworkChoice>().is_err(), "{bad}");
         }
     }
 }

@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 use rbuild_executor::{
-    Access, Confinement, Durability, Init, KernelPaths, Mount, MountPoint, MountSource, ProcessSpec, Rootfs,
-    SandboxSpec, Seccomp, users::User,
+    Access, Confinement, Durability, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, ProcessSpec,
+    Rootfs, SandboxSpec, Seccomp, users::User,
 };
 use rbuild_image::ContainerPath;
 
@@ -25,6 +25,8 @@ pub(crate) struct StartFacts {
     pub(crate) groups: Vec<u32>,
     /// Where the source of each of the configuration's mounts is, in their order; `None` for memory.
     pub(crate) sources: Vec<Option<PathBuf>>,
+    /// The network that it joins.
+    pub(crate) network: NetworkMode,
     /// The container's own files, by their name below `/etc`.
     pub(crate) etc: Vec<(&'static str, PathBuf)>,
 }
@@ -59,7 +61,7 @@ pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFa
             terminal: config.console.terminal,
         },
         hostname: config.hostname.clone(),
-        network: config.network.mode(),
+        network: facts.network,
         confinement: Confinement {
             capabilities: config.capabilities.clone(),
             no_new_privileges: config.no_new_privileges,
@@ -108,9 +110,8 @@ mod tests {
     use crate::capability::CapabilityRequest;
     use crate::create::{Surroundings, merge};
     use crate::mounts::{parse_tmpfs_flag, parse_volume_flag};
-    use crate::network::NetworkChoice;
     use crate::request::{Console, RunRequest};
-    use rbuild_executor::{ALL_CAPABILITIES, Capabilities, Ids, NetworkMode};
+    use rbuild_executor::{ALL_CAPABILITIES, Capabilities, Ids};
     use rbuild_image::RuntimeConfig;
     use std::path::Path;
 
@@ -145,6 +146,7 @@ mod tests {
                 home: "/home/app".into(),
             },
             groups: vec![6, 7],
+            network: NetworkMode::Path("/proc/1/fd/3".into()),
             sources,
             etc: ["hosts", "hostname", "resolv.conf"].map(|name| (name, Path::new("/c").join(name))).into(),
         };
@@ -165,7 +167,10 @@ mod tests {
             ]
         );
         assert_eq!(spec.process.user, Ids { uid: 5, gid: 6, groups: vec![6, 7] });
-        assert_eq!((spec.root_access, spec.network, spec.init), (Access::ReadWrite, NetworkMode::Host, Init::Process));
+        assert_eq!(
+            (spec.root_access, spec.network, spec.init),
+            (Access::ReadWrite, NetworkMode::Path("/proc/1/fd/3".into()), Init::Process)
+        );
         assert_eq!(spec.durability, Durability::EachSync);
         assert_eq!(spec.confinement.seccomp, Seccomp::Default);
         assert_eq!(spec.confinement.kernel_paths, KernelPaths::Masked);
@@ -179,14 +184,13 @@ mod tests {
     fn flags_reach_the_sandbox() {
         let spec = sandbox_of(&RunRequest {
             capabilities: CapabilityRequest { privileged: true, ..CapabilityRequest::default() },
-            network: NetworkChoice::None,
             root: RootAccess::ReadOnly,
             init: InitChoice::Reaper,
             lifetime: Lifetime::Process,
             console: Console { terminal: true, interactive: true },
             ..RunRequest::default()
         });
-        assert_eq!((spec.root_access, spec.network, spec.init), (Access::ReadOnly, NetworkMode::None, Init::Reaper));
+        assert_eq!((spec.root_access, spec.init), (Access::ReadOnly, Init::Reaper));
         assert_eq!(spec.durability, Durability::AtCommit);
         assert_eq!(spec.confinement.seccomp, Seccomp::Unconfined);
         assert_eq!(spec.confinement.kernel_paths, KernelPaths::Open);

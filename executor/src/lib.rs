@@ -11,6 +11,7 @@ mod id_map;
 mod init;
 mod launch;
 mod mount_point;
+pub mod network;
 mod perform;
 pub mod plan;
 mod probe;

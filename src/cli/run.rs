@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use rbuild_cache::{ImageError, Lease, SnapshotId, SystemClock};
 use rbuild_container::{
-    AnonymousVolumes, CallerStreams, ContainerRecord, Containers, Foreground, HostFiles, ImageOrigin, NewContainer,
-    Outcome, RemoveOptions, RunIn, RunRequest, SignalInbox, StartError,
+    AnonymousVolumes, CallerStreams, ContainerRecord, Containers, Foreground, HostFiles, HostResolver, ImageOrigin,
+    NewContainer, Outcome, RemoveOptions, RunIn, RunRequest, SignalInbox, StartError, UplinkError,
 };
 use rbuild_executor::{Capabilities, SpawnError, Warning};
 use rbuild_image::{ImageConfig, ImageRef, Platform};
@@ -89,7 +89,6 @@ fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure>
     let request = args.container.request(&args.words, args.rm, engine.settings())?;
     let lease = engine.store()?.lease("run")?;
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;
-    warn_of_shared_network(&request);
     // From here on Ctrl-C is the container's.
     let mut signals = SignalInbox::open()?;
     let containers = containers_of(engine)?;
@@ -170,7 +169,7 @@ fn make(
     run: RunIn,
     lease: &Lease,
 ) -> Result<ContainerRecord, Failure> {
-    let host = HostFiles { hosts: fs::read("/etc/hosts").ok(), resolv_conf: fs::read("/etc/resolv.conf").ok() };
+    let host = HostFiles { hosts: fs::read("/etc/hosts").ok(), resolver: HostResolver::read() };
     let new = NewContainer {
         image: image.origin.clone(),
         config: &image.config.config,
@@ -225,6 +224,9 @@ fn hint(error: &StartError) -> Option<&'static str> {
     match error {
         StartError::BindSource { .. } => Some("create it, or use -v, which makes a directory"),
         StartError::User(_) => Some("--user takes a name of the image's /etc/passwd, or a number"),
+        StartError::Uplink(UplinkError::Neither { .. }) => {
+            Some("choose --network=none if it needs none; --network=host gives it this machine's own network")
+        }
         StartError::Spawn(SpawnError::NotFound { .. }) => {
             Some("the first word behind the image is the program; flags of `run` stand before the image")
         }
@@ -247,13 +249,4 @@ fn write_id(
     let volumes = AnonymousVolumes::Remove;
     containers.remove(&record.id, RemoveOptions { volumes, ..RemoveOptions::default() }, lease)?;
     Err(Failure::from_error(&format!("cannot create the container ID file {}", path.display()), &error))
-}
-
-fn warn_of_shared_network(request: &RunRequest) {
-    if request.network.is_fallback() {
-        report::story(
-            "warning: this container shares the host's network: there are no isolated ones yet; \
-             choose with --network=host or --network=none\n",
-        );
-    }
 }

@@ -3,6 +3,7 @@
 mod failure;
 pub mod file;
 mod host_files;
+mod network;
 mod run;
 mod run_mounts;
 mod source_git;
@@ -12,20 +13,24 @@ mod ssh_agent;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use rbuild_cache::snapshot::Snapshots;
 use rbuild_cache::{Lease, SnapshotId, Store};
+use rbuild_container::HostResolver;
 use rbuild_executor::Spawner;
 use rbuild_image::ContentDigest;
-use rbuild_solver::{Control, Event, Job, JobError, Op, Pinned, Product, Source, Worker};
+use rbuild_solver::{Control, Job, JobError, Op, Pinned, Product, Source, Worker};
 
+use crate::cli::report::Failure;
 use crate::context::{ContextFiles, LocalContext};
 use crate::engine::Engine;
 use crate::fetch::Fetching;
 use crate::request::{Entitlement, SecretInput};
 use failure::{FailJob, failed};
+pub use network::Closing;
+use network::StepNetworks;
 
 /// Does the work of one build.
 pub struct EngineWorker<'a> {
@@ -37,10 +42,10 @@ pub struct EngineWorker<'a> {
     allow: &'a [Entitlement],
     secrets: &'a [SecretInput],
     ssh: &'a [(String, PathBuf)],
-    resolv_conf: String,
+    resolver: HostResolver,
     began: Instant,
     sandboxes: AtomicU64,
-    told_network: AtomicBool,
+    networks: StepNetworks,
     downloads: source_http::Downloads,
     commits: source_git::Commits,
 }
@@ -67,11 +72,10 @@ pub struct Parts<'a> {
 
 impl<'a> EngineWorker<'a> {
     /// Makes a worker.
-    pub fn new(parts: Parts<'a>) -> Self {
+    pub fn new(parts: Parts<'a>) -> Result<Self, Failure> {
         let Parts { engine, store, lease, contexts, allow, secrets, ssh, began } = parts;
-        // A host without the file has no name servers: steps get public ones.
-        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        Self {
+        let networks = StepNetworks::new(store)?;
+        Ok(Self {
             engine,
             store,
             snapshots: store.snapshots(),
@@ -80,13 +84,18 @@ impl<'a> EngineWorker<'a> {
             allow,
             secrets,
             ssh,
-            resolv_conf,
+            resolver: HostResolver::read(),
             began,
             sandboxes: AtomicU64::new(0),
-            told_network: AtomicBool::new(false),
+            networks,
             downloads: source_http::Downloads::default(),
             commits: source_git::Commits::default(),
-        }
+        })
+    }
+
+    /// Takes down what the steps needed of the host. No more steps run.
+    pub fn close(&self) -> Closing {
+        self.networks.close()
     }
 
     fn spawner(&self) -> Result<&Spawner, JobError> {
@@ -100,15 +109,6 @@ impl<'a> EngineWorker<'a> {
     /// A name for the next sandbox: unique on the host while the lease lives.
     fn sandbox_id(&self) -> String {
         format!("build-{}-{}", self.lease.info().id, self.sandboxes.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Says once that steps are not isolated from the host's network.
-    fn tell_network(&self, control: Control<'_>) {
-        if !self.told_network.swap(true, Ordering::Relaxed) {
-            let message = "RUN steps share the host's network: there are no isolated ones yet; --network=none gives them \
-                           only loopback, --network=host says that this is wanted";
-            control.events.emit(Event::Warning { vertex: None, message: message.to_owned() });
-        }
     }
 
     fn fetching(&self) -> Fetching<'_> {

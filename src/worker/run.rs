@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rbuild_cache::snapshot::{Active, Snapshot};
+use rbuild_container::Reachable;
 use rbuild_executor::{
     Access, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Init, KernelPaths, Mount, MountPoint,
     MountSource, NetworkMode, Process, ProcessSpec, Resources, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio,
@@ -18,7 +19,8 @@ use rbuild_solver::{
 
 use super::EngineWorker;
 use super::failure::{FailJob, chain, failed};
-use super::host_files::{self, Reach};
+use super::host_files;
+use super::network::{After, Lent, refused};
 use super::run_mounts::{self, Prepared};
 use crate::request::Entitlement;
 
@@ -35,6 +37,10 @@ pub(super) fn exec(
     control: Control<'_>,
 ) -> Result<Product, JobError> {
     check_entitlements(worker, op)?;
+    let networked = op.network == RunNetwork::Default;
+    if networked {
+        worker.networks.prepare(worker.lease, worker.store.now()).map_err(|error| refused(&error))?;
+    }
     let parent = match job.inputs.first() {
         Some(Product::Snapshot(parent)) => *parent,
         Some(Product::Context(_)) | None => None,
@@ -43,11 +49,14 @@ pub(super) fn exec(
         worker.snapshots.prepare(parent, worker.lease).or_fail("cannot prepare the step's root file system")?;
     let user = user_of(&active, op)?;
     let prepared = run_mounts::prepare(worker, job, op, control)?;
-    let spec = specification(worker, op, &active, &user, &prepared)?;
-    if op.network == RunNetwork::Default {
-        worker.tell_network(control);
+    let lent = networked.then(|| worker.networks.take(worker.lease)).transpose().map_err(|error| refused(&error))?;
+    let spec = specification(worker, op, &active, &user, &prepared, lent.as_ref())?;
+    let status = run(worker, &spec, job.id, control, &shown(op));
+    if let Some(lent) = lent {
+        // Only a privileged step can have changed it.
+        lent.give_back(if op.security == RunSecurity::Sandbox { After::Reuse } else { After::Discard });
     }
-    let status = run(worker, &spec, job.id, control, &shown(op))?;
+    let status = status?;
     drop(prepared);
     judge(status, op)?;
     let committed = active.commit(worker.lease).or_fail("cannot keep the step's files")?;
@@ -94,13 +103,18 @@ fn specification(
     active: &Snapshot<Active>,
     user: &users::User,
     prepared: &Prepared,
+    lent: Option<&Lent>,
 ) -> Result<SandboxSpec, JobError> {
-    let (network, reach) = match op.network {
-        RunNetwork::None => (NetworkMode::None, Reach::OwnLoopback),
-        RunNetwork::Default | RunNetwork::Host => (NetworkMode::Host, Reach::HostLoopback),
+    let (network, reachable) = match (op.network, lent) {
+        (RunNetwork::Host, _) => (NetworkMode::Host, Reachable::All),
+        (RunNetwork::Default, Some(lent)) => {
+            let uplink = lent.uplink();
+            (uplink.namespace().mode(), uplink.name_server().map_or(Reachable::NotLoopback, Reachable::Only))
+        }
+        (RunNetwork::None | RunNetwork::Default, _) => (NetworkMode::None, Reachable::NotLoopback),
     };
     let mut mounts = vec![
-        text_mount("/etc/resolv.conf", host_files::resolv_conf(&worker.resolv_conf, reach)),
+        text_mount("/etc/resolv.conf", worker.resolver.resolv_conf(reachable)),
         text_mount("/etc/hosts", host_files::hosts(&op.hostname, &op.extra_hosts)),
     ];
     mounts.extend(prepared.mounts.iter().cloned());

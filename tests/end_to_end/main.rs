@@ -22,6 +22,7 @@ mod evaluation;
 mod images;
 mod layers;
 mod mounts;
+mod networks;
 mod peers;
 mod registry;
 mod remote;

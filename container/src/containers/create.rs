@@ -20,6 +20,7 @@ use crate::document::{self, AtPath};
 use crate::etc_files::{self, HostFiles};
 use crate::id::ContainerId;
 use crate::name::ContainerName;
+use crate::network::{NetworkChoice, Reachable};
 use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin, Place};
 use crate::request::{Lifetime, RunRequest};
 use crate::volume::VolumeName;
@@ -262,11 +263,12 @@ fn make_working_dir(path: &ContainerPath, writable: &Writable) -> Result<(), Cre
 /// Writes the container's own `/etc/hosts` and the like; readable by everybody inside.
 fn write_etc_files(config: &ContainerConfig, host: &HostFiles, directory: &Path) -> Result<(), PathError> {
     let durability = durability(config.lifetime);
+    let reachable = if config.network == NetworkChoice::Host { Reachable::All } else { Reachable::NotLoopback };
     for name in ETC_FILES {
         let content = match name {
-            "hosts" => etc_files::hosts(config.network, host, &config.extra_hosts),
+            "hosts" => etc_files::hosts(&config.network, host, &config.extra_hosts),
             "hostname" => etc_files::hostname(&config.hostname),
-            _ => etc_files::resolv_conf(host, &config.dns),
+            _ => etc_files::resolv_conf(&host.resolver, reachable, &config.dns),
         };
         document::write(&directory.join(name), &content, 0o644, durability)?;
     }

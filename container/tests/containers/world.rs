@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use rbuild_cache::snapshot::{Content, Metadata};
 use rbuild_cache::{Lease, OpenOptions, SnapshotId, Store, SystemClock};
 use rbuild_container::{
-    CallerStreams, Console, ContainerRecord, Containers, CreateError, Foreground, HostFiles, ImageOrigin, Lifetime,
-    NetworkChoice, NewContainer, Outcome, RunIn, RunRequest, SignalInbox, StartError,
+    CallerStreams, Console, ContainerRecord, Containers, CreateError, Foreground, HostFiles, HostResolver, ImageOrigin,
+    Lifetime, NetworkChoice, NewContainer, Outcome, RunIn, RunRequest, SignalInbox, StartError,
 };
 use rbuild_executor::{Capabilities, Spawner};
 use rbuild_image::{ContainerPath, Digest, RuntimeConfig};
@@ -130,7 +130,7 @@ impl World {
             run,
             host: &HostFiles {
                 hosts: Some(b"127.0.0.1 localhost\n".to_vec()),
-                resolv_conf: Some(b"nameserver 192.0.2.1\n".to_vec()),
+                resolver: HostResolver { conf: "nameserver 192.0.2.1\n".into(), upstream: None },
             },
             bounding_capabilities: Capabilities::caller_bounding(),
         };

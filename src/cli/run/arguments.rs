@@ -67,7 +67,7 @@ pub(super) struct ContainerArgs {
     /// Empty directory in memory: TARGET[:size=…,mode=…]
     #[arg(long, value_name = "SPEC")]
     tmpfs: Vec<String>,
-    /// Network: host or none
+    /// Network: bridge, host, none, or the name of one
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Option<NetworkChoice>,
     /// Host name inside
@@ -197,7 +197,7 @@ impl ContainerArgs {
             console: Console { terminal: self.tty, interactive: self.interactive },
             lifetime: if remove { Lifetime::Process } else { Lifetime::Kept },
             mounts,
-            network: self.network.unwrap_or_default(),
+            network: self.network.clone().unwrap_or_default(),
             extra_hosts: self.add_host.clone(),
             dns: DnsSettings {
                 servers: self.dns.clone(),

@@ -94,7 +94,8 @@ pub(super) struct UnservedArgs {
 
 const FOREGROUND: &str = "containers run in the foreground; put the command into the background with your shell";
 const ATTACHED: &str = "output is always shown and -i opens the input";
-const NETWORK: &str = "containers have no network of their own yet; use --network=host";
+const PORTS: &str = "no ports are published yet; with --network=host the container's ports are this machine's";
+const NETWORK: &str = "a container gets the first free address of its network";
 const DEVICE: &str = "--privileged gives a container the host's devices";
 const NAMESPACE: &str = "containers have their own";
 const HEALTH: &str = "health checks are not run";
@@ -112,16 +113,16 @@ impl UnservedArgs {
             (given(&self.detach_keys, &[]), "--detach-keys", FOREGROUND),
             (!self.attach.is_empty(), "--attach", ATTACHED),
             (given(&self.sig_proxy, &["true"]), "--sig-proxy", "signals are always passed on"),
-            (!self.publish.is_empty(), "--publish", NETWORK),
-            (self.publish_all, "--publish-all", NETWORK),
+            (!self.publish.is_empty(), "--publish", PORTS),
+            (self.publish_all, "--publish-all", PORTS),
             (given(&self.restart, &["no"]), "--restart", FOREGROUND),
             (!self.volumes_from.is_empty(), "--volumes-from", "name the volumes with -v"),
             (given(&self.volume_driver, &["local"]), "--volume-driver", "volumes are local directories"),
             (given(&self.ip, &[]), "--ip", NETWORK),
             (given(&self.ip6, &[]), "--ip6", NETWORK),
             (given(&self.mac_address, &[]), "--mac-address", NETWORK),
-            (!self.network_alias.is_empty(), "--network-alias", NETWORK),
-            (!self.link.is_empty(), "--link", NETWORK),
+            (!self.network_alias.is_empty(), "--network-alias", "containers are not found by name yet; use --add-host"),
+            (!self.link.is_empty(), "--link", "containers are not found by name yet; use --add-host"),
             (!self.device.is_empty(), "--device", DEVICE),
             (!self.device_cgroup_rule.is_empty(), "--device-cgroup-rule", DEVICE),
             (given(&self.gpus, &[]), "--gpus", DEVICE),

@@ -1,0 +1,191 @@
+//! Networks of steps and containers, on a host that is a namespace of the test's own: nothing here touches the machine's.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rbuild_executor::network::Namespace;
+use rbuild_executor::network::bridge::{Address, Bridge, Endpoint, Neighbours};
+
+use crate::bench::{Bench, Call, Ran};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// A host with an uplink to a world in which 203.0.113.1 answers.
+struct Host {
+    namespace: Namespace,
+    _world: Namespace,
+}
+
+impl Host {
+    fn new() -> Self {
+        let world = Namespace::new().expect("a namespace");
+        let address = |ip: &str| Address { ip: ip.parse().expect("an address"), prefix: 24 };
+        let inside = || {
+            let bridge = Bridge { name: "world", owner: "the world" };
+            bridge.ensure(&[address("203.0.113.1")]).expect("a bridge");
+            let listener = TcpListener::bind("203.0.113.1:80").expect("a port");
+            std::thread::spawn(move || {
+                for mut stream in listener.incoming().flatten() {
+                    let text = format!("you are {}\n", stream.peer_addr().expect("a peer").ip());
+                    // Whoever only looks whether the port is open is gone.
+                    drop(stream.write_all(text.as_bytes()));
+                }
+            });
+            let endpoint = Endpoint {
+                addresses: &[address("203.0.113.2")],
+                gateways: &["203.0.113.1".parse().expect("an address")],
+                neighbours: Neighbours::Seen,
+            };
+            bridge.new_namespace(&endpoint).expect("a namespace")
+        };
+        let namespace = world.enter(inside).expect("a thread");
+        let host = Self { namespace, _world: world };
+        host.forward("1");
+        host
+    }
+
+    fn forward(&self, value: &str) {
+        let write = || std::fs::write("/proc/sys/net/ipv4/ip_forward", value).expect("our own sysctl");
+        self.namespace.enter(write).expect("a thread");
+    }
+
+    /// Interfaces and tables.
+    fn census(&self) -> BTreeSet<String> {
+        let mut found: BTreeSet<String> = self.namespace.interfaces().expect("readable").into_iter().collect();
+        let list = || Command::new("/usr/sbin/nft").args(["list", "tables"]).output().expect("nft runs").stdout;
+        let tables = String::from_utf8(self.namespace.enter(list).expect("a thread")).expect("text");
+        found.extend(tables.lines().map(str::to_owned));
+        found
+    }
+
+    #[track_caller]
+    fn becomes(&self, before: &BTreeSet<String>) {
+        let began = Instant::now();
+        while self.census() != *before {
+            assert!(began.elapsed() < WAIT, "left on the host: {:?}", self.census());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn scene() -> Option<(Bench, Host)> {
+    if !Path::new("/usr/sbin/nft").exists() {
+        eprintln!("SKIPPED: needs nft");
+        return None;
+    }
+    let bench = Bench::with_busybox()?;
+    Some((bench, Host::new()))
+}
+
+/// Runs the program on that host.
+fn on(host: &Host, call: Call) -> Ran {
+    host.namespace.enter(|| call.run()).expect("a thread")
+}
+
+/// Starts the program on that host.
+fn start(host: &Host, call: Call) -> Child {
+    host.namespace.enter(|| call.start()).expect("a thread")
+}
+
+#[test]
+fn steps_reach_the_world_and_leave_nothing() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    let private = host.namespace.enter(|| TcpListener::bind("127.0.0.1:0")).expect("a thread").expect("a port");
+    let port = private.local_addr().expect("an address").port();
+    let file = format!(
+        "FROM busybox\nRUN nc 203.0.113.1 80 </dev/null\n\
+         RUN for a in 127.0.0.1 172.24.0.1; do nc -w 1 $a {port} </dev/null && echo reached; done | tr a-z A-Z\n\
+         RUN --network=none ls /sys/class/net; ! nc -w 1 203.0.113.1 80 </dev/null\n"
+    );
+    let context = bench.context("context", [("Dockerfile", &file)]);
+    let build = || bench.rbuild(["build", "--progress=plain"]).arg(&context);
+    let ran = on(&host, build()).ok().says("you are 203.0.113.2");
+    assert!(!ran.stderr.contains("REACHED") && !ran.stderr.contains("eth0"), "{}", ran.stderr);
+    host.becomes(&before);
+    // All cached: nothing is made.
+    let networks = bench.store().join("networks");
+    std::fs::remove_dir_all(&networks).expect("there are networks");
+    let _cached = on(&host, build()).ok().says("CACHED");
+    assert!(!networks.read_dir().is_ok_and(|mut entries| entries.next().is_some()));
+}
+
+#[test]
+fn a_killed_build_is_tidied_up_by_the_next_command() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    let context = bench.context("context", [("Dockerfile", "FROM busybox\nRUN sleep 600\n")]);
+    let mut running = start(&host, bench.rbuild(["build"]).arg(&context));
+    let began = Instant::now();
+    while !host.census().iter().any(|name| name.starts_with("rv-")) {
+        assert!(began.elapsed() < WAIT, "the step did not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    running.kill().expect("it runs");
+    running.wait().expect("it ended");
+    assert_ne!(host.census(), before, "the bridge cannot go by itself");
+    let _images = on(&host, bench.rbuild(["images"])).ok();
+    host.becomes(&before);
+}
+
+#[test]
+fn stores_side_by_side_get_networks_of_their_own() {
+    let Some((one, host)) = scene() else { return };
+    let Some(two) = Bench::with_busybox() else { return };
+    let before = host.census();
+    let benches = [&one, &two];
+    let running: Vec<_> = benches
+        .iter()
+        .map(|bench| {
+            let file = "FROM busybox\nRUN sleep 1; ip -4 addr show eth0; nc 203.0.113.1 80 </dev/null\n";
+            let context = bench.context("context", [("Dockerfile", file)]);
+            start(&host, bench.rbuild(["build", "--progress=plain"]).arg(&context))
+        })
+        .collect();
+    let mut addresses = BTreeSet::new();
+    for build in running {
+        let out = build.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success() && text.contains("you are 203.0.113.2"), "{text}");
+        let line = text.lines().find(|line| line.contains("inet ")).expect("an address");
+        addresses.insert(line.split_whitespace().skip_while(|word| *word != "inet").nth(1).expect("it").to_owned());
+    }
+    assert_eq!(addresses.len(), 2, "{addresses:?}");
+    host.becomes(&before);
+}
+
+#[test]
+fn a_host_that_does_not_forward_gets_another_way_or_a_reason() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    host.forward("0");
+    let context = bench.context("context", [("Dockerfile", "FROM busybox\nRUN nc 203.0.113.1 80 </dev/null\n")]);
+    let ran = on(&host, bench.rbuild(["build", "--progress=plain"]).arg(&context));
+    if ran.code == 0 {
+        let _served = ran.says("you are 203.0.113.2");
+    } else {
+        let _reasons =
+            ran.fails(1).says("forwarding is off for the interface eth0").says("slirp4netns").says("--network=host");
+    }
+    host.becomes(&before);
+}
+
+#[test]
+fn containers_have_addresses_and_leave_nothing() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    let script = "hostname; tail -n 1 /etc/hosts; nc 203.0.113.1 80 </dev/null";
+    let run = |args: &[&str]| on(&host, bench.rbuild(["run", "--rm"]).args(args));
+    let ran = run(&["-h", "web", "busybox", "sh", "-c", script]).ok();
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.first(), Some(&"web"), "{lines:?}");
+    assert!(lines.get(1).is_some_and(|line| line.starts_with("172.24.") && line.ends_with("\tweb")), "{lines:?}");
+    assert_eq!(lines.get(2), Some(&"you are 203.0.113.2"), "{lines:?}");
+    host.becomes(&before);
+    let _refused = run(&["--network", "nowhere", "busybox", "true"]).fails(125).says("network nowhere not found");
+    host.becomes(&before);
+}
