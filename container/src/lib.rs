@@ -49,9 +49,9 @@ pub use mounts::{
 };
 pub use name::{ContainerName, InvalidContainerName};
 pub use network::{
-    EndpointRecord, EndpointRequest, HostResolver, Joined, Network, NetworkChoice, NetworkError, NetworkId,
-    NetworkRange, Networks, NewNetwork, NoBridge, OUTSIDE_KIND, PROCESS_KIND, Purpose, Reachable, UnsupportedNetwork,
-    Uplink, UplinkError,
+    EndpointRecord, EndpointRequest, HostResolver, InvalidPortRequest, Joined, Network, NetworkChoice, NetworkError,
+    NetworkId, NetworkRange, Networks, NewNetwork, NoBridge, OUTSIDE_KIND, PROCESS_KIND, PortRelay, PortRequest,
+    PortTaken, Purpose, Reachable, ReservedPort, UnsupportedNetwork, Uplink, UplinkError,
 };
 pub use process_id::ProcessId;
 pub use quantity::{InvalidQuantity, bytes as parse_bytes, cpu_millis as parse_cpus, ulimit as parse_ulimit};

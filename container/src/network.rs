@@ -4,6 +4,7 @@
 //! that is connected to one. Everything about a network is in its directory below the store's `networks/`.
 
 mod live;
+mod port;
 mod record;
 mod resolver;
 mod store;
@@ -15,6 +16,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use live::{EndpointRecord, EndpointRequest, Joined};
+pub use port::{InvalidPortRequest, PortRelay, PortRequest, PortTaken, ReservedPort};
 pub use record::{Network, NetworkId, NetworkRange, Purpose};
 pub use resolver::{HostResolver, Reachable};
 pub use store::{NetworkError, Networks, NewNetwork, OUTSIDE_KIND};
