@@ -4,9 +4,10 @@
 //! The process ends with this value. After `kill -9` of the owner slirp4netns ends by itself (its life hangs on a pipe);
 //! pasta's [`UserMode::process`] is to be written down by the caller, for whoever tidies up.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,12 +61,15 @@ pub enum UserModeError {
     #[error("neither pasta nor slirp4netns is installed: install the package passt or slirp4netns")]
     Missing,
     /// Without the device there are no interfaces that a process serves.
-    #[error("there is no {}: {program} needs it (load the kernel module tun, or let this container have the device)", path.display())]
-    NoTun {
+    #[error("{program} needs {}, which cannot be opened (load the kernel module tun, or as root: chmod 0666 {})", path.display(), path.display())]
+    Tun {
         /// The program.
         program: &'static str,
         /// The device.
         path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The program cannot be started.
     #[error("cannot start {program}")]
@@ -138,7 +142,8 @@ impl Program {
                     "--ns-ifname",
                     "eth0",
                     "--netns",
-                    &network,
+                    // Its standard input: it has given up the capabilities that our own descriptors could be seen with.
+                    "/proc/self/fd/0",
                 ]);
                 match user {
                     Some(user) => arguments.extend(["--userns".to_owned(), user]),
@@ -176,8 +181,8 @@ impl UserMode {
         let place = program.find().ok_or(UserModeError::Missing)?;
         let name = program.name();
         let tun = Path::new("/dev/net/tun");
-        if !tun.exists() {
-            return Err(UserModeError::NoTun { program: name, path: tun.to_owned() });
+        if let Err(source) = File::options().read(true).write(true).open(tun) {
+            return Err(UserModeError::Tun { program: name, path: tun.to_owned(), source });
         }
         let failed = |source| UserModeError::Start { program: name, source };
         let (input, life) = io::pipe().map_err(failed)?;
@@ -189,7 +194,7 @@ impl UserMode {
                 Some(life)
             }
             Program::Pasta => {
-                command.stdin(Stdio::null());
+                command.stdin(Stdio::from(target.network.as_fd().try_clone_to_owned().map_err(failed)?));
                 None
             }
         };
