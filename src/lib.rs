@@ -15,6 +15,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod exit_code;
 mod fetch;
+mod graph_view;
 pub mod image_names;
 mod interrupt;
 pub mod output;

@@ -16,6 +16,8 @@ mod read;
 mod recall;
 mod vertices;
 
+use std::time::Instant;
+
 use rbuild_cache::{BuildEnd, BuildId, BuildStatus, HistoryLimits, Lease, NewBuild, Store};
 use rbuild_image::Digest;
 use rbuild_solver::VertexReport;
@@ -27,7 +29,7 @@ use crate::progress::{Mask, View};
 use crate::request::BuildRequest;
 
 pub use inputs::{BuildInputs, NameValue};
-pub(crate) use journal::Journal;
+pub(crate) use journal::{Journal, Replay, replay};
 pub use read::{BuildInfo, RecordedStep, StepState, find, list, open};
 pub(crate) use recall::recall;
 pub use vertices::StepDetail;
@@ -67,6 +69,7 @@ impl<'a> Recorder<'a> {
         request: &BuildRequest,
         began: jiff::Timestamp,
     ) -> Option<Self> {
+        let clock = Instant::now();
         let inputs = BuildInputs::of(request, engine.settings());
         let id = BuildId::random().map_err(|error| warn(&error.to_string())).ok()?;
         let build = NewBuild {
@@ -81,6 +84,7 @@ impl<'a> Recorder<'a> {
             warn(Failure::from(error).message());
             return None;
         }
+        tracing::debug!(took = ?clock.elapsed(), "build begun");
         let limits = engine.settings().history;
         Some(Self { store, id, inputs, began, limits, mask: engine.mask().clone() })
     }
@@ -104,6 +108,7 @@ impl<'a> Recorder<'a> {
         journal: Option<Journal>,
         notes: &Notes,
     ) {
+        let clock = Instant::now();
         let status = match result {
             Ok(_) => BuildStatus::Succeeded,
             Err(failure) if failure.exit() == Exit::Interrupted => BuildStatus::Cancelled,
@@ -129,6 +134,7 @@ impl<'a> Recorder<'a> {
         if let Err(error) = builds.trim(self.limits) {
             warn(Failure::from(error).message());
         }
+        tracing::debug!(took = ?clock.elapsed(), "build recorded");
     }
 }
 

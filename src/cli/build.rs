@@ -223,6 +223,14 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
 }
 
 impl BuildArgs {
+    /// Parses words as the command line would be.
+    pub(super) fn parse_words(words: Vec<String>) -> Result<Self, Failure> {
+        let command = <Self as clap::Args>::augment_args(clap::Command::new("build"));
+        let matches = command.try_get_matches_from(words);
+        let parsed = matches.and_then(|matches| <Self as clap::FromArgMatches>::from_arg_matches(&matches));
+        parsed.map_err(|error| Failure::usage(error.to_string().trim().to_owned(), "see `rbuild build --help`"))
+    }
+
     /// What to do instead of building, if asked to.
     fn call(&self) -> Result<Option<Call>, Failure> {
         match (self.check, self.call.as_deref()) {

@@ -13,7 +13,7 @@ use crate::request::{
 };
 
 /// Makes a request of the arguments.
-pub(super) fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failure> {
+pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failure> {
     let (context, dockerfile) = inputs(args, settings)?;
     let network = match args.network {
         NetworkArg::Default => BuildNetwork::Default,

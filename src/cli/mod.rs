@@ -6,13 +6,16 @@
 mod build;
 mod cache;
 mod doctor;
+mod go_template;
+mod graph;
+mod history;
 mod images;
 mod isolation;
 mod load_save;
 mod pull;
 pub mod report;
 mod run;
-mod table;
+pub(crate) mod table;
 mod volume;
 
 use std::ffi::{OsStr, OsString};
@@ -122,6 +125,11 @@ enum Command {
     Cache(cache::CacheCommand),
     /// Examine this host: what works, what is degraded, what to do
     Doctor(doctor::DoctorArgs),
+    /// See the builds that were done here
+    #[command(subcommand)]
+    History(history::HistoryCommand),
+    /// Draw the steps of a build, or of a Dockerfile
+    Graph(graph::GraphArgs),
     /// Show rbuild's version
     Version,
 }
@@ -193,6 +201,8 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Logout(args) => pull::logout(&args, &engine),
         Command::Cache(command) => cache::execute(&command, &engine),
         Command::Doctor(args) => doctor::execute(&args, &engine),
+        Command::History(command) => history::execute(&command, &engine),
+        Command::Graph(args) => graph::execute(&args, &engine),
         Command::Version => unreachable!("answered before the store is opened"),
     }
 }

@@ -218,8 +218,13 @@ pub(super) fn usage(error: &clap::Error) -> Exit {
 
 /// Writes to standard output: the answer.
 pub fn answer(text: &str) -> io::Result<()> {
+    answer_bytes(text.as_bytes())
+}
+
+/// Writes bytes to standard output, as they are.
+pub(crate) fn answer_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         // A reader that has seen enough (`| head`) is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,

@@ -2,23 +2,23 @@
 
 /// Rows of text in columns, three spaces apart, with a heading.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table with a heading.
-    pub(super) fn new<const N: usize>(heading: [&str; N]) -> Self {
+    pub(crate) fn new<const N: usize>(heading: [&str; N]) -> Self {
         Self { rows: vec![heading.map(str::to_owned).to_vec()] }
     }
 
     /// Adds a row.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.to_vec());
     }
 
     /// The whole table.
-    pub(super) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -19,10 +19,12 @@ use jiff::Timestamp;
 use rbuild_solver::{Event, EventSink};
 
 use crate::build_record::Journal;
-use crate::cli::report::{Failure, story};
+use crate::cli::report::{Failure, answer, story};
 use crate::config::Settings;
 
+pub(crate) use lines::Lines;
 pub(crate) use mask::Mask;
+pub(crate) use summary::{critical_path_of, time};
 pub use transfers::Transfers;
 #[cfg(test)]
 pub(crate) use view::tests as view_tests;
@@ -123,6 +125,17 @@ impl Progress {
         Self { began, mask: Mask::default(), inner: Mutex::new(inner) }
     }
 
+    /// Shows it on standard output: it is the answer, not the story.
+    #[must_use]
+    pub(crate) fn answering(self) -> Self {
+        match &mut self.lock().display {
+            Display::Plain(plain) => plain.say = on_stdout,
+            Display::RawJson(raw) => raw.say = on_stdout,
+            Display::Quiet | Display::Tty(_) => {}
+        }
+        self
+    }
+
     /// Keeps what `mask` knows from views and journal.
     #[must_use]
     pub(crate) fn masked(self, mask: &Mask) -> Self {
@@ -197,6 +210,11 @@ impl Inner {
             Display::RawJson(raw) => raw.show(&self.view, event),
         }
     }
+}
+
+/// Nobody is told when standard output is gone: the reader has seen enough.
+fn on_stdout(text: &str) {
+    let _nobody_reads = answer(text);
 }
 
 impl EventSink for Progress {

@@ -13,12 +13,13 @@ use crate::cli::report::{printable, story};
 pub(super) struct Plain {
     lines: BTreeMap<(VertexId, bool), Lines>,
     last: Option<VertexId>,
+    pub(super) say: fn(&str),
 }
 
 impl Plain {
     /// An empty view.
     pub(super) fn new() -> Self {
-        Self { lines: BTreeMap::new(), last: None }
+        Self { lines: BTreeMap::new(), last: None, say: story }
     }
 
     /// Shows an event that `view` has taken in.
@@ -45,9 +46,9 @@ impl Plain {
             Event::Waiting { vertex, reason, .. } => {
                 self.line(view, *vertex, &format!("waiting: {}", printable(reason)))
             }
-            Event::Warning { message, .. } => story(&format!("WARNING: {}\n", printable(message))),
+            Event::Warning { message, .. } => (self.say)(&format!("WARNING: {}\n", printable(message))),
             Event::Done { vertex, outcome, .. } => self.done(view, *vertex, outcome),
-            Event::Export { step, done, .. } if *done => story(&format!("{step} done\n")),
+            Event::Export { step, done, .. } if *done => (self.say)(&format!("{step} done\n")),
             Event::Recalled { vertex, build, began } => {
                 self.line(view, *vertex, &super::lines::recalled(build, *began));
             }
@@ -78,11 +79,11 @@ impl Plain {
     fn heading(&mut self, view: &View, vertex: VertexId) {
         if self.last != Some(vertex) {
             if self.last.is_some() {
-                story("\n");
+                (self.say)("\n");
             }
             self.last = Some(vertex);
             if let Some(step) = view.step(vertex) {
-                story(&format!("#{} {}\n", step.number, printable(&step.name)));
+                (self.say)(&format!("#{} {}\n", step.number, printable(&step.name)));
             }
         }
     }
@@ -94,7 +95,7 @@ impl Plain {
     fn line(&mut self, view: &View, vertex: VertexId, text: &str) {
         self.heading(view, vertex);
         if let Some(step) = view.step(vertex) {
-            story(&format!("#{} {text}\n", step.number));
+            (self.say)(&format!("#{} {text}\n", step.number));
         }
     }
 }

@@ -21,6 +21,7 @@ pub(super) struct RawJson {
     digests: BTreeMap<VertexId, String>,
     /// When the export began, and the digest of its vertex.
     export: Option<(u64, String)>,
+    pub(super) say: fn(&str),
 }
 
 /// What happened since the line before.
@@ -88,13 +89,13 @@ struct Warning<'a> {
 impl RawJson {
     /// An empty view of a build that began then.
     pub(super) fn new(began: Timestamp) -> Self {
-        Self { began, digests: BTreeMap::new(), export: None }
+        Self { began, digests: BTreeMap::new(), export: None, say: story }
     }
 
     /// Shows an event that `view` has taken in.
     pub(super) fn show(&mut self, view: &View, event: &Event) {
         if let Some(line) = self.line(view, event) {
-            story(&line);
+            (self.say)(&line);
         }
     }
 
@@ -112,7 +113,7 @@ impl RawJson {
                 cached: false,
                 error: None,
             });
-            story(&json(&status));
+            (self.say)(&json(&status));
         }
     }
 

@@ -5,30 +5,42 @@ use std::collections::BTreeMap;
 use rbuild_solver::VertexId;
 
 use super::lines::seconds;
-use super::view::{State, View};
+use super::view::{State, Step, View};
 use crate::cli::report::printable;
 
 /// The chain of steps, each reading the one before, that took longest; with the sum of their times. Steps that did not
 /// run cost nothing.
-pub(crate) fn critical_path(view: &View) -> (Vec<VertexId>, u64) {
-    let mut longest: BTreeMap<VertexId, (u64, Option<VertexId>)> = BTreeMap::new();
-    for (id, step) in view.steps() {
-        let before = step.inputs.iter().filter_map(|input| Some((longest.get(input)?.0, *input)));
+fn critical_path(view: &View) -> (Vec<VertexId>, u64) {
+    let positions: BTreeMap<VertexId, usize> = view.steps().enumerate().map(|(at, (id, _))| (*id, at)).collect();
+    let inputs: Vec<Vec<usize>> = view
+        .steps()
+        .map(|(_, step)| step.inputs.iter().filter_map(|input| positions.get(input).copied()).collect())
+        .collect();
+    let took: Vec<Option<u64>> = view.steps().map(|(_, step)| step.took()).collect();
+    let (path, sum) = critical_path_of(&inputs, &took);
+    let ids: Vec<VertexId> = view.steps().map(|(id, _)| *id).collect();
+    (path.into_iter().map(|at| ids[at]).collect(), sum)
+}
+
+/// The same for steps by position, which stand after those that they read.
+pub(crate) fn critical_path_of(inputs: &[impl AsRef<[usize]>], took: &[Option<u64>]) -> (Vec<usize>, u64) {
+    let mut longest: Vec<(u64, Option<usize>)> = Vec::with_capacity(took.len());
+    for (inputs, took) in inputs.iter().zip(took) {
+        let before = inputs.as_ref().iter().filter_map(|input| Some((longest.get(*input)?.0, *input)));
         // Of equal ones the first: the picture should not depend on chance.
         let before = before.max_by_key(|(sum, input)| (*sum, std::cmp::Reverse(*input)));
-        let sum = step.took().unwrap_or(0) + before.map_or(0, |(sum, _)| sum);
-        longest.insert(*id, (sum, before.map(|(_, input)| input)));
+        longest.push((took.unwrap_or(0) + before.map_or(0, |(sum, _)| sum), before.map(|(_, input)| input)));
     }
-    let last = longest.iter().max_by_key(|(id, (sum, _))| (*sum, std::cmp::Reverse(**id)));
-    let Some((mut at, (sum, _))) = last.map(|(id, found)| (*id, *found)).filter(|(_, (sum, _))| *sum > 0) else {
+    let last = longest.iter().enumerate().max_by_key(|(at, (sum, _))| (*sum, std::cmp::Reverse(*at)));
+    let Some((mut at, sum)) = last.map(|(at, (sum, _))| (at, *sum)).filter(|(_, sum)| *sum > 0) else {
         return (Vec::new(), 0);
     };
     let mut path = Vec::new();
     loop {
-        if view.step(at).is_some_and(|step| step.took().is_some()) {
+        if took[at].is_some() {
             path.push(at);
         }
-        match longest.get(&at).and_then(|(_, before)| *before) {
+        match longest[at].1 {
             Some(before) => at = before,
             None => break,
         }
@@ -44,13 +56,15 @@ const LONGEST_NAME: usize = 48;
 
 /// The last line of a build that succeeded.
 pub(super) fn line(view: &View, took: u64) -> String {
-    let count = |wanted: fn(&State) -> bool| view.steps().filter(|(_, step)| wanted(&step.state)).count();
-    let (ran, cached) = (count(|state| matches!(state, State::Done(_))), count(|state| *state == State::Cached));
+    let count = |wanted: fn(&Step) -> bool| view.steps().filter(|(_, step)| wanted(step)).count();
+    // What no instruction made, a context, is no step that could have been cached.
+    let ran = count(|step| matches!(step.state, State::Done(_)) && step.line > 0);
+    let cached = count(|step| step.state == State::Cached);
     let mut out = format!("Built in {}: {ran} {} ran, {cached} cached", time(took), plural(ran));
     let (path, sum) = critical_path(view);
     if path.len() > 1 {
         let mut named: Vec<VertexId> = path.clone();
-        named.sort_by_key(|id| std::cmp::Reverse(view.step(*id).and_then(super::view::Step::took)));
+        named.sort_by_key(|id| std::cmp::Reverse(view.step(*id).and_then(Step::took)));
         named.truncate(NAMED);
         let shown = |id: &&VertexId| named.contains(*id);
         let step = |id: &VertexId| {

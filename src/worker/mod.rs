@@ -115,6 +115,11 @@ impl<'a> EngineWorker<'a> {
         Fetching { engine: self.engine, store: self.store, lease: self.lease, secrets: self.secrets, ssh: self.ssh }
     }
 
+    /// Whether an image is in the store, so that using it fetches nothing.
+    pub(crate) fn has_image(&self, image: &rbuild_solver::ImageSource) -> bool {
+        source_image::is_here(self, image)
+    }
+
     fn context(&self, name: &str) -> Result<&LocalContext, JobError> {
         self.contexts.get(name).ok_or_else(|| failed(format!("there is no build context named {name:?}")).into())
     }

@@ -62,6 +62,11 @@ pub(super) fn exec(
     Ok(Product::Snapshot(snapshot))
 }
 
+/// Whether an image is here, so that using it fetches nothing.
+pub(super) fn is_here(worker: &EngineWorker<'_>, source: &ImageSource) -> bool {
+    matches!(find(worker, source), Ok(Some(_)))
+}
+
 /// The stored image that a pinned source means: by its manifest's digest, or by its id.
 fn find(
     worker: &EngineWorker<'_>,

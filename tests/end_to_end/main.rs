@@ -19,6 +19,7 @@ mod containers;
 mod contexts;
 mod errors;
 mod evaluation;
+mod history;
 mod images;
 mod layers;
 mod mounts;

@@ -1,5 +1,6 @@
 //! What only several processes, or several parts of the store together, can show.
 
+mod builds;
 mod ceiling;
 mod child;
 mod collection;
