@@ -31,7 +31,8 @@ pub(crate) fn plan(engine: &Engine, request: &BuildRequest) -> Result<GraphView,
         contexts,
         allow: &request.allow,
         secrets: &request.secrets,
-        ssh: &request.ssh,
+        // Nothing runs that could ask an agent.
+        ssh: &[],
         began,
     });
     let (worker, cache) = (Looking { worker }, LookOnly { cache: StoreCache { store, lease: &lease, build: None } });
