@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 pub use age::{InvalidAge, parse_age};
 pub use file::{ConfigError, ConfigFile};
-use rbuild_cache::HistoryLimits;
 use rbuild_executor::{IdMap, user_namespace};
 
 /// What the environment says, parsed.
@@ -50,8 +49,6 @@ pub struct Settings {
     pub command: String,
     /// The arguments of this process without values that may be secret, for the history of builds.
     pub arguments: Vec<String>,
-    /// How much of the history of builds is kept.
-    pub history: HistoryLimits,
     /// Effective user and group id, in this process's user namespace.
     pub ids: (u32, u32),
     /// Ids of the user namespace, unless it is the initial one.
@@ -101,7 +98,6 @@ impl Settings {
             ssh_auth_sock: path("SSH_AUTH_SOCK"),
             command: shortened(&arguments),
             arguments,
-            history: HistoryLimits::default(),
             ids,
             user_namespace,
             isolation: text("RBUILD_ISOLATION"),

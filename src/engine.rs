@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rbuild_cache::{Keeper, OpenOptions, Store};
+use rbuild_cache::{HistoryLimits, Keeper, OpenOptions, Store};
 use rbuild_executor::Spawner;
 use rbuild_image::credentials::DockerConfig;
 use rbuild_image::registry::{Cancel, Client, ClientOptions, ProxySettings, TrustRoots};
@@ -60,6 +60,11 @@ impl Engine {
         options.reaper = Some(Arc::new(Reaper::new(self.settings.root.clone())));
         let opened = Store::open(&self.settings.root, options)?;
         Ok(self.store.get_or_init(|| opened))
+    }
+
+    /// How much of the history of builds is kept.
+    pub fn history_limits(&self) -> Result<HistoryLimits, Failure> {
+        Ok(ConfigFile::load(self.settings.config_file.as_deref(), &self.settings.config_places)?.history)
     }
 
     /// Keeps the store below what the configuration file says, while this process adds to it.

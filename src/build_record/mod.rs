@@ -70,6 +70,7 @@ impl<'a> Recorder<'a> {
         began: jiff::Timestamp,
     ) -> Option<Self> {
         let clock = Instant::now();
+        let limits = engine.history_limits().map_err(|failure| warn(failure.message())).ok()?;
         let inputs = BuildInputs::of(request, engine.settings());
         let id = BuildId::random().map_err(|error| warn(&error.to_string())).ok()?;
         let build = NewBuild {
@@ -85,7 +86,6 @@ impl<'a> Recorder<'a> {
             return None;
         }
         tracing::debug!(took = ?clock.elapsed(), "build begun");
-        let limits = engine.settings().history;
         Some(Self { store, id, inputs, began, limits, mask: engine.mask().clone() })
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rbuild_cache::{GcPolicy, Limits, PruneFilter, PruneScope, Space};
+use rbuild_cache::{GcPolicy, HistoryLimits, Limits, PruneFilter, PruneScope, Space};
 use rbuild_parser::suggestion;
 use toml::{Table, Value};
 
@@ -20,11 +20,13 @@ use super::age::parse_age;
 pub struct ConfigFile {
     /// Policies of garbage collection, in order; none when it is switched off.
     pub gc: Vec<GcPolicy>,
+    /// How much of the history of builds is kept.
+    pub history: HistoryLimits,
 }
 
 impl Default for ConfigFile {
     fn default() -> Self {
-        Self { gc: GcPolicy::defaults(&Limits::default()) }
+        Self { gc: GcPolicy::defaults(&Limits::default()), history: HistoryLimits::default() }
     }
 }
 
@@ -104,7 +106,8 @@ impl ConfigFile {
         let top = Section { path, name: String::new(), table: &table };
         let worker = top.section("worker")?;
         let builder = top.section("builder")?;
-        top.only(&["gc", "worker", "builder"])?;
+        top.only(&["gc", "worker", "builder", "history"])?;
+        let history = top.section("history")?.map(|section| section.history()).transpose()?.unwrap_or_default();
         let mut sections: Vec<Section<'_>> = top.section("gc")?.into_iter().collect();
         if let Some(worker) = &worker {
             worker.only(&["oci", "containerd"])?;
@@ -116,8 +119,8 @@ impl ConfigFile {
             sections.extend(builder.section("gc")?);
         }
         match &sections[..] {
-            [] => Ok(Self::default()),
-            [section] => Ok(Self { gc: section.policies()? }),
+            [] => Ok(Self { history, ..Self::default() }),
+            [section] => Ok(Self { gc: section.policies()?, history }),
             [first, second, ..] => Err(ConfigError::Twice {
                 path: path.to_owned(),
                 first: format!("[{}]", first.name),
@@ -205,6 +208,25 @@ impl<'a> Section<'a> {
                 Err(self.wrong(key, "bytes, a size such as \"10GB\" or a part of the disk such as \"20%\" is wanted"))
             }
         }
+    }
+
+    /// `[history]`: BuildKit's `maxEntries`, and a size.
+    fn history(&self) -> Result<HistoryLimits, ConfigError> {
+        self.only(&["maxEntries", "maxUsedSpace"])?;
+        let mut limits = HistoryLimits::default();
+        match self.table.get("maxEntries") {
+            None => {}
+            Some(Value::Integer(entries)) if *entries > 0 => {
+                limits.builds = usize::try_from(*entries).unwrap_or(usize::MAX);
+            }
+            Some(_) => return Err(self.wrong("maxEntries", "a number of builds above 0 is wanted")),
+        }
+        match self.space(&["maxUsedSpace"])? {
+            None => {}
+            Some(Space::Bytes(bytes)) => limits.bytes = bytes,
+            Some(_) => return Err(self.wrong("maxUsedSpace", "bytes or a size such as \"512MB\" is wanted")),
+        }
+        Ok(limits)
     }
 
     fn limits(&self) -> Result<Limits, ConfigError> {
@@ -297,6 +319,19 @@ fn nearest(key: &str, known: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_history_has_limits_of_its_own() {
+        let parse = |text: &str| ConfigFile::parse(Path::new("config.toml"), text);
+        let parsed = parse("[history]\nmaxEntries = 50\nmaxUsedSpace = \"64MB\"\n").unwrap();
+        assert_eq!(
+            parsed,
+            ConfigFile { history: HistoryLimits { builds: 50, bytes: 64 << 20 }, ..ConfigFile::default() }
+        );
+        for bad in ["maxEntries = 0", "maxEntries = \"x\"", "maxUsedSpace = \"10%\"", "maxAge = 5"] {
+            assert!(parse(&format!("[history]\n{bad}\n")).is_err(), "{bad}");
+        }
+    }
 
     fn parse(text: &str) -> Result<Vec<String>, String> {
         let parsed = ConfigFile::parse(Path::new("config.toml"), text);
