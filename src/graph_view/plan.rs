@@ -34,7 +34,7 @@ pub(crate) fn plan(engine: &Engine, request: &BuildRequest) -> Result<GraphView,
         // Nothing runs that could ask an agent.
         ssh: &[],
         began,
-    });
+    })?;
     let (worker, cache) = (Looking { worker }, LookOnly { cache: StoreCache { store, lease: &lease, build: None } });
     let targets: Vec<VertexId> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
     let options = SolveOptions { jobs: 4, transfers: 4, began, on_failure: OnFailure::GoOn };
