@@ -11,7 +11,7 @@ use crate::cli::report::Failure;
 
 pub(crate) use prune::waiting;
 pub use prune::{LostSteps, PruneRequest, Pruned, PrunedStep, prune};
-pub use verify::{Verified, verify};
+pub use verify::{Rebuilt, Verified, rebuild, verify};
 
 /// A cached step.
 #[derive(Clone, Debug, Serialize)]

@@ -8,6 +8,7 @@
 //!       layers/PATH            one layer's files; PATH is in the database
 //!       cache-mounts/HASH/N/   RUN --mount=type=cache
 //!       logs/BUILD/            full logs of every step
+//!       quarantine/            damaged files that a repair took out of use
 //!       containers/ID/  volumes/NAME/_data  networks/
 //!       locks/NAME             one file per lock somebody holds or waits for
 //!       leases/ID              one file per live invocation: what it keeps
@@ -106,6 +107,11 @@ impl Layout {
     /// The directory of networks.
     pub fn networks(&self) -> PathBuf {
         self.root.join("networks")
+    }
+
+    /// Damaged files that a repair took out of use; made when it is first needed.
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
     }
 
     /// The directory of lock files.

@@ -36,6 +36,7 @@ use jiff::Timestamp;
 use rbuild_image::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::failpoint;
 use crate::id::SnapshotId;
 use crate::layout::Layout;
 use crate::lock::{leads_to, read_whole};
@@ -120,7 +121,7 @@ impl Lease {
                 command: command.to_owned(),
                 since: now,
             };
-            append_line(&file, &info).at("write", &path)?;
+            failpoint::hit("lease-begin").and_then(|()| append_line(&file, &info)).at("write", &path)?;
             return Ok(Self {
                 info,
                 layout: layout.clone(),
@@ -143,7 +144,7 @@ impl Lease {
         if held.contains(&what) {
             return Ok(());
         }
-        append_line(&self.file, &what).at("write", &self.path)?;
+        failpoint::hit("lease-hold").and_then(|()| append_line(&self.file, &what)).at("write", &self.path)?;
         held.insert(what);
         Ok(())
     }

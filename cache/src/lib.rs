@@ -21,6 +21,7 @@ mod path_error;
 mod rebuild;
 pub mod remote;
 mod removal;
+mod repair;
 mod reserve;
 mod roots;
 pub mod snapshot;
@@ -56,7 +57,8 @@ pub use lock::{Holder, LockError, LockGuard, LockMode, LockName, OnWait, Waiting
 pub use mount_cache::{CacheMount, CacheMountError, CacheMountInfo, CacheMountRequest, CacheMounts, MountSharing};
 pub use path_error::PathError;
 pub use rebuild::{RebuildError, RebuildReport};
+pub use repair::{RepairReport, Replacements};
 pub use roots::{Kept, Roots};
 pub use store::{Creation, OpenError, OpenOptions, Store};
 pub use tombstone::{Tombstone, Tombstones};
-pub use verify::{Problem, RepairReport, VerifyDepth, VerifyReport};
+pub use verify::{Problem, VerifyDepth, VerifyReport};

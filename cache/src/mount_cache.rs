@@ -23,6 +23,7 @@ use rbuild_executor::user_namespace::{Powers, powers};
 use rbuild_image::Digest;
 
 use crate::db::{DbError, Durability, Micros};
+use crate::failpoint;
 use crate::lease::Lease;
 use crate::lock::{LockError, LockGuard, LockMode, LockName, OnWait};
 use crate::path_error::{AtPath, PathError};
@@ -205,6 +206,7 @@ impl CacheMounts<'_> {
             tx.execute("DELETE FROM cache_mounts WHERE hash = ?1 AND instance = ?2", (&info.hash, info.instance))
         })?;
         let path = self.store.layout().cache_mount(&info.hash, info.instance);
+        failpoint::hit("mount-remove").at("remove", &path)?;
         let doomed = lease.scratch_name("cache-mount")?;
         match fs::rename(&path, &doomed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -260,11 +262,13 @@ fn make(request: &CacheMountRequest<'_>, lease: &Lease, target: &Path) -> Result
     // After chown, which clears the set-id bits.
     fs::set_permissions(&path, fs::Permissions::from_mode(request.mode)).at("change the mode of", &path)?;
     let directory = File::open(&path).at("open", &path)?;
+    failpoint::hit("mount-sync").at("sync", &path)?;
     rustix::fs::syncfs(&directory).at("sync", &path)?;
     let parent = target.parent().expect("an instance lies in its cache's directory");
     match DirBuilder::new().mode(0o700).create(parent) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).at("create", parent),
         _ => {}
     }
-    fs::rename(&path, target).at("rename", &path)
+    failpoint::hit("mount-rename").and_then(|()| fs::rename(&path, target)).at("rename", &path)?;
+    failpoint::hit("mount-renamed").at("rename", &path)
 }

@@ -1,9 +1,11 @@
 //! A new database from the content directory, when the old one is damaged or lost.
 //!
 //! What is named by its digest proves itself: every blob that still has its digest gets a row, and every manifest
-//! whose config and layers are there becomes an image again, to be unpacked when it is used. Names, cache records and
-//! layers that were built here were known to the old database only; it is kept beside the new one as
-//! `meta.db.damaged`.
+//! whose config and layers are there becomes an image again, to be unpacked when it is used. So does every config whose
+//! layers were built here and still give the diff ids that it names. Names are taken from what can still be read of
+//! the old database, which is kept beside the new one as `meta.db.damaged`. Cache records are lost.
+
+mod built;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,15 +13,18 @@ use std::io;
 use std::path::Path;
 
 use rbuild_image::{
-    Algorithm, Descriptor, Digest, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, MediaType, parse_config, parse_manifest,
+    Algorithm, Descriptor, Digest, ImageRef, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, MediaType, parse_config,
+    parse_manifest,
 };
 
 use crate::content::{BlobError, digest_file, name};
-use crate::db::{self, DbError};
+use crate::db::{self, DbError, salvage};
+use crate::failpoint;
 use crate::images::{BlobRole, ImageError, ImageRecord};
 use crate::layout::Layout;
 use crate::lease::{self, Hold};
 use crate::path_error::{AtPath, PathError};
+use crate::snapshot::SnapshotError;
 use crate::store::{OpenError, OpenOptions, Store, lock_root};
 
 /// What could be saved.
@@ -29,8 +34,10 @@ pub struct RebuildReport {
     pub blobs: usize,
     /// Blobs that do not; they are garbage now.
     pub damaged: Vec<Digest>,
-    /// Images that are complete, without names.
+    /// Images that are complete.
     pub images: Vec<Digest>,
+    /// Names that the old database still knew.
+    pub names: Vec<ImageRef>,
 }
 
 /// Why a store cannot be rebuilt.
@@ -50,6 +57,9 @@ pub enum RebuildError {
     /// A blob cannot be read.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// A layer cannot be stored.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// An image cannot be stored.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -71,8 +81,10 @@ impl Store {
                 return Err(RebuildError::InUse { root: root.to_owned(), command: info.command });
             }
             set_aside(&layout)?;
+            failpoint::hit("rebuild-aside").at("create", &layout.database())?;
             db::create(&layout.database()).map_err(OpenError::from)?;
         }
+        let damaged = layout.database().with_extension("db.damaged");
         let store = Self::open(root, options)?;
         let lease = store.lease("rebuild")?;
         let mut report = RebuildReport::default();
@@ -96,8 +108,26 @@ impl Store {
                 report.images.push(record.id);
             }
         }
+        let (found, sources) = (built::layers(&store)?, store.layer_sources()?);
+        for (digest, _) in sizes.iter().filter(|(_, size)| **size <= MAX_CONFIG_BYTES) {
+            if !report.images.contains(digest)
+                && let Some(record) = built::image(&store, digest, &found, &sources, &lease)?
+            {
+                store.images().put(&record, &[])?;
+                report.images.push(record.id);
+            }
+        }
         report.images.sort();
         report.images.dedup();
+        for (reference, id) in salvage::tags(&damaged) {
+            // Claims: only those that make sense here.
+            if let (Ok(reference), Ok(id)) = (reference.parse::<ImageRef>(), id.parse::<Digest>())
+                && report.images.contains(&id)
+            {
+                store.images().tag(&reference, &id)?;
+                report.names.push(reference);
+            }
+        }
         Ok((store, report))
     }
 }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::clock::{Clock, SystemClock};
 use crate::db::{self, Db, DbError, MigrateError};
+use crate::failpoint;
 use crate::gc::Growth;
 use crate::layout::{FORMAT, Layout};
 use crate::lease::{self, Lease, LeaseInfo, Reap};
@@ -119,7 +120,7 @@ pub enum OpenError {
         kind: &'static str,
     },
     /// The database is gone, its content is not.
-    #[error("{} is missing, though the store has content", path.display())]
+    #[error("{} is missing, though the store has content; `rbuild cache verify --rebuild` saves the images", path.display())]
     DatabaseLost {
         /// The database.
         path: PathBuf,
@@ -295,9 +296,12 @@ fn initialise(layout: &Layout) -> Result<(), OpenError> {
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at("change the mode of", root)?;
         let mut file = File::create(&temporary).at("create", &temporary)?;
         file.write_all(format!("rbuild-store {FORMAT}\n").as_bytes()).at("write", &temporary)?;
-        file.sync_all().at("sync", &temporary)?;
-        fs::rename(&temporary, layout.format()).at("rename", &temporary)?;
-        directory.sync_all().at("sync", root)?;
+        failpoint::hit("init-sync").and_then(|()| file.sync_all()).at("sync", &temporary)?;
+        failpoint::hit("init-rename")
+            .and_then(|()| fs::rename(&temporary, layout.format()))
+            .at("rename", &temporary)?;
+        failpoint::hit("init-sync-directory").and_then(|()| directory.sync_all()).at("sync", root)?;
+        failpoint::hit("init-named").at("make a store in", root)?;
     }
     if is_ready(layout)? {
         return Ok(());

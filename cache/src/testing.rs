@@ -149,6 +149,21 @@ impl TestChild {
         assert!(found, "the child ended without saying {word:?}");
     }
 
+    /// Waits for its end; what followed `word` in the first line that it said of that kind.
+    pub(crate) fn said(&mut self, word: &str) -> Option<String> {
+        self.release();
+        let wanted = format!("child says {word} ");
+        let mut said = None;
+        for line in self.lines.by_ref() {
+            let line = line.unwrap();
+            if let Some((_, rest)) = line.split_once(&wanted) {
+                said.get_or_insert_with(|| rest.to_owned());
+            }
+        }
+        self.child.wait().unwrap();
+        said
+    }
+
     /// Kills it, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -1,7 +1,8 @@
 //! Whether the store keeps its promises: every name leads to complete, verified content (R-01, R-04).
 //!
-//! Verifying reads only. What a crash may leave, files without rows, is garbage and no problem. Repairing deletes
-//! garbage and cache records, never an image.
+//! Verifying reads only. What a crash may leave, files without rows, is garbage and no problem. `repair.rs` mends.
+
+mod imported;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,22 +13,21 @@ use std::path::{Path, PathBuf};
 use rbuild_image::{DiffId, Digest};
 
 use crate::content::digest_file;
-use crate::db::{DbError, Durability, Json, Text, Tx};
-use crate::gc::{GcPolicy, PruneControl, PruneError, PruneMode, PruneReport, garbage_paths};
-use crate::id::{LayerId, ResultId, SnapshotId};
+use crate::db::{DbError, Json, Text, Tx};
+use crate::gc::{PruneError, garbage_paths, quarantined};
+use crate::id::{LayerId, SnapshotId};
 use crate::lease::Hold;
 use crate::path_error::{AtPath, PathError};
 use crate::snapshot::Times;
 use crate::store::Store;
-use crate::tombstone::evict;
 
 /// How closely to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyDepth {
     /// Names, sizes and references.
     Structure,
-    /// Also the digest of every blob, and of every layer that was made here. Layers that came from outside are stored
-    /// unpacked and cannot be compared with what they came as.
+    /// Also the digest of every blob, and the content of every layer: one that was made here must give the tar it gave
+    /// before, one that came from outside must have the files that its blob unpacks to.
     Content,
 }
 
@@ -82,6 +82,14 @@ pub enum Problem {
         /// What it gives now.
         got: DiffId,
     },
+    /// A layer from outside has other files than the blob it came as.
+    #[error("layer {layer} no longer has the files that it came with as {diff_id}")]
+    LayerFiles {
+        /// Which layer.
+        layer: LayerId,
+        /// What images know it by.
+        diff_id: DiffId,
+    },
     /// A layer's files cannot be read as a layer.
     #[error("layer {layer} cannot be read: {detail}")]
     LayerUnreadable {
@@ -123,24 +131,47 @@ pub struct VerifyReport {
     pub layers: usize,
     /// How many images.
     pub images: usize,
+    /// Layers from outside whose blobs are not there (any more) to be compared with.
+    pub unchecked: usize,
+    /// Damaged files that a repair took out of use.
+    pub quarantined: Vec<PathBuf>,
     /// Whether it was interrupted.
     pub interrupted: bool,
 }
 
+impl Problem {
+    /// The layer that is damaged.
+    pub fn layer(&self) -> Option<LayerId> {
+        match self {
+            Self::LayerMissing { layer, .. }
+            | Self::LayerContent { layer, .. }
+            | Self::LayerFiles { layer, .. }
+            | Self::LayerUnreadable { layer, .. } => Some(*layer),
+            _ => None,
+        }
+    }
+
+    /// The blob that is damaged or missing.
+    pub fn blob(&self) -> Option<Digest> {
+        match self {
+            Self::BlobMissing { digest } | Self::BlobSize { digest, .. } | Self::BlobContent { digest, .. } => {
+                Some(*digest)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl VerifyReport {
+    /// The blobs that are damaged or missing.
+    pub fn damaged_blobs(&self) -> BTreeSet<Digest> {
+        self.problems.iter().filter_map(Problem::blob).collect()
+    }
+
     /// Whether every promise is kept, as far as was looked.
     pub fn is_sound(&self) -> bool {
         self.problems.is_empty()
     }
-}
-
-/// What a repair did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RepairReport {
-    /// Records whose layers were damaged.
-    pub records: Vec<ResultId>,
-    /// What was collected then.
-    pub collected: PruneReport,
 }
 
 impl Store {
@@ -156,6 +187,7 @@ impl Store {
         self.check_layers(&mut report)?;
         if depth == VerifyDepth::Content {
             self.check_layer_content(interrupt, &mut report)?;
+            self.check_imported_layers(interrupt, &mut report)?;
         }
         self.check_images(&mut report)?;
         for info in self.cache_mounts().list()? {
@@ -165,26 +197,8 @@ impl Store {
             }
         }
         report.garbage = garbage_paths(self)?;
+        report.quarantined = quarantined(self)?;
         Ok(report)
-    }
-
-    /// Deletes garbage, and cache records whose layers are missing.
-    pub fn repair(&self, report: &VerifyReport, control: PruneControl<'_>) -> Result<RepairReport, PruneError> {
-        let damaged: BTreeSet<LayerId> = report.problems.iter().filter_map(damaged_layer).collect();
-        let lost: Vec<&String> = report.problems.iter().filter_map(lost_mount).collect();
-        let now = self.now();
-        let records = self.db().write(Durability::Synced, |tx| {
-            let records = records_on(tx, &damaged)?;
-            for record in &records {
-                evict(tx, *record, "damaged", now)?;
-            }
-            for id in lost {
-                tx.execute("DELETE FROM cache_mounts WHERE id = ?1", [id])?;
-            }
-            Ok::<_, DbError>(records)
-        })?;
-        let collected = self.prune(&GcPolicy::garbage(), PruneMode::Apply, control)?;
-        Ok(RepairReport { records, collected })
     }
 
     fn check_blobs(
@@ -331,33 +345,4 @@ fn diff_ids_of(tx: &Tx<'_>, top: SnapshotId) -> Result<Vec<Option<DiffId>>, DbEr
                    UNION ALL SELECT s.id, s.parent, s.layer, s.depth FROM snapshots s JOIN chain c ON s.id = c.parent)
                SELECT l.diff_id FROM chain c JOIN layers l ON l.id = c.layer ORDER BY c.depth";
     tx.all(sql, [top], |row| Ok(row.get::<_, Option<Text<DiffId>>>(0)?.map(|Text(diff_id)| diff_id)))
-}
-
-/// The records whose snapshots stand on one of these layers.
-fn records_on(tx: &Tx<'_>, layers: &BTreeSet<LayerId>) -> Result<Vec<ResultId>, DbError> {
-    let mut records = BTreeSet::new();
-    for layer in layers {
-        let sql = "WITH RECURSIVE above (id) AS (
-                       SELECT id FROM snapshots WHERE layer = ?1
-                       UNION SELECT s.id FROM snapshots s JOIN above a ON s.parent = a.id)
-                   SELECT r.id FROM results r JOIN above a ON r.snapshot = a.id";
-        records.extend(tx.all(sql, [layer], |row| row.get::<_, ResultId>(0))?);
-    }
-    Ok(records.into_iter().collect())
-}
-
-fn damaged_layer(problem: &Problem) -> Option<LayerId> {
-    match problem {
-        Problem::LayerMissing { layer, .. }
-        | Problem::LayerContent { layer, .. }
-        | Problem::LayerUnreadable { layer, .. } => Some(*layer),
-        _ => None,
-    }
-}
-
-fn lost_mount(problem: &Problem) -> Option<&String> {
-    match problem {
-        Problem::MountMissing { id, .. } => Some(id),
-        _ => None,
-    }
 }

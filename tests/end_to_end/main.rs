@@ -15,6 +15,7 @@ mod bench;
 mod builds;
 mod caching;
 mod census;
+mod collection;
 mod containers;
 mod contexts;
 mod errors;

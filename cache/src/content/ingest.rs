@@ -90,6 +90,16 @@ impl Ingest {
         if let Some(size) = held_size(store, &digest)? {
             return Ok(Self::Done { size });
         }
+        Self::write_under(store, digest, want, lock)
+    }
+
+    /// The same for a blob that is named already and damaged: its file is replaced.
+    pub(super) fn replace(store: &Store, digest: Digest, want: u64, on_wait: OnWait<'_>) -> Result<Self, IngestError> {
+        let lock = store.lock(&LockName::blob(&digest), LockMode::Exclusive, on_wait)?;
+        Self::write_under(store, digest, want, lock)
+    }
+
+    fn write_under(store: &Store, digest: Digest, want: u64, lock: LockGuard) -> Result<Self, IngestError> {
         store.grows_by(want);
         let path = store.layout().partial(&digest);
         let mut options = OpenOptions::new();

@@ -10,6 +10,7 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::DbError;
+use crate::failpoint;
 use crate::path_error::{AtPath, PathError};
 
 /// `application_id` of our databases: "RBLD".
@@ -66,11 +67,14 @@ pub(crate) fn create(path: &Path) -> Result<(), MigrateError> {
             .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))
             .map_err(|error| DbError::new(&temporary, error))?;
     }
-    File::open(&temporary).and_then(|file| file.sync_all()).at("sync", &temporary)?;
-    fs::rename(&temporary, path).at("rename", &temporary)?;
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all()).at("sync", path);
+    failpoint::hit("db-create-sync").at("sync", &temporary)?;
+    sync(&temporary)?;
+    failpoint::hit("db-create-rename").and_then(|()| fs::rename(&temporary, path)).at("rename", &temporary)?;
     let parent = path.parent().expect("a database has a directory");
-    File::open(parent).and_then(|dir| dir.sync_all()).at("sync", parent)?;
-    Ok(())
+    failpoint::hit("db-create-sync-directory").at("sync", parent)?;
+    sync(parent)?;
+    Ok(failpoint::hit("db-created").at("create", path)?)
 }
 
 /// Checks the schema of an open database and migrates an older one.

@@ -10,10 +10,13 @@
 
 mod column;
 mod migrate;
+pub(crate) mod salvage;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
+
+use crate::failpoint;
 
 pub(crate) use column::{Json, Micros, Text};
 pub use migrate::MigrateError;
@@ -46,7 +49,7 @@ pub enum DbError {
         path: PathBuf,
     },
     /// It is not what was written.
-    #[error("{} is damaged: {detail}", path.display())]
+    #[error("{} is damaged: {detail}; `rbuild cache verify --rebuild` saves the images", path.display())]
     Damaged {
         /// The database.
         path: PathBuf,
@@ -152,7 +155,9 @@ impl Db {
             let transaction =
                 Transaction::new_unchecked(&connection, TransactionBehavior::Immediate).map_err(failed)?;
             let value = body(&Tx { connection: &transaction, path: &self.path })?;
+            failpoint::hit("db-commit").map_err(|error| injected(&self.path, &error))?;
             transaction.commit().map_err(failed)?;
+            failpoint::hit("db-committed").map_err(|error| injected(&self.path, &error))?;
             Ok(value)
         })();
         if durability == Durability::Synced {
@@ -172,6 +177,14 @@ impl Db {
         transaction.finish().map_err(|error| DbError::new(&self.path, error))?;
         Ok(value)
     }
+}
+
+/// A failure that a test asked for, as SQLite would have told it.
+fn injected(path: &Path, error: &std::io::Error) -> DbError {
+    let full = error.kind() == std::io::ErrorKind::StorageFull;
+    let code = if full { rusqlite::ffi::SQLITE_FULL } else { rusqlite::ffi::SQLITE_IOERR };
+    let detail = Some(format!("cannot commit: {error}"));
+    DbError::new(path, rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), detail))
 }
 
 /// A transaction's face: prepared statements are cached, errors name the database.

@@ -181,6 +181,15 @@ pub(crate) fn garbage_paths(store: &Store) -> Result<Vec<PathBuf>, PruneError> {
     Ok(paths)
 }
 
+/// Damaged files that a repair took out of use.
+pub(crate) fn quarantined(store: &Store) -> Result<Vec<PathBuf>, PathError> {
+    let directory = store.layout().quarantine();
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    Ok(scan::list(&directory)?.into_iter().map(|found| found.path).collect())
+}
+
 fn dry_run(store: &Store, policies: &[GcPolicy]) -> Result<PruneReport, PruneError> {
     let mounts = mounts_for(store, policies)?;
     let holds = lease::live(store.layout())?.holds;

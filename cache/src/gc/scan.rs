@@ -79,6 +79,9 @@ pub(super) fn garbage(sweeper: &mut Sweeper<'_>) -> Result<ControlFlow<()>, Prun
     for path in garbage.scratch {
         sweeper.tree(&path)?;
     }
+    for path in super::quarantined(store)? {
+        sweeper.tree(&path)?;
+    }
     for (digest, path) in garbage.partials {
         let Some(_lock) = store.try_lock(&LockName::blob(&digest), LockMode::Exclusive)? else { continue };
         sweeper.file(&path)?;
@@ -147,7 +150,7 @@ fn named_mounts(store: &Store) -> Result<BTreeSet<(String, i64)>, DbError> {
     Ok(rows.into_iter().map(|info| (info.hash, info.instance)).collect())
 }
 
-fn list(directory: &Path) -> Result<Vec<Found>, PathError> {
+pub(super) fn list(directory: &Path) -> Result<Vec<Found>, PathError> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory).at("list", directory)? {
         let entry = entry.at("list", directory)?;

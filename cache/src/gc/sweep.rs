@@ -123,6 +123,7 @@ impl Sweeper<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.at("rename", path)?,
         }
+        failpoint::hit("gc-tree-hidden").at("remove", path)?;
         self.freed += remove_tree(&doomed).at("remove", path)?;
         Ok(())
     }

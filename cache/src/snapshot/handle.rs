@@ -157,7 +157,7 @@ impl Snapshot<Active> {
 }
 
 /// A name below `layers/` that no layer had before: of the lease and of the place in it, neither used twice.
-fn unused_name(lease: &Lease, scratch: &Path) -> String {
+pub(super) fn unused_name(lease: &Lease, scratch: &Path) -> String {
     let place = scratch.file_name().unwrap_or_default().to_string_lossy();
     format!("{}-{place}", lease.info().id)
 }
@@ -180,6 +180,11 @@ impl Snapshot<Committed> {
     /// Which layer is its topmost; snapshots may share one.
     pub fn layer_id(&self) -> LayerId {
         self.top().id
+    }
+
+    /// The layers of its chain, topmost first.
+    pub fn layer_ids(&self) -> Vec<LayerId> {
+        self.chain.iter().map(|row| row.id).collect()
     }
 
     /// What to give to an overlay mount as lower directories, topmost first.

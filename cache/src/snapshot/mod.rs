@@ -13,6 +13,7 @@ mod kind;
 mod layer_dir;
 mod made;
 mod overlay;
+mod recheck;
 mod scan;
 mod store;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use apply::ApplyError;
 pub use diff::{DiffError, LayerDiff, Times};
 pub use handle::{Active, Committed, Snapshot};
 pub use made::MadeElsewhere;
+pub(crate) use recheck::FoundLayer;
 pub use store::{LayerInfo, SnapshotError, Snapshots};
 pub use writable::Writable;
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};

@@ -24,6 +24,12 @@ fn entry() {
     if let Some(points) = rest.iter().find_map(|argument| argument.strip_prefix("failpoints:")) {
         armed::arm(points);
     }
+    if *what == "everything" {
+        return everything(Path::new(*root));
+    }
+    if *what == "rebuild" {
+        return drop(Store::rebuild(Path::new(*root), OpenOptions::new("child rebuild")).unwrap());
+    }
     let store = Store::open(Path::new(*root), OpenOptions::new(format!("child {what}"))).unwrap();
     match *what {
         "lock" => {
@@ -114,5 +120,24 @@ fn tag(store: &Store, reference: &ImageRef) {
     let images = store.images().list().unwrap();
     for round in 0..20 {
         store.images().tag(reference, &images[round % images.len()].record.id).unwrap();
+    }
+}
+
+/// Does everything that makes something last; says what went wrong, or how often each point was hit.
+fn everything(root: &Path) {
+    match super::failpoints::workload(root) {
+        Ok(()) => {
+            let hits = armed::hits().into_iter().map(|(name, count)| format!("{name}:{count}"));
+            child_says(&format!("hits {}", hits.collect::<Vec<_>>().join(" ")));
+        }
+        Err(error) => {
+            let mut chain = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                chain = format!("{chain}: {error}");
+                cause = error.source();
+            }
+            child_says(&format!("error {}", chain.replace('\n', " ")));
+        }
     }
 }

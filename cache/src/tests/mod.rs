@@ -5,6 +5,7 @@ mod ceiling;
 mod child;
 mod collection;
 mod crash;
+mod failpoints;
 mod full_disk;
 mod images;
 mod ingest;
@@ -13,6 +14,7 @@ mod locks;
 mod mounts;
 mod opening;
 mod records;
+mod repair;
 mod simulation;
 
 use std::ops::ControlFlow;

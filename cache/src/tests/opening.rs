@@ -178,3 +178,44 @@ fn images_survive_the_loss_of_the_database() {
     super::assert_sound(&store);
     assert!(home.root().join("meta.db.damaged").exists());
 }
+
+#[test]
+fn images_that_were_built_here_survive_it_too() {
+    let home = TestStore::new();
+    let lease = home.lease();
+    let (first, second) = {
+        let first = home.snapshot(&lease, None, 1000);
+        (first, home.snapshot(&lease, Some(first), 2000))
+    };
+    let snapshots = home.store.snapshots();
+    let diff_ids: Vec<String> = [first, second]
+        .iter()
+        .map(|id| format!("\"{}\"", snapshots.get(*id).unwrap().layer().unwrap().diff_id))
+        .collect();
+    let rootfs = format!("{{\"type\":\"layers\",\"diff_ids\":[{}]}}", diff_ids.join(","));
+    let config = format!("{{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{{}},\"rootfs\":{rootfs}}}");
+    let record = super::images::image(&home, &lease, &config, Some(second));
+    home.store.images().put(&record, &["app:1".parse().unwrap()]).unwrap();
+    drop(lease);
+    let path = home.store.layout().database();
+    // A torn page in the middle, as a failing disk leaves it.
+    home.store.db().write(crate::db::Durability::Synced, |tx| tx.execute("UPDATE images SET size = 5", [])).unwrap();
+    let closed = rusqlite::Connection::open(&path).unwrap();
+    closed.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(closed);
+    fs::write(&path, {
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 4096;
+        bytes[last..].fill(0xa5);
+        bytes
+    })
+    .unwrap();
+
+    let (store, report) = Store::rebuild(home.root(), OpenOptions::new("test")).unwrap();
+    assert_eq!(report.images, [record.id]);
+    let image = store.images().by_id(&record.id).unwrap().unwrap();
+    assert_eq!(image.references, ["app:1".parse().unwrap()], "its name could still be read");
+    let layers = store.snapshots().layers(image.record.snapshot.unwrap()).unwrap();
+    assert_eq!(layers.iter().map(|layer| layer.diff.diff_id).collect::<Vec<_>>(), image.record.diff_ids);
+    super::assert_sound(&store);
+}
