@@ -185,6 +185,7 @@ fn run(
         lease,
         contexts,
         allow: &allow,
+        resources: &request.resources,
         secrets: &request.secrets,
         ssh: agents.sockets(),
         began,

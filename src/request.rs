@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rbuild_executor::Resources;
 use rbuild_image::{ImageRef, Platform};
 
 use crate::remote_cache::spec::{CacheExport, CacheImport};
@@ -43,6 +44,8 @@ pub struct BuildRequest {
     pub shm_size: Option<u64>,
     /// `--ulimit`, as `(name, soft, hard)`.
     pub ulimits: Vec<(String, u64, u64)>,
+    /// Limits that control groups enforce on each `RUN` step.
+    pub resources: Resources,
     /// `--secret`.
     pub secrets: Vec<SecretInput>,
     /// `--ssh`.

@@ -16,7 +16,7 @@ use rbuild_image::{ContainerPath, RuntimeConfig};
 
 pub use command::NoCommand;
 pub(crate) use environment::process_environment;
-pub use limits::InvalidLimit;
+pub use limits::{InvalidLimit, check_limits};
 pub use mounts::InvalidMounts;
 pub use ports::InvalidPort;
 
@@ -127,7 +127,7 @@ pub fn merge(
         seccomp_unconfined: request.security.seccomp_unconfined || request.capabilities.privileged,
         root: request.root,
         ulimits: request.ulimits.clone(),
-        resources: limits::check(&request.resources)?,
+        resources: check_limits(&request.resources)?,
         shm_size: request.shm_size.unwrap_or(DEFAULT_SHM_SIZE),
         init: request.init,
         stop_signal,

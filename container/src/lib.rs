@@ -37,7 +37,9 @@ pub use containers::{
     NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RunIn, RunningContainer, StartError, StopError,
     UpdateError, WorkingDirError,
 };
-pub use create::{InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, merge};
+pub use create::{
+    InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, check_limits, merge,
+};
 pub use etc_files::{DnsSettings, ExtraHost, HostFiles, InvalidExtraHost};
 pub use exit::ContainerExit;
 pub use id::{ContainerId, InvalidContainerId};

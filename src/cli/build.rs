@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use rbuild_image::{ImageRef, Platform};
 
+use super::limits::LimitArgs;
 use super::report::{self, Failure};
 use crate::engine::Engine;
 use crate::evaluate::Call;
@@ -115,6 +116,8 @@ pub(super) struct BuildArgs {
     #[arg(value_name = "CONTEXT")]
     context: Option<String>,
     #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
     unserved: UnservedArgs,
 }
 
@@ -135,12 +138,8 @@ struct UnservedArgs {
     attest: Vec<String>,
     #[arg(long, hide = true, value_name = "NAME")]
     builder: Option<String>,
-    #[arg(long, hide = true, value_name = "CGROUP")]
-    cgroup_parent: Option<String>,
     #[arg(long, hide = true)]
     squash: bool,
-    #[arg(short, long, hide = true, value_name = "BYTES")]
-    memory: Option<String>,
 }
 
 impl UnservedArgs {
@@ -157,13 +156,11 @@ impl UnservedArgs {
             ),
             (!self.attest.is_empty(), "--attest", "attestations cannot be made yet"),
             (self.builder.is_some(), "--builder", "rbuild has no builder instances; leave it out"),
-            (self.cgroup_parent.is_some(), "--cgroup-parent", "start rbuild itself in that cgroup"),
             (
                 self.squash,
                 "--squash",
                 "copy the result into one layer with a last stage: FROM scratch, COPY --from=… / /",
             ),
-            (self.memory.is_some(), "--memory", "limit rbuild as a whole, e.g. with systemd-run -p MemoryMax="),
         ];
         match given.iter().find(|(given, ..)| *given) {
             Some((_, flag, instead)) => {

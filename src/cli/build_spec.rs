@@ -52,6 +52,7 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         extra_hosts: args.add_host.iter().map(|text| add_host(text)).collect::<Result<_, _>>()?,
         shm_size: args.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,
         ulimits: args.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
+        resources: args.limits.resources()?,
         secrets: args.secret.iter().map(|text| secret(text, settings)).collect::<Result<_, _>>()?,
         ssh: args.ssh.iter().map(|text| ssh(text, settings)).collect::<Result<_, _>>()?,
         outputs: outputs(args, settings)?,

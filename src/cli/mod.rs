@@ -11,6 +11,7 @@ mod graph;
 mod history;
 mod images;
 mod isolation;
+mod limits;
 mod load_save;
 mod pull;
 pub mod report;

@@ -19,9 +19,9 @@ use std::time::Instant;
 use rbuild_cache::snapshot::Snapshots;
 use rbuild_cache::{Lease, SnapshotId, Store};
 use rbuild_container::HostResolver;
-use rbuild_executor::Spawner;
+use rbuild_executor::{Resources, Spawner};
 use rbuild_image::ContentDigest;
-use rbuild_solver::{Control, Job, JobError, Op, Pinned, Product, Source, Worker};
+use rbuild_solver::{Control, Event, Job, JobError, Op, Pinned, Product, Source, Worker};
 
 use crate::cli::report::Failure;
 use crate::context::{ContextFiles, LocalContext};
@@ -40,12 +40,14 @@ pub struct EngineWorker<'a> {
     lease: &'a Lease,
     contexts: BTreeMap<String, LocalContext>,
     allow: &'a [Entitlement],
+    resources: &'a Resources,
     secrets: &'a [SecretInput],
     ssh: &'a [(String, PathBuf)],
     resolver: HostResolver,
     began: Instant,
     sandboxes: AtomicU64,
     networks: StepNetworks,
+    told_limits: AtomicBool,
     downloads: source_http::Downloads,
     commits: source_git::Commits,
 }
@@ -62,6 +64,8 @@ pub struct Parts<'a> {
     pub contexts: BTreeMap<String, LocalContext>,
     /// What steps may do beyond the default.
     pub allow: &'a [Entitlement],
+    /// Limits of each `RUN` step.
+    pub resources: &'a Resources,
     /// Secrets.
     pub secrets: &'a [SecretInput],
     /// Agents, as `(id, socket)`.
@@ -73,7 +77,7 @@ pub struct Parts<'a> {
 impl<'a> EngineWorker<'a> {
     /// Makes a worker.
     pub fn new(parts: Parts<'a>) -> Result<Self, Failure> {
-        let Parts { engine, store, lease, contexts, allow, secrets, ssh, began } = parts;
+        let Parts { engine, store, lease, contexts, allow, resources, secrets, ssh, began } = parts;
         let networks = StepNetworks::new(store)?;
         Ok(Self {
             engine,
@@ -82,12 +86,14 @@ impl<'a> EngineWorker<'a> {
             lease,
             contexts,
             allow,
+            resources,
             secrets,
             ssh,
             resolver: HostResolver::read(),
             began,
             sandboxes: AtomicU64::new(0),
             networks,
+            told_limits: AtomicBool::new(false),
             downloads: source_http::Downloads::default(),
             commits: source_git::Commits::default(),
         })
@@ -109,6 +115,16 @@ impl<'a> EngineWorker<'a> {
     /// A name for the next sandbox: unique on the host while the lease lives.
     fn sandbox_id(&self) -> String {
         format!("build-{}-{}", self.lease.info().id, self.sandboxes.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Says once what of the limits is not in force.
+    fn tell_limits(&self, warnings: &[rbuild_executor::Warning], control: Control<'_>) {
+        if warnings.is_empty() || self.told_limits.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for warning in warnings {
+            control.events.emit(Event::Warning { vertex: None, message: warning.to_string() });
+        }
     }
 
     fn fetching(&self) -> Fetching<'_> {

@@ -8,8 +8,7 @@ use rbuild_cache::snapshot::{Active, Snapshot};
 use rbuild_container::Reachable;
 use rbuild_executor::{
     Access, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Init, KernelPaths, Mount, MountPoint,
-    MountSource, NetworkMode, Process, ProcessSpec, Resources, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio,
-    StdioFd, users,
+    MountSource, NetworkMode, Process, ProcessSpec, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio, StdioFd, users,
 };
 use rbuild_image::ContainerPath;
 use rbuild_solver::{
@@ -156,7 +155,7 @@ fn specification(
         hostname: op.hostname.clone(),
         network,
         confinement,
-        resources: Resources::default(),
+        resources: worker.resources.clone(),
         shm_size: op.shm_size,
         init: Init::Reaper,
     })
@@ -187,6 +186,7 @@ fn run(
     let (err_read, err_write) = pipe()?;
     let stdio = Stdio { stdin: StdioFd::Null, stdout: StdioFd::Fd(out_write), stderr: StdioFd::Fd(err_write) };
     let mut process = worker.spawner()?.spawn(spec, stdio).map_err(|error| not_started(&error, shown))?;
+    worker.tell_limits(process.warnings(), control);
     let ended = std::thread::scope(|scope| {
         scope.spawn(|| pass_on(out_read, LogStream::Stdout, vertex, worker, control));
         scope.spawn(|| pass_on(err_read, LogStream::Stderr, vertex, worker, control));

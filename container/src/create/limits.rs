@@ -32,7 +32,7 @@ pub enum InvalidLimit {
 const MIN_MEMORY: u64 = 6 << 20;
 
 /// Gives the limits back when they can be.
-pub(super) fn check(resources: &Resources) -> Result<Resources, InvalidLimit> {
+pub fn check_limits(resources: &Resources) -> Result<Resources, InvalidLimit> {
     if resources.memory.is_some_and(|bytes| bytes < MIN_MEMORY) {
         return Err(InvalidLimit::TooLittleMemory);
     }

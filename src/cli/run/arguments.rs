@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use rbuild_container::{
     CapabilityRequest, Console, ContainerName, DnsSettings, ExtraHost, InitChoice, Lifetime, NetworkChoice, RootAccess,
-    RunRequest, SecurityOptions, Signal, parse_bytes, parse_cpus, parse_mount_flag, parse_tmpfs_flag, parse_ulimit,
+    RunRequest, SecurityOptions, Signal, parse_bytes, parse_mount_flag, parse_tmpfs_flag, parse_ulimit,
     parse_volume_flag,
 };
-use rbuild_executor::{Resources, Rlimit};
+use rbuild_executor::Rlimit;
 use rbuild_image::Platform;
 
+use crate::cli::limits::LimitArgs;
 use crate::cli::report::Failure;
 use crate::config::Settings;
 
@@ -115,27 +116,8 @@ pub(super) struct ContainerArgs {
     /// Limit, e.g. nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse_ulimit)]
     ulimit: Vec<Rlimit>,
-    /// Memory limit, e.g. 512m
-    #[arg(short, long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory: Option<u64>,
-    /// Limit of memory and swap together
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory_swap: Option<u64>,
-    /// Number of processors, e.g. 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = parse_cpus)]
-    cpus: Option<u64>,
-    /// Relative weight among those who want the processor
-    #[arg(short, long, value_name = "WEIGHT")]
-    cpu_shares: Option<u64>,
-    /// Processors to run on, e.g. 0-2,4
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Number of processes
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
-    pids_limit: Option<u64>,
-    /// Parent control group
-    #[arg(long, value_name = "PATH")]
-    cgroup_parent: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     shm_size: Option<u64>,
@@ -213,15 +195,7 @@ impl ContainerArgs {
             security,
             root: if self.read_only { RootAccess::ReadOnly } else { RootAccess::ReadWrite },
             ulimits: self.ulimit.clone(),
-            resources: Resources {
-                memory: self.memory,
-                memory_swap: self.memory_swap,
-                cpu_millis: self.cpus,
-                cpu_shares: self.cpu_shares,
-                cpuset_cpus: self.cpuset_cpus.clone(),
-                pids: self.pids_limit,
-                cgroup_parent: self.cgroup_parent.clone(),
-            },
+            resources: self.limits.resources()?,
             shm_size: self.shm_size,
             init: if self.init { InitChoice::Reaper } else { InitChoice::Process },
             stop_signal: self.stop_signal,

@@ -80,10 +80,6 @@ pub(super) struct UnservedArgs {
     oom_kill_disable: bool,
     #[arg(long, hide = true, value_name = "NUMBER", allow_hyphen_values = true)]
     oom_score_adj: Option<String>,
-    #[arg(long, hide = true, value_name = "MICROSECONDS")]
-    cpu_period: Option<String>,
-    #[arg(long, hide = true, value_name = "MICROSECONDS")]
-    cpu_quota: Option<String>,
     #[arg(long, hide = true, value_name = "LIST")]
     cpuset_mems: Option<String>,
     #[arg(long, hide = true, value_name = "WEIGHT")]
@@ -145,8 +141,6 @@ impl UnservedArgs {
             (given(&self.memory_swappiness, &[]), "--memory-swappiness", LIMIT),
             (self.oom_kill_disable, "--oom-kill-disable", LIMIT),
             (given(&self.oom_score_adj, &["0"]), "--oom-score-adj", LIMIT),
-            (given(&self.cpu_period, &[]), "--cpu-period", LIMIT),
-            (given(&self.cpu_quota, &[]), "--cpu-quota", LIMIT),
             (given(&self.cpuset_mems, &[]), "--cpuset-mems", LIMIT),
             (given(&self.blkio_weight, &["0"]), "--blkio-weight", LIMIT),
             (given(&self.domainname, &[]), "--domainname", "give the whole name with --hostname"),
