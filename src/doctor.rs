@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_executor::user_namespace::{Caller, subordinate};
 use rbuild_executor::{
-    Access, CgroupVersion, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, HostSupport, Ids, Init,
+    Access, AppArmor, CgroupVersion, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, HostSupport, Ids, Init,
     KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Overlay, ProcessSpec, Resources, SandboxSpec, Seccomp,
     Severity, Stdio, StdioFd,
 };
@@ -345,6 +345,7 @@ fn specification(rootfs: rbuild_executor::Rootfs, program: PathBuf) -> SandboxSp
             capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).to_vec(),
             no_new_privileges: false,
             seccomp: Seccomp::Default,
+            apparmor: AppArmor::HostDefault,
             kernel_paths: KernelPaths::Masked,
         },
         resources: Resources::default(),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use rbuild_executor::{Access, Resources, Rlimit};
+use rbuild_executor::{Access, AppArmor, Resources, Rlimit, Seccomp};
 use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +55,10 @@ pub struct ContainerConfig {
     pub privileged: bool,
     /// Whether set-user-id programs gain nothing.
     pub no_new_privileges: bool,
-    /// Whether the system call filter is off.
-    pub seccomp_unconfined: bool,
+    /// The system call filter.
+    pub seccomp: Seccomp,
+    /// The AppArmor profile.
+    pub apparmor: AppArmor,
     /// Whether the root can be written.
     pub root: RootAccess,
     /// Resource limits of the process.

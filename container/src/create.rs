@@ -11,7 +11,7 @@ mod ports;
 
 use std::collections::BTreeMap;
 
-use rbuild_executor::Capabilities;
+use rbuild_executor::{AppArmor, Capabilities, Seccomp};
 use rbuild_image::{ContainerPath, RuntimeConfig};
 
 pub use command::NoCommand;
@@ -124,7 +124,14 @@ pub fn merge(
         capabilities: capability::granted(&request.capabilities, surroundings.bounding_capabilities)?,
         privileged: request.capabilities.privileged,
         no_new_privileges: request.security.no_new_privileges,
-        seccomp_unconfined: request.security.seccomp_unconfined || request.capabilities.privileged,
+        seccomp: match &request.security.seccomp {
+            Seccomp::Default if request.capabilities.privileged => Seccomp::Unconfined,
+            given => given.clone(),
+        },
+        apparmor: match &request.security.apparmor {
+            AppArmor::HostDefault if request.capabilities.privileged => AppArmor::Unconfined,
+            given => given.clone(),
+        },
         root: request.root,
         ulimits: request.ulimits.clone(),
         resources: check_limits(&request.resources)?,

@@ -1,8 +1,11 @@
 //! What a user asks of a new container: the flags of `run` and `create` as plain data, nothing merged yet.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
-use rbuild_executor::{Resources, Rlimit};
+use rbuild_executor::{AppArmor, ProfileError, Resources, Rlimit, Seccomp, SeccompProfile};
 
 use crate::capability::CapabilityRequest;
 use crate::etc_files::{DnsSettings, ExtraHost};
@@ -109,16 +112,24 @@ pub enum InitChoice {
 }
 
 /// What `--security-opt` can change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecurityOptions {
     /// `no-new-privileges`.
     pub no_new_privileges: bool,
-    /// `seccomp=unconfined`.
-    pub seccomp_unconfined: bool,
+    /// `seccomp=…`.
+    pub seccomp: Seccomp,
+    /// `apparmor=…`.
+    pub apparmor: AppArmor,
+}
+
+impl Default for SecurityOptions {
+    fn default() -> Self {
+        Self { no_new_privileges: false, seccomp: Seccomp::Default, apparmor: AppArmor::HostDefault }
+    }
 }
 
 /// A `--security-opt` that is not served.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum InvalidSecurityOption {
     /// Docker does not know it either.
     #[error("invalid --security-opt: {text:?}")]
@@ -134,11 +145,33 @@ pub enum InvalidSecurityOption {
         /// What to do.
         instead: &'static str,
     },
+    /// The file with the profile cannot be read.
+    #[error("--security-opt seccomp: cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file holds no profile.
+    #[error("--security-opt seccomp: {}", path.display())]
+    Profile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ProfileError,
+    },
 }
 
+/// No profile that anybody wrote is larger.
+const MAX_PROFILE: u64 = 4 << 20;
+
 impl SecurityOptions {
-    /// Takes one more `--security-opt`; key and value may be parted by `=` or, as before, by `:`.
-    pub fn apply(&mut self, text: &str) -> Result<(), InvalidSecurityOption> {
+    /// Takes one more `--security-opt`; key and value may be parted by `=` or, as before, by `:`. The path of a profile counts
+    /// from `cwd`.
+    pub fn apply(&mut self, text: &str, cwd: &Path) -> Result<(), InvalidSecurityOption> {
         let unknown = || InvalidSecurityOption::Unknown { text: text.to_owned() };
         let not_served = |instead| InvalidSecurityOption::NotServed { text: text.to_owned(), instead };
         let (key, value) = match text.split_once('=').or_else(|| text.split_once(':')) {
@@ -148,18 +181,28 @@ impl SecurityOptions {
         match (key, value) {
             ("no-new-privileges", None | Some("true")) => self.no_new_privileges = true,
             ("no-new-privileges", Some("false")) => self.no_new_privileges = false,
-            ("seccomp", Some("unconfined")) => self.seccomp_unconfined = true,
-            ("seccomp", Some("builtin")) => self.seccomp_unconfined = false,
-            ("seccomp", Some(_)) => return Err(not_served("only the built-in profile and unconfined are served")),
-            // No label and no profile is applied by default, so that there is nothing to switch off.
-            ("label", Some("disable")) | ("apparmor", Some("unconfined")) => {}
+            ("seccomp", Some("unconfined")) => self.seccomp = Seccomp::Unconfined,
+            ("seccomp", Some("builtin")) => self.seccomp = Seccomp::Default,
+            ("seccomp", Some(path)) if !path.is_empty() => {
+                self.seccomp = Seccomp::Profile(read_profile(&cwd.join(path))?)
+            }
+            ("apparmor", Some("unconfined")) => self.apparmor = AppArmor::Unconfined,
+            ("apparmor", Some(name)) if !name.is_empty() => self.apparmor = AppArmor::Profile(name.to_owned()),
+            // No label is applied by default, so that there is nothing to switch off.
+            ("label", Some("disable")) => {}
             ("label", Some(_)) => return Err(not_served("no SELinux label is applied to containers")),
-            ("apparmor", Some(_)) => return Err(not_served("no AppArmor profile is applied to containers")),
             ("systempaths", Some("unconfined")) => return Err(not_served("use --privileged")),
             _ => return Err(unknown()),
         }
         Ok(())
     }
+}
+
+fn read_profile(path: &Path) -> Result<SeccompProfile, InvalidSecurityOption> {
+    let unreadable = |source| InvalidSecurityOption::Unreadable { path: path.to_owned(), source };
+    let mut json = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_PROFILE).read_to_end(&mut json)).map_err(unreadable)?;
+    SeccompProfile::parse(&json).map_err(|source| InvalidSecurityOption::Profile { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -168,18 +211,33 @@ mod tests {
 
     #[test]
     fn security_options_are_a_closed_list() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("p.json"), r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
+        std::fs::write(dir.path().join("bad.json"), r#"{"defaultAction": "?"}"#).unwrap();
         let mut options = SecurityOptions::default();
         for text in ["no-new-privileges", "seccomp=unconfined", "label=disable", "apparmor:unconfined"] {
-            options.apply(text).unwrap();
+            options.apply(text, dir.path()).unwrap();
         }
-        assert_eq!(options, SecurityOptions { no_new_privileges: true, seccomp_unconfined: true });
-        options.apply("no-new-privileges:false").unwrap();
+        let all =
+            SecurityOptions { no_new_privileges: true, seccomp: Seccomp::Unconfined, apparmor: AppArmor::Unconfined };
+        assert_eq!(options, all);
+        for text in ["no-new-privileges:false", "seccomp=p.json", "apparmor=mine"] {
+            options.apply(text, dir.path()).unwrap();
+        }
         assert!(!options.no_new_privileges);
-        for bad in ["", "seccomp", "no-new-privileges=maybe", "foo=bar"] {
-            assert!(matches!(options.apply(bad), Err(InvalidSecurityOption::Unknown { .. })), "{bad:?}");
+        assert!(matches!(options.seccomp, Seccomp::Profile(_)));
+        assert_eq!(options.apparmor, AppArmor::Profile("mine".to_owned()));
+        for bad in ["", "seccomp", "seccomp=", "no-new-privileges=maybe", "foo=bar"] {
+            let error = options.apply(bad, dir.path());
+            assert!(matches!(error, Err(InvalidSecurityOption::Unknown { .. })), "{bad:?}");
         }
-        for bad in ["seccomp=/p.json", "label=type:x", "apparmor=docker-default", "systempaths=unconfined"] {
-            assert!(matches!(options.apply(bad), Err(InvalidSecurityOption::NotServed { .. })), "{bad:?}");
+        for bad in ["label=type:x", "systempaths=unconfined"] {
+            let error = options.apply(bad, dir.path());
+            assert!(matches!(error, Err(InvalidSecurityOption::NotServed { .. })), "{bad:?}");
         }
+        let error = options.apply("seccomp=/no/such", dir.path());
+        assert!(matches!(error, Err(InvalidSecurityOption::Unreadable { .. })));
+        let error = options.apply("seccomp=bad.json", dir.path());
+        assert!(matches!(error, Err(InvalidSecurityOption::Profile { .. })));
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rbuild_executor::{
     Access, Confinement, Durability, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, ProcessSpec,
-    Rootfs, SandboxSpec, Seccomp, users::User,
+    Rootfs, SandboxSpec, users::User,
 };
 use rbuild_image::ContainerPath;
 
@@ -65,7 +65,8 @@ pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFa
         confinement: Confinement {
             capabilities: config.capabilities.clone(),
             no_new_privileges: config.no_new_privileges,
-            seccomp: if config.seccomp_unconfined { Seccomp::Unconfined } else { Seccomp::Default },
+            seccomp: config.seccomp.clone(),
+            apparmor: config.apparmor.clone(),
             kernel_paths: if config.privileged { KernelPaths::Open } else { KernelPaths::Masked },
         },
         resources: config.resources.clone(),
@@ -106,6 +107,8 @@ fn mounts(config: &ContainerConfig, sources: Vec<Option<PathBuf>>, etc: Vec<(&'s
 
 #[cfg(test)]
 mod tests {
+    use rbuild_executor::Seccomp;
+
     use super::*;
     use crate::capability::CapabilityRequest;
     use crate::create::{Surroundings, merge};

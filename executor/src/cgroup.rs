@@ -78,6 +78,7 @@ pub(crate) struct Cgroups {
 pub(crate) struct SandboxCgroup {
     directories: Vec<PathBuf>,
     memory: Option<PathBuf>,
+    pids: Option<PathBuf>,
     version: CgroupVersion,
     /// Where the first process writes itself.
     pub(crate) joins: Vec<PathBuf>,
@@ -89,13 +90,15 @@ pub(crate) struct SandboxCgroup {
     pub(crate) shown: Vec<(String, PathBuf)>,
 }
 
-/// What the memory controller saw.
+/// What the controllers saw.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct MemoryEvents {
+pub(crate) struct GroupEvents {
     /// Processes killed for lack of memory.
     pub(crate) oom_kills: u64,
-    /// The most that was in use, in bytes.
-    pub(crate) peak: Option<u64>,
+    /// The most memory that was in use, in bytes.
+    pub(crate) memory_peak: Option<u64>,
+    /// The most processes that there were at once (Linux 6.1 and later).
+    pub(crate) pids_peak: Option<u64>,
 }
 
 impl Cgroups {
@@ -113,6 +116,7 @@ impl Cgroups {
         let mut made = SandboxCgroup {
             directories: Vec::new(),
             memory: None,
+            pids: None,
             version: self.hierarchies.version(),
             joins: Vec::new(),
             into: None,
@@ -159,6 +163,9 @@ impl Cgroups {
             if hierarchy.controllers.iter().any(|c| c == "memory") {
                 made.memory = Some(directory.clone());
             }
+            if hierarchy.controllers.iter().any(|c| c == "pids") {
+                made.pids = Some(directory.clone());
+            }
             made.joins.push(directory.join("cgroup.procs"));
             made.shown.push((hierarchy.label.clone(), directory.clone()));
             available.extend(hierarchy.controllers.iter().map(|c| (c.clone(), directory.clone())));
@@ -200,6 +207,7 @@ impl Cgroups {
             }
         }
         made.memory = Some(directory.clone());
+        made.pids = Some(directory.clone());
         made.directories.push(directory.clone());
         if plan.confine_devices {
             let filter = self.device_filter.get_or_insert_with(|| device::load_v2().map_err(|error| error.to_string()));
@@ -260,19 +268,20 @@ impl SandboxCgroup {
         self.version
     }
 
-    /// What the memory controller saw. Asked after the last process ended, before [`SandboxCgroup::remove`].
-    pub(crate) fn memory_events(&self) -> MemoryEvents {
-        let Some(memory) = &self.memory else { return MemoryEvents::default() };
+    /// What the controllers saw. Asked after the last process ended, before [`SandboxCgroup::remove`].
+    pub(crate) fn events(&self) -> GroupEvents {
+        let number = |text: &str| text.trim().parse().ok();
+        let read = |group: &Option<PathBuf>, file: &str| fs::read_to_string(group.as_ref()?.join(file)).ok();
         let (events, peak) = match self.version {
             CgroupVersion::V1 => ("memory.oom_control", "memory.max_usage_in_bytes"),
             _ => ("memory.events", "memory.peak"),
         };
-        let events = fs::read_to_string(memory.join(events)).unwrap_or_default();
+        let events = read(&self.memory, events).unwrap_or_default();
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        let peak = fs::read_to_string(memory.join(peak)).ok();
-        MemoryEvents {
-            oom_kills: kills.and_then(|n| n.trim().parse().ok()).unwrap_or(0),
-            peak: peak.and_then(|n| n.trim().parse().ok()),
+        GroupEvents {
+            oom_kills: kills.and_then(number).unwrap_or(0),
+            memory_peak: read(&self.memory, peak).as_deref().and_then(number),
+            pids_peak: read(&self.pids, "pids.peak").as_deref().and_then(number),
         }
     }
 

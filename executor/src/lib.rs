@@ -35,11 +35,12 @@ pub use id_map::{IdMap, IdRange};
 pub use probe::{HostSupport, Overlay, Severity, Shortcoming};
 pub use process::{ExitStatus, Process, Signaller, Usage};
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};
+pub use seccomp::{ProfileError, SeccompProfile};
 pub use spawn_error::{NotExecutable, SpawnError};
 pub use spawner::{Spawner, reexec_entry};
 pub use spec::{
-    Access, Confinement, DEFAULT_CAPABILITIES, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource,
-    NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
+    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, Ids, Init, KernelPaths, Mount, MountPoint,
+    MountSource, NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
 pub use stat::{FileKind, Stat, Timestamp};
 pub use stdio::{Stdio, StdioFd, WindowSize};

@@ -83,7 +83,7 @@ impl Inside<'_> {
 pub(crate) struct Built {
     root: Option<OwnedFd>,
     mount_points: Option<MountPoints>,
-    proc: Option<OwnedFd>,
+    pub(crate) proc: Option<OwnedFd>,
     sys: Option<OwnedFd>,
     /// `/dev` of the sandbox, whatever is mounted over it.
     pub(crate) dev: Option<OwnedFd>,

@@ -16,8 +16,8 @@ use crate::id_map::IdMap;
 use crate::rlimit;
 use crate::spawn_error::SpawnError;
 use crate::spec::{
-    Access, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Resources, Rootfs,
-    SandboxSpec, Seccomp,
+    Access, AppArmor, DOCKER_DEFAULT_PROFILE, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource,
+    NetworkMode, Resources, Rootfs, SandboxSpec, Seccomp,
 };
 
 /// What a plan depends on of the machine and the caller.
@@ -31,6 +31,8 @@ pub struct HostFacts {
     pub time_namespaces: bool,
     /// Highest pids limit that is set by default, when nothing else was asked for.
     pub default_pids: Option<u64>,
+    /// Names of the AppArmor profiles that are loaded; `None` where AppArmor is not enabled.
+    pub apparmor: Option<Vec<String>>,
     /// The ids of a user namespace other than the initial one, which limits what its root may do.
     pub user_namespace: Option<IdMap>,
 }
@@ -234,6 +236,8 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     /// Its filter.
     pub seccomp: Seccomp,
+    /// The AppArmor profile to take on, if any.
+    pub apparmor: Option<String>,
     /// Limits by number.
     pub rlimits: Vec<rlimit::Planned>,
     /// Who is PID 1.
@@ -309,10 +313,27 @@ fn process(spec: &SandboxSpec, host: &HostFacts) -> Result<ProcessPlan, SpawnErr
         groups: if host.user_namespace.as_ref().is_some_and(IdMap::is_single) { Groups::Kept } else { Groups::Set },
         capabilities: capabilities.intersection(host.bounding),
         no_new_privileges: spec.confinement.no_new_privileges,
+        apparmor: apparmor(&spec.confinement.apparmor, host.apparmor.as_deref())?,
         seccomp: spec.confinement.seccomp.clone(),
         rlimits: rlimits.collect::<Result<_, _>>()?,
         init: spec.init,
     })
+}
+
+/// The profile to take on. One that was asked for and is not there is an error, never skipped.
+fn apparmor(wanted: &AppArmor, loaded: Option<&[String]>) -> Result<Option<String>, SpawnError> {
+    let has = |name: &str| loaded.is_some_and(|loaded| loaded.iter().any(|profile| profile == name));
+    match (wanted, loaded) {
+        (AppArmor::Unconfined, _) => Ok(None),
+        (AppArmor::HostDefault, _) => Ok(has(DOCKER_DEFAULT_PROFILE).then(|| DOCKER_DEFAULT_PROFILE.to_owned())),
+        (AppArmor::Profile(name), Some(_)) if has(name) => Ok(Some(name.clone())),
+        (AppArmor::Profile(name), Some(_)) => {
+            Err(invalid(format!("the AppArmor profile {name:?} is not loaded on this host (apparmor_parser loads it)")))
+        }
+        (AppArmor::Profile(name), None) => {
+            Err(SpawnError::Unsupported { feature: format!("AppArmor (the profile {name:?} was asked for)") })
+        }
+    }
 }
 
 fn mount_step(mount: &Mount, blob: &mut Vec<u8>) -> MountStep {

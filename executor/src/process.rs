@@ -64,6 +64,12 @@ pub struct Usage {
     pub memory_peak: u64,
     /// Processes that were killed for lack of memory.
     pub oom_kills: u64,
+    /// The most processes that there were at once, where the host counts them.
+    pub pids_peak: Option<u64>,
+    /// Bytes read from disks.
+    pub read: u64,
+    /// Bytes written to disks.
+    pub written: u64,
 }
 
 /// A running sandbox.
@@ -235,6 +241,9 @@ impl Process {
             system: Duration::from_micros(ended.system_micros),
             memory_peak: ended.memory_peak.unwrap_or(ended.max_rss),
             oom_kills: ended.oom_kills,
+            pids_peak: ended.pids_peak,
+            read: ended.read,
+            written: ended.written,
         };
         self.ended = Some((status, usage));
         self.clean();

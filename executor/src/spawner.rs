@@ -28,7 +28,7 @@ use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::Capabilities;
-use crate::cgroup::{MemoryEvents, Warning};
+use crate::cgroup::{GroupEvents, Warning};
 use crate::channel::{self, SealedBytes};
 use crate::init::ProgramEnded;
 use crate::perform::SetupMessage;
@@ -89,18 +89,24 @@ pub(crate) struct Ended {
     pub(crate) max_rss: u64,
     pub(crate) oom_kills: u64,
     pub(crate) memory_peak: Option<u64>,
+    pub(crate) pids_peak: Option<u64>,
+    pub(crate) read: u64,
+    pub(crate) written: u64,
 }
 
 impl Ended {
-    pub(crate) fn new(reaped: &crate::sys::process::Reaped, memory: MemoryEvents) -> Self {
+    pub(crate) fn new(reaped: &crate::sys::process::Reaped, group: GroupEvents) -> Self {
         let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Self {
             wait_status: reaped.status,
             user_micros: micros(reaped.user),
             system_micros: micros(reaped.system),
             max_rss: reaped.max_rss,
-            oom_kills: memory.oom_kills,
-            memory_peak: memory.peak,
+            oom_kills: group.oom_kills,
+            memory_peak: group.memory_peak,
+            pids_peak: group.pids_peak,
+            read: reaped.read,
+            written: reaped.written,
         }
     }
 }
@@ -123,6 +129,7 @@ impl Spawner {
             throttled_cpus: throttled_cpus(),
             time_namespaces: Path::new("/proc/self/ns/time").exists(),
             default_pids: Some(DEFAULT_PIDS),
+            apparmor: apparmor_profiles(),
             user_namespace: Some(current_ids()?).filter(|map| !map.is_identity()),
         };
         Ok(Self { control: Some(ours), child, host })
@@ -245,6 +252,14 @@ fn sealed_copy_of_ourselves() -> io::Result<OwnedFd> {
     // Opened anew for reading: what is open for writing cannot be executed.
     let read_only = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
     Ok(read_only.into())
+}
+
+/// The AppArmor profiles that are loaded: `NAME (MODE)` a line.
+fn apparmor_profiles() -> Option<Vec<String>> {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").ok()?;
+    let listed = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    let name = |line: &str| line.rsplit_once(" (").map(|(name, _)| name.to_owned());
+    enabled.starts_with('Y').then(|| listed.lines().filter_map(name).collect())
 }
 
 /// Processors whose thermal state is there to be masked.

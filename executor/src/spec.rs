@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
+use crate::seccomp::SeccompProfile;
+
 /// A confined process: its root, its mounts, what it may do, and what runs in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -201,6 +203,8 @@ pub struct Confinement {
     pub no_new_privileges: bool,
     /// The system call filter.
     pub seccomp: Seccomp,
+    /// The AppArmor profile.
+    pub apparmor: AppArmor,
     /// Masked and read-only paths, read-only `/sys`, device access: all on, or all off (`--privileged`).
     pub kernel_paths: KernelPaths,
 }
@@ -212,7 +216,23 @@ pub enum Seccomp {
     Default,
     /// No filter.
     Unconfined,
+    /// A profile of the user's.
+    Profile(SeccompProfile),
 }
+
+/// The AppArmor profile of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmor {
+    /// `docker-default` where the host has it loaded, else none.
+    HostDefault,
+    /// None.
+    Unconfined,
+    /// This one, which the host must have loaded.
+    Profile(String),
+}
+
+/// The profile that Docker loads into the kernel, and containers get by default.
+pub(crate) const DOCKER_DEFAULT_PROFILE: &str = "docker-default";
 
 /// How much of `/proc`, `/sys` and `/dev` a sandbox sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

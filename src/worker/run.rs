@@ -7,7 +7,7 @@ use std::time::Duration;
 use rbuild_cache::snapshot::{Active, Snapshot};
 use rbuild_container::Reachable;
 use rbuild_executor::{
-    Access, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Init, KernelPaths, Mount, MountPoint,
+    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Init, KernelPaths, Mount, MountPoint,
     MountSource, NetworkMode, Process, ProcessSpec, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio, StdioFd, users,
 };
 use rbuild_image::ContainerPath;
@@ -128,12 +128,14 @@ fn specification(
             capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).to_vec(),
             no_new_privileges: false,
             seccomp: Seccomp::Default,
+            apparmor: AppArmor::HostDefault,
             kernel_paths: KernelPaths::Masked,
         },
         RunSecurity::Insecure => Confinement {
             capabilities: rbuild_executor::ALL_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
             no_new_privileges: false,
             seccomp: Seccomp::Unconfined,
+            apparmor: AppArmor::Unconfined,
             kernel_paths: KernelPaths::Open,
         },
     };

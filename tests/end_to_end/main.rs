@@ -16,6 +16,7 @@ mod builds;
 mod caching;
 mod census;
 mod collection;
+mod confinement;
 mod containers;
 mod contexts;
 mod errors;

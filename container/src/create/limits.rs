@@ -75,19 +75,19 @@ mod tests {
             cpuset_cpus: Some("0-2,4".into()),
             ..Resources::default()
         };
-        assert_eq!(check(&good), Ok(good.clone()));
-        assert_eq!(check(&Resources::default()), Ok(Resources::default()));
+        assert_eq!(check_limits(&good), Ok(good.clone()));
+        assert_eq!(check_limits(&Resources::default()), Ok(Resources::default()));
         for (bad, want) in [
             (Resources { memory: Some(1 << 20), ..good.clone() }, InvalidLimit::TooLittleMemory),
             (Resources { memory: None, ..good.clone() }, InvalidLimit::SwapWithoutMemory),
             (Resources { memory: Some(8 << 20), ..good.clone() }, InvalidLimit::SwapBelowMemory),
             (Resources { cpu_shares: Some(1), ..good.clone() }, InvalidLimit::CpuShares { shares: 1 }),
         ] {
-            assert_eq!(check(&bad), Err(want));
+            assert_eq!(check_limits(&bad), Err(want));
         }
         for text in ["", "a", "1-", "3-1", "1,,2", "1;2"] {
             let bad = Resources { cpuset_cpus: Some(text.into()), ..good.clone() };
-            assert_eq!(check(&bad), Err(InvalidLimit::Cpuset { text: text.into() }), "{text:?}");
+            assert_eq!(check_limits(&bad), Err(InvalidLimit::Cpuset { text: text.into() }), "{text:?}");
         }
     }
 }

@@ -69,7 +69,8 @@ fn an_image_without_a_request_gives_dockers_defaults() {
       ],
       "privileged": false,
       "no_new_privileges": false,
-      "seccomp_unconfined": false,
+      "seccomp": "Default",
+      "apparmor": "HostDefault",
       "root": "read-write",
       "ulimits": [],
       "resources": {
@@ -131,14 +132,18 @@ fn privileged_lifts_the_filter_and_gives_every_capability() {
         ..RunRequest::default()
     };
     let config = merged(&shell(), &request).unwrap();
-    assert!(config.privileged && config.seccomp_unconfined);
+    assert!(config.privileged && config.seccomp == Seccomp::Unconfined);
     assert_eq!(config.capabilities.len(), 41);
     let request = RunRequest {
-        security: SecurityOptions { no_new_privileges: true, seccomp_unconfined: true },
+        security: SecurityOptions {
+            no_new_privileges: true,
+            seccomp: Seccomp::Unconfined,
+            ..SecurityOptions::default()
+        },
         ..RunRequest::default()
     };
     let config = merged(&shell(), &request).unwrap();
-    assert!(config.no_new_privileges && config.seccomp_unconfined && !config.privileged);
+    assert!(config.no_new_privileges && config.seccomp == Seccomp::Unconfined && !config.privileged);
 }
 
 #[test]

@@ -9,8 +9,28 @@ fn host() -> HostFacts {
         throttled_cpus: vec![0, 1],
         time_namespaces: true,
         default_pids: Some(2048),
+        apparmor: None,
         user_namespace: None,
     }
+}
+
+#[test]
+fn apparmor_is_dockers_where_it_is_loaded_and_never_skipped_when_asked_for() {
+    let loaded = HostFacts { apparmor: Some(vec!["docker-default".to_owned(), "mine".to_owned()]), ..host() };
+    let other = HostFacts { apparmor: Some(vec!["mine".to_owned()]), ..host() };
+    let with = |apparmor: AppArmor, host: &HostFacts| {
+        let mut spec = spec();
+        spec.confinement.apparmor = apparmor;
+        plan(&spec, host).map(|plan| plan.process.apparmor).map_err(|error| error.to_string())
+    };
+    let named = |name: &str| AppArmor::Profile(name.to_owned());
+    assert_eq!(with(AppArmor::HostDefault, &loaded), Ok(Some("docker-default".to_owned())));
+    assert_eq!(with(AppArmor::HostDefault, &other), Ok(None));
+    assert_eq!(with(AppArmor::HostDefault, &host()), Ok(None));
+    assert_eq!(with(AppArmor::Unconfined, &loaded), Ok(None));
+    assert_eq!(with(named("mine"), &other), Ok(Some("mine".to_owned())));
+    assert!(with(named("absent"), &other).unwrap_err().contains("is not loaded on this host"));
+    assert!(with(named("mine"), &host()).unwrap_err().contains("this host lacks AppArmor"));
 }
 
 fn nested(uid_map: &str) -> HostFacts {
@@ -84,6 +104,7 @@ fn spec() -> SandboxSpec {
             capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).to_vec(),
             no_new_privileges: false,
             seccomp: Seccomp::Default,
+            apparmor: AppArmor::HostDefault,
             kernel_paths: KernelPaths::Masked,
         },
         resources: Resources::default(),

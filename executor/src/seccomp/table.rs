@@ -15,8 +15,18 @@ mod x86_64;
 #[derive(Debug)]
 pub(super) struct Architecture {
     pub(super) audit: u32,
-    /// Numbers and names, each with what is added to its numbers.
-    pub(super) tables: &'static [(u32, &'static [(u32, &'static str)])],
+    pub(super) tables: &'static [Table],
+}
+
+/// The system calls of one ABI.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The ABI as libseccomp and users' profiles name it.
+    pub(super) libseccomp: &'static str,
+    /// What is added to the numbers.
+    pub(super) offset: u32,
+    /// Numbers and names.
+    pub(super) calls: &'static [(u32, &'static str)],
 }
 
 /// Marks calls of the x32 ABI, which share x86-64's audit number.
@@ -25,14 +35,23 @@ const X32_BIT: u32 = 0x4000_0000;
 
 #[cfg(any(target_arch = "x86_64", test))]
 pub(super) const X86: &[Architecture] = &[
-    Architecture { audit: 0xc000_003e, tables: &[(0, x86_64::TABLE), (X32_BIT, x32::TABLE)] },
-    Architecture { audit: 0x4000_0003, tables: &[(0, x86::TABLE)] },
+    Architecture {
+        audit: 0xc000_003e,
+        tables: &[
+            Table { libseccomp: "SCMP_ARCH_X86_64", offset: 0, calls: x86_64::TABLE },
+            Table { libseccomp: "SCMP_ARCH_X32", offset: X32_BIT, calls: x32::TABLE },
+        ],
+    },
+    Architecture { audit: 0x4000_0003, tables: &[Table { libseccomp: "SCMP_ARCH_X86", offset: 0, calls: x86::TABLE }] },
 ];
 
 #[cfg(any(target_arch = "aarch64", test))]
 pub(super) const ARM: &[Architecture] = &[
-    Architecture { audit: 0xc000_00b7, tables: &[(0, aarch64::TABLE)] },
-    Architecture { audit: 0x4000_0028, tables: &[(0, arm::TABLE)] },
+    Architecture {
+        audit: 0xc000_00b7,
+        tables: &[Table { libseccomp: "SCMP_ARCH_AARCH64", offset: 0, calls: aarch64::TABLE }],
+    },
+    Architecture { audit: 0x4000_0028, tables: &[Table { libseccomp: "SCMP_ARCH_ARM", offset: 0, calls: arm::TABLE }] },
 ];
 
 /// This machine's architectures, the native one first (rule S-02); none where there is no table.
@@ -52,12 +71,12 @@ mod tests {
     #[test]
     fn tables_are_in_order_and_agree_with_the_c_library() {
         for architecture in X86.iter().chain(ARM) {
-            for (_, table) in architecture.tables {
-                assert!(table.is_sorted_by(|a, b| a.0 < b.0));
-                assert!(table.iter().any(|(_, name)| *name == "execve"));
+            for table in architecture.tables {
+                assert!(table.calls.is_sorted_by(|a, b| a.0 < b.0));
+                assert!(table.calls.iter().any(|(_, name)| *name == "execve"));
             }
         }
-        let number = |name| native()[0].tables[0].1.iter().find(|(_, n)| *n == name).map(|(n, _)| *n);
+        let number = |name| native()[0].tables[0].calls.iter().find(|(_, n)| *n == name).map(|(n, _)| *n);
         for (name, want) in [
             ("openat2", libc::SYS_openat2),
             ("clone3", libc::SYS_clone3),

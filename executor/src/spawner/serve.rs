@@ -18,7 +18,7 @@ use crate::cgroup::{Cgroups, SandboxCgroup};
 use crate::channel::{self, SealedBytes};
 use crate::perform::{self, Inside};
 use crate::plan::{Namespace, SetupPlan};
-use crate::seccomp;
+use crate::seccomp::{self, Circumstances, SeccompProfile};
 use crate::spawn_error::SpawnError;
 use crate::spec::Seccomp;
 use crate::sys;
@@ -121,9 +121,10 @@ impl Serving {
                 .map_err(|errno| SpawnError::Network { path: path.clone(), source: errno.into() })
         });
         let network = network.transpose()?;
-        let filter = match plan.process.seccomp {
+        let filter = match &plan.process.seccomp {
             Seccomp::Unconfined => None,
             Seccomp::Default => Some(self.filter(plan.process.capabilities)?),
+            Seccomp::Profile(profile) => Some(custom_filter(profile, plan.process.capabilities)?),
         };
         let (mut cgroup, warnings) = self.cgroups.create(&plan.id, &plan.cgroup)?;
         let namespaces = plan.namespaces.iter().fold(0, |flags, namespace| flags | clone_flag(*namespace));
@@ -183,6 +184,15 @@ impl Serving {
     }
 }
 
+/// The filter of a user's profile.
+fn custom_filter(profile: &SeccompProfile, capabilities: Capabilities) -> Result<Arc<[Instruction]>, SpawnError> {
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy();
+    let filter = seccomp::custom_filter(profile, Circumstances { capabilities, release: &release });
+    let refused = || SpawnError::Invalid { reason: "the kernel takes no filter as long as this profile's".to_owned() };
+    Ok(filter.ok_or_else(refused)?.into())
+}
+
 /// Reaps a sandbox that has ended or is about to, removes its cgroups, and tells its owner.
 fn end(mut running: Running) {
     let reaped = loop {
@@ -191,11 +201,11 @@ fn end(mut running: Running) {
             other => break other,
         }
     };
-    let memory = running.cgroup.memory_events();
+    let group = running.cgroup.events();
     running.cgroup.remove();
     if let Ok(Some(reaped)) = reaped {
         // The owner may have lost interest.
-        drop(channel::send(&running.exit, &ExitMessage::Ended(Ended::new(&reaped, memory)), &[]));
+        drop(channel::send(&running.exit, &ExitMessage::Ended(Ended::new(&reaped, group)), &[]));
     }
 }
 

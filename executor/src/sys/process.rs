@@ -21,6 +21,10 @@ pub(crate) struct Reaped {
     pub(crate) system: Duration,
     /// Largest resident set in bytes.
     pub(crate) max_rss: u64,
+    /// Bytes read from disks.
+    pub(crate) read: u64,
+    /// Bytes written to disks.
+    pub(crate) written: u64,
 }
 
 /// Whether to wait.
@@ -45,12 +49,16 @@ pub(crate) fn wait(pid: Option<Pid>, block: Block) -> Result<Option<Reaped>> {
     let time = |t: libc::timeval| {
         Duration::from_secs(t.tv_sec.try_into().unwrap_or(0)) + Duration::from_micros(t.tv_usec.try_into().unwrap_or(0))
     };
+    // Both count in units of 512 bytes.
+    let bytes = |blocks: libc::c_long| u64::try_from(blocks).unwrap_or(0) * 512;
     Ok((pid != 0).then(|| Reaped {
         pid: i32::try_from(pid).unwrap_or(0),
         status,
         user: time(usage.ru_utime),
         system: time(usage.ru_stime),
         max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+        read: bytes(usage.ru_inblock),
+        written: bytes(usage.ru_oublock),
     }))
 }
 

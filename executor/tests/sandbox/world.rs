@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rbuild_executor::{
-    Access, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Ids, Init, KernelPaths, Mount, NetworkMode,
-    Process, ProcessSpec, Resources, Rootfs, SandboxSpec, Seccomp, SpawnError, Spawner, Stdio, StdioFd,
+    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Ids, Init, KernelPaths, Mount,
+    NetworkMode, Process, ProcessSpec, Resources, Rootfs, SandboxSpec, Seccomp, SpawnError, Spawner, Stdio, StdioFd,
 };
 use rbuild_image::ContainerPath;
 
@@ -154,6 +154,7 @@ impl Upper {
                 capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).to_vec(),
                 no_new_privileges: false,
                 seccomp: Seccomp::Default,
+                apparmor: AppArmor::HostDefault,
                 kernel_paths: KernelPaths::Masked,
             },
             resources: Resources::default(),

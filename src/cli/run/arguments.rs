@@ -110,7 +110,7 @@ pub(super) struct ContainerArgs {
     /// Give everything this user may give: capabilities, devices, kernel interfaces
     #[arg(long)]
     privileged: bool,
-    /// no-new-privileges or seccomp=unconfined
+    /// no-new-privileges, seccomp=PROFILE.json or unconfined, apparmor=PROFILE or unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Limit, e.g. nofile=1024:2048
@@ -164,7 +164,7 @@ impl ContainerArgs {
         }
         let mut security = SecurityOptions::default();
         for text in &self.security_opt {
-            security.apply(text)?;
+            security.apply(text, &settings.cwd)?;
         }
         Ok(RunRequest {
             name: self.name.clone(),
