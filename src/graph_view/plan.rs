@@ -30,6 +30,7 @@ pub(crate) fn plan(engine: &Engine, request: &BuildRequest) -> Result<GraphView,
         lease: &lease,
         contexts,
         allow: &request.allow,
+        resources: &request.resources,
         secrets: &request.secrets,
         // Nothing runs that could ask an agent.
         ssh: &[],
