@@ -103,6 +103,11 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// Whether no further line can be a directive.
+    pub(crate) fn is_over(&self) -> bool {
+        self.done
+    }
+
     /// Takes the next line (without line end and leading blanks), which may be a directive. `span` is its place, `previous` the
     /// place of the line before it.
     pub(crate) fn line(&mut self, line: &str, span: Span, previous: Span) -> Result<bool, Diagnostic> {

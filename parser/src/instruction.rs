@@ -370,18 +370,18 @@ pub struct OnBuild {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is documented on its struct")]
 pub enum Instruction {
-    Add(Add),
+    Add(Box<Add>),
     Arg(Arg),
     Cmd(Cmd),
-    Copy(Copy),
+    Copy(Box<Copy>),
     Entrypoint(Entrypoint),
     Env(Env),
     Expose(Expose),
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     Label(Label),
     Maintainer(Maintainer),
     OnBuild(OnBuild),
-    Run(Run),
+    Run(Box<Run>),
     Shell(Shell),
     StopSignal(StopSignal),
     User(User),

@@ -9,6 +9,8 @@ use crate::{Diagnostic, Span};
 
 /// The longest physical line that BuildKit reads, its end included.
 const MAX_LINE: usize = 64 * 1024;
+/// How much room is made for what continues a line, to begin with.
+const TYPICAL_CONTINUATION: usize = 192;
 
 /// Where the bytes of a joined text came from.
 #[derive(Clone, Debug)]
@@ -112,10 +114,6 @@ impl<'s> PhysicalLine<'s> {
     }
 }
 
-fn is_comment(line: &str) -> bool {
-    line.trim_start().starts_with('#')
-}
-
 impl<'s> Reader<'s> {
     pub(crate) fn new(text: &'s str, fixed: Option<Span>) -> Self {
         let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
@@ -136,7 +134,7 @@ impl<'s> Reader<'s> {
         if rest.is_empty() {
             return None;
         }
-        let (length, ended) = match rest.as_bytes().iter().position(|byte| *byte == b'\n') {
+        let (length, ended) = match rest.find('\n') {
             Some(end) => (end + 1, true),
             None => (rest.len(), false),
         };
@@ -168,23 +166,26 @@ impl<'s> Reader<'s> {
         loop {
             let line = self.physical()?;
             let body = line.body();
-            if is_comment(body) {
+            let trimmed = body.trim_start();
+            let is_comment = trimmed.starts_with('#');
+            if is_comment {
                 self.note_comment(body);
             }
-            let trimmed = body.trim_start();
             let start = line.start + body.len() - trimmed.len();
-            let previous = std::mem::replace(&mut self.previous, line.span());
-            let (place, previous) = (self.place(Span::new(start, start + trimmed.len())), self.place(previous));
-            match self.header.line(trimmed, place, previous) {
-                // What stands in a directive describes no instruction.
-                Ok(true) => drop(self.comments.pop()),
-                Ok(false) => {}
-                Err(fault) => {
-                    self.faults.push(fault);
-                    self.comments.pop();
+            if !self.header.is_over() {
+                let previous = std::mem::replace(&mut self.previous, line.span());
+                let (place, previous) = (self.place(Span::new(start, start + trimmed.len())), self.place(previous));
+                match self.header.line(trimmed, place, previous) {
+                    // What stands in a directive describes no instruction.
+                    Ok(true) => drop(self.comments.pop()),
+                    Ok(false) => {}
+                    Err(fault) => {
+                        self.faults.push(fault);
+                        self.comments.pop();
+                    }
                 }
             }
-            if is_comment(trimmed) {
+            if is_comment {
                 continue;
             }
             let (content, continues) = self.cut_continuation(trimmed);
@@ -229,17 +230,20 @@ impl<'s> Reader<'s> {
             let Some(line) = self.physical() else { break };
             last = line;
             let body = line.body();
-            if is_comment(body) {
-                continue;
-            }
-            if body.trim_start().is_empty() {
-                blank = true;
-                continue;
+            match body.trim_start().as_bytes().first() {
+                Some(b'#') => continue,
+                Some(_) => {}
+                None => {
+                    blank = true;
+                    continue;
+                }
             }
             let (content, more) = self.cut_continuation(body);
             continues = more;
             if pieces.is_empty() {
                 pieces.push((0, start));
+                // Where there is one more line there are often several.
+                text.to_mut().reserve(content.len() + TYPICAL_CONTINUATION);
             }
             pieces.push((text.len(), line.start));
             text.to_mut().push_str(content);

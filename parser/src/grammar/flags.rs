@@ -20,6 +20,10 @@ pub(crate) fn split(line: &str, escape: Escape) -> (Vec<Piece<'_>>, usize) {
     let bytes = line.as_bytes();
     let mut flags = Vec::new();
     let mut rest = bytes;
+    // Most instructions have none.
+    if !line.trim_start().starts_with("--") {
+        return (flags, 0);
+    }
     while let Ok((after, raw)) = flag(rest, escape) {
         let end = bytes.len() - after.len();
         let range = end - raw.len()..end;

@@ -65,16 +65,16 @@ fn without_dangling_escape(word: &str, escape: Escape) -> &str {
     word
 }
 
-fn is_blank(c: char) -> bool {
-    matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b'\t' | b'\x0b' | b'\x0c' | b'\r' | b' ')
 }
 
 /// The first field and the offset of what follows the blanks after it.
 pub(crate) fn split_once(text: &str) -> (&str, Option<usize>) {
-    match text.find(is_blank) {
-        Some(end) => (&text[..end], Some(text.len() - text[end..].trim_start_matches(is_blank).len())),
-        None => (text, None),
-    }
+    let bytes = text.as_bytes();
+    let Some(end) = bytes.iter().position(|byte| is_blank(*byte)) else { return (text, None) };
+    let blanks = bytes[end..].iter().position(|byte| !is_blank(*byte)).unwrap_or(bytes.len() - end);
+    (&text[..end], Some(end + blanks))
 }
 
 /// Fields between runs of blanks.

@@ -16,16 +16,22 @@ pub const RULE: Rule = Rule {
 
 /// Looks at all keywords of the stages, `FROM` included.
 pub(crate) fn check(stages: &[Stage]) -> Vec<(Diagnostic, &Origin)> {
-    let origins = || {
-        stages.iter().flat_map(|stage| {
-            std::iter::once(&stage.origin).chain(stage.instructions.iter().map(|instruction| instruction.origin()))
-        })
-    };
-    let lower = origins().filter(|origin| is_lower(&origin.keyword)).count();
-    let upper = origins().filter(|origin| !is_lower(&origin.keyword) && is_upper(&origin.keyword)).count();
-    let (fits, wanted): (fn(&str) -> bool, _) =
-        if lower > upper { (is_lower, "lowercase") } else { (is_upper, "uppercase") };
-    let odd = origins().filter(|origin| !fits(&origin.keyword));
+    let origins = stages.iter().flat_map(|stage| {
+        std::iter::once(&stage.origin).chain(stage.instructions.iter().map(|instruction| instruction.origin()))
+    });
+    let (mut lower, mut upper) = (0, 0);
+    let mut cased = Vec::new();
+    for origin in origins {
+        let casing = Casing::of(&origin.keyword);
+        match casing {
+            Casing::Lower => lower += 1,
+            Casing::Upper => upper += 1,
+            Casing::Mixed => {}
+        }
+        cased.push((casing, origin));
+    }
+    let (fits, wanted) = if lower > upper { (Casing::Lower, "lowercase") } else { (Casing::Upper, "uppercase") };
+    let odd = cased.into_iter().filter(|(casing, _)| *casing != fits).map(|(_, origin)| origin);
     odd.map(|origin| {
         let message = format!("Command '{}' should match the case of the command majority ({wanted})", origin.keyword);
         (Diagnostic::lint(&RULE, origin.span, message), origin)
@@ -33,10 +39,22 @@ pub(crate) fn check(stages: &[Stage]) -> Vec<(Diagnostic, &Origin)> {
     .collect()
 }
 
-fn is_lower(keyword: &str) -> bool {
-    !keyword.contains(|c: char| c.is_ascii_uppercase())
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Casing {
+    Lower,
+    Upper,
+    Mixed,
 }
 
-fn is_upper(keyword: &str) -> bool {
-    !keyword.contains(|c: char| c.is_ascii_lowercase())
+impl Casing {
+    fn of(keyword: &str) -> Self {
+        match (
+            keyword.bytes().any(|byte| byte.is_ascii_uppercase()),
+            keyword.bytes().any(|byte| byte.is_ascii_lowercase()),
+        ) {
+            (false, _) => Self::Lower,
+            (true, false) => Self::Upper,
+            (true, true) => Self::Mixed,
+        }
+    }
 }
