@@ -159,13 +159,16 @@ impl<'s> Tree<'s> {
                     self.faults.extend(fault);
                     return Some(node);
                 }
-                Err(fault) => self.faults.push(fault),
+                Err(faults) => self.faults.extend(faults),
             }
         }
     }
 }
 
-fn node(line: LogicalLine<'_>, escape: Escape) -> Result<Node, Diagnostic> {
+/// What is wrong with the syntax of an instruction; never empty.
+type Faults = Vec<Diagnostic>;
+
+fn node(line: LogicalLine<'_>, escape: Escape) -> Result<Node, Faults> {
     let LogicalLine { text, map, span, blank_inside, comments } = line;
     let builder = Builder { map, escape, head: span };
     let mut node = builder.node(text, 0)?;
@@ -235,7 +238,7 @@ impl Builder {
     }
 
     /// Splits a line into keyword, flags and arguments.
-    fn node(&self, line: Cow<'_, str>, depth: usize) -> Result<Node, Diagnostic> {
+    fn node(&self, line: Cow<'_, str>, depth: usize) -> Result<Node, Faults> {
         let trimmed = line.trim();
         let start = line.len() - line.trim_start().len();
         let (word, rest) = words::split_once(trimmed);
@@ -265,13 +268,7 @@ impl Builder {
         })
     }
 
-    fn arguments(
-        &self,
-        keyword: Option<Keyword>,
-        text: &str,
-        at: usize,
-        depth: usize,
-    ) -> Result<Arguments, Diagnostic> {
+    fn arguments(&self, keyword: Option<Keyword>, text: &str, at: usize, depth: usize) -> Result<Arguments, Faults> {
         use Keyword as K;
         Ok(match keyword {
             None => Arguments::Plain(Vec::new()),
@@ -288,7 +285,7 @@ impl Builder {
             Some(K::Maintainer | K::StopSignal | K::User | K::Workdir) => self.whole(text, at),
             Some(K::OnBuild) if text.is_empty() => Arguments::Plain(Vec::new()),
             Some(K::OnBuild) if depth >= MAX_NESTING => {
-                return Err(Diagnostic::error(self.head, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"));
+                return Err(vec![Diagnostic::error(self.head, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")]);
             }
             Some(K::OnBuild) => {
                 let inner = Self { map: self.map.tail(at), escape: self.escape, head: self.head };
@@ -310,47 +307,83 @@ impl Builder {
         text: &str,
         at: usize,
         otherwise: impl FnOnce(&Self, &str, usize) -> Arguments,
-    ) -> Result<Arguments, Diagnostic> {
+    ) -> Result<Arguments, Faults> {
         match exec_form(text) {
             ExecForm::Strings(strings) => {
                 Ok(Arguments::Json(strings.into_iter().map(|string| self.argument(at, string)).collect()))
             }
             ExecForm::Mixed => {
                 let message = "when using JSON array syntax, arrays must be comprised of strings only";
-                Err(self.error(self.map.span(at..at + text.len()), message))
+                Err(vec![self.error(self.map.span(at..at + text.len()), message)])
             }
             ExecForm::No => Ok(otherwise(self, text, at)),
         }
     }
 
-    fn healthcheck(&self, text: &str, at: usize) -> Result<Arguments, Diagnostic> {
+    fn healthcheck(&self, text: &str, at: usize) -> Result<Arguments, Faults> {
         if text.is_empty() {
             return Ok(Arguments::Plain(Vec::new()));
         }
-        let end = text.find(char::is_whitespace).unwrap_or(text.len());
-        let rest = text[end..].trim_start();
+        // BuildKit looks at bytes here, each a Latin-1 character, so other blanks of Unicode part nothing.
+        let mut end = text.bytes().position(is_latin_blank).unwrap_or(text.len());
+        while !text.is_char_boundary(end) {
+            end += 1;
+        }
+        let rest = text[end..].trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
         let kind = self.slice(at, &text[..end]);
         let rest = self.json_or(rest, at + text.len() - rest.len(), Self::whole)?;
         Ok(Arguments::Kind(kind, Box::new(rest)))
     }
 
-    fn pairs(&self, text: &str, at: usize, keyword: &'static str) -> Result<Arguments, Diagnostic> {
-        let pairs = pairs(text, keyword, self.escape).map_err(|error| {
-            let message = error.to_string();
-            match error {
-                PairError::NameOnly { .. } => self
-                    .error(self.map.span(at..at + text.len()), message)
-                    .with_help(format!("write `{keyword} {text}=value`")),
-                PairError::NoEquals { word, range } => {
-                    let help = match word.starts_with('#') {
-                        true => "comments stand on lines of their own",
-                        false => "quote values that contain blanks: name=\"a value\"",
-                    };
-                    self.error(self.map.span(at + range.start..at + range.end), message).with_help(help)
+    /// Names and values; every word that is no pair is a fault of its own.
+    fn pairs(&self, text: &str, at: usize, keyword: &'static str) -> Result<Arguments, Faults> {
+        let mut found = Vec::new();
+        let mut faults = Vec::new();
+        for pair in pairs(text, keyword, self.escape) {
+            match pair {
+                Ok(PairPieces { name, value, form }) => {
+                    found.push((self.argument(at, name), self.argument(at, value), form));
+                }
+                Err(error) => {
+                    faults.push(self.pair_fault(&error, text, at, keyword));
+                    // What follows is meant as a comment.
+                    if matches!(&error, PairError::NoEquals { word, .. } if word.starts_with('#')) {
+                        break;
+                    }
                 }
             }
-        })?;
-        let pair = |pair: PairPieces<'_>| (self.argument(at, pair.name), self.argument(at, pair.value), pair.form);
-        Ok(Arguments::Pairs(pairs.into_iter().map(pair).collect()))
+        }
+        if faults.is_empty() {
+            return Ok(Arguments::Pairs(found));
+        }
+        // Nobody looks at the pairs any more, so what is wrong with them is said here.
+        let blank = found.iter().filter(|(name, ..)| name.text.is_empty());
+        faults.extend(blank.map(|(name, value, _)| self.error(name.span.to(value.span), blank_name(keyword))));
+        Err(faults)
     }
+
+    fn pair_fault(&self, error: &PairError, text: &str, at: usize, keyword: &str) -> Diagnostic {
+        let message = error.to_string();
+        match error {
+            PairError::NameOnly { .. } => self
+                .error(self.map.span(at..at + text.len()), message)
+                .with_help(format!("write `{keyword} {text}=value`")),
+            PairError::NoEquals { word, range } => {
+                let help = match word.starts_with('#') {
+                    true => "comments stand on lines of their own",
+                    false => "quote values that contain blanks: name=\"a value\"",
+                };
+                self.error(self.map.span(at + range.start..at + range.end), message).with_help(help)
+            }
+        }
+    }
+}
+
+fn is_latin_blank(byte: u8) -> bool {
+    char::from(byte).is_whitespace()
+}
+
+/// What BuildKit says about a name that is missing before its `=`.
+pub(crate) fn blank_name(keyword: &str) -> String {
+    format!("{keyword} names can not be blank")
 }

@@ -74,6 +74,11 @@ impl Ignore {
         self.patterns.iter().any(|pattern| pattern.restores)
     }
 
+    /// Whether a pattern says that everything is ignored.
+    pub fn has_everything(&self) -> bool {
+        self.patterns.iter().any(|pattern| !pattern.restores && matches!(pattern.text(), "*" | "**" | "**/*"))
+    }
+
     /// Whether a path is ignored, by itself or through one of its parents. Directories and files are treated alike.
     pub fn matches(&self, path: &str) -> bool {
         let mut ignored = false;

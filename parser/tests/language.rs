@@ -289,6 +289,37 @@ fn triggers_are_read_in_their_own_text() {
 }
 
 #[test]
+fn every_word_that_is_no_pair_is_told() {
+    assert_snapshot!(shown("FROM a\nENV a=1 b =c d=2 # no\nLABEL x=1 y \\\n  z\nENV lone\n"), @r##"
+    1:1-1:7 FROM "a"
+    Error @2:9-2:10: Syntax error - can't find = in "b". Must be of the form: name=value
+      help: quote values that contain blanks: name="a value"
+    Error @2:18-2:19: Syntax error - can't find = in "#". Must be of the form: name=value
+      help: comments stand on lines of their own
+    Error @2:11-2:13: ENV names can not be blank
+    Error @3:11-3:12: Syntax error - can't find = in "y". Must be of the form: name=value
+      help: quote values that contain blanks: name="a value"
+    Error @3:1-4:4: Syntax error - can't find = in "z". Must be of the form: name=value
+      label @4:3-4:4: here
+      help: quote values that contain blanks: name="a value"
+    Error @5:5-5:9: ENV must have two arguments
+      help: write `ENV lone=value`
+    "##);
+}
+
+#[test]
+fn only_blanks_of_one_byte_end_the_kind_of_a_healthcheck() {
+    let first = |text: &str| {
+        let parsed = parse(&Source::new("Dockerfile", format!("FROM a\nHEALTHCHECK {text}\n")));
+        parsed.first_error().map(|error| error.message.clone())
+    };
+    assert_eq!(first("cmd\tx"), None);
+    let unknown = |kind: &str| Some(format!("Unknown type \"{kind}\" in HEALTHCHECK (try CMD)"));
+    assert_eq!(first("CMD\u{2003}x"), unknown("CMD\\u2003X"));
+    assert_eq!(first("CMD\u{a0}x"), unknown("CMD\\u00a0"));
+}
+
+#[test]
 fn scripts_are_put_together() {
     for (text, script) in [
         ("RUN a b", Script::Shell("a b".to_owned())),
@@ -297,7 +328,7 @@ fn scripts_are_put_together() {
         ("RUN <<E\na\nE", Script::Shell("a\n".to_owned())),
         ("RUN <<-E\n\ta\n\tE", Script::Shell("a\n".to_owned())),
         ("RUN <<E\n#!/x\na\nE", Script::File { name: "E".to_owned(), content: "#!/x\na\n".to_owned() }),
-        ("RUN <<-E\n\t#!/x\nE", Script::Shell("#!/x\n".to_owned())),
+        ("RUN <<-E\n\t#!/x\nE", Script::File { name: "E".to_owned(), content: "#!/x\n".to_owned() }),
         ("RUN x <<A <<-B\na\nA\n\tb\nB", Script::Shell("x <<A <<-B\na\nA\n\tb\nB".to_owned())),
     ] {
         let parsed = parse(&Source::new("Dockerfile", format!("FROM a\n{text}")));

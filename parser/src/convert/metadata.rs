@@ -1,7 +1,7 @@
 //! Instructions that only change what an image says about itself.
 
 use super::{Converter, description, origin, text};
-use crate::ast::{Argument, Arguments, Keyword, Node};
+use crate::ast::{Argument, Arguments, Keyword, Node, blank_name};
 use crate::instruction::{
     Arg, ArgDeclaration, Env, Expose, Label, Maintainer, OnBuild, Pair, StopSignal, Text, User, Volume, Workdir,
 };
@@ -14,7 +14,7 @@ impl Converter<'_> {
         for word in self.at_least_one(node, "ARG")? {
             let (name, value) = match word.text.split_once('=') {
                 Some(("", _)) => {
-                    self.report(self.error(node, word.span, "ARG names can not be blank"));
+                    self.report(self.error(node, word.span, blank_name("ARG")));
                     continue;
                 }
                 Some((name, value)) => (name, Some(value)),
@@ -52,8 +52,7 @@ impl Converter<'_> {
         };
         let pair = |(name, value, form): (Argument, Argument, _)| {
             if name.text.is_empty() {
-                let message = format!("{keyword} names can not be blank");
-                return self.refuse(self.error(node, name.span.to(value.span), message));
+                return self.refuse(self.error(node, name.span.to(value.span), blank_name(keyword)));
             }
             Some(Pair { name: self.word(name), value: self.word(value), form })
         };

@@ -107,8 +107,7 @@ impl Run {
         let Some(first) = self.heredocs.first() else { return Script::Shell(command.clone()) };
         if Opener::parse(command).is_some() {
             let content = first.text().into_owned();
-            // The raw body decides, as in BuildKit: a script indented by tabs is none of its own.
-            return match first.content.starts_with("#!") {
+            return match content.starts_with("#!") {
                 true => Script::File { name: first.opener.name.clone(), content },
                 false => Script::Shell(content),
             };

@@ -24,17 +24,17 @@ pub(crate) struct PairPieces<'a> {
     pub(crate) form: PairForm,
 }
 
-/// The pairs of a text. The first word decides between the two forms.
+/// The pairs of a text, and the words that are none. The first word decides between the two forms.
 pub(crate) fn pairs<'a>(
     text: &'a str,
     keyword: &'static str,
     escape: Escape,
-) -> Result<Vec<PairPieces<'a>>, PairError> {
+) -> impl Iterator<Item = Result<PairPieces<'a>, PairError>> {
     let mut words = words::words(text, escape).peekable();
-    match words.peek() {
-        Some(first) if !first.text.contains('=') => legacy(text, keyword).map(|pair| vec![pair]),
-        _ => words.map(|word| pair(text, word.range)).collect(),
-    }
+    let is_legacy = words.peek().is_some_and(|first| !first.text.contains('='));
+    let lone = is_legacy.then(|| legacy(text, keyword));
+    let rest = if is_legacy { None } else { Some(words.map(|word| pair(text, word.range))) };
+    lone.into_iter().chain(rest.into_iter().flatten())
 }
 
 fn piece(text: &str, range: Range<usize>) -> Piece<'_> {

@@ -48,6 +48,11 @@ impl Pattern {
         Ok(Self { restores, text: text.to_owned(), kind })
     }
 
+    /// The pattern as cleaned.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(super) fn matches(&self, path: &str) -> bool {
         match &self.kind {
             Kind::Exact => path == self.text,

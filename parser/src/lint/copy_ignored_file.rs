@@ -28,9 +28,36 @@ pub fn check(instruction: &Instruction, source: &str, ignore: &Ignore) -> Option
         return None;
     }
     let source = clean(source);
-    if !ignore.matches(&source) {
+    // The whole context is no path that a pattern could mean, but for those that mean everything.
+    let is_root = matches!(source.as_str(), "." | "/");
+    if (is_root && !ignore.has_everything()) || !ignore.matches(&source) {
         return None;
     }
     let message = format!("Attempting to {verb} file {} that is excluded by .dockerignore", Quoted(&source));
     Some(Diagnostic::lint(&RULE, instruction.span(), message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Source, parse};
+
+    #[test]
+    fn the_whole_context_is_ignored_by_patterns_for_everything_only() {
+        let parsed = parse(&Source::new("Dockerfile", "FROM a\nCOPY x y\n"));
+        let copy = &parsed.value.stages[0].instructions[0];
+        for (pattern, source, found) in [
+            (".*", ".", false),
+            (".*", "./", false),
+            (".*", ".git", true),
+            ("*", ".", true),
+            ("**", "/", true),
+            ("**/*", "./", true),
+            ("x", "./x", true),
+            ("x", "y", false),
+        ] {
+            let ignore = Ignore::new([pattern]).expect("a pattern");
+            assert_eq!(check(copy, source, &ignore).is_some(), found, "{pattern} {source}");
+        }
+    }
 }

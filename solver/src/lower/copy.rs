@@ -66,7 +66,8 @@ impl Lowering<'_> {
             None => Some(self.context("")),
         };
         for source in &transfer.sources {
-            if GitRef::parse(source).is_ok_and(|git| git.is_some()) {
+            let git = GitRef::parse(source).map_err(|message| fault(step.span, message))?;
+            if git.is_some() {
                 return Err(only_add(step, "source can't be a git ref for COPY"));
             }
             if is_http(source) {

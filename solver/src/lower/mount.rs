@@ -40,10 +40,14 @@ impl Lowering<'_> {
                 _ => wrong(error.to_string()),
             })?;
             Ok(match mount.kind {
-                MountKind::Secret => secret(&mount).map_err(|message| wrong(message.to_owned()))?,
+                MountKind::Secret => {
+                    let directory = self.working_directory(id);
+                    secret(&mount, &directory).map_err(|message| wrong(message.to_owned()))?
+                }
                 MountKind::Ssh => {
                     agents += 1;
-                    agent(&mount, agents - 1).map_err(|message| wrong(message.to_owned()))?
+                    let directory = self.working_directory(id);
+                    agent(&mount, agents - 1, &directory).map_err(|message| wrong(message.to_owned()))?
                 }
                 MountKind::Bind | MountKind::Cache | MountKind::Tmpfs => {
                     let target = self.mount_target(id, &mount).map_err(wrong)?;
@@ -53,14 +57,14 @@ impl Lowering<'_> {
                         }
                         MountKind::Cache => {
                             let input = match &mount.from {
-                                Some(_) => self.mount_source(id, step, at, inputs)?,
+                                Some(_) => self.mount_source(step, at, &mount, inputs)?,
                                 None => None,
                             };
                             self.cache(&mount, input)
                         }
                         _ => RunMountKind::Bind {
                             input: match &mount.from {
-                                Some(_) => self.mount_source(id, step, at, inputs)?,
+                                Some(_) => self.mount_source(step, at, &mount, inputs)?,
                                 None => {
                                     let context = self.context("");
                                     Some(position(inputs, context))
@@ -78,9 +82,13 @@ impl Lowering<'_> {
         all(&self.beside, results)
     }
 
+    /// Where relative targets start.
+    fn working_directory(&self, id: StageId) -> ContainerPath {
+        ContainerPath::new(&self.stages[id].state.image.config.working_dir)
+    }
+
     fn mount_target(&self, id: StageId, mount: &Mount) -> Result<ContainerPath, String> {
-        let directory = ContainerPath::new(&self.stages[id].state.image.config.working_dir);
-        let target = directory.join(mount.target.as_deref().unwrap_or_default());
+        let target = self.working_directory(id).join(mount.target.as_deref().unwrap_or_default());
         // An absolute `/` is as wrong as a missing target in the root.
         if target.is_root() { Err(format!("invalid mount target {:?}", "/")) } else { Ok(target) }
     }
@@ -88,17 +96,18 @@ impl Lowering<'_> {
     /// What mount number `at` is from; `None` is an empty tree.
     fn mount_source(
         &self,
-        id: StageId,
         step: &StageStep<'_>,
         at: usize,
+        mount: &Mount,
         inputs: &mut Vec<Option<VertexId>>,
     ) -> Result<Option<usize>, Fault> {
         let Some(source) = step.sources.get(at).copied().flatten() else { return Ok(None) };
         let from = &self.stages[source];
         if !from.lowered {
             let message = format!(
-                "cannot mount from stage {:?}, it needs to be defined before current stage {:?}",
-                from.shown, self.stages[id].shown
+                "cannot mount from stage {:?} to {:?}, stage needs to be defined before current command",
+                mount.from.as_deref().unwrap_or_default(),
+                mount.target.as_deref().unwrap_or_default()
             );
             return Err(fault(step.span, message));
         }
@@ -115,8 +124,10 @@ impl Lowering<'_> {
         let target = mount.target.as_deref().unwrap_or_default();
         let id = mount.id.clone().unwrap_or_else(|| clean(target));
         let source = ContainerPath::new(mount.source.as_deref().unwrap_or_default());
-        // A part of something brings its own owner and mode.
+        // A part of something brings its own owner and mode; a cache that is given one starts empty, as in BuildKit.
         let own = source.is_root();
+        let is_given = mount.mode.or(mount.uid).or(mount.gid).is_some();
+        let input = input.filter(|_| !(own && is_given));
         RunMountKind::Cache {
             id: match self.cache_namespace() {
                 "" => id,
@@ -146,12 +157,12 @@ pub(super) fn position(inputs: &mut Vec<Option<VertexId>>, input: VertexId) -> u
     })
 }
 
-fn secret(mount: &Mount) -> Result<RunMount, &'static str> {
+fn secret(mount: &Mount, directory: &ContainerPath) -> Result<RunMount, &'static str> {
     let name = |path: &str| path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path).to_owned();
     let named = mount.source.clone().or_else(|| mount.id.clone());
     let id = named.or_else(|| mount.target.as_deref().map(name)).ok_or("one of source, target required")?;
     let default = mount.env.is_none().then(|| ContainerPath::new("/run/secrets").join(name(&id)));
-    let target = mount.target.as_deref().map(ContainerPath::new).or(default);
+    let target = mount.target.as_deref().map(|target| directory.join(target)).or(default);
     Ok(RunMount {
         target,
         kind: RunMountKind::Secret {
@@ -165,13 +176,13 @@ fn secret(mount: &Mount) -> Result<RunMount, &'static str> {
     })
 }
 
-fn agent(mount: &Mount, number: usize) -> Result<RunMount, &'static str> {
+fn agent(mount: &Mount, number: usize, directory: &ContainerPath) -> Result<RunMount, &'static str> {
     if mount.source.is_some() {
         return Err("ssh does not support source");
     }
     let default = || ContainerPath::new(format!("/run/buildkit/ssh_agent.{number}"));
     Ok(RunMount {
-        target: Some(mount.target.as_deref().map_or_else(default, ContainerPath::new)),
+        target: Some(mount.target.as_deref().map_or_else(default, |target| directory.join(target))),
         kind: RunMountKind::Ssh {
             id: mount.id.clone().unwrap_or_else(|| DEFAULT_AGENT.to_owned()),
             required: mount.required,

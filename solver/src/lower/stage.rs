@@ -10,7 +10,8 @@ use std::ops::{Index, IndexMut};
 use rbuild_image::{ImageConfig, Platform};
 use rbuild_parser::instruction::Origin;
 use rbuild_parser::lint::multiple_instructions_disallowed::Seen;
-use rbuild_parser::{Diagnostic, Instruction, Span, did_you_mean};
+use rbuild_parser::word::{Style, expand_text};
+use rbuild_parser::{Diagnostic, Instruction, NoVariables, Span, did_you_mean};
 
 use super::outline::Uses;
 use super::scope::Variables;
@@ -255,6 +256,13 @@ impl<'a> Lowering<'a> {
 
     /// `COPY --from`: a number, a name, or an image.
     fn copy_source(&mut self, from: &str, at: Span, span: Span, origin: &Origin) -> Result<StageId, Fault> {
+        let expanded = expand_text(from, &Style::word(self.file.escape()), &NoVariables);
+        let expanded = expanded.map_err(|error| Box::new(self.error_at(span, at, error.to_string())))?;
+        if expanded.text != from {
+            let message = "variable expansion is not supported for --from, \
+                define a new stage with FROM using ARG from global scope as a workaround";
+            return Err(Box::new(self.error_at(span, at, message)));
+        }
         match from.parse::<i64>() {
             Ok(number) => {
                 let id = usize::try_from(number).ok().filter(|id| *id < self.stages.ids().len());

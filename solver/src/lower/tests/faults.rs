@@ -124,6 +124,24 @@ fn stages_that_cannot_be_are_refused() {
         ("FROM a\nWORKDIR $X\n", None, "2: normalizing workdir: cannot normalize nothing"),
         ("FROM a\nCOPY https://h/f /x\n", None, "2: source can't be a URL for COPY"),
         ("FROM a\nADD https://h/r.git?x=1 /x\n", None, "2: unexpected query \"x\""),
+        ("FROM a\nCOPY https://h/r.git?x=1 /x\n", None, "2: unexpected query \"x\""),
+        ("FROM a\nCOPY https://h/r.git /x\n", None, "2: source can't be a git ref for COPY"),
+        (
+            "ARG S=a\nFROM a\nCOPY --from=$S a b\n",
+            None,
+            "3: variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope \
+             as a workaround",
+        ),
+        (
+            "FROM a\nCOPY --from=${S a b\n",
+            None,
+            "2: failed to process \"${S\": unsupported modifier (\u{fffd}) in substitution",
+        ),
+        (
+            "FROM a AS x\nRUN --mount=from=y,target=/t b\nFROM b AS y\n",
+            Some("x"),
+            "2: cannot mount from stage \"y\" to \"/t\", stage needs to be defined before current command",
+        ),
     ] {
         assert_eq!(errors(text, target), want, "{text:?}");
     }

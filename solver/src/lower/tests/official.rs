@@ -87,6 +87,7 @@ CMD ["postgres"]
     2 [stage-0 3/6] COPY <<EOT /etc/pg.conf ← 1
         "data = /var/lib/postgresql/$x none \"quoted\"\n" → /etc/pg.conf
     3 [stage-0 4/6] RUN --mount=type=cache,target=/var/cache/apt,sharing=locked <<-EOF (#!/bin/bash...) ← 2
+        /dev/pipes/EOF inline "#!/bin/bash\necho \"$PG_MAJOR\"\n"
         /var/cache/apt Cache { id: "/var/cache/apt", sharing: Locked, input: None, source: "/", writable: true, mode: 493, uid: 0, gid: 0 }
     4 [stage-0 5/6] RUN <<EOF (set -eux...) ← 3
     5 [stage-0 6/6] RUN cat <<A >/a && cat <<-B >/b ← 4
@@ -96,9 +97,7 @@ CMD ["postgres"]
       VOLUME [/var/lib/postgresql/data]
       + COPY --chmod=0755 <<EOF <<sh /usr/local/bin/ # buildkit
       + COPY <<EOT /etc/pg.conf # buildkit
-      + RUN /bin/sh -c #!/bin/bash
-    echo "$PG_MAJOR"
-     # buildkit
+      + RUN /bin/sh -c /dev/pipes/EOF # buildkit
       + RUN /bin/sh -c set -eux
     echo "$PG_MAJOR"
      # buildkit
