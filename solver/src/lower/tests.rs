@@ -2,6 +2,7 @@
 
 mod faults;
 mod official;
+mod reference;
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -1,6 +1,11 @@
 //! Files written the way official images are, lowered whole: what becomes a vertex, what only changes the config, and
 //! what the history says, where the rules lean on each other.
 
+mod applications;
+mod distributions;
+mod runtimes;
+mod services;
+
 use super::*;
 
 #[test]
