@@ -20,7 +20,6 @@ use crate::word::{Escape, Word};
 use crate::{Diagnostic, Span, directive};
 
 /// What a node becomes.
-#[expect(clippy::large_enum_variant, reason = "nearly every one is an instruction, and it moves on at once")]
 pub(crate) enum Converted {
     /// A `FROM`.
     Stage(Box<Stage>),
