@@ -14,15 +14,15 @@ use rbuild_solver::{
 };
 
 use crate::build_record::{self, Notes, Recorder};
-use crate::cli::report::Failure;
+use crate::cli::report::{Failure, story};
 use crate::context::{self, LocalContext};
 use crate::dockerfile;
 use crate::engine::Engine;
 use crate::interrupt::Interrupts;
 use crate::output::{self, Built};
-use crate::progress::{Ending, Mode, Progress, View};
+use crate::progress::{Ending, Mode, Progress, View, misses};
 use crate::remote_cache::{ExportParts, Exports, Imports, SharedCache};
-use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement};
+use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement, Explain};
 use crate::resolve::{Freshness, Outside};
 use crate::ssh_agents::SshAgents;
 use crate::worker::{EngineWorker, Parts};
@@ -53,6 +53,9 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
             let result = run(engine, store, &lease, request, prepared, &progress, &mut notes);
             let ending = if result.is_ok() { Ending::Built } else { Ending::Other };
             let (view, journal) = progress.finish(ending);
+            if request.explain == Explain::AtEnd {
+                story(&misses::told(&view, &notes.vertices));
+            }
             (result, view, journal)
         }
     };
@@ -191,7 +194,9 @@ fn run(
         began,
     })?;
     let build = notes.build.clone();
-    let local = StoreCache { store, lease, build: build.as_ref().map(BuildId::as_str) };
+    let project = request.project(engine.settings());
+    let build = build.as_ref().map(BuildId::as_str);
+    let local = StoreCache { store, lease, build, project: &project, began: progress.began_at() };
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = request.jobs.unwrap_or_else(|| (cpus * 2).max(8));
     let options = SolveOptions { jobs, transfers: 4, began, on_failure: OnFailure::Cancel };

@@ -1,59 +1,39 @@
 //! What `rbuild cache …` shows and does, as plain data.
 
+mod inspect;
+mod list;
 mod prune;
+mod stats;
 mod verify;
+mod why;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rbuild_cache::{ResultId, Store};
+use rbuild_cache::Store;
 use serde::Serialize;
 
 use crate::cli::report::Failure;
 
+pub use inspect::{StepDetails, inspect};
+pub use list::{CachedStep, steps};
 pub(crate) use prune::waiting;
 pub use prune::{LostSteps, PruneRequest, Pruned, PrunedStep, prune};
+pub use stats::{Stats, stats};
 pub use verify::{Rebuilt, Verified, rebuild, verify};
-
-/// A cached step.
-#[derive(Clone, Debug, Serialize)]
-pub struct CachedStep {
-    /// Its identity in the store.
-    pub id: ResultId,
-    /// The step as people know it.
-    pub name: String,
-    /// Bytes of its layer.
-    pub size: u64,
-    /// How long it took: what a hit saves.
-    pub duration_seconds: f64,
-    /// When it was done.
-    pub created: Timestamp,
-    /// When it last was a hit.
-    pub last_used: Timestamp,
-    /// How often it was a hit.
-    pub uses: u64,
-}
-
-/// Cached steps, the latest used first.
-pub fn steps(store: &Store) -> Result<Vec<CachedStep>, Failure> {
-    let listed = store.records().list()?;
-    Ok(listed
-        .into_iter()
-        .map(|listed| CachedStep {
-            id: listed.record.result,
-            name: listed.record.subject,
-            size: listed.size,
-            duration_seconds: listed.record.duration.as_secs_f64(),
-            created: listed.record.created_at,
-            last_used: listed.record.used_at,
-            uses: listed.record.use_count,
-        })
-        .collect())
-}
+pub use why::{Cause, ExplainedStep, StepName, why};
 
 /// What takes how much space.
 #[derive(Clone, Debug, Serialize)]
 pub struct UsageSummary {
     /// By kind.
     pub rows: Vec<UsageRow>,
+    /// Bytes of cached steps that an image or container has too.
+    pub shared: u64,
+    /// Bytes of cached steps that nothing else has.
+    pub private: u64,
+    /// Bytes that pruning everything may free.
+    pub reclaimable: u64,
     /// All bytes.
     pub total: u64,
     /// When the oldest cached step was done.
@@ -79,6 +59,14 @@ pub fn usage(store: &Store) -> Result<UsageSummary, Failure> {
     let usage = store.du()?;
     let images = usage.images.iter().map(|image| image.size.saturating_sub(image.shared)).sum();
     let free = |shared: bool, in_use: bool| !shared && !in_use;
+    let bytes = |shared: bool| -> u64 {
+        let rows = usage.records.iter().filter(|record| record.shared == shared);
+        rows.map(|record| (record.listed.record.snapshot, record.listed.size))
+            .collect::<BTreeMap<_, _>>()
+            .values()
+            .sum()
+    };
+    let (shared, private) = (bytes(true), bytes(false));
     let steps = usage.records.iter().map(|record| record.listed.size).sum();
     let steps_free =
         usage.records.iter().filter(|record| free(record.shared, record.in_use)).map(|record| record.listed.size).sum();
@@ -94,5 +82,5 @@ pub fn usage(store: &Store) -> Result<UsageSummary, Failure> {
         row("partial downloads", None, usage.partials, usage.partials),
     ];
     let oldest = usage.records.iter().map(|record| record.listed.record.created_at).min();
-    Ok(UsageSummary { rows, total: usage.total(), oldest })
+    Ok(UsageSummary { rows, shared, private, reclaimable: usage.reclaimable, total: usage.total(), oldest })
 }

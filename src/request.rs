@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use rbuild_executor::Resources;
+use rbuild_image::registry::without_credentials;
 use rbuild_image::{ImageRef, Platform};
 
+use crate::config::Settings;
 use crate::remote_cache::spec::{CacheExport, CacheImport};
 
 /// A build.
@@ -56,6 +58,36 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// Whether cached steps show what they said when they ran.
     pub show_cached_logs: bool,
+    /// Whether people are told why steps ran.
+    pub explain: Explain,
+}
+
+/// Whether people are told why steps ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Explain {
+    /// Only when they ask later.
+    #[default]
+    Later,
+    /// When the build ends.
+    AtEnd,
+}
+
+impl BuildRequest {
+    /// What is built, whoever builds it: the place of the Dockerfile. Its steps are compared with each other first.
+    pub fn project(&self, settings: &Settings) -> String {
+        let context = match &self.context {
+            ContextInput::Directory(directory) => directory.display().to_string(),
+            ContextInput::Url(url) => without_credentials(url),
+            ContextInput::Stdin | ContextInput::Empty => "-".to_owned(),
+        };
+        match (&self.dockerfile, &self.context) {
+            (DockerfileInput::Default, _) => format!("{context}/Dockerfile"),
+            (DockerfileInput::Path(path), ContextInput::Directory(_)) => settings.absolute(path).display().to_string(),
+            (DockerfileInput::Path(path), _) => format!("{context}/{}", path.display()),
+            (DockerfileInput::Url(url), _) => without_credentials(url),
+            (DockerfileInput::Stdin, _) => format!("{context}/-"),
+        }
+    }
 }
 
 /// Where a build context comes from.

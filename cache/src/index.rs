@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use rbuild_image::ContentDigest;
 
 use crate::db::{DbError, Durability, Micros, Text, Tx};
+use crate::descriptions::{self, StepDescription};
 use crate::failpoint;
 use crate::id::{CacheKey, ResultId, SnapshotId};
 use crate::lease::{Hold, Lease};
@@ -29,8 +30,6 @@ pub enum KeyKind {
     Rerun,
     /// From the op alone: knows that and for how long it ran before.
     Step,
-    /// From the place in a Dockerfile: finds what a missed key is compared with.
-    Place,
 }
 
 impl KeyKind {
@@ -40,7 +39,6 @@ impl KeyKind {
             Self::Content => "content",
             Self::Rerun => "rerun",
             Self::Step => "step",
-            Self::Place => "place",
         }
     }
 
@@ -50,20 +48,19 @@ impl KeyKind {
             "content" => Ok(Self::Content),
             "rerun" => Ok(Self::Rerun),
             "step" => Ok(Self::Step),
-            "place" => Ok(Self::Place),
             _ => Err(rusqlite::Error::InvalidQuery),
         }
     }
 }
 
-/// A key, with the text that it is the digest of.
+/// A key, with a note. What the definitions of steps are made of is in [`crate::StepDescription`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordKey {
     /// The key.
     pub key: CacheKey,
     /// How it was made.
     pub kind: KeyKind,
-    /// The text, to be compared with another one's when somebody asks why.
+    /// Whatever the one who recorded it wants to know of it.
     pub description: String,
 }
 
@@ -82,6 +79,8 @@ pub struct NewRecord {
     pub build: Option<String>,
     /// How long it took.
     pub duration: Duration,
+    /// What its definition was made of; what is no step has none.
+    pub description: Option<StepDescription>,
 }
 
 /// What a step gave when it was done.
@@ -182,7 +181,7 @@ impl Records<'_> {
         Ok(found)
     }
 
-    /// The text that a key is the digest of.
+    /// The note of a key.
     pub fn description(&self, key: &CacheKey) -> Result<Option<String>, DbError> {
         let sql = "SELECT description FROM keys WHERE key = ?1";
         self.store.db().read(|tx| tx.first(sql, [Text(key)], |row| row.get(0)))
@@ -218,18 +217,28 @@ impl Records<'_> {
             )?;
             let result = ResultId::from_row(id);
             lead(tx, result, &new.keys)?;
+            if let Some(description) = &new.description {
+                descriptions::put(tx, description, now)?;
+            }
             Ok(result)
         })
     }
 
-    /// Makes further keys lead to a result.
-    pub fn add_keys(&self, result: ResultId, keys: &[RecordKey]) -> Result<(), DbError> {
+    /// Makes further keys lead to a result, and keeps what a new definition among them was made of.
+    pub fn add_keys(
+        &self,
+        result: ResultId,
+        keys: &[RecordKey],
+        description: Option<&StepDescription>,
+    ) -> Result<(), DbError> {
+        let now = self.store.now();
         self.store.db().write(Durability::Lazy, |tx| {
             // A collection may have been faster.
-            match tx.first("SELECT 1 FROM results WHERE id = ?1", [result], |_| Ok(()))? {
-                Some(()) => lead(tx, result, keys),
-                None => Ok(()),
+            if tx.first("SELECT 1 FROM results WHERE id = ?1", [result], |_| Ok(()))?.is_none() {
+                return Ok(());
             }
+            lead(tx, result, keys)?;
+            description.map_or(Ok(()), |description| descriptions::put(tx, description, now))
         })
     }
 

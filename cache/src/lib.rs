@@ -7,6 +7,7 @@ mod builds;
 mod clock;
 mod content;
 mod db;
+mod descriptions;
 mod failpoint;
 mod file_index;
 mod gc;
@@ -15,8 +16,10 @@ mod images;
 mod index;
 mod layout;
 mod lease;
+mod listing;
 mod lock;
 mod mount_cache;
+mod mount_transfer;
 mod path_error;
 mod rebuild;
 pub mod remote;
@@ -42,19 +45,22 @@ pub use builds::{
 pub use clock::{Clock, SystemClock};
 pub use content::{BlobError, BlobInfo, Blobs, IngestError, LeasedBlobs};
 pub use db::{DbError, MigrateError};
+pub use descriptions::{Among, Candidate, Descriptions, Fate, StepDescription, StepPlace};
 pub use file_index::{FileDigest, FileIndex, FileStamp};
 pub use gc::{
     DiskSpace, GcPolicy, ImageScope, ImageUsage, InvalidFilter, InvalidSpace, Keeper, Limits, Loser, Loss, MountUsage,
     PruneControl, PruneError, PruneFilter, PruneMode, PruneReport, PruneScope, PrunedRecord, RecordKind, RecordUsage,
-    Space, Usage,
+    Space, Subject, Usage,
 };
 pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use images::{BlobRole, ImageError, ImageRecord, Images, StoredImage, Untagged};
 pub use index::{CacheRecord, KeyKind, ListedRecord, NewRecord, RecordError, RecordKey, Records};
 pub use layout::Layout;
 pub use lease::{Hold, Lease, LeaseInfo, Reap};
+pub use listing::{ListedFile, Listing};
 pub use lock::{Holder, LockError, LockGuard, LockMode, LockName, OnWait, Waiting, wait_silently};
 pub use mount_cache::{CacheMount, CacheMountError, CacheMountInfo, CacheMountRequest, CacheMounts, MountSharing};
+pub use mount_transfer::MountTransferError;
 pub use path_error::PathError;
 pub use rebuild::{RebuildError, RebuildReport};
 pub use repair::{RepairReport, Replacements};

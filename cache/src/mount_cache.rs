@@ -221,6 +221,14 @@ impl CacheMounts<'_> {
         Ok(freed)
     }
 
+    pub(crate) fn try_lock(&self, info: &CacheMountInfo, mode: LockMode) -> Result<Option<LockGuard>, CacheMountError> {
+        Ok(self.store.try_lock(&lock_name(&info.hash, info.instance), mode)?)
+    }
+
+    pub(crate) fn directory(&self, info: &CacheMountInfo) -> PathBuf {
+        self.store.layout().cache_mount(&info.hash, info.instance)
+    }
+
     fn claim(
         &self,
         request: &CacheMountRequest<'_>,

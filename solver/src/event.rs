@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::miss::MissReason;
 use crate::vertex::{Origin, VertexId};
 
 /// Takes events; called from several threads, must not block for long.
@@ -94,6 +95,15 @@ pub enum Event {
         /// When that build began, in seconds since the epoch.
         began: i64,
     },
+    /// Why a vertex ran instead of being answered from the cache; comes at any time after it started.
+    Missed {
+        /// Which.
+        vertex: VertexId,
+        /// Why.
+        miss: MissReason,
+        /// When it was found out.
+        at: u64,
+    },
     /// A vertex ended.
     Done {
         /// Which.
@@ -124,6 +134,7 @@ impl Event {
             | Self::Bytes { at, .. }
             | Self::Waiting { at, .. }
             | Self::Used { at, .. }
+            | Self::Missed { at, .. }
             | Self::Done { at, .. }
             | Self::Export { at, .. } => Some(*at),
             Self::Planned { .. } | Self::Warning { .. } | Self::Recalled { .. } => None,

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rbuild_cache::{ResultId, SnapshotId};
+use jiff::Timestamp;
+use rbuild_cache::{Among, CacheKey, Candidate, Fate, Listing, ResultId, SnapshotId, StepDescription};
 use rbuild_image::{ContainerPath, ContentDigest, Digest, Platform};
 
 use crate::cancel::CancelToken;
 use crate::event::{Event, EventSink, VertexFailure};
 use crate::key::Key;
 use crate::op::{ContextSource, Op, RunNetwork, RunOp, RunSecurity, Source};
-use crate::records::{Claim, Found, NewStep, RecordFailure, StepCache};
+use crate::records::{About, Claim, Found, NewStep, Past, RecordFailure, StepCache};
 use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
 use crate::worker::{Control, Job, JobError, Pinned, Product, Worker};
 
@@ -19,6 +20,7 @@ pub(crate) fn run_op(command: &str) -> RunOp {
     RunOp {
         argv: vec!["/bin/sh".into(), "-c".into(), command.into()],
         env: vec!["PATH=/bin".into()],
+        arguments: vec![],
         proxy_env: vec![],
         cwd: ContainerPath::root(),
         user: String::new(),
@@ -166,14 +168,15 @@ pub(crate) struct MemoryCache {
 #[derive(Default)]
 pub(crate) struct Records {
     pub(crate) results: Vec<NewStep>,
-    pub(crate) keys: HashMap<Key, (ResultId, String)>,
+    pub(crate) keys: HashMap<Key, ResultId>,
+    pub(crate) descriptions: Vec<StepDescription>,
 }
 
 impl MemoryCache {
     pub(crate) fn forget(&self, name: &str) {
         let mut records = self.records.lock().unwrap();
-        let Records { results, keys } = &mut *records;
-        keys.retain(|_, (result, _)| results[result.row() as usize].name != name);
+        let Records { results, keys, .. } = &mut *records;
+        keys.retain(|_, result| results[result.row() as usize].name != name);
     }
 }
 
@@ -181,7 +184,7 @@ impl StepCache for MemoryCache {
     fn lookup(&self, keys: &[Key]) -> Result<Vec<Option<Found>>, RecordFailure> {
         let records = self.records.lock().unwrap();
         let found = keys.iter().map(|key| {
-            records.keys.get(key).map(|(result, _)| {
+            records.keys.get(key).map(|result| {
                 let NewStep { snapshot, name, duration } = records.results[result.row() as usize].clone();
                 Found { result: *result, snapshot, name, duration }
             })
@@ -189,22 +192,24 @@ impl StepCache for MemoryCache {
         Ok(found.collect())
     }
 
-    fn description(&self, key: &Key) -> Result<Option<String>, RecordFailure> {
-        Ok(self.records.lock().unwrap().keys.get(key).map(|(_, description)| description.clone()))
-    }
-
-    fn record(&self, keys: &[Key], description: &str, step: &NewStep) -> Result<ResultId, RecordFailure> {
+    fn record(&self, keys: &[Key], about: Option<&About>, step: &NewStep) -> Result<ResultId, RecordFailure> {
         let mut records = self.records.lock().unwrap();
         let result = ResultId::from_row(records.results.len() as i64);
         records.results.push(step.clone());
-        records.keys.extend(keys.iter().map(|key| (*key, (result, description.to_owned()))));
+        records.keys.extend(keys.iter().map(|key| (*key, result)));
+        records.descriptions.extend(about.map(described));
         Ok(result)
     }
 
-    fn add_keys(&self, result: ResultId, keys: &[Key], description: &str) -> Result<(), RecordFailure> {
+    fn add_keys(&self, result: ResultId, keys: &[Key], about: Option<&About>) -> Result<(), RecordFailure> {
         let mut records = self.records.lock().unwrap();
-        records.keys.extend(keys.iter().map(|key| (*key, (result, description.to_owned()))));
+        records.keys.extend(keys.iter().map(|key| (*key, result)));
+        records.descriptions.extend(about.map(described));
         Ok(())
+    }
+
+    fn past(&self) -> Option<&dyn Past> {
+        Some(self)
     }
 
     fn touch(&self, _: &[ResultId]) -> Result<(), RecordFailure> {
@@ -237,6 +242,64 @@ impl StepCache for MemoryCache {
             waited = true;
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+fn described(about: &About) -> StepDescription {
+    StepDescription {
+        definition: CacheKey::new(about.definition.digest),
+        step: CacheKey::new(about.step),
+        place: about.place.clone(),
+        subject: about.name.clone(),
+        build: None,
+        recorded_at: Timestamp::UNIX_EPOCH,
+        text: about.text.clone(),
+        reads: about.reads.clone(),
+    }
+}
+
+/// Remembers descriptions, no files. All are older than whatever is built next.
+impl Past for MemoryCache {
+    fn fate(&self, definition: &Key) -> Result<Fate, RecordFailure> {
+        Ok(Fate { description: self.find(&definition.digest)?, evicted: None })
+    }
+
+    fn find(&self, definition: &Digest) -> Result<Option<StepDescription>, RecordFailure> {
+        let records = self.records.lock().unwrap();
+        let is_it = |known: &&StepDescription| known.definition.digest() == definition;
+        Ok(records.descriptions.iter().rev().find(is_it).cloned())
+    }
+
+    fn candidates(&self, among: Among<'_>, limit: usize) -> Result<Vec<Candidate>, RecordFailure> {
+        let records = self.records.lock().unwrap();
+        let is_one = |known: &&StepDescription| match among {
+            Among::Stage(place) => known.place.op == place.op && known.place.stage == place.stage,
+            Among::Project(place) => known.place.op == place.op,
+            Among::Step(step, place) => known.place.op == place.op && known.step == *step,
+        };
+        let candidate = |known: &StepDescription| Candidate {
+            definition: known.definition,
+            step: known.step,
+            stage: known.place.stage.clone(),
+            line: known.place.line,
+        };
+        Ok(records.descriptions.iter().rev().filter(is_one).take(limit).map(candidate).collect())
+    }
+
+    fn note_reads(&self, _: &Key, _: &[(usize, ContentDigest)]) -> Result<(), RecordFailure> {
+        Ok(())
+    }
+
+    fn listing(&self, _: &ContentDigest) -> Result<Option<Listing>, RecordFailure> {
+        Ok(None)
+    }
+
+    fn has_listing(&self, _: &ContentDigest) -> Result<bool, RecordFailure> {
+        Ok(false)
+    }
+
+    fn keep_listing(&self, _: &ContentDigest, _: &Listing) -> Result<(), RecordFailure> {
+        Ok(())
     }
 }
 

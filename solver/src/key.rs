@@ -1,4 +1,4 @@
-//! What makes a step the same step: five keys per vertex, all from one description.
+//! What makes a step the same step: four keys per vertex, all from one description.
 //!
 //! | kind | made of | known | used to |
 //! |---|---|---|---|
@@ -6,7 +6,6 @@
 //! | `Content` | op, content of what it reads: root file system, selected files | when the inputs are there | answer although inputs ran again |
 //! | `Rerun` | op, snapshot of the root file system | when the inputs are there | keep the earlier of two equal results |
 //! | `Step` | op | always | know durations, and that it ran before at all |
-//! | `Place` | stage, line and kind of instruction | always | find what to compare with when asked why it missed |
 //!
 //! | enters the description of | what | does not |
 //! |---|---|---|
@@ -19,19 +18,20 @@
 //! | any | | display name, origin, cache use, order of parallel steps, time |
 //!
 //! A [`Describe`] value names its fields once; one writer hashes them, another prints them, so that a key and the
-//! text that explains it cannot drift apart. Keys of different kinds and versions never collide: both are hashed first.
+//! text that explains it cannot drift apart. Besides fields there are notes, which only the text has: the reference
+//! of an image, the name of a parent, which variables are build arguments. Values of variables whose names say that
+//! they are secret never reach the text. Keys of different kinds and versions never collide: both are hashed first.
+
+mod describe;
+mod text;
 
 use std::fmt;
 
 use rbuild_cache::{KeyKind, SnapshotId};
-use rbuild_image::registry::without_credentials;
 use rbuild_image::{ContentDigest, Digest};
 
-use crate::op::{
-    CopyAction, FileAction, FileOp, GitSource, GitTimes, HttpSource, ImageSource, MakeDirAction, Op, RunMount,
-    RunMountKind, RunOp, Source, WriteAction,
-};
-use crate::vertex::Origin;
+use crate::op::{Op, RunMount, RunMountKind, Source};
+pub(crate) use text::{HIDDEN, Text, unescape};
 
 /// Hashed into every key; changes when the meaning of a description or of what a worker makes from it changes.
 const VERSION: &str = "rbuild.key.v1";
@@ -43,7 +43,6 @@ fn question(kind: KeyKind) -> &'static str {
         KeyKind::Content => "content",
         KeyKind::Rerun => "rerun",
         KeyKind::Step => "step",
-        KeyKind::Place => "place",
     }
 }
 
@@ -72,6 +71,16 @@ pub(crate) trait Describe {
 pub(crate) trait Fields {
     /// Takes one field; names are dotted paths.
     fn field(&mut self, name: &str, value: &[u8]);
+
+    /// Takes a field that is a variable, `NAME=value`.
+    fn variable(&mut self, name: &str, pair: &str) {
+        self.field(name, pair.as_bytes());
+    }
+
+    /// Takes something that is worth knowing but changes nothing.
+    fn note(&mut self, name: &str, value: &[u8]) {
+        let _ = (name, value);
+    }
 }
 
 /// What identifies one input of a vertex.
@@ -103,13 +112,6 @@ impl Described<'_> {
     pub(crate) fn content_key(&self) -> Key {
         key(KeyKind::Content, self)
     }
-
-    /// The description for people: a line for each field.
-    pub(crate) fn text(&self) -> String {
-        let mut text = Text(String::new());
-        self.describe(&mut text);
-        text.0
-    }
 }
 
 impl Describe for Described<'_> {
@@ -126,16 +128,26 @@ impl Describe for Described<'_> {
     }
 }
 
-/// The definition key of a source whose content is fixed: the source, and what pinning found out.
-pub(crate) fn source_key(source: &Source, identity: &Digest) -> Key {
-    struct Pinned<'a>(&'a Source, &'a Digest);
-    impl Describe for Pinned<'_> {
-        fn describe(&self, to: &mut dyn Fields) {
-            self.0.describe(to);
-            to.field("identity", self.1.to_string().as_bytes());
-        }
+/// A source with what pinning found out.
+pub(crate) struct PinnedSource<'a> {
+    /// The source.
+    pub(crate) source: &'a Source,
+    /// What identifies its content.
+    pub(crate) identity: &'a Digest,
+}
+
+impl PinnedSource<'_> {
+    /// The definition key.
+    pub(crate) fn definition_key(&self) -> Key {
+        key(KeyKind::Definition, self)
     }
-    key(KeyKind::Definition, &Pinned(source, identity))
+}
+
+impl Describe for PinnedSource<'_> {
+    fn describe(&self, to: &mut dyn Fields) {
+        self.source.describe(to);
+        to.field("identity", self.identity.to_string().as_bytes());
+    }
 }
 
 /// The key of an op whatever it is applied to.
@@ -153,19 +165,6 @@ pub(crate) fn rerun_key(op: &Op, parent: Option<SnapshotId>) -> Key {
         }
     }
     key(KeyKind::Rerun, &Rerun(op, parent))
-}
-
-/// The key of a place in a Dockerfile.
-pub(crate) fn place_key(op: &Op, origin: &Origin) -> Key {
-    struct Place<'a>(&'a Op, &'a Origin);
-    impl Describe for Place<'_> {
-        fn describe(&self, to: &mut dyn Fields) {
-            to.field("op", op_name(self.0).as_bytes());
-            to.field("stage", self.1.stage.as_bytes());
-            to.field("line", self.1.line.to_string().as_bytes());
-        }
-    }
-    key(KeyKind::Place, &Place(op, origin))
 }
 
 /// How one input counts in a content key.
@@ -206,23 +205,8 @@ impl Fields for Hashed {
     }
 }
 
-/// A line for each field; values that are not plain text are escaped.
-struct Text(String);
-
-impl Fields for Text {
-    fn field(&mut self, name: &str, value: &[u8]) {
-        let value = String::from_utf8_lossy(value);
-        self.0.push_str(name);
-        self.0.push_str(": ");
-        self.0.extend(value.chars().flat_map(|c| {
-            let escaped = c.is_control() || c == '\\';
-            escaped.then(|| c.escape_default()).into_iter().flatten().chain((!escaped).then_some(c))
-        }));
-        self.0.push('\n');
-    }
-}
-
-fn op_name(op: &Op) -> &'static str {
+/// The kind of an op in one word.
+pub(crate) fn op_name(op: &Op) -> &'static str {
     match op {
         Op::Source(Source::Image(_)) => "image",
         Op::Source(Source::Context(_)) => "context",
@@ -233,239 +217,13 @@ fn op_name(op: &Op) -> &'static str {
     }
 }
 
-fn text(to: &mut dyn Fields, name: &str, value: impl AsRef<[u8]>) {
-    to.field(name, value.as_ref());
-}
-
-fn shown(to: &mut dyn Fields, name: &str, value: impl fmt::Display) {
-    to.field(name, value.to_string().as_bytes());
-}
-
-/// An absent value and an empty one are different fields.
-fn optional(to: &mut dyn Fields, name: &str, value: Option<&(impl fmt::Display + ?Sized)>) {
-    if let Some(value) = value {
-        shown(to, name, value);
-    }
-}
-
-fn list(to: &mut dyn Fields, name: &str, values: &[String]) {
-    for (at, value) in values.iter().enumerate() {
-        text(to, &format!("{name}.{at}"), value);
-    }
-}
-
-/// Bytes that may be large stand in the description by their digest.
-fn blob(to: &mut dyn Fields, name: &str, value: &[u8]) {
-    shown(to, name, Digest::sha256(value));
-}
-
-impl Describe for Op {
-    fn describe(&self, to: &mut dyn Fields) {
-        text(to, "op", op_name(self));
-        match self {
-            Self::Source(source) => source.describe(to),
-            Self::Run(run) => run.describe(to),
-            Self::File(file) => file.describe(to),
-        }
-    }
-}
-
-impl Describe for Source {
-    fn describe(&self, to: &mut dyn Fields) {
-        match self {
-            Self::Image(image) => {
-                let ImageSource { reference: _, digest, platform } = &**image;
-                shown(to, "image.digest", digest);
-                shown(to, "image.platform", platform);
-            }
-            Self::Context(context) => text(to, "context", &context.name),
-            Self::Http(HttpSource { url, checksum, filename }) => {
-                text(to, "http.url", without_credentials(url));
-                optional(to, "http.checksum", checksum.as_ref());
-                text(to, "http.filename", filename);
-            }
-            Self::Git(GitSource {
-                remote,
-                reference,
-                subdir,
-                keep_git_dir,
-                submodules,
-                checksum,
-                commit,
-                times,
-                fetch_by_commit: _,
-            }) => {
-                text(to, "git.remote", without_credentials(remote));
-                match commit {
-                    Some(commit) => text(to, "git.commit", commit),
-                    None => text(to, "git.reference", reference),
-                }
-                text(to, "git.subdir", subdir);
-                shown(to, "git.keep_git_dir", keep_git_dir);
-                shown(to, "git.submodules", submodules);
-                optional(to, "git.checksum", checksum.as_ref());
-                if *times == GitTimes::Checkout {
-                    text(to, "git.times", "checkout");
-                }
-            }
-        }
-    }
-}
-
-impl Describe for RunOp {
-    fn describe(&self, to: &mut dyn Fields) {
-        let Self {
-            argv,
-            env,
-            proxy_env: _,
-            cwd,
-            user,
-            mounts,
-            network,
-            security,
-            platform,
-            hostname: _,
-            extra_hosts,
-            shm_size,
-            ulimits,
-        } = self;
-        list(to, "argv", argv);
-        list(to, "env", env);
-        text(to, "cwd", cwd.as_bytes());
-        text(to, "user", user);
-        for (at, mount) in mounts.iter().enumerate() {
-            describe_mount(mount, &format!("mount.{at}"), to);
-        }
-        shown(to, "network", format_args!("{network:?}"));
-        shown(to, "security", format_args!("{security:?}"));
-        shown(to, "platform", platform);
-        for (at, (host, address)) in extra_hosts.iter().enumerate() {
-            shown(to, &format!("host.{at}"), format_args!("{host} {address}"));
-        }
-        shown(to, "shm_size", shm_size);
-        for (name, soft, hard) in ulimits {
-            shown(to, &format!("ulimit.{name}"), format_args!("{soft}:{hard}"));
-        }
-    }
-}
-
-fn describe_mount(mount: &RunMount, prefix: &str, to: &mut dyn Fields) {
-    let mut put = |name: &str, value: &dyn fmt::Display| shown(to, &format!("{prefix}.{name}"), value);
-    if let Some(target) = &mount.target {
-        put("target", target);
-    }
-    let input = |put: &mut dyn FnMut(&str, &dyn fmt::Display), input: &Option<usize>| {
-        if let Some(input) = input {
-            put("input", input);
-        }
-    };
-    match &mount.kind {
-        RunMountKind::Bind { input: from, source, writable } => {
-            put("type", &"bind");
-            input(&mut put, from);
-            put("source", source);
-            put("writable", writable);
-        }
-        RunMountKind::Cache { id, sharing, input: from, source, writable, mode, uid, gid } => {
-            put("type", &"cache");
-            put("id", id);
-            put("sharing", &format_args!("{sharing:?}"));
-            input(&mut put, from);
-            put("source", source);
-            put("writable", writable);
-            put("owner", &format_args!("{uid}:{gid} {mode:04o}"));
-        }
-        RunMountKind::Tmpfs { size } => {
-            put("type", &"tmpfs");
-            put("size", &size.unwrap_or_default());
-        }
-        RunMountKind::Secret { id, env, required, mode, uid, gid } => {
-            put("type", &"secret");
-            put("id", id);
-            if let Some(env) = env {
-                put("env", env);
-            }
-            put("required", required);
-            put("owner", &format_args!("{uid}:{gid} {mode:04o}"));
-        }
-        RunMountKind::Ssh { id, required, mode, uid, gid } => {
-            put("type", &"ssh");
-            put("id", id);
-            put("required", required);
-            put("owner", &format_args!("{uid}:{gid} {mode:04o}"));
-        }
-        RunMountKind::Inline { content, mode } => {
-            put("type", &"inline");
-            put("content", &Digest::sha256(content));
-            put("mode", &format_args!("{mode:04o}"));
-        }
-    }
-}
-
-impl Describe for FileOp {
-    fn describe(&self, to: &mut dyn Fields) {
-        shown(to, "linking", format_args!("{:?}", self.linking));
-        for (at, action) in self.actions.iter().enumerate() {
-            let prefix = format!("action.{at}");
-            match action {
-                FileAction::Copy(copy) => describe_copy(copy, &prefix, to),
-                FileAction::Write(write) => describe_write(write, &prefix, to),
-                FileAction::MakeDir(MakeDirAction { path, owner, mode }) => {
-                    text(to, &format!("{prefix}.mkdir"), path.as_bytes());
-                    optional(to, &format!("{prefix}.owner"), owner.as_ref());
-                    shown(to, &format!("{prefix}.mode"), format_args!("{mode:04o}"));
-                }
-            }
-        }
-    }
-}
-
-fn describe_copy(action: &CopyAction, prefix: &str, to: &mut dyn Fields) {
-    let CopyAction {
-        input,
-        source,
-        dest,
-        chown,
-        chmod,
-        exclude,
-        parents,
-        unpack,
-        required,
-        mtime,
-        default_mode,
-        contents,
-    } = action;
-    optional(to, &format!("{prefix}.input"), input.as_ref());
-    text(to, &format!("{prefix}.source"), source);
-    text(to, &format!("{prefix}.dest"), dest);
-    optional(to, &format!("{prefix}.chown"), chown.as_ref());
-    optional(to, &format!("{prefix}.chmod"), chmod.as_ref());
-    list(to, &format!("{prefix}.exclude"), exclude);
-    shown(to, &format!("{prefix}.parents"), parents);
-    shown(to, &format!("{prefix}.unpack"), format_args!("{unpack:?}"));
-    shown(to, &format!("{prefix}.required"), required);
-    optional(to, &format!("{prefix}.mtime"), mtime.as_ref());
-    if let Some(mode) = default_mode {
-        shown(to, &format!("{prefix}.default_mode"), format_args!("{mode:04o}"));
-    }
-    shown(to, &format!("{prefix}.contents"), contents);
-}
-
-fn describe_write(action: &WriteAction, prefix: &str, to: &mut dyn Fields) {
-    let WriteAction { name, dest, content, chown, chmod } = action;
-    text(to, &format!("{prefix}.write"), name);
-    text(to, &format!("{prefix}.dest"), dest);
-    blob(to, &format!("{prefix}.content"), content);
-    optional(to, &format!("{prefix}.chown"), chown.as_ref());
-    optional(to, &format!("{prefix}.chmod"), chmod.as_ref());
-}
-
 #[cfg(test)]
 mod tests {
     use rbuild_image::ContainerPath;
 
     use super::*;
     use crate::fixture::run_op;
+    use crate::op::RunOp;
 
     fn definition(op: &Op) -> Digest {
         Described { op, inputs: &[InputIdentity::Empty] }.definition_key().digest
@@ -527,7 +285,7 @@ mod tests {
             kind: RunMountKind::Secret { id: "key".into(), env: None, required: true, mode: 0o400, uid: 0, gid: 0 },
         });
         let op = Op::Run(Box::new(op));
-        let text = Described { op: &op, inputs: &[InputIdentity::Empty] }.text();
+        let text = Text::of(&Described { op: &op, inputs: &[InputIdentity::Empty] });
         insta::assert_snapshot!(text, @r"
         op: run
         argv.0: /bin/sh

@@ -29,14 +29,14 @@ pub use lower::{
     Resolve, ResolveError, ResolvedImage, StageChoice, Target, Ulimit, git_context, http_context, lower, more_faults,
     outline, targets,
 };
-pub use miss::{FieldChange, MissReason, changes};
+pub use miss::{Change, Earlier, FieldChange, FileChange, FileFacts, MOST_TOLD, MissReason, VariableSource};
 pub use op::{
     CacheSharing, ContextSource, CopyAction, FileAction, FileOp, GitSource, GitTimes, HttpSource, ImageSource, Linking,
     MakeDirAction, Op, RunMount, RunMountKind, RunNetwork, RunOp, RunSecurity, Source, Unpack, WriteAction,
 };
 pub use prune::needed;
 pub use rbuild_cache::KeyKind;
-pub use records::{Claim, Found, NewStep, RecordFailure, StepCache};
+pub use records::{About, Claim, Found, NewStep, Past, RecordFailure, StepCache};
 pub use schedule::{OnFailure, SolveError, SolveOptions, Solved, Surroundings, VertexReport, solve};
 pub use state::VertexState;
 pub use store_cache::StoreCache;

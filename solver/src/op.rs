@@ -99,6 +99,8 @@ pub struct RunOp {
     pub argv: Vec<String>,
     /// `NAME=value` in order: the image's environment, then build arguments. `HOME` is added when the step starts.
     pub env: Vec<String>,
+    /// Which variables in `env` come from `ARG`; only told, not part of the key.
+    pub arguments: Vec<String>,
     /// Proxy arguments, set in the step but not part of its key.
     pub proxy_env: Vec<String>,
     /// Working directory; created by an earlier vertex.

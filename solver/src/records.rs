@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rbuild_cache::{ResultId, SnapshotId};
+use rbuild_cache::{Among, Candidate, Fate, Listing, ResultId, SnapshotId, StepDescription, StepPlace};
+use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::CancelToken;
 use crate::key::Key;
@@ -33,6 +34,23 @@ pub struct NewStep {
     pub duration: Duration,
 }
 
+/// What a definition is made of, kept so that a later miss can be compared with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The definition key.
+    pub definition: Key,
+    /// The key of the op alone.
+    pub step: Digest,
+    /// Where the step stands; whoever keeps the records fills in the project.
+    pub place: StepPlace,
+    /// Display name.
+    pub name: String,
+    /// A line for each field.
+    pub text: String,
+    /// The digests of what is selected of inputs, as far as they are known.
+    pub reads: Vec<(usize, ContentDigest)>,
+}
+
 /// The cache could not be read or written; never fails a build by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} the build cache")]
@@ -56,14 +74,16 @@ pub trait StepCache: Sync {
     /// For each key the newest result whose product still exists; it then stays as long as this build needs it.
     fn lookup(&self, keys: &[Key]) -> Result<Vec<Option<Found>>, RecordFailure>;
 
-    /// What a key was made of, line by line, if it leads anywhere: what `cache why` compares.
-    fn description(&self, key: &Key) -> Result<Option<String>, RecordFailure>;
-
     /// Makes a result known under all of `keys`, replacing what they had. Durable when this returns.
-    fn record(&self, keys: &[Key], description: &str, step: &NewStep) -> Result<ResultId, RecordFailure>;
+    fn record(&self, keys: &[Key], about: Option<&About>, step: &NewStep) -> Result<ResultId, RecordFailure>;
 
-    /// Makes further keys lead to a result.
-    fn add_keys(&self, result: ResultId, keys: &[Key], description: &str) -> Result<(), RecordFailure>;
+    /// Makes further keys lead to a result; `about` says what a new definition among them is made of.
+    fn add_keys(&self, result: ResultId, keys: &[Key], about: Option<&About>) -> Result<(), RecordFailure>;
+
+    /// What is remembered of earlier steps, where anything is.
+    fn past(&self) -> Option<&dyn Past> {
+        None
+    }
 
     /// Which of these keys lead to a result in some other place, from where [`Self::fetch`] brings it. Moves nothing.
     fn elsewhere(&self, keys: &[Key]) -> Vec<bool> {
@@ -93,4 +113,28 @@ pub trait StepCache: Sync {
         cancel: &CancelToken,
         waiting: &(dyn Fn(&str) + Sync),
     ) -> Result<Option<Claim>, RecordFailure>;
+}
+
+/// What is remembered of earlier steps: what misses are compared with. Asked only for steps that ran.
+pub trait Past: Sync {
+    /// What became of a definition key.
+    fn fate(&self, definition: &Key) -> Result<Fate, RecordFailure>;
+
+    /// What a definition key was made of.
+    fn find(&self, definition: &Digest) -> Result<Option<StepDescription>, RecordFailure>;
+
+    /// The latest descriptions that are older than this build, newest first.
+    fn candidates(&self, among: Among<'_>, limit: usize) -> Result<Vec<Candidate>, RecordFailure>;
+
+    /// Notes what a step turned out to read.
+    fn note_reads(&self, definition: &Key, reads: &[(usize, ContentDigest)]) -> Result<(), RecordFailure>;
+
+    /// The files that a selection held.
+    fn listing(&self, selection: &ContentDigest) -> Result<Option<Listing>, RecordFailure>;
+
+    /// Whether the files that a selection held are known.
+    fn has_listing(&self, selection: &ContentDigest) -> Result<bool, RecordFailure>;
+
+    /// Keeps the files that a selection holds.
+    fn keep_listing(&self, selection: &ContentDigest, listing: &Listing) -> Result<(), RecordFailure>;
 }

@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 mod intake;
 mod keying;
 
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
@@ -179,6 +179,8 @@ struct Loop<'scope, 'env> {
     selections_left: BTreeMap<VertexId, (usize, bool)>,
     ready: BinaryHeap<(Duration, Reverse<VertexId>)>,
     remaining: Option<Vec<Duration>>,
+    /// Keys of the ops of all steps, once one of them runs.
+    siblings: Option<Arc<BTreeSet<Digest>>>,
     flights: Flights,
     slots: Slots,
     /// Threads that have not said their last word.
@@ -251,6 +253,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             selections_left: BTreeMap::new(),
             ready: BinaryHeap::new(),
             remaining: None,
+            siblings: None,
             flights: Flights::default(),
             slots: Slots::new(options.jobs, options.transfers),
             threads: 0,
@@ -437,6 +440,12 @@ impl<'scope, 'env> Loop<'scope, 'env> {
         };
         let inputs = vertex.inputs.iter().map(product).collect();
         let definition = self.definition(id, &vertex.op);
+        let siblings = self.siblings();
+        let ran = vertex.inputs.iter().enumerate().filter_map(|(at, input)| Some((at, (*input)?)));
+        let ran = ran.filter(|(_, input)| {
+            self.states.get(*input) == VertexState::Completed && !matches!(self.vertex(*input).op, Op::Source(_))
+        });
+        let ran = ran.collect();
         let progress = self.of(id);
         let step = Step {
             job: Job { id, vertex, inputs },
@@ -444,12 +453,24 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             trusted: progress.trusted,
             selected: progress.selected.clone(),
             identify: progress.definition.is_none(),
+            ran,
+            siblings,
         };
         let (shared, sender) = (self.shared, self.sender.clone());
         match elsewhere {
             true => self.spawn(move || task::fetch(shared, &step, &sender)),
             false => self.spawn(move || task::step(shared, &step, &sender)),
         }
+    }
+
+    fn siblings(&mut self) -> Arc<BTreeSet<Digest>> {
+        if let Some(siblings) = &self.siblings {
+            return Arc::clone(siblings);
+        }
+        let steps = self.needed.iter().map(|id| &self.vertex(*id).op).filter(|op| !matches!(op, Op::Source(_)));
+        let siblings = Arc::new(steps.map(|op| key::step_key(op).digest).collect());
+        self.siblings = Some(Arc::clone(&siblings));
+        siblings
     }
 
     fn spawn(&mut self, work: impl FnOnce() + Send + 'scope) {

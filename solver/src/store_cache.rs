@@ -3,11 +3,16 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rbuild_cache::{CacheKey, Lease, LockError, LockMode, LockName, NewRecord, RecordKey, ResultId, Store};
+use jiff::Timestamp;
+use rbuild_cache::{
+    Among, CacheKey, Candidate, Fate, Lease, Listing, LockError, LockMode, LockName, NewRecord, RecordKey, ResultId,
+    StepDescription, StepPlace, Store,
+};
+use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::CancelToken;
 use crate::key::Key;
-use crate::records::{Claim, Found, NewStep, RecordFailure, StepCache};
+use crate::records::{About, Claim, Found, NewStep, Past, RecordFailure, StepCache};
 
 /// Cache records of a store, for one build.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +23,29 @@ pub struct StoreCache<'a> {
     pub lease: &'a Lease,
     /// The build that makes records.
     pub build: Option<&'a str>,
+    /// The Dockerfile that is built, as a path or URL: steps are compared with those of the same one first.
+    pub project: &'a str,
+    /// When the build began: what was recorded since is not what a miss is compared with.
+    pub began: Timestamp,
+}
+
+impl StoreCache<'_> {
+    fn description(&self, about: &About) -> StepDescription {
+        StepDescription {
+            definition: cache_key(&about.definition),
+            step: CacheKey::new(about.step),
+            place: self.place(&about.place),
+            subject: about.name.clone(),
+            build: self.build.map(str::to_owned),
+            recorded_at: self.began,
+            text: about.text.clone(),
+            reads: about.reads.clone(),
+        }
+    }
+
+    fn place(&self, place: &StepPlace) -> StepPlace {
+        StepPlace { project: self.project.to_owned(), ..place.clone() }
+    }
 }
 
 impl StepCache for StoreCache<'_> {
@@ -35,24 +63,26 @@ impl StepCache for StoreCache<'_> {
         Ok(found.collect())
     }
 
-    fn description(&self, key: &Key) -> Result<Option<String>, RecordFailure> {
-        self.store.records().description(&cache_key(key)).map_err(failed("read"))
-    }
-
-    fn record(&self, keys: &[Key], description: &str, step: &NewStep) -> Result<ResultId, RecordFailure> {
+    fn record(&self, keys: &[Key], about: Option<&About>, step: &NewStep) -> Result<ResultId, RecordFailure> {
         let record = NewRecord {
-            keys: record_keys(keys, description),
+            keys: record_keys(keys),
             snapshot: step.snapshot,
             content_digest: None,
             subject: step.name.clone(),
             build: self.build.map(str::to_owned),
             duration: step.duration,
+            description: about.map(|about| self.description(about)),
         };
         self.store.records().record(&record).map_err(failed("write"))
     }
 
-    fn add_keys(&self, result: ResultId, keys: &[Key], description: &str) -> Result<(), RecordFailure> {
-        self.store.records().add_keys(result, &record_keys(keys, description)).map_err(failed("write"))
+    fn add_keys(&self, result: ResultId, keys: &[Key], about: Option<&About>) -> Result<(), RecordFailure> {
+        let description = about.map(|about| self.description(about));
+        self.store.records().add_keys(result, &record_keys(keys), description.as_ref()).map_err(failed("write"))
+    }
+
+    fn past(&self) -> Option<&dyn Past> {
+        Some(self)
     }
 
     fn touch(&self, results: &[ResultId]) -> Result<(), RecordFailure> {
@@ -81,12 +111,50 @@ impl StepCache for StoreCache<'_> {
     }
 }
 
+impl Past for StoreCache<'_> {
+    fn fate(&self, definition: &Key) -> Result<Fate, RecordFailure> {
+        self.store.descriptions().fate(&cache_key(definition)).map_err(failed("read"))
+    }
+
+    fn find(&self, definition: &Digest) -> Result<Option<StepDescription>, RecordFailure> {
+        self.store.descriptions().find(&CacheKey::new(*definition)).map_err(failed("read"))
+    }
+
+    fn candidates(&self, among: Among<'_>, limit: usize) -> Result<Vec<Candidate>, RecordFailure> {
+        let here = match among {
+            Among::Stage(place) | Among::Project(place) | Among::Step(_, place) => self.place(place),
+        };
+        let among = match among {
+            Among::Stage(_) => Among::Stage(&here),
+            Among::Project(_) => Among::Project(&here),
+            Among::Step(step, _) => Among::Step(step, &here),
+        };
+        self.store.descriptions().candidates(among, self.began, limit).map_err(failed("read"))
+    }
+
+    fn note_reads(&self, definition: &Key, reads: &[(usize, ContentDigest)]) -> Result<(), RecordFailure> {
+        self.store.descriptions().note_reads(&cache_key(definition), reads).map_err(failed("write"))
+    }
+
+    fn listing(&self, selection: &ContentDigest) -> Result<Option<Listing>, RecordFailure> {
+        self.store.descriptions().listing(selection).map_err(failed("read"))
+    }
+
+    fn has_listing(&self, selection: &ContentDigest) -> Result<bool, RecordFailure> {
+        self.store.descriptions().has_listing(selection).map_err(failed("read"))
+    }
+
+    fn keep_listing(&self, selection: &ContentDigest, listing: &Listing) -> Result<(), RecordFailure> {
+        self.store.descriptions().keep_listing(selection, listing).map_err(failed("write"))
+    }
+}
+
 fn cache_key(key: &Key) -> CacheKey {
     CacheKey::new(key.digest)
 }
 
-fn record_keys(keys: &[Key], description: &str) -> Vec<RecordKey> {
-    let record_key = |key: &Key| RecordKey { key: cache_key(key), kind: key.kind, description: description.to_owned() };
+fn record_keys(keys: &[Key]) -> Vec<RecordKey> {
+    let record_key = |key: &Key| RecordKey { key: cache_key(key), kind: key.kind, description: String::new() };
     keys.iter().map(record_key).collect()
 }
 
@@ -100,7 +168,6 @@ mod tests {
     use std::time::Duration;
 
     use rbuild_cache::{KeyKind, OpenOptions};
-    use rbuild_image::Digest;
 
     use super::*;
     use crate::cancel::CancelReason;
@@ -114,15 +181,31 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join("store"), OpenOptions::new("build")).unwrap();
         let lease = store.lease("test").unwrap();
-        let cache = StoreCache { store: &store, lease: &lease, build: Some("b1") };
+        let cache =
+            StoreCache { store: &store, lease: &lease, build: Some("b1"), project: "p", began: Timestamp::UNIX_EPOCH };
         let (definition, content) = (key(KeyKind::Definition, "d"), key(KeyKind::Content, "c"));
         let step = NewStep { snapshot: None, name: "RUN true".into(), duration: Duration::from_millis(5) };
-        let result = cache.record(&[definition], "op: run\n", &step).unwrap();
-        cache.add_keys(result, &[content], "op: run\n").unwrap();
+        let about = About {
+            definition,
+            step: Digest::sha256("s"),
+            place: StepPlace { project: String::new(), stage: "0".into(), line: 2, op: "run".into() },
+            name: "RUN true".into(),
+            text: "op: run\n".into(),
+            reads: vec![],
+        };
+        let result = cache.record(&[definition], Some(&about), &step).unwrap();
+        cache.add_keys(result, &[content], None).unwrap();
         let found = cache.lookup(&[content, definition, key(KeyKind::Step, "s")]).unwrap();
         assert_eq!(found[0], found[1]);
         assert_eq!((found[0].as_ref().unwrap().duration, &found[2]), (Duration::from_millis(5), &None));
-        assert_eq!(cache.description(&content).unwrap().as_deref(), Some("op: run\n"));
+        let known = cache.find(&definition.digest).unwrap().unwrap();
+        assert_eq!((known.text.as_str(), known.place.project.as_str()), ("op: run\n", "p"));
+        assert_eq!(cache.fate(&definition).unwrap().evicted, None);
+        assert_eq!(cache.fate(&content).unwrap().description, None);
+        store.records().remove(result, "by hand").unwrap();
+        let fate = cache.fate(&definition).unwrap();
+        assert_eq!((fate.evicted.unwrap().0.as_str(), fate.description), ("by hand", Some(known)));
+        let result = cache.record(&[definition], Some(&about), &step).unwrap();
         cache.touch(&[result]).unwrap();
     }
 
@@ -131,7 +214,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join("store"), OpenOptions::new("build -t x .")).unwrap();
         let lease = store.lease("test").unwrap();
-        let cache = StoreCache { store: &store, lease: &lease, build: None };
+        let cache =
+            StoreCache { store: &store, lease: &lease, build: None, project: "p", began: Timestamp::UNIX_EPOCH };
         let (key, cancel) = (key(KeyKind::Definition, "d"), CancelToken::new());
         let held = cache.claim(&key, &cancel, &|_| panic!("nobody else is here")).unwrap().unwrap();
         let told = Mutex::new(String::new());

@@ -4,7 +4,7 @@
 mod attempt;
 
 use attempt::Attempt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -70,8 +70,8 @@ pub(crate) enum Report {
     Made(VertexId, Box<Result<Made, JobError>>),
     /// What another place promised to have was not to be had.
     Gone(VertexId),
-    /// Nothing more comes from this vertex's thread.
-    Recorded,
+    /// Nothing more comes from this vertex's thread; why it ran, if it did.
+    Recorded(VertexId, Option<Box<MissReason>>),
 }
 
 /// A product and how it came.
@@ -86,7 +86,6 @@ pub(crate) struct Made {
 /// How a vertex got its product.
 pub(crate) enum How {
     Ran {
-        miss: MissReason,
         took: Duration,
         result: Option<ResultId>,
     },
@@ -111,6 +110,10 @@ pub(crate) struct Step {
     pub(crate) selected: BTreeMap<usize, ContentDigest>,
     /// Whether the loop needs the content of the product for the keys of readers.
     pub(crate) identify: bool,
+    /// Inputs that ran in this build, by position.
+    pub(crate) ran: BTreeMap<usize, VertexId>,
+    /// Keys of the ops of all steps of this build.
+    pub(crate) siblings: Arc<BTreeSet<Digest>>,
 }
 
 /// A definition key and the text it was made of.
@@ -134,10 +137,11 @@ pub(crate) fn step(shared: Shared<'_>, step: &Step, reports: &Sender<Report>) {
     let mut attempt = Attempt::new(shared, step, reports);
     let result = guarded(|| attempt.make());
     report(reports, Report::Made(step.job.id, Box::new(result)));
-    // Claim and slot are free again: readers go on while the content key is worked out.
-    let end: Result<(), JobError> = guarded(|| attempt.record_content());
-    drop(end);
-    report(reports, Report::Recorded);
+    // Claim and slot are free again: readers go on while the content key and the explanation are worked out.
+    let recorded: Result<(), JobError> = guarded(|| attempt.record_content());
+    drop(recorded);
+    let miss = guarded(|| Ok(attempt.why_missed())).ok().flatten();
+    report(reports, Report::Recorded(step.job.id, miss.map(Box::new)));
 }
 
 /// Brings the product of a step from another place; nothing that it reads is there.
@@ -151,7 +155,7 @@ pub(crate) fn fetch(shared: Shared<'_>, step: &Step, reports: &Sender<Report>) {
             Err(error) => Report::Made(step.job.id, Box::new(Err(error))),
         },
     );
-    report(reports, Report::Recorded);
+    report(reports, Report::Recorded(step.job.id, None));
 }
 
 /// A panic in a worker fails its vertex and nothing else.

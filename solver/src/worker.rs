@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{Listing, SnapshotId};
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::CancelToken;
@@ -77,6 +77,18 @@ pub trait Worker: Sync {
     /// content, links and xattrs of the selected files, no times. Called for contexts before anything runs (the
     /// other inputs are then given as the empty tree), and for snapshots when the definition key missed.
     fn selection_digest(&self, job: &Job, input: usize, control: Control<'_>) -> Result<ContentDigest, JobError>;
+
+    /// The same digest, with the files that it stands for; `None` where they cannot be told. Asked only for steps that
+    /// run, so that people can be told later which file made them run again.
+    fn selection_listing(
+        &self,
+        job: &Job,
+        input: usize,
+        control: Control<'_>,
+    ) -> Result<Option<(ContentDigest, Listing)>, JobError> {
+        let _ = (job, input, control);
+        Ok(None)
+    }
 
     /// Identity of a snapshot's whole root file system: the chain of its layers' content digests.
     fn rootfs_identity(&self, snapshot: Option<&SnapshotId>, control: Control<'_>) -> Result<ContentDigest, JobError>;

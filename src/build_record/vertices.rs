@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rbuild_cache::{BuildVertex, CacheKey, Store, VertexOutcome};
-use rbuild_parser::lint::secrets_used_in_arg_or_env::names_secret;
 use rbuild_solver::{KeyKind, MissReason, Product, VertexId, VertexReport, VertexState};
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +113,7 @@ fn detail(
         line: step.line,
         hit: report.and_then(|report| report.hit).map(kind),
         content_key: report.and_then(|report| report.content).map(|key| key.to_string()),
-        miss: report.and_then(|report| report.miss.clone()).map(without_secrets),
+        miss: report.and_then(|report| report.miss.clone()),
         exit_code: match &step.failure {
             Some(failure) => failure.exit_code,
             None => (ran && step.used.is_some()).then_some(0),
@@ -134,24 +133,8 @@ fn kind(kind: KeyKind) -> String {
         KeyKind::Content => "content",
         KeyKind::Rerun => "rerun",
         KeyKind::Step => "step",
-        KeyKind::Place => "place",
     }
     .to_owned()
-}
-
-/// Values of variables whose names say that they are secret are left out of explanations.
-fn without_secrets(miss: MissReason) -> MissReason {
-    let MissReason::Changed { earlier, mut fields } = miss else { return miss };
-    for field in &mut fields {
-        for value in [&mut field.before, &mut field.after] {
-            if let Some((name, _)) = value.as_deref().and_then(|text| text.split_once('='))
-                && names_secret(name)
-            {
-                *value = Some(format!("{name}=****"));
-            }
-        }
-    }
-    MissReason::Changed { earlier, fields }
 }
 
 /// Bytes of the topmost layer of a product: what the step itself added.

@@ -103,6 +103,9 @@ pub(super) struct BuildArgs {
     /// Write the image id to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Say at the end why each step that ran was not answered from the cache
+    #[arg(long)]
+    explain: bool,
     /// Check the Dockerfile without building
     #[arg(long, conflicts_with_all = ["output", "iidfile", "call"])]
     check: bool,

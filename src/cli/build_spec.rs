@@ -9,7 +9,7 @@ use crate::cli::report::Failure;
 use crate::config::Settings;
 use crate::request::{
     ArchiveFormat, ArchiveOutput, BuildNetwork, BuildRequest, CacheChoice, Compression, ContextInput, Destination,
-    DockerfileInput, Entitlement, Output, SecretInput, SecretSource, SshInput, SshSource,
+    DockerfileInput, Entitlement, Explain, Output, SecretInput, SecretSource, SshInput, SshSource,
 };
 
 /// Makes a request of the arguments.
@@ -58,6 +58,7 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         outputs: outputs(args, settings)?,
         jobs: args.jobs.map(|jobs| jobs as usize),
         show_cached_logs: args.show_cached_logs,
+        explain: if args.explain { Explain::AtEnd } else { Explain::Later },
     })
 }
 

@@ -12,6 +12,7 @@ mod history;
 mod images;
 mod isolation;
 mod limits;
+mod list_format;
 mod load_save;
 mod pull;
 pub mod report;
@@ -131,6 +132,9 @@ enum Command {
     History(history::HistoryCommand),
     /// Draw the steps of a build, or of a Dockerfile
     Graph(graph::GraphArgs),
+    /// The cache, as Docker spells it: du and prune
+    #[command(subcommand, visible_alias = "buildx")]
+    Builder(cache::BuilderCommand),
     /// Show rbuild's version
     Version,
 }
@@ -204,6 +208,7 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::execute(&args, &engine),
         Command::History(command) => history::execute(&command, &engine),
         Command::Graph(args) => graph::execute(&args, &engine),
+        Command::Builder(command) => cache::execute_builder(&command, &engine),
         Command::Version => unreachable!("answered before the store is opened"),
     }
 }

@@ -95,6 +95,7 @@ impl<'a> Fetching<'a> {
             subject: subject.to_owned(),
             build: None,
             duration: took,
+            description: None,
         };
         if let Err(error) = self.store.records().record(&record) {
             tracing::debug!(%error, "what was fetched is not remembered");

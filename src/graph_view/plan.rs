@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use rbuild_cache::{ResultId, SnapshotId};
 use rbuild_image::ContentDigest;
 use rbuild_solver::{
-    CancelToken, Claim, Control, Event, EventSink, Found, Job, JobError, Key, NewStep, OnFailure, Op, Pinned, Product,
-    RecordFailure, SolveOptions, Source, StepCache, StoreCache, Surroundings, VertexId, VertexState, Worker, solve,
+    About, CancelToken, Claim, Control, Event, EventSink, Found, Job, JobError, Key, NewStep, OnFailure, Op, Pinned,
+    Product, RecordFailure, SolveOptions, Source, StepCache, StoreCache, Surroundings, VertexId, VertexState, Worker,
+    solve,
 };
 
 use super::{GraphView, Node, NodeState};
@@ -36,7 +38,10 @@ pub(crate) fn plan(engine: &Engine, request: &BuildRequest) -> Result<GraphView,
         ssh: &[],
         began,
     })?;
-    let (worker, cache) = (Looking { worker }, LookOnly { cache: StoreCache { store, lease: &lease, build: None } });
+    let (worker, cache) = (
+        Looking { worker },
+        LookOnly { cache: StoreCache { store, lease: &lease, build: None, project: "", began: Timestamp::UNIX_EPOCH } },
+    );
     let targets: Vec<VertexId> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
     let options = SolveOptions { jobs: 4, transfers: 4, began, on_failure: OnFailure::GoOn };
     let around = Surroundings { worker: &worker, cache: &cache, events: &Nobody, cancel: engine.cancel() };
@@ -115,16 +120,12 @@ impl StepCache for LookOnly<'_> {
         self.cache.lookup(keys)
     }
 
-    fn description(&self, key: &Key) -> Result<Option<String>, RecordFailure> {
-        self.cache.description(key)
-    }
-
-    fn record(&self, _keys: &[Key], _description: &str, step: &NewStep) -> Result<ResultId, RecordFailure> {
+    fn record(&self, _keys: &[Key], _about: Option<&About>, step: &NewStep) -> Result<ResultId, RecordFailure> {
         let source = format!("{} was made by a plan", step.name).into();
         Err(RecordFailure { doing: "write", source })
     }
 
-    fn add_keys(&self, _result: ResultId, _keys: &[Key], _description: &str) -> Result<(), RecordFailure> {
+    fn add_keys(&self, _result: ResultId, _keys: &[Key], _about: Option<&About>) -> Result<(), RecordFailure> {
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 mod lines;
 mod mask;
+pub(crate) mod misses;
 mod plain;
 mod rawjson;
 mod summary;
@@ -71,6 +72,7 @@ impl FromStr for Mode {
 #[derive(Debug)]
 pub struct Progress {
     began: Instant,
+    began_at: Timestamp,
     mask: Mask,
     inner: Mutex<Inner>,
 }
@@ -122,7 +124,7 @@ impl Progress {
             _ => Display::Plain(plain::Plain::new()),
         };
         let inner = Inner { view: View::default(), display, masked: mask::Masked::default(), journal: None };
-        Self { began, mask: Mask::default(), inner: Mutex::new(inner) }
+        Self { began, began_at: wall_clock, mask: Mask::default(), inner: Mutex::new(inner) }
     }
 
     /// Shows it on standard output: it is the answer, not the story.
@@ -159,6 +161,11 @@ impl Progress {
     /// When the build began.
     pub fn began(&self) -> Instant {
         self.began
+    }
+
+    /// The same by the clock.
+    pub fn began_at(&self) -> Timestamp {
+        self.began_at
     }
 
     /// Tells that a step after the last vertex is done.

@@ -52,7 +52,11 @@ impl Plain {
             Event::Recalled { vertex, build, began } => {
                 self.line(view, *vertex, &super::lines::recalled(build, *began));
             }
-            Event::Planned { .. } | Event::Bytes { .. } | Event::Used { .. } | Event::Export { .. } => {}
+            Event::Planned { .. }
+            | Event::Bytes { .. }
+            | Event::Used { .. }
+            | Event::Missed { .. }
+            | Event::Export { .. } => {}
         }
     }
 

@@ -186,7 +186,7 @@ impl RawJson {
                 level: 1,
                 short: STANDARD.encode(message),
             }),
-            Event::Used { .. } | Event::Recalled { .. } => return None,
+            Event::Used { .. } | Event::Recalled { .. } | Event::Missed { .. } => return None,
         }
         Some(json(&status))
     }

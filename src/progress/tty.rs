@@ -72,7 +72,7 @@ impl Tty {
                     self.say(&format!("{}: {}", self.title(step), super::lines::recalled(build, *began)));
                 }
             }
-            Event::Export { .. } | Event::Used { .. } => {}
+            Event::Export { .. } | Event::Used { .. } | Event::Missed { .. } => {}
         }
     }
 

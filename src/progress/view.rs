@@ -126,6 +126,7 @@ impl View {
             Event::Bytes { vertex: None, .. }
             | Event::Waiting { .. }
             | Event::Recalled { .. }
+            | Event::Missed { .. }
             | Event::Export { .. } => {}
         }
     }

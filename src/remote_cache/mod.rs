@@ -11,7 +11,8 @@ pub mod spec;
 
 use rbuild_cache::{ResultId, SnapshotId};
 use rbuild_solver::{
-    CancelToken, Claim, Control, Found, Key, KeyKind, NewStep, RecordFailure, StepCache, StoreCache, VertexId,
+    About, CancelToken, Claim, Control, Found, Key, KeyKind, NewStep, Past, RecordFailure, StepCache, StoreCache,
+    VertexId,
 };
 
 pub(crate) use export::{ExportParts, Exports};
@@ -30,23 +31,23 @@ impl StepCache for SharedCache<'_> {
         self.local.lookup(keys)
     }
 
-    fn description(&self, key: &Key) -> Result<Option<String>, RecordFailure> {
-        self.local.description(key)
-    }
-
-    fn record(&self, keys: &[Key], description: &str, step: &NewStep) -> Result<ResultId, RecordFailure> {
-        let result = self.local.record(keys, description, step)?;
+    fn record(&self, keys: &[Key], about: Option<&About>, step: &NewStep) -> Result<ResultId, RecordFailure> {
+        let result = self.local.record(keys, about, step)?;
         // What was brought is found by content, too, from now on.
         let also = keys.iter().flat_map(|key| self.imports.take_also(&key.digest));
         let also: Vec<Key> = also.map(|digest| Key { kind: KeyKind::Content, digest }).collect();
         if !also.is_empty() {
-            self.local.add_keys(result, &also, description)?;
+            self.local.add_keys(result, &also, None)?;
         }
         Ok(result)
     }
 
-    fn add_keys(&self, result: ResultId, keys: &[Key], description: &str) -> Result<(), RecordFailure> {
-        self.local.add_keys(result, keys, description)
+    fn add_keys(&self, result: ResultId, keys: &[Key], about: Option<&About>) -> Result<(), RecordFailure> {
+        self.local.add_keys(result, keys, about)
+    }
+
+    fn past(&self) -> Option<&dyn Past> {
+        self.local.past()
     }
 
     fn elsewhere(&self, keys: &[Key]) -> Vec<bool> {

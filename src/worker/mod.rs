@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use rbuild_cache::snapshot::Snapshots;
-use rbuild_cache::{Lease, SnapshotId, Store};
+use rbuild_cache::{Lease, Listing, SnapshotId, Store};
 use rbuild_container::HostResolver;
 use rbuild_executor::{Resources, Spawner};
 use rbuild_image::ContentDigest;
@@ -153,7 +153,18 @@ impl Worker for EngineWorker<'_> {
     }
 
     fn selection_digest(&self, job: &Job, input: usize, control: Control<'_>) -> Result<ContentDigest, JobError> {
-        file::selection_digest(self, job, input, control)
+        file::selection_digest(self, job, input, None, control)
+    }
+
+    fn selection_listing(
+        &self,
+        job: &Job,
+        input: usize,
+        control: Control<'_>,
+    ) -> Result<Option<(ContentDigest, Listing)>, JobError> {
+        let mut listing = Listing::default();
+        let digest = file::selection_digest(self, job, input, Some(&mut listing), control)?;
+        Ok(Some((digest, listing)))
     }
 
     fn rootfs_identity(&self, snapshot: Option<&SnapshotId>, _control: Control<'_>) -> Result<ContentDigest, JobError> {

@@ -13,6 +13,7 @@
 
 mod bench;
 mod builds;
+mod cache_commands;
 mod caching;
 mod census;
 mod collection;
@@ -32,3 +33,4 @@ mod remote;
 mod remote_caches;
 mod rootless;
 mod web_server;
+mod why;

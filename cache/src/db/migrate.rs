@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_2_tombstones.sql"),
     include_str!("schema_3_builds.sql"),
     include_str!("schema_4_collections.sql"),
+    include_str!("schema_5_descriptions.sql"),
 ];
 
 /// The schema that this program writes.

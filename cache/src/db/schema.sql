@@ -97,9 +97,9 @@ CREATE INDEX results_by_subject ON results (subject);
 -- The keys that lead to a result.
 CREATE TABLE keys (
     key         TEXT    NOT NULL PRIMARY KEY,
-    kind        TEXT    NOT NULL,               -- 'definition', 'content', 'rerun', 'step' or 'place'
+    kind        TEXT    NOT NULL,               -- 'definition', 'content', 'rerun' or 'step'
     result      INTEGER NOT NULL REFERENCES results (id) ON DELETE CASCADE,
-    description TEXT    NOT NULL                -- the text whose digest the key is
+    description TEXT    NOT NULL                -- a note of whoever recorded it
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX keys_by_result ON keys (result);
 

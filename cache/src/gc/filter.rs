@@ -19,13 +19,19 @@ use regex::Regex;
 
 /// What a filter looks at.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Subject<'a> {
-    pub(super) id: &'a str,
-    pub(super) parent: &'a str,
-    pub(super) description: &'a str,
-    pub(super) kind: RecordKind,
-    pub(super) shared: bool,
-    pub(super) in_use: bool,
+pub struct Subject<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// The snapshot below.
+    pub parent: &'a str,
+    /// The step, or the id of a cache mount.
+    pub description: &'a str,
+    /// What it is.
+    pub kind: RecordKind,
+    /// Whether an image or a container has its layer too.
+    pub shared: bool,
+    /// Whether a live process uses it.
+    pub in_use: bool,
 }
 
 /// Kinds of things that the cache keeps, as BuildKit names them.
@@ -134,7 +140,8 @@ impl FromStr for PruneFilter {
 }
 
 impl PruneFilter {
-    pub(super) fn matches(&self, subject: &Subject<'_>) -> bool {
+    /// Whether something is what it asks for.
+    pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.terms.iter().all(|term| term.matches(subject))
     }
 }

@@ -79,7 +79,8 @@ impl Inventory {
         })?;
         let mut results: BTreeMap<ResultId, ResultRow> = results.into_iter().collect();
         // The text that a key is the digest of begins with the step's operation.
-        let checkouts = "SELECT DISTINCT result FROM keys WHERE kind = 'step' AND description LIKE 'op: git%'";
+        let checkouts =
+            "SELECT DISTINCT k.result FROM keys k JOIN descriptions d ON d.definition = k.key WHERE d.op = 'git'";
         for id in tx.all(checkouts, [], |row| row.get::<_, ResultId>(0))? {
             results.entry(id).and_modify(|row| row.is_checkout = true);
         }

@@ -36,7 +36,7 @@ use crate::reserve;
 use crate::store::Store;
 use crate::tombstone::{self, evict};
 
-pub use filter::{InvalidFilter, PruneFilter, RecordKind};
+pub use filter::{InvalidFilter, PruneFilter, RecordKind, Subject};
 use inventory::{Inventory, Reach};
 pub(crate) use keeper::Growth;
 pub use keeper::Keeper;

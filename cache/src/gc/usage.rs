@@ -36,6 +36,8 @@ pub struct ImageUsage {
     pub size: u64,
     /// Bytes that other images have too.
     pub shared: u64,
+    /// The snapshots it is made of.
+    pub snapshots: BTreeSet<SnapshotId>,
 }
 
 /// A cache mount's bytes.
@@ -142,7 +144,12 @@ impl Store {
                 size += bytes;
                 shared += if blob_users[blob] > 1 { bytes } else { 0 };
             }
-            usage.push(ImageUsage { id: *id, references: references.remove(id).unwrap_or_default(), size, shared });
+            let mut snapshots = BTreeSet::new();
+            if let Some(top) = image.snapshot {
+                inventory.chain(top, &mut snapshots);
+            }
+            let references = references.remove(id).unwrap_or_default();
+            usage.push(ImageUsage { id: *id, references, size, shared, snapshots });
         }
         Ok(usage)
     }

@@ -30,3 +30,19 @@ pub(crate) use recheck::FoundLayer;
 pub use store::{LayerInfo, SnapshotError, Snapshots};
 pub use writable::Writable;
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};
+
+/// Writes a directory that is no layer as one.
+pub(crate) fn directory_to_tar(path: &std::path::Path, out: &mut (dyn std::io::Write + Send)) -> Result<(), DiffError> {
+    diff::write_tar(&layer_dir::LayerDir::new(path), Times::Kept, out)?;
+    Ok(())
+}
+
+/// Unpacks a layer into an empty directory that is none. The root keeps mode 0755 of 0:0.
+pub(crate) fn directory_from_tar(
+    path: &std::path::Path,
+    tar: &mut (dyn std::io::Read + Send),
+) -> Result<(), ApplyError> {
+    let mut writer = LayerWriter::into_directory(path).map_err(ApplyError::Read)?;
+    apply::unpack(tar, None, &mut writer)?;
+    Ok(())
+}

@@ -60,6 +60,7 @@ fn the_maker_of_a_result_is_the_build_that_ran_it() {
         subject: "RUN make".into(),
         build: Some(first.to_string()),
         duration: Duration::from_secs(1),
+        description: None,
     };
     let result = home.store.records().record(&record).unwrap();
     let vertex = |outcome| BuildVertex {

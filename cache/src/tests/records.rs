@@ -26,6 +26,7 @@ pub(super) fn record(texts: &[&str], snapshot: Option<SnapshotId>) -> NewRecord 
         subject: "RUN make".to_owned(),
         build: Some("b1".to_owned()),
         duration: Duration::from_millis(1500),
+        description: None,
     }
 }
 
@@ -46,7 +47,7 @@ fn every_key_leads_to_the_result_and_holds_its_snapshot() {
     assert_eq!((found.snapshot, found.duration), (Some(snapshot), Duration::from_millis(1500)));
     assert_eq!(found.content_digest, Some(ContentDigest::new(Digest::sha256("files"))));
     assert!(lease.holds(&crate::lease::Hold::Snapshot(snapshot)));
-    home.store.records().add_keys(id, &[record(&["content 2"], None).keys.remove(0)]).unwrap();
+    home.store.records().add_keys(id, &[record(&["content 2"], None).keys.remove(0)], None).unwrap();
     assert!(home.store.records().lookup(&key("content 2"), &lease).unwrap().is_some());
     assert_eq!(home.store.records().alike("RUN make", 10).unwrap().len(), 3);
     assert_eq!(home.store.records().usual_duration("RUN make").unwrap(), Some(Duration::from_millis(1500)));
@@ -62,7 +63,7 @@ fn a_key_leads_to_its_latest_result_and_results_without_keys_vanish() {
     let second = home.store.records().record(&record(&["a"], Some(new))).unwrap();
     let lead = |text: &str| home.store.records().lookup(&key(text), &lease).unwrap().unwrap().result;
     assert_eq!((lead("a"), lead("b")), (second, first));
-    home.store.records().add_keys(second, &record(&["b"], None).keys).unwrap();
+    home.store.records().add_keys(second, &record(&["b"], None).keys, None).unwrap();
     assert_eq!(lead("b"), second);
     assert_eq!(home.store.records().list().unwrap().len(), 1);
     assert_sound(&home.store);

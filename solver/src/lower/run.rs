@@ -3,6 +3,7 @@
 use rbuild_image::ContainerPath;
 use rbuild_parser::Diagnostic;
 use rbuild_parser::instruction::{Network, Run, Script, Security};
+use rbuild_parser::lint::secrets_used_in_arg_or_env::names_secret;
 
 use super::history::{self, Effect};
 use super::metadata::Named;
@@ -58,9 +59,14 @@ impl Lowering<'_> {
         env.extend(agent_variable(&mounts, &env));
         let stage = &self.stages[id];
         let config = &stage.state.image.config;
+        let is_set =
+            |name: &str| config.env.iter().any(|pair| pair.split_once('=').is_some_and(|(set, _)| set == name));
+        let declared = stage.state.args.iter().map(|(name, _)| name);
+        let arguments = declared.filter(|name| !is_set(name)).cloned().collect();
         let op = RunOp {
             argv: argv.clone(),
             env,
+            arguments,
             proxy_env: proxies(&self.goal.build_args),
             cwd: ContainerPath::new(&config.working_dir),
             user: config.user.clone(),
@@ -111,8 +117,12 @@ fn not_allowed(step: &StageStep<'_>, entitlement: &str) -> Fault {
     Box::new(Diagnostic::error(step.span, format!("{entitlement} is not allowed")).with_help(help))
 }
 
-/// A variable that holds a secret is shown as one.
+/// A variable that holds a secret, or whose name says so, is shown as one: names of steps are kept.
 fn mask_secrets(mounts: &[RunMount], variables: &mut Variables) {
+    let named: Vec<String> = variables.names().filter(|name| names_secret(name)).map(str::to_owned).collect();
+    for name in named {
+        variables.set(&name, "****");
+    }
     for mount in mounts {
         if let RunMountKind::Secret { env: Some(name), .. } = &mount.kind {
             variables.set(name, "****");

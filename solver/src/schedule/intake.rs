@@ -7,7 +7,7 @@ use rbuild_cache::KeyKind;
 
 use crate::cancel::CancelReason;
 use crate::event::{Event, Outcome};
-use crate::key;
+use crate::key::PinnedSource;
 use crate::op::Op;
 use crate::pools::Pool;
 use crate::state::VertexState;
@@ -60,7 +60,13 @@ impl Loop<'_, '_> {
                 }
                 self.run_after_all(id);
             }
-            Report::Recorded => self.threads -= 1,
+            Report::Recorded(id, miss) => {
+                self.threads -= 1;
+                if let Some(miss) = miss {
+                    self.shared.events.emit(Event::Missed { vertex: id, miss: (*miss).clone(), at: self.at() });
+                    self.vertices[id.index()].miss = Some(*miss);
+                }
+            }
         }
     }
 
@@ -104,9 +110,8 @@ impl Loop<'_, '_> {
                 self.tell_cached(id);
                 VertexState::Cached
             }
-            How::Ran { miss, took, result } => {
+            How::Ran { took, result } => {
                 self.shared.events.emit(Event::Done { vertex: id, outcome: Outcome::Completed, at: self.at() });
-                self.vertices[id.index()].miss = Some(miss);
                 self.vertices[id.index()].took = Some(took);
                 self.vertices[id.index()].result = result;
                 VertexState::Completed
@@ -117,7 +122,7 @@ impl Loop<'_, '_> {
             let vertex = Arc::clone(self.vertex(id));
             if let Op::Source(source) = &vertex.op {
                 let source = self.pinned(id, source).0;
-                let key = key::source_key(&source, identity.digest());
+                let key = PinnedSource { source: &source, identity: identity.digest() }.definition_key();
                 self.vertices[id.index()].definition = Some(key);
             }
             self.keyed(id);

@@ -6,7 +6,7 @@ use rbuild_cache::KeyKind;
 use rbuild_image::Digest;
 
 use super::{Early, Loop};
-use crate::key::{self, Described, InputIdentity, Key};
+use crate::key::{Describe, Described, Fields, InputIdentity, Key, PinnedSource, Text};
 use crate::op::{Op, Source};
 use crate::state::VertexState;
 use crate::task::Definition;
@@ -52,7 +52,7 @@ impl Loop<'_, '_> {
             let vertex = Arc::clone(self.vertex(id));
             let key = match &vertex.op {
                 Op::Source(source) => match self.pinned(id, source) {
-                    (source, Some(identity)) => key::source_key(&source, &identity),
+                    (source, Some(identity)) => PinnedSource { source: &source, identity: &identity }.definition_key(),
                     (_, None) => {
                         self.fetch_for_key(id);
                         continue;
@@ -148,7 +148,48 @@ impl Loop<'_, '_> {
     /// The key of a vertex with the text it was made of, which only misses need.
     pub(super) fn definition(&self, id: VertexId, op: &Op) -> Option<Definition> {
         let key = self.of(id).definition?;
-        let inputs = self.input_identities(id, self.vertex(id));
-        Some(Definition { key, text: Described { op, inputs: &inputs }.text() })
+        let text = match (op, self.pinned_identity(id, op)) {
+            (Op::Source(source), Some(identity)) => Text::of(&PinnedSource { source, identity: &identity }),
+            _ => {
+                let inputs = self.input_identities(id, self.vertex(id));
+                Text::with_notes(&Described { op, inputs: &inputs }, &|to| self.note_inputs(id, to))
+            }
+        };
+        Some(Definition { key, text })
+    }
+
+    fn pinned_identity(&self, id: VertexId, op: &Op) -> Option<Digest> {
+        match op {
+            Op::Source(source) => self.pinned(id, source).1,
+            Op::Run(_) | Op::File(_) => None,
+        }
+    }
+
+    /// What people know the inputs by: the fields of a source, the name of a step.
+    fn note_inputs(&self, id: VertexId, to: &mut dyn Fields) {
+        for (at, input) in self.vertex(id).inputs.iter().enumerate() {
+            let Some(input) = *input else { continue };
+            let mut to = Noted { to: &mut *to, prefix: format!("input.{at}.") };
+            match &self.vertex(input).op {
+                Op::Source(source) => self.pinned(input, source).0.describe(&mut to),
+                Op::Run(_) | Op::File(_) => to.field("step", self.vertex(input).name.as_bytes()),
+            }
+        }
+    }
+}
+
+/// Fields of something else, as notes.
+struct Noted<'a> {
+    to: &'a mut dyn Fields,
+    prefix: String,
+}
+
+impl Fields for Noted<'_> {
+    fn field(&mut self, name: &str, value: &[u8]) {
+        self.to.note(&format!("{}{name}", self.prefix), value);
+    }
+
+    fn note(&mut self, name: &str, value: &[u8]) {
+        self.field(name, value);
     }
 }

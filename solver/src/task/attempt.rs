@@ -1,18 +1,19 @@
 //! One step from its content key to its record: look once more, claim it, run it, keep the earlier of two equal
 //! results, record it.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use rbuild_cache::{KeyKind, ResultId, SnapshotId};
+use rbuild_cache::{Fate, KeyKind, Listing, ResultId, SnapshotId, StepPlace};
 use rbuild_image::ContentDigest;
 
 use super::{Definition, How, Made, Report, Shared, Step, report};
 use crate::event::Event;
-use crate::key::{self, Described, InputIdentity, InputRole, Key};
-use crate::miss::MissReason;
+use crate::key::{self, Described, InputIdentity, InputRole, Key, PinnedSource, Text};
+use crate::miss::{Miss, MissReason};
 use crate::op::{Linking, Op, Source};
-use crate::records::{Claim, Found, NewStep};
+use crate::records::{About, Claim, Found, NewStep, Past, RecordFailure};
 use crate::vertex::{CacheUse, Vertex};
 use crate::worker::{JobError, Product};
 
@@ -25,11 +26,22 @@ pub(super) struct Attempt<'a> {
     content: Option<Key>,
     /// A result that still wants its content key.
     late: Option<ResultId>,
+    /// What was found out about the miss before the step ran.
+    miss: Option<Known>,
+    /// Digests of what is selected of snapshots, and what of them is told.
+    read: BTreeMap<usize, (ContentDigest, Option<Listing>)>,
+}
+
+/// What is known of a miss before a step runs.
+enum Known {
+    /// The reason.
+    Reason(MissReason),
+    /// What became of the definition key.
+    Fate(Box<Fate>),
 }
 
 /// What the cache was asked before a step runs.
 struct Before {
-    miss: MissReason,
     rerun: Key,
     earlier: Option<Found>,
 }
@@ -41,15 +53,16 @@ enum Claimed {
 
 impl<'a> Attempt<'a> {
     pub(super) fn new(shared: Shared<'a>, step: &'a Step, reports: &'a Sender<Report>) -> Self {
-        Self { shared, step, reports, content: None, late: None }
+        Self { shared, step, reports, content: None, late: None, miss: None, read: BTreeMap::new() }
     }
 
     /// Makes or finds the product.
     pub(super) fn make(&mut self) -> Result<Made, JobError> {
         if matches!(self.vertex().op, Op::Source(Source::Image(_))) {
             // The image store is the cache of images: the worker finds what is there.
+            self.miss = Some(Known::Reason(MissReason::ImageStore));
             let (product, took) = self.execute()?;
-            let how = How::Ran { miss: MissReason::NothingRecorded, took, result: None };
+            let how = How::Ran { took, result: None };
             return Ok(Made { product, how, content: None, identity: None });
         }
         let step_key = key::step_key(&self.vertex().op);
@@ -63,7 +76,8 @@ impl<'a> Attempt<'a> {
             Claimed::Mine(claim) => claim,
             Claimed::Made(found) => return Ok(self.found(&found, KeyKind::Definition)),
         };
-        let before = self.before(same_op);
+        self.miss = self.ask();
+        let before = self.before();
         let (product, took) = self.execute()?;
         let product = self.keep_earlier(product, &before)?;
         let identity = match self.step.identify {
@@ -72,7 +86,7 @@ impl<'a> Attempt<'a> {
         };
         let result = self.record(&product, took, &before.rerun, identity);
         self.shared.cache.made(self.step.job.id, snapshot_of(&product));
-        let how = How::Ran { miss: before.miss, took, result };
+        let how = How::Ran { took, result };
         Ok(Made { product, how, content: self.content.map(|key| key.digest), identity })
     }
 
@@ -89,9 +103,8 @@ impl<'a> Attempt<'a> {
         };
         // People know the step as this Dockerfile calls it.
         let brought = NewStep { name: vertex.name.clone(), ..brought };
-        let place = key::place_key(&vertex.op, &vertex.origin);
-        let keys = [key, key::step_key(&vertex.op), place];
-        let result = self.shared.or_warn(self.shared.cache.record(&keys, self.description(), &brought));
+        let (keys, about) = ([key, key::step_key(&vertex.op)], self.about(key));
+        let result = self.shared.or_warn(self.shared.cache.record(&keys, Some(&about), &brought));
         self.shared.cache.made(self.step.job.id, brought.snapshot);
         let product = Product::Snapshot(brought.snapshot);
         Ok(Some(Made { product, how: How::Fetched { result }, content: None, identity: None }))
@@ -101,8 +114,52 @@ impl<'a> Attempt<'a> {
     pub(super) fn record_content(&mut self) -> Result<(), JobError> {
         let Some(result) = self.late.take() else { return Ok(()) };
         let content = self.content_key()?;
-        self.shared.or_warn(self.shared.cache.add_keys(result, &[content], self.description()));
+        self.shared.or_warn(self.shared.cache.add_keys(result, &[content], None));
         Ok(())
+    }
+
+    /// Why the step ran, if it did; keeps what a later miss is to be compared with.
+    pub(super) fn why_missed(&mut self) -> Option<MissReason> {
+        let known = self.miss.take()?;
+        let Some(past) = self.shared.cache.past().filter(|_| !self.shared.cancel.is_cancelled()) else {
+            return match known {
+                Known::Reason(reason) => Some(reason),
+                Known::Fate(_) => None,
+            };
+        };
+        self.shared.or_warn(self.remember(past));
+        let fate = match known {
+            Known::Reason(reason) => return Some(reason),
+            Known::Fate(fate) => *fate,
+        };
+        let about = self.about(self.definition()?);
+        let (siblings, ran, trusted) = (&*self.step.siblings, &self.step.ran, self.step.trusted);
+        self.shared.or_warn(Miss { past, fate: &fate, about: &about, siblings, ran, trusted }.explain())
+    }
+
+    /// Keeps which files the step read.
+    fn remember(&mut self, past: &dyn Past) -> Result<(), RecordFailure> {
+        let (job, control) = (&self.step.job, self.shared.control());
+        for (input, selection) in &self.step.selected {
+            if past.has_listing(selection)? {
+                continue;
+            }
+            // What changed since it was digested is another selection, whose files would explain nothing.
+            if let Ok(Some((found, listing))) = self.shared.worker.selection_listing(job, *input, control)
+                && found == *selection
+            {
+                past.keep_listing(selection, &listing)?;
+            }
+        }
+        for (selection, listing) in self.read.values() {
+            if let Some(listing) = listing.as_ref().filter(|listing| !listing.files.is_empty()) {
+                past.keep_listing(selection, listing)?;
+            }
+        }
+        match self.definition() {
+            Some(definition) if !self.read.is_empty() => past.note_reads(&definition, &self.reads()),
+            _ => Ok(()),
+        }
     }
 
     fn vertex(&self) -> &'a Vertex {
@@ -117,8 +174,26 @@ impl<'a> Attempt<'a> {
         self.step.definition.as_ref().map(|definition| definition.key)
     }
 
-    fn description(&self) -> &'a str {
-        self.step.definition.as_ref().map_or("", |definition: &Definition| &definition.text)
+    /// What a definition of this step is made of.
+    fn about(&self, definition: Key) -> About {
+        let (op, origin) = (&self.vertex().op, &self.vertex().origin);
+        let text = match &self.step.definition {
+            Some(Definition { text, .. }) => text.clone(),
+            None => Text::of(op),
+        };
+        let (stage, op_name) = (origin.stage.clone(), key::op_name(op).to_owned());
+        About {
+            definition,
+            step: key::step_key(op).digest,
+            place: StepPlace { project: String::new(), stage, line: origin.line, op: op_name },
+            name: self.vertex().name.clone(),
+            text,
+            reads: self.reads(),
+        }
+    }
+
+    fn reads(&self) -> Vec<(usize, ContentDigest)> {
+        self.read.iter().map(|(input, (selection, _))| (*input, *selection)).collect()
     }
 
     fn found(&self, found: &Found, by: KeyKind) -> Made {
@@ -148,7 +223,7 @@ impl<'a> Attempt<'a> {
         }
         let Some(brought) = cache.fetch(key, self.step.job.id, self.shared.control()) else { return Ok(None) };
         let brought = NewStep { name: self.vertex().name.clone(), ..brought };
-        let recorded = cache.record(std::slice::from_ref(key), self.description(), &brought);
+        let recorded = cache.record(std::slice::from_ref(key), None, &brought);
         let Some(result) = self.shared.or_warn(recorded) else { return Ok(None) };
         cache.made(self.step.job.id, brought.snapshot);
         let NewStep { snapshot, name, duration } = brought;
@@ -160,7 +235,8 @@ impl<'a> Attempt<'a> {
         let cache = self.shared.cache;
         if !is_independent(&self.vertex().op) {
             let keys: Vec<Key> = self.definition().into_iter().chain([key::step_key(&self.vertex().op)]).collect();
-            self.shared.or_warn(cache.add_keys(found.result, &keys, self.description()));
+            let about = self.definition().map(|definition| self.about(definition));
+            self.shared.or_warn(cache.add_keys(found.result, &keys, about.as_ref()));
             return Ok(Some(self.found(found, KeyKind::Content)));
         }
         let (Some(snapshot), Some(Product::Snapshot(parent))) = (&found.snapshot, self.step.job.inputs.first()) else {
@@ -170,7 +246,8 @@ impl<'a> Attempt<'a> {
         let Some(product) = rebased else { return Ok(None) };
         let new = NewStep { snapshot: snapshot_of(&product), name: found.name.clone(), duration: found.duration };
         let keys: Vec<Key> = self.definition().into_iter().collect();
-        self.shared.or_warn(cache.record(&keys, self.description(), &new));
+        let about = self.definition().map(|definition| self.about(definition));
+        self.shared.or_warn(cache.record(&keys, about.as_ref(), &new));
         Ok(Some(Made { product, ..self.found(found, KeyKind::Content) }))
     }
 
@@ -199,28 +276,22 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn before(&self, same_op: Option<Found>) -> Before {
+    fn before(&self) -> Before {
         let vertex = self.vertex();
-        let miss = match self.may_look() {
-            false => MissReason::Ignored,
-            true => self.why_missed(same_op),
-        };
         let rerun = key::rerun_key(&vertex.op, self.step.job.inputs.first().and_then(snapshot_of));
-        Before { miss, rerun, earlier: self.shared.lookup(&rerun) }
+        Before { rerun, earlier: self.shared.lookup(&rerun) }
     }
 
-    /// Compares with what was recorded at the same place, or else for the same op.
-    fn why_missed(&self, same_op: Option<Found>) -> MissReason {
-        let (op, origin) = (&self.vertex().op, &self.vertex().origin);
-        let place = key::place_key(op, origin);
-        let nearest = self.shared.lookup(&place).map(|found| (found, place));
-        let nearest = nearest.or(same_op.map(|found| (found, key::step_key(op))));
-        let nearest = nearest.and_then(|(found, key)| {
-            let description = self.shared.or_warn(self.shared.cache.description(&key)).flatten()?;
-            Some((found.name, description))
-        });
-        let nearest = nearest.as_ref().map(|(name, description)| (name.as_str(), description.as_str()));
-        MissReason::from_nearest(nearest, self.description())
+    /// What must be asked before the record of this run replaces the answer.
+    fn ask(&self) -> Option<Known> {
+        if !self.may_look() {
+            return Some(Known::Reason(MissReason::Ignored));
+        }
+        let past = self.shared.cache.past()?;
+        match self.definition() {
+            Some(definition) => self.shared.or_warn(past.fate(&definition)).map(|fate| Known::Fate(Box::new(fate))),
+            None => Some(Known::Reason(MissReason::NothingRecorded)),
+        }
     }
 
     fn execute(&self) -> Result<(Product, Duration), JobError> {
@@ -258,14 +329,16 @@ impl<'a> Attempt<'a> {
     ) -> Option<ResultId> {
         let vertex = self.vertex();
         let definition = match (self.definition(), identity, &vertex.op) {
-            (None, Some(identity), Op::Source(source)) => Some(key::source_key(source, identity.digest())),
+            (None, Some(identity), Op::Source(source)) => {
+                Some(PinnedSource { source, identity: identity.digest() }.definition_key())
+            }
             (definition, ..) => definition,
         };
-        let place = key::place_key(&vertex.op, &vertex.origin);
-        let keys = definition.into_iter().chain([key::step_key(&vertex.op), place, *rerun]).chain(self.content);
+        let keys = definition.into_iter().chain([key::step_key(&vertex.op), *rerun]).chain(self.content);
         let keys: Vec<Key> = keys.collect();
         let new = NewStep { snapshot: snapshot_of(product), name: vertex.name.clone(), duration: took };
-        let result = self.shared.or_warn(self.shared.cache.record(&keys, self.description(), &new));
+        let about = definition.map(|definition| self.about(definition));
+        let result = self.shared.or_warn(self.shared.cache.record(&keys, about.as_ref(), &new));
         if self.content.is_none() && !matches!(vertex.op, Op::Source(_)) {
             self.late = result;
         }
@@ -273,7 +346,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The key of what the job reads, by content.
-    fn content_key(&self) -> Result<Key, JobError> {
+    fn content_key(&mut self) -> Result<Key, JobError> {
         let (job, control) = (&self.step.job, self.shared.control());
         let op = &job.vertex.op;
         let mut inputs = Vec::with_capacity(job.inputs.len());
@@ -286,7 +359,18 @@ impl<'a> Attempt<'a> {
                 (Product::Snapshot(snapshot), None) if role == InputRole::Rootfs => {
                     InputIdentity::Content(self.identity(*snapshot)?)
                 }
-                _ => InputIdentity::Content(self.shared.worker.selection_digest(job, at, control)?),
+                _ => {
+                    let listed = match self.shared.cache.past() {
+                        Some(_) => self.shared.worker.selection_listing(job, at, control)?,
+                        None => None,
+                    };
+                    let (selection, listing) = match listed {
+                        Some((selection, listing)) => (selection, Some(listing)),
+                        None => (self.shared.worker.selection_digest(job, at, control)?, None),
+                    };
+                    self.read.insert(at, (selection, listing));
+                    InputIdentity::Content(selection)
+                }
             });
         }
         Ok(Described { op, inputs: &inputs }.content_key())

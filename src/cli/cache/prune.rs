@@ -95,7 +95,7 @@ fn request(args: &PruneArgs, now: Timestamp) -> Result<PruneRequest, Failure> {
 }
 
 /// How long ago: a duration, or since a point in time.
-fn age(text: &str, now: Timestamp) -> Result<Duration, Failure> {
+pub(super) fn age(text: &str, now: Timestamp) -> Result<Duration, Failure> {
     if let Ok(age) = parse_age(text) {
         return Ok(age);
     }

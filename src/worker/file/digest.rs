@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use rayon::prelude::*;
-use rbuild_cache::FileDigest;
 use rbuild_cache::view::{FileKind, Stat, Xattrs};
+use rbuild_cache::{FileDigest, ListedFile, Listing};
 use rbuild_image::{ContainerPath, ContentDigest, Hashing};
 use rbuild_solver::{FileAction, FileOp};
 
@@ -24,14 +24,20 @@ use super::select::{Selected, select, select_whole};
 use super::source::SourceTree;
 
 /// Digests what `op` reads through input number `input`, whose tree is `source`.
-pub(super) fn selection_digest(op: &FileOp, input: usize, source: &dyn SourceTree) -> Result<ContentDigest, FileError> {
+/// Lists the files as well where a list is given.
+pub(super) fn selection_digest(
+    op: &FileOp,
+    input: usize,
+    source: &dyn SourceTree,
+    mut listing: Option<&mut Listing>,
+) -> Result<ContentDigest, FileError> {
     let mut digest = begin();
     for action in &op.actions {
         if let FileAction::Copy(copy) = action
             && copy.input == Some(input)
         {
             for selected in select(copy, source)? {
-                add(&mut digest, source, &selected)?;
+                add(&mut digest, source, &selected, listing.as_deref_mut())?;
             }
             write(&mut digest, b".");
         }
@@ -40,10 +46,15 @@ pub(super) fn selection_digest(op: &FileOp, input: usize, source: &dyn SourceTre
 }
 
 /// Digests the files and directories at `paths` with everything below them, for mounts of them.
-pub(super) fn tree_digest(source: &dyn SourceTree, paths: &[&ContainerPath]) -> Result<ContentDigest, FileError> {
+/// Lists them as well where a list is given.
+pub(super) fn tree_digest(
+    source: &dyn SourceTree,
+    paths: &[&ContainerPath],
+    mut listing: Option<&mut Listing>,
+) -> Result<ContentDigest, FileError> {
     let mut digest = begin();
     for path in paths {
-        add(&mut digest, source, &select_whole(source, path)?)?;
+        add(&mut digest, source, &select_whole(source, path)?, listing.as_deref_mut())?;
         write(&mut digest, b".");
     }
     Ok(end(digest))
@@ -77,14 +88,19 @@ struct Read {
     xattrs: Xattrs,
 }
 
-fn add(digest: &mut Sink, source: &dyn SourceTree, selected: &Selected) -> Result<(), FileError> {
+fn add(
+    digest: &mut Sink,
+    source: &dyn SourceTree,
+    selected: &Selected,
+    mut listing: Option<&mut Listing>,
+) -> Result<(), FileError> {
     let mut first_names: HashMap<(u64, u64), &[u8]> = HashMap::new();
     let files: Vec<(ContainerPath, &Stat)> = std::iter::once((selected.path.clone(), &selected.stat))
         .chain(selected.inside.iter().map(|entry| (selected.path.join(&entry.relative), &entry.stat)))
         .collect();
     let read: Vec<Read> =
         files.par_iter().map(|(path, stat)| read_one(source, path, stat)).collect::<Result<_, _>>()?;
-    for (number, ((_, stat), read)) in files.iter().zip(read).enumerate() {
+    for (number, ((path, stat), read)) in files.iter().zip(read).enumerate() {
         let entry = number.checked_sub(1).map(|position| &selected.inside[position]);
         let (letter, name) = match entry {
             None => (b's', selected.name.as_slice()),
@@ -101,7 +117,11 @@ fn add(digest: &mut Sink, source: &dyn SourceTree, selected: &Selected) -> Resul
         if let Some(first) = first {
             first_names.insert(stat.inode, first);
         }
-        write_field(digest, &detail(stat.kind, &read, first));
+        let detail = detail(stat.kind, &read, first);
+        if let Some(listing) = &mut listing {
+            listing.push(listed(path, stat, &detail, &read.xattrs));
+        }
+        write_field(digest, &detail);
         write(digest, &(read.xattrs.len() as u64).to_le_bytes());
         for (attribute, value) in &read.xattrs {
             write_field(digest, attribute);
@@ -109,6 +129,39 @@ fn add(digest: &mut Sink, source: &dyn SourceTree, selected: &Selected) -> Resul
         }
     }
     Ok(())
+}
+
+/// What is remembered of a file, to say later what changed.
+fn listed(path: &ContainerPath, stat: &Stat, detail: &[u8], xattrs: &Xattrs) -> ListedFile {
+    let start = |bytes: &[u8]| {
+        let digest = FileDigest::of(bytes).expect("memory can be read");
+        *digest.as_bytes().first_chunk().expect("a digest has 32 bytes")
+    };
+    let kind = detail.first().copied().unwrap_or(b'p');
+    let mark = match detail {
+        [b'f', content @ ..] => content.first_chunk().copied().unwrap_or_default(),
+        _ => start(detail),
+    };
+    let mut attributes = [0; 8];
+    if !xattrs.is_empty() {
+        let mut bytes = Vec::new();
+        for part in xattrs.iter().flat_map(|(name, value)| [name.as_slice(), value.as_slice()]) {
+            bytes.extend((part.len() as u64).to_le_bytes());
+            bytes.extend(part);
+        }
+        attributes = start(&bytes);
+    }
+    let kind = if kind == b'h' { b'f' } else { kind };
+    ListedFile {
+        path: path.as_bytes()[1..].to_vec(),
+        kind,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        size: if stat.kind == FileKind::File { stat.size } else { 0 },
+        mark,
+        attributes,
+    }
 }
 
 fn read_one(source: &dyn SourceTree, path: &ContainerPath, stat: &Stat) -> Result<Read, FileError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rbuild_cache::snapshot::{Active, LayerWriter, Metadata, Snapshot};
 use rbuild_cache::view::View;
-use rbuild_cache::{FileIndex, SnapshotId};
+use rbuild_cache::{FileIndex, Listing, SnapshotId};
 use rbuild_executor::RootDir;
 use rbuild_image::{ContainerPath, ContentDigest};
 use rbuild_solver::{Control, FileAction, FileOp, Job, JobError, Linking, Op, Product, RunMountKind};
@@ -65,11 +65,13 @@ pub(in crate::worker) fn perform(
     write_layer(op, &sources, &mut writer, &cancelled).map_err(|error| explain(&error))
 }
 
-/// Digests what `job` reads through input number `input`, be it copied or mounted.
+/// Digests what `job` reads through input number `input`, be it copied or mounted; lists the files as well where a
+/// list is given.
 pub(in crate::worker) fn selection_digest(
     worker: &EngineWorker<'_>,
     job: &Job,
     input: usize,
+    listing: Option<&mut Listing>,
     control: Control<'_>,
 ) -> Result<ContentDigest, JobError> {
     if control.cancel.is_cancelled() {
@@ -90,7 +92,7 @@ pub(in crate::worker) fn selection_digest(
     };
     let tree = tree_of(worker, product, index.clone())?;
     let digest = match &job.vertex.op {
-        Op::File(op) => digest::selection_digest(op, input, &*tree),
+        Op::File(op) => digest::selection_digest(op, input, &*tree, listing),
         Op::Run(run) => {
             let read = |kind: &RunMountKind| match kind {
                 RunMountKind::Bind { input: from, source, .. } | RunMountKind::Cache { input: from, source, .. }
@@ -101,7 +103,7 @@ pub(in crate::worker) fn selection_digest(
                 _ => None,
             };
             let paths: Vec<ContainerPath> = run.mounts.iter().filter_map(|mount| read(&mount.kind)).collect();
-            digest::tree_digest(&*tree, &paths.iter().collect::<Vec<_>>())
+            digest::tree_digest(&*tree, &paths.iter().collect::<Vec<_>>(), listing)
         }
         Op::Source(_) => return Err(failed("a source reads no input").into()),
     };

@@ -8,7 +8,7 @@ use crate::cancel::CancelToken;
 use crate::fixture::{Events, FakeWorker, MemoryCache, run, source_context};
 use crate::graph::Graph;
 use crate::key::Key;
-use crate::records::{Claim, Found, NewStep, RecordFailure, StepCache};
+use crate::records::{About, Claim, Found, NewStep, RecordFailure, StepCache};
 use crate::schedule::{OnFailure, SolveOptions, Surroundings, solve};
 use crate::state::VertexState;
 use crate::vertex::VertexId;
@@ -39,16 +39,12 @@ impl StepCache for TwoPlaces {
         self.here.lookup(keys)
     }
 
-    fn description(&self, key: &Key) -> Result<Option<String>, RecordFailure> {
-        self.here.description(key)
+    fn record(&self, keys: &[Key], about: Option<&About>, step: &NewStep) -> Result<ResultId, RecordFailure> {
+        self.here.record(keys, about, step)
     }
 
-    fn record(&self, keys: &[Key], description: &str, step: &NewStep) -> Result<ResultId, RecordFailure> {
-        self.here.record(keys, description, step)
-    }
-
-    fn add_keys(&self, result: ResultId, keys: &[Key], description: &str) -> Result<(), RecordFailure> {
-        self.here.add_keys(result, keys, description)
+    fn add_keys(&self, result: ResultId, keys: &[Key], about: Option<&About>) -> Result<(), RecordFailure> {
+        self.here.add_keys(result, keys, about)
     }
 
     fn elsewhere(&self, keys: &[Key]) -> Vec<bool> {

@@ -113,7 +113,7 @@ fn a_digest_changes_with_what_is_copied_and_with_nothing_else() {
     bench.put("other", "other", 0o644);
     let digest = |action: CopyAction, ignore: &str| -> ContentDigest {
         let op = FileOp { actions: vec![FileAction::Copy(action)], linking: Linking::Dependent };
-        digest::selection_digest(&op, 1, &*bench.context(ignore)).unwrap()
+        digest::selection_digest(&op, 1, &*bench.context(ignore), None).unwrap()
     };
     let whole = digest(copy("src", "/x"), "");
     let touch = |name: &str, time: &str| {
@@ -143,7 +143,10 @@ fn a_digest_changes_with_what_is_copied_and_with_nothing_else() {
     fs::remove_file(bench.context_path().join("src/z")).unwrap();
     bench.put("src/z", "a", 0o644);
     assert_ne!(digest(copy("src", "/x"), ""), linked, "hard links count");
-    assert!(matches!(digest::tree_digest(&*bench.context(""), &[&path("/nope")]), Err(FileError::NotFound { .. })));
+    assert!(matches!(
+        digest::tree_digest(&*bench.context(""), &[&path("/nope")], None),
+        Err(FileError::NotFound { .. })
+    ));
 }
 
 #[test]
