@@ -1,6 +1,6 @@
 //! Opens the store and wires the parts together; few methods, no logic.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_cache::{HistoryLimits, Keeper, OpenOptions, Store};
 use rbuild_executor::Spawner;
@@ -19,7 +19,7 @@ pub struct Engine {
     cancel: CancelToken,
     mask: Mask,
     store: OnceLock<Store>,
-    spawner: OnceLock<Spawner>,
+    spawner: Mutex<Option<Arc<Spawner>>>,
     client: OnceLock<Client>,
 }
 
@@ -31,7 +31,7 @@ impl Engine {
             cancel: CancelToken::new(),
             mask: Mask::default(),
             store: OnceLock::new(),
-            spawner: OnceLock::new(),
+            spawner: Mutex::new(None),
             client: OnceLock::new(),
         }
     }
@@ -74,14 +74,15 @@ impl Engine {
         Ok(self.store()?.keep_within(config.gc, Arc::new(move || cancel.is_cancelled())))
     }
 
-    /// The process that starts sandboxes.
-    pub fn spawner(&self) -> Result<&Spawner, Failure> {
-        if let Some(spawner) = self.spawner.get() {
-            return Ok(spawner);
+    /// The process that starts sandboxes; a new one where the last one died.
+    pub fn spawner(&self) -> Result<Arc<Spawner>, Failure> {
+        let mut spawner = self.spawner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(alive) = spawner.as_ref().filter(|spawner| spawner.is_alive()) {
+            return Ok(Arc::clone(alive));
         }
         let started = Spawner::start()
             .map_err(|error| Failure::from_error("cannot start the process that starts sandboxes", &error))?;
-        Ok(self.spawner.get_or_init(|| started))
+        Ok(Arc::clone(spawner.insert(Arc::new(started))))
     }
 
     /// The registry client.

@@ -34,6 +34,7 @@ pub use cgroup::{CgroupVersion, Warning};
 pub use id_map::{IdMap, IdRange};
 pub use probe::{HostSupport, Overlay, Severity, Shortcoming};
 pub use process::{ExitStatus, Process, Signaller, Usage};
+pub use rlimit::raise_open_files;
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};
 pub use seccomp::{ProfileError, SeccompProfile};
 pub use spawn_error::{NotExecutable, SpawnError};

@@ -17,7 +17,7 @@ use crate::rlimit;
 use crate::spawn_error::SpawnError;
 use crate::spec::{
     Access, AppArmor, DOCKER_DEFAULT_PROFILE, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource,
-    NetworkMode, Resources, Rootfs, SandboxSpec, Seccomp,
+    NetworkMode, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
 
 /// What a plan depends on of the machine and the caller.
@@ -35,6 +35,8 @@ pub struct HostFacts {
     pub apparmor: Option<Vec<String>>,
     /// The ids of a user namespace other than the initial one, which limits what its root may do.
     pub user_namespace: Option<IdMap>,
+    /// Limit on open files, soft and hard, of programs that are given none; the spawner's own where there is none.
+    pub open_files: Option<(u64, u64)>,
 }
 
 /// Everything that has to be done for a sandbox, in order, as plain data.
@@ -302,7 +304,10 @@ fn process(spec: &SandboxSpec, host: &HostFacts) -> Result<ProcessPlan, SpawnErr
     let capabilities = Capabilities::from_names(&spec.confinement.capabilities)
         .map_err(|name| invalid(format!("there is no capability {name:?}")))?;
     let process = &spec.process;
-    let rlimits = process.rlimits.iter().map(|limit| {
+    // The engine raised its own limit; what it was given goes on to programs.
+    let kept = host.open_files.filter(|_| process.rlimits.iter().all(|limit| limit.name != "NOFILE"));
+    let inherited = kept.map(|(soft, hard)| Rlimit { name: "NOFILE".to_owned(), soft, hard });
+    let rlimits = process.rlimits.iter().chain(&inherited).map(|limit| {
         rlimit::plan(limit).ok_or_else(|| invalid(format!("there is no resource limit {:?}", limit.name)))
     });
     Ok(ProcessPlan {

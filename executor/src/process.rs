@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::cgroup::Warning;
 use crate::mount_point::Leftovers;
 use crate::root_dir::RootDir;
-use crate::spawner::{Ended, ExitMessage, receive};
+use crate::spawner::{Ended, ExitMessage, Started, receive};
 use crate::spec::Rootfs;
 use crate::sys;
 
@@ -86,6 +86,7 @@ pub struct Process {
     /// What the init said about the program.
     program: Option<i32>,
     ended: Option<(ExitStatus, Usage)>,
+    lost: bool,
 }
 
 /// Signals a sandbox from elsewhere while its owner waits.
@@ -110,7 +111,8 @@ impl Signaller {
 }
 
 impl Process {
-    pub(crate) fn new(pid: i32, pidfd: OwnedFd, exit: OwnedFd, rootfs: &Rootfs, warnings: Vec<Warning>) -> Self {
+    pub(crate) fn new(started: Started, exit: OwnedFd, rootfs: &Rootfs) -> Self {
+        let Started { pid, pidfd, warnings, program } = started;
         let backing = match rootfs {
             Rootfs::Overlay { upper, .. } => upper.clone(),
             Rootfs::Directory(path) => path.clone(),
@@ -123,8 +125,9 @@ impl Process {
             leftovers: Leftovers::default(),
             terminal: None,
             warnings,
-            program: None,
+            program,
             ended: None,
+            lost: false,
         }
     }
 
@@ -210,6 +213,11 @@ impl Process {
         }
     }
 
+    /// Whether it ended because the process that started it died, and not by itself.
+    pub fn was_lost(&self) -> bool {
+        self.lost
+    }
+
     /// What the sandbox used; all zero until it ended.
     pub fn usage(&self) -> Usage {
         self.ended.map(|(_, usage)| usage).unwrap_or_default()
@@ -225,6 +233,7 @@ impl Process {
             None => {
                 self.kill_all()?;
                 rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None)?;
+                self.lost = true;
                 self.ended = Some((ExitStatus::Signaled(libc::SIGKILL), Usage::default()));
                 self.clean();
             }

@@ -1,5 +1,7 @@
 //! Resource limits by name.
 
+use std::sync::OnceLock;
+
 use rustix::process::{Resource, Rlimit as Limit};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,34 @@ pub struct Planned {
     index: usize,
     soft: u64,
     hard: u64,
+}
+
+/// More descriptors than a build of many steps at once needs, and few enough for programs that visit them all.
+const ENOUGH_OPEN_FILES: u64 = 1 << 16;
+
+/// The limit on open files that this process was started with, soft and hard, once it has been raised.
+static INHERITED: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// Raises this process's soft limit on open files towards the hard one: every step that runs needs a dozen. Programs in
+/// sandboxes get the limit that was there before.
+pub fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let wanted = hard.min(ENOUGH_OPEN_FILES);
+    if soft >= wanted {
+        return;
+    }
+    let raised = Limit { current: Some(wanted), maximum: limit.maximum };
+    match rustix::process::setrlimit(Resource::Nofile, raised) {
+        // The first call knows what was inherited.
+        Ok(()) => drop(INHERITED.set((soft, hard))),
+        Err(errno) => tracing::debug!(%errno, "the limit on open files stays"),
+    }
+}
+
+/// What [`raise_open_files`] replaced.
+pub(crate) fn inherited_open_files() -> Option<(u64, u64)> {
+    INHERITED.get().copied()
 }
 
 /// Checks the name.

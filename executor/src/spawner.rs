@@ -22,7 +22,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio as ChildStdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
@@ -111,6 +113,24 @@ impl Ended {
     }
 }
 
+/// What the exit socket says first.
+enum Beginning {
+    Started(Started),
+    NotStarted(SpawnError),
+    /// Nobody has the other end any more.
+    Silence,
+}
+
+/// A sandbox that was cloned.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) warnings: Vec<Warning>,
+    /// The program's wait status, where it ended before the spawner said that it was started.
+    pub(crate) program: Option<i32>,
+}
+
 impl Spawner {
     /// Starts the process. The program's `main` must call [`reexec_entry`] before anything else.
     pub fn start() -> io::Result<Self> {
@@ -127,12 +147,23 @@ impl Spawner {
         let host = HostFacts {
             bounding: Capabilities::caller_bounding(),
             throttled_cpus: throttled_cpus(),
+            open_files: crate::rlimit::inherited_open_files(),
             time_namespaces: Path::new("/proc/self/ns/time").exists(),
             default_pids: Some(DEFAULT_PIDS),
             apparmor: apparmor_profiles(),
             user_namespace: Some(current_ids()?).filter(|map| !map.is_identity()),
         };
         Ok(Self { control: Some(ours), child, host })
+    }
+
+    /// Whether the process still runs. One that was killed took its sandboxes with it; a new one can be started.
+    pub fn is_alive(&self) -> bool {
+        let Some(control) = &self.control else { return false };
+        let mut polled = [PollFd::new(control, PollFlags::empty())];
+        match rustix::event::poll(&mut polled, Some(&Timespec::default())) {
+            Ok(_) => !polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR),
+            Err(_) => true,
+        }
     }
 
     /// What plans made by this spawner depend on.
@@ -162,14 +193,16 @@ impl Spawner {
         self.request(&plan, &stdio, window, [their_setup.as_fd(), their_exit.as_fd()]).map_err(gone)?;
         drop((their_setup, their_exit, stdio));
 
-        let mut process = match receive(&exit).map_err(gone)? {
-            Some((ExitMessage::Started { started, warnings }, mut fds)) => {
-                let pidfd = fds.pop().ok_or_else(|| gone(io::ErrorKind::InvalidData.into()))?;
-                Process::new(started, pidfd, exit, &spec.rootfs, warnings)
+        let started = match started(&exit).map_err(gone)? {
+            Beginning::Started(started) => started,
+            Beginning::NotStarted(error) => return Err(error),
+            // It lives and did not answer: the request lost its descriptors on the way, where there was no room for them.
+            Beginning::Silence if self.is_alive() => {
+                return Err(SpawnError::setup("pass a sandbox to the process that starts them", Errno::MFILE));
             }
-            Some((ExitMessage::NotStarted { not_started }, _)) => return Err(not_started),
-            _ => return Err(gone(io::ErrorKind::UnexpectedEof.into())),
+            Beginning::Silence => return Err(gone(io::ErrorKind::UnexpectedEof.into())),
         };
+        let mut process = Process::new(started, exit, &spec.rootfs);
         let mut ready = false;
         while let Some((message, mut fds)) = channel::receive(&setup, RecvFlags::empty()).map_err(gone)? {
             match message {
@@ -212,6 +245,24 @@ impl Drop for Spawner {
     }
 }
 
+/// Waits until the spawner says that it started a sandbox. Spawner and init share the socket: on a busy machine a short
+/// program ends, and its init says so, before the spawner gets to say anything.
+fn started(exit: &OwnedFd) -> io::Result<Beginning> {
+    let mut program = None;
+    loop {
+        match receive(exit)? {
+            Some((ExitMessage::Started { started: pid, warnings }, mut fds)) => {
+                let pidfd = fds.pop().ok_or(io::ErrorKind::InvalidData)?;
+                return Ok(Beginning::Started(Started { pid, pidfd, warnings, program }));
+            }
+            Some((ExitMessage::Program(ended), _)) => program = Some(ended.status),
+            Some((ExitMessage::NotStarted { not_started }, _)) => return Ok(Beginning::NotStarted(not_started)),
+            Some((ExitMessage::Ended(_), _)) => return Err(io::ErrorKind::InvalidData.into()),
+            None => return Ok(Beginning::Silence),
+        }
+    }
+}
+
 /// Receives the next message of an exit socket, waiting for it.
 pub(crate) fn receive(exit: &OwnedFd) -> io::Result<Option<(ExitMessage, Vec<OwnedFd>)>> {
     channel::receive(exit, RecvFlags::empty())
@@ -242,7 +293,7 @@ fn sealed_copy_of_ourselves() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = match rustix::fs::memfd_create("rbuild", flags | MemfdFlags::EXEC) {
         // Linux before 6.3, where every memfd is executable.
-        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("rbuild", flags)?,
+        Err(Errno::INVAL) => rustix::fs::memfd_create("rbuild", flags)?,
         other => other?,
     };
     let mut copy = File::from(copy);
@@ -277,6 +328,25 @@ fn throttled_cpus() -> Vec<u32> {
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_program_that_ends_before_its_start_is_told_is_started() {
+        let (ours, theirs) = channel::pair().unwrap();
+        let pidfd =
+            rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).unwrap();
+        channel::send(&theirs, &ExitMessage::Program(ProgramEnded { status: 256 }), &[]).unwrap();
+        let told = ExitMessage::Started { started: 7, warnings: Vec::new() };
+        channel::send(&theirs, &told, &[pidfd.as_fd()]).unwrap();
+        let Beginning::Started(started) = started(&ours).unwrap() else { panic!("it was started") };
+        assert_eq!((started.pid, started.program), (7, Some(256)));
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_is_told() {
+        let (ours, theirs) = channel::pair().unwrap();
+        drop(theirs);
+        assert!(matches!(started(&ours).unwrap(), Beginning::Silence));
+    }
 
     #[test]
     fn the_copy_is_the_binary_and_cannot_be_changed() {

@@ -201,7 +201,7 @@ fn in_foreground(
     let streams = own().map_err(|error| engine_error(error.into()))?;
     let mut warn = |warning: &Warning| report::story(&format!("warning: {warning}\n"));
     let foreground = Foreground { streams, signals, warn: &mut warn };
-    match containers.start(&record.id, engine.spawner().map_err(engine_error)?, foreground, lease) {
+    match containers.start(&record.id, &*engine.spawner().map_err(engine_error)?, foreground, lease) {
         Ok(Outcome { exit, lost_output: None }) => Ok(Exit::Container(exit.code())),
         Ok(Outcome { exit, lost_output: Some(error) }) => {
             let code = if exit.code() == 0 { Exit::Engine } else { Exit::Container(exit.code()) };

@@ -11,6 +11,7 @@ fn host() -> HostFacts {
         default_pids: Some(2048),
         apparmor: None,
         user_namespace: None,
+        open_files: None,
     }
 }
 
@@ -233,4 +234,16 @@ fn contradictions_are_refused_with_their_subject() {
     refused(&|s| s.confinement.capabilities.push("FLY".to_owned()), "no capability \"FLY\"");
     refused(&|s| s.process.rlimits[0].name = "nofile".to_owned(), "no resource limit \"nofile\"");
     refused(&|s| s.hostname = "x".repeat(65), "longer than 64");
+}
+
+#[test]
+fn programs_get_the_limit_on_open_files_that_the_engine_was_given() {
+    let host = HostFacts { open_files: Some((1024, 4096)), ..host() };
+    let mut spec = spec();
+    let own = plan(&spec, &host).expect("a plan").process.rlimits;
+    assert_eq!(own.len(), 1, "an own limit counts");
+    spec.process.rlimits.clear();
+    let kept = plan(&spec, &host).expect("a plan").process.rlimits;
+    let wanted = rlimit::plan(&Rlimit { name: "NOFILE".to_owned(), soft: 1024, hard: 4096 });
+    assert_eq!(kept.first(), wanted.as_ref());
 }

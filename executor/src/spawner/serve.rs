@@ -85,9 +85,13 @@ fn serve() -> io::Result<()> {
             end(running);
         }
         if asked {
-            match channel::receive::<Request>(&control, RecvFlags::empty())? {
-                Some((request, fds)) => serving.handle(&request, fds),
-                None => break,
+            match channel::receive::<Request>(&control, RecvFlags::empty()) {
+                Ok(Some((request, fds))) => serving.handle(&request, fds),
+                Ok(None) => break,
+                // A request whose descriptors there was no room for is one sandbox that does not start: its sockets are
+                // closed, and its owner notices. The other sandboxes go on.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => tracing::warn!("a request was lost"),
+                Err(error) => return Err(error),
             }
         }
     }
