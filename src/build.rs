@@ -9,8 +9,8 @@ use rbuild_cache::{BuildId, Lease, Store};
 use rbuild_image::{Digest, ImageConfig, Platform};
 use rbuild_parser::{Diagnostic, Dockerfile, Source};
 use rbuild_solver::{
-    Event, EventSink, Goal, NoCache, OnFailure, Plan, PlatformPlan, Product, RunNetwork, SolveError, SolveOptions,
-    StoreCache, Surroundings, Ulimit, solve,
+    Event, EventSink, Goal, Limits, NoCache, OnFailure, Plan, PlatformPlan, Product, RunNetwork, SolveError,
+    SolveOptions, StoreCache, Surroundings, Ulimit, solve,
 };
 
 use crate::build_record::{self, Notes, Recorder};
@@ -95,7 +95,15 @@ pub(crate) fn prepare(
     let fresh = if request.pull { Freshness::Registry } else { Freshness::Stored };
     let outside = Outside::new(engine, store, lease, &request.named_contexts, fresh);
     let multi_platform = dockerfile::is_multi_platform(request)?;
-    let goal = Goal { ignore: Some(loaded.context.ignore.patterns.clone()), multi_platform, ..goal(request) };
+    let oldest = request.cache_max_age.map(|age| {
+        store.now().saturating_sub(jiff::SignedDuration::try_from(age).unwrap_or(jiff::SignedDuration::MAX))
+    });
+    let goal = Goal {
+        ignore: Some(loaded.context.ignore.patterns.clone()),
+        oldest: oldest.transpose().unwrap_or(Some(Timestamp::MIN)),
+        multi_platform,
+        ..goal(request)
+    };
     let plan = dockerfile::plan(&loaded.dockerfile, &parsed, &goal, &outside, request)
         .map_err(|diagnostics| Failure::diagnostics(&loaded.dockerfile, &diagnostics))?;
     let found: Vec<&Diagnostic> = parsed.diagnostics.iter().chain(&plan.warnings).collect();
@@ -144,6 +152,7 @@ pub(crate) fn goal(request: &BuildRequest) -> Goal {
         CacheChoice::Ignore => NoCache::Everything,
         CacheChoice::IgnoreStages(stages) => NoCache::Stages(stages.clone()),
     };
+    goal.no_cache_steps = request.no_cache_steps.clone();
     goal.network = match request.network {
         BuildNetwork::Default => RunNetwork::Default,
         BuildNetwork::None => RunNetwork::None,
@@ -197,9 +206,7 @@ fn run(
     let project = request.project(engine.settings());
     let build = build.as_ref().map(BuildId::as_str);
     let local = StoreCache { store, lease, build, project: &project, began: progress.began_at() };
-    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-    let jobs = request.jobs.unwrap_or_else(|| (cpus * 2).max(8));
-    let options = SolveOptions { jobs, transfers: 4, began, on_failure: OnFailure::Cancel };
+    let options = SolveOptions { limits: limits(request.jobs), began, on_failure: OnFailure::Cancel };
     // The layers below come with the root: its snapshot is their chain.
     let targets: Vec<_> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
     let imports = Imports::new(engine, store, lease, progress, &request.cache_from);
@@ -248,6 +255,17 @@ fn run(
         *first = id;
     }
     Ok(BuildResult { image_id: id })
+}
+
+/// How much goes on at once: as much as the user said, or else measured steps share the processors, and those that are
+/// not measured, or wait for others, are more.
+fn limits(jobs: Option<usize>) -> Limits {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let several = (processors * 2).max(8);
+    match jobs {
+        Some(jobs) => Limits { jobs, processors: None, transfers: several },
+        None => Limits { jobs: several, processors: Some(processors), transfers: several },
+    }
 }
 
 /// The result for one platform: the config with the layers that were made.

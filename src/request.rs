@@ -1,10 +1,12 @@
 //! What a user wants, as plain data without any trace of a command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rbuild_executor::Resources;
 use rbuild_image::registry::without_credentials;
 use rbuild_image::{ImageRef, Platform};
+use rbuild_solver::StepName;
 
 use crate::config::Settings;
 use crate::remote_cache::spec::{CacheExport, CacheImport};
@@ -34,6 +36,10 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheImport>,
     /// Caches elsewhere that are written.
     pub cache_to: Vec<CacheExport>,
+    /// Steps that run again whatever is cached (`--no-cache-step`).
+    pub no_cache_steps: Vec<StepName>,
+    /// Results that are older are not used (`--cache-max-age`).
+    pub cache_max_age: Option<Duration>,
     /// Whether base images are looked up in their registries again.
     pub pull: bool,
     /// Network of `RUN` steps that name none.
@@ -54,7 +60,7 @@ pub struct BuildRequest {
     pub ssh: Vec<SshInput>,
     /// What becomes of the result.
     pub outputs: Vec<Output>,
-    /// At most this many steps run at once; by default as many as there are processors, or more for network work.
+    /// At most this many steps run at once; by default those that keep processors busy share them, and others run beside.
     pub jobs: Option<usize>,
     /// Whether cached steps show what they said when they ran.
     pub show_cached_logs: bool,

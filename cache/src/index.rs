@@ -64,6 +64,15 @@ pub struct RecordKey {
     pub description: String,
 }
 
+/// What making a result used of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepUsage {
+    /// Processor time, of programs and of the kernel for them.
+    pub processor: Duration,
+    /// The most memory in use at once, in bytes.
+    pub memory_peak: u64,
+}
+
 /// What is to be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRecord {
@@ -81,6 +90,8 @@ pub struct NewRecord {
     pub duration: Duration,
     /// What its definition was made of; what is no step has none.
     pub description: Option<StepDescription>,
+    /// What it used, where that was measured.
+    pub usage: Option<StepUsage>,
 }
 
 /// What a step gave when it was done.
@@ -104,6 +115,8 @@ pub struct CacheRecord {
     pub used_at: Timestamp,
     /// How often it was a hit.
     pub use_count: u64,
+    /// What it used, where that was measured.
+    pub usage: Option<StepUsage>,
 }
 
 /// A record, as listed.
@@ -162,9 +175,7 @@ impl Records<'_> {
         let mut found =
             self.store.db().read(|tx| keys.iter().map(|key| find(tx, key)).collect::<Result<Vec<_>, _>>())?;
         failpoint::hit("lookup-hold").at("hold in", self.store.layout().root())?;
-        for snapshot in found.iter().flatten().filter_map(|record| record.snapshot) {
-            lease.hold(Hold::Snapshot(snapshot))?;
-        }
+        lease.hold_all(found.iter().flatten().filter_map(|record| record.snapshot).map(Hold::Snapshot))?;
         // Only a look after the hold counts. What has become another result meanwhile is a miss.
         let again = self.store.db().read(|tx| {
             let pairs = keys.iter().zip(&found).filter(|(_, found)| found.is_some());
@@ -204,15 +215,18 @@ impl Records<'_> {
                 return Err(RecordError::NoSnapshot { snapshot, subject: new.subject.clone() });
             }
             let id = tx.insert(
-                "INSERT INTO results (snapshot, content_digest, subject, build, created_at, duration, used_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5)",
+                "INSERT INTO results (snapshot, content_digest, subject, build, created_at, duration, used_at, processor,
+                     memory_peak)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5, ?7, ?8)",
                 (
                     new.snapshot,
                     new.content_digest.map(Text),
                     &new.subject,
                     &new.build,
                     Micros(now),
-                    i64::try_from(new.duration.as_micros()).unwrap_or(i64::MAX),
+                    micros(new.duration),
+                    new.usage.map(|usage| micros(usage.processor)),
+                    new.usage.map(|usage| i64::try_from(usage.memory_peak).unwrap_or(i64::MAX)),
                 ),
             )?;
             let result = ResultId::from_row(id);
@@ -262,11 +276,11 @@ impl Records<'_> {
         self.store.db().read(|tx| {
             let sql =
                 "SELECT r.id, r.snapshot, r.content_digest, r.subject, r.build, r.created_at, r.duration, r.used_at,
-                           r.use_count, coalesce(l.size, 0), s.parent
+                           r.use_count, r.processor, r.memory_peak, coalesce(l.size, 0), s.parent
                        FROM results r LEFT JOIN snapshots s ON s.id = r.snapshot LEFT JOIN layers l ON l.id = s.layer
                        ORDER BY r.used_at DESC, r.id DESC";
             let mut records = tx.all(sql, [], |row| {
-                Ok(ListedRecord { record: read(row)?, keys: Vec::new(), size: row.get(9)?, parent: row.get(10)? })
+                Ok(ListedRecord { record: read(row)?, keys: Vec::new(), size: row.get(11)?, parent: row.get(12)? })
             })?;
             let sql = "SELECT key, kind, description, result FROM keys ORDER BY kind DESC, key";
             let mut keys: BTreeMap<ResultId, Vec<RecordKey>> = BTreeMap::new();
@@ -328,7 +342,7 @@ fn lead(tx: &Tx<'_>, result: ResultId, keys: &[RecordKey]) -> Result<(), DbError
 /// The result of a key.
 fn find(tx: &Tx<'_>, key: &CacheKey) -> Result<Option<CacheRecord>, DbError> {
     let sql = "SELECT r.id, r.snapshot, r.content_digest, r.subject, r.build, r.created_at, r.duration, r.used_at,
-                   r.use_count
+                   r.use_count, r.processor, r.memory_peak
                FROM keys k JOIN results r ON r.id = k.result WHERE k.key = ?1";
     tx.first(sql, [Text(key)], read)
 }
@@ -357,5 +371,18 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<CacheRecord> {
         duration: Duration::from_micros(row.get::<_, i64>(6)?.unsigned_abs()),
         used_at,
         use_count: row.get(8)?,
+        usage: read_usage(row)?,
     })
+}
+
+fn read_usage(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<StepUsage>> {
+    let (processor, memory_peak): (Option<i64>, Option<i64>) = (row.get(9)?, row.get(10)?);
+    Ok(processor.zip(memory_peak).map(|(processor, memory_peak)| StepUsage {
+        processor: Duration::from_micros(processor.unsigned_abs()),
+        memory_peak: memory_peak.unsigned_abs(),
+    }))
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

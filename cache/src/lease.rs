@@ -1,7 +1,7 @@
 //! What a live invocation keeps from collection.
 //!
 //! A lease is one locked file, `leases/ID`: a line that says whose it is, then one line per thing held, appended with a
-//! single `write`. It lives exactly as long as its lock is held, so the lease of a killed process is void at once, and
+//! single `write`, one line or several. It lives exactly as long as its lock is held, so the lease of a killed process is void at once, and
 //! nothing ever expires by the clock. Holding costs no transaction: a fully cached build of ten thousand steps takes
 //! ten thousand holds.
 //!
@@ -121,7 +121,7 @@ impl Lease {
                 command: command.to_owned(),
                 since: now,
             };
-            failpoint::hit("lease-begin").and_then(|()| append_line(&file, &info)).at("write", &path)?;
+            failpoint::hit("lease-begin").and_then(|()| (&file).write_all(&line(&info))).at("write", &path)?;
             return Ok(Self {
                 info,
                 layout: layout.clone(),
@@ -140,12 +140,19 @@ impl Lease {
 
     /// Keeps something, from now on. Only then look whether it is there.
     pub fn hold(&self, what: Hold) -> Result<(), PathError> {
+        self.hold_all([what])
+    }
+
+    /// Keeps several things for the price of one.
+    pub fn hold_all(&self, what: impl IntoIterator<Item = Hold>) -> Result<(), PathError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.contains(&what) {
+        let new: BTreeSet<Hold> = what.into_iter().filter(|what| !held.contains(what)).collect();
+        if new.is_empty() {
             return Ok(());
         }
-        failpoint::hit("lease-hold").and_then(|()| append_line(&self.file, &what)).at("write", &self.path)?;
-        held.insert(what);
+        let lines: Vec<u8> = new.iter().flat_map(line).collect();
+        failpoint::hit("lease-hold").and_then(|()| (&self.file).write_all(&lines)).at("write", &self.path)?;
+        held.extend(new);
         Ok(())
     }
 
@@ -271,10 +278,10 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, PathError> {
     Ok(paths)
 }
 
-fn append_line(mut file: &File, value: &impl Serialize) -> io::Result<()> {
+fn line(value: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(value).expect("leases are plain data");
     line.push(b'\n');
-    file.write_all(&line)
+    line
 }
 
 /// A last line without its end was being written: its owner has not looked yet.

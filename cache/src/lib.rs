@@ -54,7 +54,7 @@ pub use gc::{
 };
 pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use images::{BlobRole, ImageError, ImageRecord, Images, StoredImage, Untagged};
-pub use index::{CacheRecord, KeyKind, ListedRecord, NewRecord, RecordError, RecordKey, Records};
+pub use index::{CacheRecord, KeyKind, ListedRecord, NewRecord, RecordError, RecordKey, Records, StepUsage};
 pub use layout::Layout;
 pub use lease::{Hold, Lease, LeaseInfo, Reap};
 pub use listing::{ListedFile, Listing};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rbuild_cache::{Among, CacheKey, Candidate, Fate, Listing, ResultId, SnapshotId, StepDescription};
+use rbuild_cache::{Among, CacheKey, Candidate, Fate, Listing, ResultId, SnapshotId, StepDescription, StepUsage};
 use rbuild_image::{ContainerPath, ContentDigest, Digest, Platform};
 
 use crate::cancel::CancelToken;
@@ -14,7 +14,7 @@ use crate::key::Key;
 use crate::op::{ContextSource, Op, RunNetwork, RunOp, RunSecurity, Source};
 use crate::records::{About, Claim, Found, NewStep, Past, RecordFailure, StepCache};
 use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
-use crate::worker::{Control, Job, JobError, Pinned, Product, Worker};
+use crate::worker::{Control, Executed, Job, JobError, Pinned, Product, Worker};
 
 pub(crate) fn run_op(command: &str) -> RunOp {
     RunOp {
@@ -65,6 +65,10 @@ pub(crate) struct FakeWorker {
     pub(crate) contexts: BTreeMap<String, String>,
     /// Commands whose content is different each time.
     pub(crate) unstable: Vec<String>,
+    /// What commands use, by command.
+    pub(crate) uses: HashMap<String, StepUsage>,
+    /// How much memory there is.
+    pub(crate) memory: Option<u64>,
 }
 
 #[derive(Default)]
@@ -126,7 +130,11 @@ impl Worker for FakeWorker {
         Ok(Some(Product::Snapshot(Some(SnapshotId::from_row(state.content.len() as i64 - 1)))))
     }
 
-    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError> {
+    fn available_memory(&self) -> Option<u64> {
+        self.memory
+    }
+
+    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError> {
         let command = command(&job.vertex);
         let inputs: Vec<String> = job.inputs.iter().map(|input| self.content_of(input)).collect();
         {
@@ -154,7 +162,8 @@ impl Worker for FakeWorker {
             _ => command.as_str(),
         };
         state.content.push(ContentDigest::new(Digest::sha256(format!("{word} {inputs:?} {salt}"))));
-        Ok(Product::Snapshot(Some(SnapshotId::from_row(state.content.len() as i64 - 1))))
+        let product = Product::Snapshot(Some(SnapshotId::from_row(state.content.len() as i64 - 1)));
+        Ok(Executed { product, usage: self.uses.get(&command).copied() })
     }
 }
 
@@ -167,7 +176,9 @@ pub(crate) struct MemoryCache {
 
 #[derive(Default)]
 pub(crate) struct Records {
-    pub(crate) results: Vec<NewStep>,
+    pub(crate) results: Vec<(NewStep, Timestamp)>,
+    /// The time.
+    pub(crate) now: Timestamp,
     pub(crate) keys: HashMap<Key, ResultId>,
     pub(crate) descriptions: Vec<StepDescription>,
 }
@@ -176,7 +187,7 @@ impl MemoryCache {
     pub(crate) fn forget(&self, name: &str) {
         let mut records = self.records.lock().unwrap();
         let Records { results, keys, .. } = &mut *records;
-        keys.retain(|_, result| results[result.row() as usize].name != name);
+        keys.retain(|_, result| results[result.row() as usize].0.name != name);
     }
 }
 
@@ -185,8 +196,9 @@ impl StepCache for MemoryCache {
         let records = self.records.lock().unwrap();
         let found = keys.iter().map(|key| {
             records.keys.get(key).map(|result| {
-                let NewStep { snapshot, name, duration } = records.results[result.row() as usize].clone();
-                Found { result: *result, snapshot, name, duration }
+                let (step, made) = records.results[result.row() as usize].clone();
+                let NewStep { snapshot, name, duration, usage } = step;
+                Found { result: *result, snapshot, name, duration, made, usage }
             })
         });
         Ok(found.collect())
@@ -195,7 +207,8 @@ impl StepCache for MemoryCache {
     fn record(&self, keys: &[Key], about: Option<&About>, step: &NewStep) -> Result<ResultId, RecordFailure> {
         let mut records = self.records.lock().unwrap();
         let result = ResultId::from_row(records.results.len() as i64);
-        records.results.push(step.clone());
+        let now = records.now;
+        records.results.push((step.clone(), now));
         records.keys.extend(keys.iter().map(|key| (*key, result)));
         records.descriptions.extend(about.map(described));
         Ok(result)

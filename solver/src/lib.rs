@@ -25,20 +25,21 @@ pub use event::{Event, EventSink, LogStream, Outcome, PlannedVertex, VertexFailu
 pub use graph::Graph;
 pub use key::Key;
 pub use lower::{
-    Entitlements, Goal, ImagePlan, NamedContext, NoCache, Outline, OutlineArg, OutlineInput, Plan, PlatformPlan,
-    Resolve, ResolveError, ResolvedImage, StageChoice, Target, Ulimit, git_context, http_context, lower, more_faults,
-    outline, targets,
+    Entitlements, Goal, ImagePlan, InvalidStepName, NamedContext, NoCache, Outline, OutlineArg, OutlineInput, Plan,
+    PlatformPlan, Resolve, ResolveError, ResolvedImage, StageChoice, StepName, Target, Ulimit, git_context,
+    http_context, lower, more_faults, outline, targets,
 };
 pub use miss::{Change, Earlier, FieldChange, FileChange, FileFacts, MOST_TOLD, MissReason, VariableSource};
 pub use op::{
     CacheSharing, ContextSource, CopyAction, FileAction, FileOp, GitSource, GitTimes, HttpSource, ImageSource, Linking,
     MakeDirAction, Op, RunMount, RunMountKind, RunNetwork, RunOp, RunSecurity, Source, Unpack, WriteAction,
 };
+pub use pools::Limits;
 pub use prune::needed;
-pub use rbuild_cache::KeyKind;
+pub use rbuild_cache::{KeyKind, StepUsage};
 pub use records::{About, Claim, Found, NewStep, Past, RecordFailure, StepCache};
 pub use schedule::{OnFailure, SolveError, SolveOptions, Solved, Surroundings, VertexReport, solve};
 pub use state::VertexState;
 pub use store_cache::StoreCache;
 pub use vertex::{CacheUse, Origin, Vertex, VertexId};
-pub use worker::{Control, Job, JobError, Pinned, Product, Worker};
+pub use worker::{Control, Executed, Job, JobError, Pinned, Product, Worker};

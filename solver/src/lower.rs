@@ -10,6 +10,7 @@
 //! Does not stop at the first mistake: an instruction that cannot be lowered is skipped and reported. A base that cannot
 //! be had is stood in for by an empty image, and nothing is said about its stage that its variables might change.
 
+mod cache_use;
 mod check;
 mod chmod;
 mod copy;
@@ -33,10 +34,12 @@ mod stage;
 mod tests;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use rbuild_image::Platform;
 use rbuild_parser::{Diagnostic, Dockerfile, Span};
 
+pub use cache_use::{InvalidStepName, StepName};
 pub use goal::{Entitlements, Goal, NoCache, StageChoice, Ulimit};
 pub use outline::{Outline, OutlineArg, OutlineInput, Target, outline, targets};
 pub use plan::{ImagePlan, Plan, PlatformPlan};
@@ -149,6 +152,8 @@ struct Lowering<'a> {
     doubtful: Cell<bool>,
     /// What is wrong with the instruction at hand beside the fault that it ends with.
     beside: RefCell<Vec<Diagnostic>>,
+    /// Which of the steps that were named with `--no-cache-step` there are.
+    steps_found: BTreeSet<usize>,
     errors: Vec<Diagnostic>,
     warnings: RefCell<Vec<Diagnostic>>,
 }
@@ -178,6 +183,7 @@ impl<'a> Lowering<'a> {
             trust: Trust::Whole,
             doubtful: Cell::new(false),
             beside: RefCell::default(),
+            steps_found: BTreeSet::new(),
             errors: Vec::new(),
             warnings: RefCell::default(),
         }
@@ -213,6 +219,7 @@ impl<'a> Lowering<'a> {
                 self.lower_stage(id);
             }
         }
+        self.check_named_steps();
         self.finish(target)
     }
 

@@ -30,6 +30,11 @@ pub const MOST_TOLD: usize = 100;
 pub enum MissReason {
     /// It was asked not to look (`--no-cache`).
     Ignored,
+    /// Its result is older than results may be (`--cache-max-age`).
+    TooOld {
+        /// When that was made.
+        made: Timestamp,
+    },
     /// It is an image: the image store is their cache.
     ImageStore,
     /// Nothing comparable was ever recorded, or it is forgotten.

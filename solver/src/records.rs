@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rbuild_cache::{Among, Candidate, Fate, Listing, ResultId, SnapshotId, StepDescription, StepPlace};
+use jiff::Timestamp;
+use rbuild_cache::{Among, Candidate, Fate, Listing, ResultId, SnapshotId, StepDescription, StepPlace, StepUsage};
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::CancelToken;
@@ -21,6 +22,10 @@ pub struct Found {
     pub name: String,
     /// How long it took to make.
     pub duration: Duration,
+    /// When it was made.
+    pub made: Timestamp,
+    /// What making it used, where that was measured.
+    pub usage: Option<StepUsage>,
 }
 
 /// A result that was made just now.
@@ -32,6 +37,8 @@ pub struct NewStep {
     pub name: String,
     /// How long it took to make.
     pub duration: Duration,
+    /// What making it used, where that was measured.
+    pub usage: Option<StepUsage>,
 }
 
 /// What a definition is made of, kept so that a later miss can be compared with it.

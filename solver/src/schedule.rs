@@ -9,7 +9,8 @@
 //! 4. Wait for a report; take in its product; go to 1. The first failure cancels the rest.
 //!
 //! A vertex whose cache use is [`CacheUse::Ignored`] makes everything downstream distrust definition keys: what was
-//! recorded under them may come from its earlier product. Those vertices are answered by content only.
+//! recorded under them may come from its earlier product. Those vertices are answered by content only. The same holds
+//! downstream of a vertex whose result is too old ([`CacheUse::Since`]), which is found out when it is looked up.
 
 use std::cmp::Reverse;
 mod intake;
@@ -31,7 +32,7 @@ use crate::graph::Graph;
 use crate::key::{self, Key};
 use crate::miss::MissReason;
 use crate::op::{Op, Source};
-use crate::pools::{Pool, Slots};
+use crate::pools::{Limits, Need, Pool, Slots};
 use crate::prune::needed;
 use crate::records::StepCache;
 use crate::state::{States, VertexState};
@@ -42,10 +43,8 @@ use crate::worker::{Job, Pinned, Product, Worker};
 /// How to solve.
 #[derive(Clone, Copy, Debug)]
 pub struct SolveOptions {
-    /// How many steps run at the same time (`--jobs`).
-    pub jobs: usize,
-    /// How many sources are fetched at the same time.
-    pub transfers: usize,
+    /// How much goes on at the same time.
+    pub limits: Limits,
     /// When the build began: event times count from here.
     pub began: Instant,
     /// What a failure means for the rest.
@@ -166,6 +165,8 @@ struct Loop<'scope, 'env> {
     states: States,
     vertices: Vec<Progress>,
     readers: Vec<Vec<VertexId>>,
+    /// Whether some vertex has a result that is too old, which those that read it must not trust either.
+    distrust: bool,
     /// Vertices whose inputs are keyed and whose selections are digested.
     to_key: VecDeque<VertexId>,
     /// Misses that nobody has looked at yet.
@@ -206,8 +207,10 @@ struct Progress {
     asked: bool,
     /// Whether it has it; that needs no inputs.
     elsewhere: bool,
-    /// Whether it waits, or waited, for another process, without a slot.
-    waits: bool,
+    /// What it took the last time it ran, once misses are known.
+    need: Option<Need>,
+    /// What it has of the slots; nothing while and after it waits for another process.
+    slot: Option<Need>,
     product: Option<Product>,
     content: Option<Digest>,
     result: Option<ResultId>,
@@ -245,6 +248,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             states,
             vertices: std::iter::repeat_with(Progress::default).take(graph.len()).collect(),
             readers,
+            distrust: false,
             to_key: VecDeque::new(),
             fresh: Vec::new(),
             undecided: Vec::new(),
@@ -255,7 +259,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             remaining: None,
             siblings: None,
             flights: Flights::default(),
-            slots: Slots::new(options.jobs, options.transfers),
+            slots: Slots::new(options.limits),
             threads: 0,
             failure: None,
             used: Vec::new(),
@@ -339,18 +343,24 @@ impl<'scope, 'env> Loop<'scope, 'env> {
     }
 
     /// For each vertex the longest way from its start to the end of the build, by remembered durations.
-    fn remaining_paths(&self) -> Vec<Duration> {
+    fn remaining_paths(&mut self) -> Vec<Duration> {
         let mut remaining = vec![Duration::ZERO; self.graph.len()];
+        let mut needs = Vec::new();
         let open = |id: &&VertexId| !self.states.get(**id).is_final();
         let keys: Vec<_> = self.needed.iter().filter(open).map(|id| key::step_key(&self.vertex(*id).op)).collect();
         let mut known = self.shared.lookup_all(&keys);
         for id in self.needed.iter().rev() {
             let after = self.readers[id.index()].iter().map(|reader| remaining[reader.index()]).max();
-            let own = match open(&id) {
-                true => known.pop().flatten().map_or(assumed_duration(&self.vertex(*id).op), |found| found.duration),
-                false => Duration::ZERO,
-            };
+            let mut own = Duration::ZERO;
+            if open(&id) {
+                let (op, found) = (&self.vertex(*id).op, known.pop().flatten());
+                own = found.as_ref().map_or(assumed_duration(op), |found| found.duration);
+                needs.push((*id, Need::measured(op, found.and_then(|found| found.usage), own)));
+            }
             remaining[id.index()] = own + after.unwrap_or_default();
+        }
+        for (id, need) in needs {
+            self.vertices[id.index()].need = Some(need);
         }
         remaining
     }
@@ -366,7 +376,7 @@ impl<'scope, 'env> Loop<'scope, 'env> {
                 Early::Pin(_) => Pool::Network,
                 Early::Select(..) => Pool::Work,
             };
-            if self.slots.take(pool) {
+            if self.slots.take(&Need::slot(pool), || None) {
                 self.start_early(early);
             } else {
                 self.early.push_back(early);
@@ -374,11 +384,13 @@ impl<'scope, 'env> Loop<'scope, 'env> {
         }
         let mut full = Vec::new();
         while let Some((remaining, Reverse(id))) = self.ready.pop() {
-            let pool = self.pool(id);
+            let need = self.need(id);
             if self.parks(id) {
                 continue;
             }
-            if self.slots.take(pool) {
+            let worker = self.shared.worker;
+            if self.slots.take(&need, || worker.available_memory()) {
+                self.vertices[id.index()].slot = Some(need);
                 self.start_step(id);
             } else {
                 self.flights.land(id);
@@ -534,9 +546,13 @@ impl<'scope, 'env> Loop<'scope, 'env> {
         self.shared.events.emit(Event::Cached { vertex: id, at: self.at() });
     }
 
-    /// Where a vertex gets its slot.
-    fn pool(&self, id: VertexId) -> Pool {
-        if self.of(id).elsewhere { Pool::Network } else { Pool::of(&self.vertex(id).op) }
+    /// What a vertex takes to be run, or to be fetched.
+    fn need(&self, id: VertexId) -> Need {
+        let progress = self.of(id);
+        match progress.elsewhere {
+            true => Need::slot(Pool::Network),
+            false => progress.need.unwrap_or(Need::slot(Pool::of(&self.vertex(id).op))),
+        }
     }
 
     fn vertex(&self, id: VertexId) -> &'env Arc<Vertex> {

@@ -58,6 +58,8 @@ impl StepCache for StoreCache<'_> {
                 snapshot: record.snapshot,
                 name: record.subject,
                 duration: record.duration,
+                made: record.created_at,
+                usage: record.usage,
             })
         });
         Ok(found.collect())
@@ -72,6 +74,7 @@ impl StepCache for StoreCache<'_> {
             build: self.build.map(str::to_owned),
             duration: step.duration,
             description: about.map(|about| self.description(about)),
+            usage: step.usage,
         };
         self.store.records().record(&record).map_err(failed("write"))
     }
@@ -184,7 +187,7 @@ mod tests {
         let cache =
             StoreCache { store: &store, lease: &lease, build: Some("b1"), project: "p", began: Timestamp::UNIX_EPOCH };
         let (definition, content) = (key(KeyKind::Definition, "d"), key(KeyKind::Content, "c"));
-        let step = NewStep { snapshot: None, name: "RUN true".into(), duration: Duration::from_millis(5) };
+        let step = NewStep { snapshot: None, name: "RUN true".into(), duration: Duration::from_millis(5), usage: None };
         let about = About {
             definition,
             step: Digest::sha256("s"),

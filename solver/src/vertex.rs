@@ -1,5 +1,6 @@
 //! A vertex: an op, its inputs, and where it came from.
 
+use jiff::Timestamp;
 use rbuild_parser::Span;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,19 @@ pub struct Origin {
 pub enum CacheUse {
     /// Yes.
     Allowed,
+    /// By results that were made at this time or later (`--cache-max-age`).
+    Since(Timestamp),
     /// It runs again (`--no-cache`); its result is recorded.
     Ignored,
+}
+
+impl CacheUse {
+    /// Whether a result that was made at `made` may answer.
+    pub fn accepts(self, made: Timestamp) -> bool {
+        match self {
+            Self::Allowed => true,
+            Self::Since(oldest) => made >= oldest,
+            Self::Ignored => false,
+        }
+    }
 }

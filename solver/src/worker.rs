@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rbuild_cache::{Listing, SnapshotId};
+use rbuild_cache::{Listing, SnapshotId, StepUsage};
 use rbuild_image::{ContentDigest, Digest};
 
 use crate::cancel::CancelToken;
@@ -18,6 +18,21 @@ pub enum Product {
     Snapshot(Option<SnapshotId>),
     /// A context directory, read in place, by its name.
     Context(String),
+}
+
+/// What a job gave, and what it used for that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// What it gave.
+    pub product: Product,
+    /// What it used of the machine, where that was measured.
+    pub usage: Option<StepUsage>,
+}
+
+impl From<Product> for Executed {
+    fn from(product: Product) -> Self {
+        Self { product, usage: None }
+    }
 }
 
 /// A source with its content fixed.
@@ -106,5 +121,10 @@ pub trait Worker: Sync {
     }
 
     /// Does the job. The product is committed and durable when this returns.
-    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError>;
+    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError>;
+
+    /// How much memory programs could still get, in bytes; `None` where that cannot be known.
+    fn available_memory(&self) -> Option<u64> {
+        None
+    }
 }

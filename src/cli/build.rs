@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use rbuild_image::{ImageRef, Platform};
+use rbuild_solver::StepName;
 
 use super::limits::LimitArgs;
 use super::report::{self, Failure};
@@ -58,6 +59,12 @@ pub(super) struct BuildArgs {
     /// Cache to write: type=registry,ref=NAME, type=local,dest=DIR or type=inline, with mode=min|max and more
     #[arg(long, value_name = "SPEC")]
     cache_to: Vec<String>,
+    /// Run a step again: a line of the Dockerfile, or STAGE:NUMBER as progress shows it ([build 2/5] is build:2)
+    #[arg(long, value_name = "STEP", value_delimiter = ',')]
+    no_cache_step: Vec<StepName>,
+    /// Do not use results that are older, e.g. 12h or 7d
+    #[arg(long, value_name = "DURATION")]
+    cache_max_age: Option<String>,
     /// Ask the registries for newer base images
     #[arg(long)]
     pull: bool,
@@ -112,7 +119,7 @@ pub(super) struct BuildArgs {
     /// Evaluate the Dockerfile instead of building: check, outline or targets[,format=json]
     #[arg(long, alias = "print", value_name = "METHOD")]
     call: Option<String>,
-    /// At most this many steps at once
+    /// At most this many steps at once [default: as many as keep the processors busy]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
     /// Directory, `-`, or the URL of a tar or git repository; ignore files hold for directories only

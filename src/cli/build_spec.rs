@@ -1,12 +1,13 @@
 //! What was typed after `rbuild build`, turned into what it means.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rbuild_container::{parse_bytes, parse_ulimit};
 
 use super::{AllowArg, BuildArgs, NetworkArg, cache_spec};
 use crate::cli::report::Failure;
-use crate::config::Settings;
+use crate::config::{Settings, parse_age};
 use crate::request::{
     ArchiveFormat, ArchiveOutput, BuildNetwork, BuildRequest, CacheChoice, Compression, ContextInput, Destination,
     DockerfileInput, Entitlement, Explain, Output, SecretInput, SecretSource, SshInput, SshSource,
@@ -46,6 +47,8 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         cache,
         cache_from: cache_spec::imports(&args.cache_from, settings)?,
         cache_to,
+        no_cache_steps: args.no_cache_step.clone(),
+        cache_max_age: args.cache_max_age.as_deref().map(max_age).transpose()?,
         pull: args.pull,
         network,
         allow: allow.collect(),
@@ -60,6 +63,10 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         show_cached_logs: args.show_cached_logs,
         explain: if args.explain { Explain::AtEnd } else { Explain::Later },
     })
+}
+
+fn max_age(text: &str) -> Result<Duration, Failure> {
+    parse_age(text).map_err(|error| Failure::usage(format!("--cache-max-age: {error}"), "e.g. 12h or 7d"))
 }
 
 fn inputs(args: &BuildArgs, settings: &Settings) -> Result<(ContextInput, DockerfileInput), Failure> {

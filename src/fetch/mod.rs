@@ -96,6 +96,7 @@ impl<'a> Fetching<'a> {
             build: None,
             duration: took,
             description: None,
+            usage: None,
         };
         if let Err(error) = self.store.records().record(&record) {
             tracing::debug!(%error, "what was fetched is not remembered");

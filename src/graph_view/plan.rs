@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use rbuild_cache::{ResultId, SnapshotId};
 use rbuild_image::ContentDigest;
 use rbuild_solver::{
-    About, CancelToken, Claim, Control, Event, EventSink, Found, Job, JobError, Key, NewStep, OnFailure, Op, Pinned,
-    Product, RecordFailure, SolveOptions, Source, StepCache, StoreCache, Surroundings, VertexId, VertexState, Worker,
-    solve,
+    About, CancelToken, Claim, Control, Event, EventSink, Executed, Found, Job, JobError, Key, Limits, NewStep,
+    OnFailure, Op, Pinned, RecordFailure, SolveOptions, Source, StepCache, StoreCache, Surroundings, VertexId,
+    VertexState, Worker, solve,
 };
 
 use super::{GraphView, Node, NodeState};
@@ -43,7 +43,8 @@ pub(crate) fn plan(engine: &Engine, request: &BuildRequest) -> Result<GraphView,
         LookOnly { cache: StoreCache { store, lease: &lease, build: None, project: "", began: Timestamp::UNIX_EPOCH } },
     );
     let targets: Vec<VertexId> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
-    let options = SolveOptions { jobs: 4, transfers: 4, began, on_failure: OnFailure::GoOn };
+    let options =
+        SolveOptions { limits: Limits { jobs: 4, processors: None, transfers: 4 }, began, on_failure: OnFailure::GoOn };
     let around = Surroundings { worker: &worker, cache: &cache, events: &Nobody, cancel: engine.cancel() };
     let solved = solve(&plan.graph, &targets, around, options);
     let positions: BTreeMap<VertexId, usize> =
@@ -101,7 +102,7 @@ impl Worker for Looking<'_> {
         self.worker.rootfs_identity(snapshot, control)
     }
 
-    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError> {
+    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError> {
         match &job.vertex.op {
             Op::Source(Source::Context(_)) => self.worker.exec(job, control),
             Op::Source(Source::Image(image)) if self.worker.has_image(image) => self.worker.exec(job, control),

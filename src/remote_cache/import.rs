@@ -90,7 +90,7 @@ impl<'a> Imports<'a> {
                 Ok(snapshot) => {
                     self.brought.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, result.also);
                     let duration = result.took.unwrap_or_default();
-                    return Some(NewStep { snapshot, name: String::new(), duration });
+                    return Some(NewStep { snapshot, name: String::new(), duration, usage: None });
                 }
                 Err(_) if control.cancel.is_cancelled() => return None,
                 Err(error) => {

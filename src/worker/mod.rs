@@ -3,6 +3,7 @@
 mod failure;
 pub mod file;
 mod host_files;
+mod memory;
 mod network;
 mod run;
 mod run_mounts;
@@ -13,6 +14,7 @@ mod ssh_agent;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -21,7 +23,7 @@ use rbuild_cache::{Lease, Listing, SnapshotId, Store};
 use rbuild_container::HostResolver;
 use rbuild_executor::{Resources, Spawner};
 use rbuild_image::ContentDigest;
-use rbuild_solver::{Control, Event, Job, JobError, Op, Pinned, Product, Source, Worker};
+use rbuild_solver::{Control, Event, Executed, Job, JobError, Op, Pinned, Product, Source, Worker};
 
 use crate::cli::report::Failure;
 use crate::context::{ContextFiles, LocalContext};
@@ -104,7 +106,7 @@ impl<'a> EngineWorker<'a> {
         self.networks.close()
     }
 
-    fn spawner(&self) -> Result<&Spawner, JobError> {
+    fn spawner(&self) -> Result<Arc<Spawner>, JobError> {
         self.engine.spawner().map_err(|failure| failed(failure.message()).into())
     }
 
@@ -181,8 +183,12 @@ impl Worker for EngineWorker<'_> {
         Ok(Some(Product::Snapshot(Some(moved.id()))))
     }
 
-    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Product, JobError> {
-        match &job.vertex.op {
+    fn available_memory(&self) -> Option<u64> {
+        memory::available()
+    }
+
+    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError> {
+        let product = match &job.vertex.op {
             Op::Source(Source::Image(image)) => source_image::exec(self, job, image, control),
             Op::Source(Source::Context(context)) => match &self.context(&context.name)?.files {
                 ContextFiles::Directory(_) => Ok(Product::Context(context.name.clone())),
@@ -190,8 +196,9 @@ impl Worker for EngineWorker<'_> {
             },
             Op::Source(Source::Http(http)) => source_http::exec(self, job, http, control),
             Op::Source(Source::Git(git)) => source_git::exec(self, git, control),
-            Op::Run(run) => run::exec(self, job, run, control),
+            Op::Run(run) => return run::exec(self, job, run, control),
             Op::File(files) => file::exec(self, job, files, control),
-        }
+        };
+        product.map(Executed::from)
     }
 }

@@ -8,12 +8,13 @@ use rbuild_cache::snapshot::{Active, Snapshot};
 use rbuild_container::Reachable;
 use rbuild_executor::{
     Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Init, KernelPaths, Mount, MountPoint,
-    MountSource, NetworkMode, Process, ProcessSpec, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio, StdioFd, users,
+    MountSource, NetworkMode, Process, ProcessSpec, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio, StdioFd, Usage,
+    users,
 };
 use rbuild_image::ContainerPath;
 use rbuild_solver::{
-    CancelReason, Control, Event, Job, JobError, LogStream, Product, RunNetwork, RunOp, RunSecurity, VertexFailure,
-    VertexId,
+    CancelReason, Control, Event, Executed, Job, JobError, LogStream, Product, RunNetwork, RunOp, RunSecurity,
+    StepUsage, VertexFailure, VertexId,
 };
 
 use super::EngineWorker;
@@ -34,7 +35,7 @@ pub(super) fn exec(
     job: &Job,
     op: &RunOp,
     control: Control<'_>,
-) -> Result<Product, JobError> {
+) -> Result<Executed, JobError> {
     check_entitlements(worker, op)?;
     let networked = op.network == RunNetwork::Default;
     if networked {
@@ -50,16 +51,17 @@ pub(super) fn exec(
     let prepared = run_mounts::prepare(worker, job, op, control)?;
     let lent = networked.then(|| worker.networks.take(worker.lease)).transpose().map_err(|error| refused(&error))?;
     let spec = specification(worker, op, &active, &user, &prepared, lent.as_ref())?;
-    let status = run(worker, &spec, job.id, control, &shown(op));
+    let ran = run(worker, &spec, job.id, control, &shown(op));
     if let Some(lent) = lent {
         // Only a privileged step can have changed it.
         lent.give_back(if op.security == RunSecurity::Sandbox { After::Reuse } else { After::Discard });
     }
-    let status = status?;
+    let (status, usage) = ran?;
     drop(prepared);
     judge(status, op)?;
     let committed = active.commit(worker.lease).or_fail("cannot keep the step's files")?;
-    Ok(Product::Snapshot(Some(committed.id())))
+    let usage = StepUsage { processor: usage.user + usage.system, memory_peak: usage.memory_peak };
+    Ok(Executed { product: Product::Snapshot(Some(committed.id())), usage: Some(usage) })
 }
 
 fn check_entitlements(worker: &EngineWorker<'_>, op: &RunOp) -> Result<(), JobError> {
@@ -176,29 +178,63 @@ fn text_mount(target: &str, text: String) -> Mount {
     }
 }
 
-/// Starts the sandbox, passes its output on, waits for its end. A stop asked for by the token ends it.
+/// Starts the sandbox, passes its output on, waits for its end; says what it used. A stop asked for by the token ends
+/// it.
 fn run(
     worker: &EngineWorker<'_>,
     spec: &SandboxSpec,
     vertex: VertexId,
     control: Control<'_>,
     shown: &str,
-) -> Result<ExitStatus, JobError> {
-    let (out_read, out_write) = pipe()?;
-    let (err_read, err_write) = pipe()?;
-    let stdio = Stdio { stdin: StdioFd::Null, stdout: StdioFd::Fd(out_write), stderr: StdioFd::Fd(err_write) };
-    let mut process = worker.spawner()?.spawn(spec, stdio).map_err(|error| not_started(&error, shown))?;
+) -> Result<(ExitStatus, Usage), JobError> {
+    let (mut process, [out, err]) = match start(worker, spec) {
+        // Nothing of the step ran yet: another process can start it.
+        Err(StartError::Spawn(SpawnError::SpawnerGone { .. })) => start(worker, spec),
+        other => other,
+    }
+    .map_err(|error| match error {
+        StartError::Spawn(error) => not_started(&error, shown),
+        StartError::Other(error) => error,
+    })?;
     worker.tell_limits(process.warnings(), control);
     let ended = std::thread::scope(|scope| {
-        scope.spawn(|| pass_on(out_read, LogStream::Stdout, vertex, worker, control));
-        scope.spawn(|| pass_on(err_read, LogStream::Stderr, vertex, worker, control));
+        scope.spawn(|| pass_on(out, LogStream::Stdout, vertex, worker, control));
+        scope.spawn(|| pass_on(err, LogStream::Stderr, vertex, worker, control));
         wait(&mut process, control)
     });
     let usage = process.usage();
     let processor = u64::try_from((usage.user + usage.system).as_nanos()).unwrap_or(u64::MAX);
     let used = Event::Used { vertex, processor, memory: usage.memory_peak, at: worker.now() };
     control.events.emit(used);
-    ended
+    let status = ended?;
+    if process.was_lost() {
+        let message = format!(
+            "process {shown:?} was lost: the process that starts sandboxes was killed, and its sandboxes with it"
+        );
+        return Err(failed(message)
+            .help("somebody killed it, or the machine ran out of memory; build again: what was done is cached"));
+    }
+    Ok((status, usage))
+}
+
+enum StartError {
+    Spawn(SpawnError),
+    Other(JobError),
+}
+
+impl From<JobError> for StartError {
+    fn from(error: JobError) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Starts the sandbox; gives it with the ends of its output that are read.
+fn start(worker: &EngineWorker<'_>, spec: &SandboxSpec) -> Result<(Process, [OwnedFd; 2]), StartError> {
+    let (out_read, out_write) = pipe()?;
+    let (err_read, err_write) = pipe()?;
+    let stdio = Stdio { stdin: StdioFd::Null, stdout: StdioFd::Fd(out_write), stderr: StdioFd::Fd(err_write) };
+    let process = worker.spawner()?.spawn(spec, stdio).map_err(StartError::Spawn)?;
+    Ok((process, [out_read, err_read]))
 }
 
 fn wait(process: &mut Process, control: Control<'_>) -> Result<ExitStatus, JobError> {

@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_3_builds.sql"),
     include_str!("schema_4_collections.sql"),
     include_str!("schema_5_descriptions.sql"),
+    include_str!("schema_6_usage.sql"),
 ];
 
 /// The schema that this program writes.

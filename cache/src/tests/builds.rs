@@ -61,6 +61,7 @@ fn the_maker_of_a_result_is_the_build_that_ran_it() {
         build: Some(first.to_string()),
         duration: Duration::from_secs(1),
         description: None,
+        usage: None,
     };
     let result = home.store.records().record(&record).unwrap();
     let vertex = |outcome| BuildVertex {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rbuild_image::{ContentDigest, Digest};
 
 use super::assert_sound;
+use crate::StepUsage;
 use crate::id::{CacheKey, SnapshotId};
 use crate::index::{KeyKind, NewRecord, RecordKey};
 use crate::testing::TestStore;
@@ -27,6 +28,7 @@ pub(super) fn record(texts: &[&str], snapshot: Option<SnapshotId>) -> NewRecord 
         build: Some("b1".to_owned()),
         duration: Duration::from_millis(1500),
         description: None,
+        usage: Some(StepUsage { processor: Duration::from_millis(700), memory_peak: 5 << 20 }),
     }
 }
 

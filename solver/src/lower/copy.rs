@@ -13,7 +13,7 @@ use super::remote::{Remote, is_http};
 use super::stage::{StageId, StageStep};
 use super::{Fault, Lowering, chmod, fault, redacted};
 use crate::op::{CopyAction, FileAction, FileOp, Linking, Op, Unpack, WriteAction};
-use crate::vertex::{CacheUse, VertexId};
+use crate::vertex::VertexId;
 
 /// What `COPY` and `ADD` have in common, expanded.
 struct Transfer<'a> {
@@ -175,9 +175,9 @@ impl Lowering<'_> {
         let linking = if independent { Linking::Independent } else { Linking::Dependent };
         let created_by = redacted(&created_by(&transfer));
         let stage = &self.stages[id];
-        let cache_use = if stage.ignore_cache { CacheUse::Ignored } else { CacheUse::Allowed };
         let text = self.shown_text(transfer.text, Shown::Words, &stage.state.variables);
         let name = self.name_vertex(id, &text, step.is_trigger);
+        let cache_use = self.cache_use(id, step);
         let op = Op::File(FileOp { actions: all, linking });
         self.add_layer(id, step, op, inputs, Named { name, text }, cache_use);
         self.commit(id, created_by, Effect::Layer);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use rbuild_image::Platform;
 use rbuild_parser::Ignore;
 
+use super::cache_use::StepName;
 use crate::op::RunNetwork;
 
 /// What to build, and how.
@@ -26,6 +28,10 @@ pub struct Goal {
     pub labels: BTreeMap<String, String>,
     /// `--no-cache`, `--no-cache-filter`.
     pub no_cache: NoCache,
+    /// `--no-cache-step`.
+    pub no_cache_steps: Vec<StepName>,
+    /// `--cache-max-age`: results that were made before are not used.
+    pub oldest: Option<Timestamp>,
     /// `--network`.
     pub network: RunNetwork,
     /// `--allow`.
@@ -111,6 +117,8 @@ impl Goal {
             stage_contexts: Vec::new(),
             labels: BTreeMap::new(),
             no_cache: NoCache::Nothing,
+            no_cache_steps: Vec::new(),
+            oldest: None,
             network: RunNetwork::Default,
             entitlements: Entitlements::default(),
             hostname: None,

@@ -264,7 +264,8 @@ impl Lowering<'_> {
         let name = self.name_vertex(id, &text, step.is_trigger);
         let make = MakeDirAction { path: ContainerPath::new(&path), owner, mode: 0o755 };
         let op = Op::File(FileOp { actions: vec![FileAction::MakeDir(make)], linking: Linking::Dependent });
-        self.add_layer(id, step, op, Vec::new(), Named { name, text }, CacheUse::Allowed);
+        let cache_use = self.max_age();
+        self.add_layer(id, step, op, Vec::new(), Named { name, text }, cache_use);
         self.commit(id, format!("WORKDIR {path}"), Effect::Layer);
         Ok(())
     }

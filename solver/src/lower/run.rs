@@ -12,7 +12,6 @@ use super::scope::{Variables, proxies};
 use super::stage::{StageId, StageStep};
 use super::{Fault, Lowering};
 use crate::op::{Op, RunMount, RunMountKind, RunNetwork, RunOp, RunSecurity};
-use crate::vertex::CacheUse;
 
 /// The host name of steps when nobody sets one.
 const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
@@ -80,9 +79,9 @@ impl Lowering<'_> {
             ulimits: self.goal.ulimits.iter().map(|limit| (limit.name.clone(), limit.soft, limit.hard)).collect(),
         };
         let created_by = history::run(&argv, &stage.state.args, &stage.state.variables);
-        let cache_use = if stage.ignore_cache { CacheUse::Ignored } else { CacheUse::Allowed };
         let text = self.shown_text(&shown, Shown::Command, &masked);
         let name = self.name_vertex(id, &text, step.is_trigger);
+        let cache_use = self.cache_use(id, step);
         self.add_layer(id, step, Op::Run(Box::new(op)), inputs, Named { name, text }, cache_use);
         self.commit(id, created_by, Effect::Layer);
         Ok(())

@@ -50,11 +50,11 @@ impl Resolve for World {
     }
 }
 
-fn goal() -> Goal {
+pub(super) fn goal() -> Goal {
     Goal::new("linux/amd64".parse().unwrap())
 }
 
-fn plan_for(text: &str, goal: &Goal, context: Option<NamedContext>) -> Result<Plan, Vec<String>> {
+pub(super) fn plan_for(text: &str, goal: &Goal, context: Option<NamedContext>) -> Result<Plan, Vec<String>> {
     let source = rbuild_parser::Source::new("Dockerfile", text);
     let parsed = rbuild_parser::parse(&source);
     assert!(!parsed.has_errors(), "{:?}", parsed.first_error());
@@ -65,7 +65,7 @@ fn plan_for(text: &str, goal: &Goal, context: Option<NamedContext>) -> Result<Pl
     })
 }
 
-fn plan(text: &str, goal: &Goal) -> Plan {
+pub(super) fn plan(text: &str, goal: &Goal) -> Plan {
     plan_for(text, goal, None).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
@@ -419,7 +419,8 @@ fn reruns(before: (&str, &Goal, &str), after: (&str, &Goal, &str)) -> Vec<String
         let plan = plan(text, goal);
         let (events, cancel) = (Events::default(), CancelToken::new());
         let around = Surroundings { worker: &worker, cache: &cache, events: &events, cancel: &cancel };
-        let options = SolveOptions { jobs: 2, transfers: 2, began: Instant::now(), on_failure: OnFailure::Cancel };
+        let limits = crate::Limits { jobs: 2, processors: None, transfers: 2 };
+        let options = SolveOptions { limits, began: Instant::now(), on_failure: OnFailure::Cancel };
         let targets: Vec<_> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
         solve(&plan.graph, &targets, around, options).products.unwrap();
         ran = worker.ran();

@@ -11,6 +11,7 @@ impl fmt::Display for MissReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ignored => f.write_str("the cache was to be ignored"),
+            Self::TooOld { made } => write!(f, "its result of {} is older than results may be", time(*made)),
             Self::ImageStore => f.write_str("images come from the image store"),
             Self::NothingRecorded => f.write_str("nothing comparable was recorded before"),
             Self::Evicted { rule, at } => write!(f, "it was evicted at {} by: {rule}", time(*at)),

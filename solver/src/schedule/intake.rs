@@ -9,7 +9,7 @@ use crate::cancel::CancelReason;
 use crate::event::{Event, Outcome};
 use crate::key::PinnedSource;
 use crate::op::Op;
-use crate::pools::Pool;
+use crate::pools::{Need, Pool};
 use crate::state::VertexState;
 use crate::task::{How, Made, Report};
 use crate::vertex::VertexId;
@@ -41,23 +41,17 @@ impl Loop<'_, '_> {
             }
             Report::Waits(id) => {
                 // Should it have to run after all, it does so beyond the limit: it waited long enough.
-                if !std::mem::replace(&mut self.vertices[id.index()].waits, true) {
-                    self.slots.give_back(self.pool(id));
-                }
+                self.give_slot_back(id);
             }
             Report::Made(id, result) => {
-                if !self.of(id).waits {
-                    self.slots.give_back(self.pool(id));
-                }
+                self.give_slot_back(id);
                 match *result {
                     Ok(made) => self.end_well(id, made),
                     Err(error) => self.end_badly(id, error),
                 }
             }
             Report::Gone(id) => {
-                if !self.of(id).waits {
-                    self.slots.give_back(Pool::Network);
-                }
+                self.give_slot_back(id);
                 self.run_after_all(id);
             }
             Report::Recorded(id, miss) => {
@@ -73,7 +67,6 @@ impl Loop<'_, '_> {
     /// What another place promised was not to be had: the vertex and those that waited for it are misses again.
     fn run_after_all(&mut self, id: VertexId) {
         self.vertices[id.index()].elsewhere = false;
-        self.vertices[id.index()].waits = false;
         for parked in self.flights.land(id) {
             self.make_ready(parked);
         }
@@ -81,8 +74,14 @@ impl Loop<'_, '_> {
         self.want_with_inputs(id);
     }
 
+    fn give_slot_back(&mut self, id: VertexId) {
+        if let Some(need) = self.vertices[id.index()].slot.take() {
+            self.slots.give_back(&need);
+        }
+    }
+
     pub(super) fn end_early(&mut self, pool: Pool) {
-        self.slots.give_back(pool);
+        self.slots.give_back(&Need::slot(pool));
         self.threads -= 1;
     }
 

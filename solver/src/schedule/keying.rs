@@ -8,6 +8,7 @@ use rbuild_image::Digest;
 use super::{Early, Loop};
 use crate::key::{Describe, Described, Fields, InputIdentity, Key, PinnedSource, Text};
 use crate::op::{Op, Source};
+use crate::records::Found;
 use crate::state::VertexState;
 use crate::task::Definition;
 use crate::vertex::{CacheUse, Vertex, VertexId};
@@ -26,7 +27,7 @@ impl Loop<'_, '_> {
                 self.selections_left.entry(input).or_default().0 += 1;
                 unkeyed += 1;
             }
-            let trusted = vertex.cache_use == CacheUse::Allowed;
+            let trusted = vertex.cache_use != CacheUse::Ignored;
             self.vertices[id.index()].trusted = trusted && self.graph.inputs(id).iter().all(|id| self.of(*id).trusted);
             self.vertices[id.index()].unkeyed = unkeyed;
             match &vertex.op {
@@ -72,7 +73,9 @@ impl Loop<'_, '_> {
         let found: Vec<_> =
             keyed.iter().map(|entry| answerable(&entry).then(|| found.next()).flatten().flatten()).collect();
         for ((id, _), found) in keyed.into_iter().zip(found) {
-            match found {
+            // Inputs are keyed before their readers, so theirs is decided.
+            self.settle_trust(id, found.as_ref());
+            match found.filter(|_| self.of(id).trusted) {
                 Some(found) => {
                     self.used.push(found.result);
                     self.tell_cached(id);
@@ -91,15 +94,29 @@ impl Loop<'_, '_> {
     }
 
     /// Whether another place has the product of a wanted vertex. Asked once: what it did not give then it does not have.
+    /// How old its results are nobody knows, so where that matters it is not asked.
     pub(super) fn is_promised(&mut self, id: VertexId) -> bool {
-        let is_image = matches!(self.vertex(id).op, Op::Source(Source::Image(_)));
+        let vertex = self.vertex(id);
+        let asks = vertex.cache_use == CacheUse::Allowed && !matches!(vertex.op, Op::Source(Source::Image(_)));
         let progress = &mut self.vertices[id.index()];
-        let Some(key) = progress.definition.filter(|_| progress.trusted && !is_image && !progress.asked) else {
+        let Some(key) = progress.definition.filter(|_| progress.trusted && asks && !progress.asked) else {
             return false;
         };
         progress.asked = true;
         progress.elsewhere = self.shared.cache.elsewhere(&[key]).contains(&true);
         progress.elsewhere
+    }
+
+    /// A result that is too old does not answer, and makes all downstream of it suspect: what is recorded for them may
+    /// have been made from it.
+    fn settle_trust(&mut self, id: VertexId, found: Option<&Found>) {
+        let accepted = found.is_none_or(|found| self.vertex(id).cache_use.accepts(found.made));
+        self.distrust |= !accepted && self.of(id).trusted;
+        if self.distrust {
+            let inputs = self.graph.inputs(id);
+            let trusted = accepted && inputs.into_iter().all(|input| self.of(input).trusted);
+            self.vertices[id.index()].trusted &= trusted;
+        }
     }
 
     /// The key of `id` is known: its readers wait for one thing less.

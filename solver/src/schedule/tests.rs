@@ -15,26 +15,35 @@ use crate::vertex::CacheUse;
 
 const MS: Duration = Duration::from_millis(1);
 
+fn jobs(jobs: usize) -> Limits {
+    Limits { jobs, processors: None, transfers: 2 }
+}
+
 struct Bench {
     worker: FakeWorker,
     cache: MemoryCache,
     events: Events,
     cancel: CancelToken,
-    jobs: usize,
+    limits: Limits,
 }
 
 impl Bench {
     fn new() -> Self {
         let mut worker = FakeWorker::default();
         worker.contexts.insert(String::new(), "one".to_owned());
-        Self { worker, cache: MemoryCache::default(), events: Events::default(), cancel: CancelToken::new(), jobs: 4 }
+        Self {
+            worker,
+            cache: MemoryCache::default(),
+            events: Events::default(),
+            cancel: CancelToken::new(),
+            limits: jobs(4),
+        }
     }
 
     fn solve(&self, graph: &Graph, targets: &[VertexId]) -> Solved {
         let around =
             Surroundings { worker: &self.worker, cache: &self.cache, events: &self.events, cancel: &self.cancel };
-        let options =
-            SolveOptions { jobs: self.jobs, transfers: 2, began: Instant::now(), on_failure: OnFailure::Cancel };
+        let options = SolveOptions { limits: self.limits, began: Instant::now(), on_failure: OnFailure::Cancel };
         solve(graph, targets, around, options)
     }
 
@@ -90,7 +99,7 @@ fn independent_steps_run_at_once_and_never_more_than_allowed() {
     for at in 0..12 {
         bench.worker.takes.insert(format!("s{at}"), 40 * MS);
     }
-    bench.jobs = 3;
+    bench.limits = jobs(3);
     assert_eq!(bench.ran(&graph, &[target]).len(), 13);
     assert_eq!(bench.worker.state.lock().unwrap().most_running, 3);
 }
@@ -98,7 +107,7 @@ fn independent_steps_run_at_once_and_never_more_than_allowed() {
 #[test]
 fn the_longest_way_starts_first_once_durations_are_known() {
     let mut bench = Bench::new();
-    bench.jobs = 1;
+    bench.limits = jobs(1);
     bench.worker.takes.insert("slow".to_owned(), 30 * MS);
     let plan = |salt: &str| {
         let mut graph = Graph::new();
@@ -195,6 +204,90 @@ fn a_fresh_result_that_differs_replaces_the_old_one_for_later_builds() {
 }
 
 #[test]
+fn what_is_too_old_runs_again_and_all_downstream_of_it_is_suspect() {
+    let mut bench = Bench::new();
+    bench.worker.unstable.push("a".to_owned());
+    let at = |second| jiff::Timestamp::from_second(second).unwrap();
+    let plan = |cache_use| {
+        let mut graph = Graph::new();
+        let a = graph.add(Vertex { cache_use, ..run("a", &[]) });
+        let b = graph.add(Vertex { cache_use, ..run("b", &[Some(a)]) });
+        let other = graph.add(Vertex { cache_use, ..run("other", &[]) });
+        let target = graph.add(Vertex { cache_use, ..run("end", &[Some(b), Some(other)]) });
+        (graph, target)
+    };
+    let build = |second, cache_use| {
+        bench.cache.records.lock().unwrap().now = at(second);
+        let (graph, target) = plan(cache_use);
+        let solved = bench.solve(&graph, &[target]);
+        (bench.worker.ran(), solved)
+    };
+    assert_eq!(build(100, CacheUse::Allowed).0, ["a", "b", "end", "other"]);
+    bench.cache.forget("b");
+    bench.cache.forget("end");
+    assert_eq!(build(200, CacheUse::Allowed).0, ["b", "end"]);
+    assert_eq!(build(300, CacheUse::Since(at(100))).0, [""; 0], "a result of that very time is new enough");
+    // `b` and `end` are young, but stand on an old `a`.
+    let (ran, solved) = build(400, CacheUse::Since(at(150)));
+    assert_eq!(ran, ["a", "b", "end", "other"]);
+    let miss: Vec<_> = solved.vertices.iter().map(|report| report.miss.clone()).collect();
+    assert_eq!(miss[0], Some(MissReason::TooOld { made: at(100) }));
+    let product = solved.products.unwrap();
+    let (ran, solved) = build(500, CacheUse::Allowed);
+    assert_eq!((ran, solved.products.unwrap()), (vec![], product), "the new results are what ordinary builds see");
+    assert_eq!(build(600, CacheUse::Since(at(150))).0, [""; 0]);
+}
+
+#[test]
+fn an_old_step_that_gives_the_same_again_repeats_only_what_is_old() {
+    let bench = Bench::new();
+    let at = |second| jiff::Timestamp::from_second(second).unwrap();
+    let build = |second, cache_use| {
+        bench.cache.records.lock().unwrap().now = at(second);
+        let mut graph = Graph::new();
+        let a = graph.add(Vertex { cache_use, ..run("a", &[]) });
+        let target = graph.add(Vertex { cache_use, ..run("b", &[Some(a)]) });
+        let product = bench.solve(&graph, &[target]).products.unwrap();
+        (bench.worker.ran(), product)
+    };
+    let (_, first) = build(100, CacheUse::Allowed);
+    bench.cache.forget("b");
+    let (ran, second) = build(200, CacheUse::Allowed);
+    assert_eq!(ran, ["b"]);
+    let (ran, third) = build(300, CacheUse::Since(at(150)));
+    assert_eq!((ran, &third), (vec!["a".to_owned()], &second), "b is young and hits by content");
+    assert_ne!(first, second);
+}
+
+#[test]
+fn steps_that_need_much_memory_do_not_run_together_when_it_does_not_suffice() {
+    let most = |memory| {
+        let mut bench = Bench::new();
+        let plan = |salt: &str| {
+            let mut graph = Graph::new();
+            let base = graph.add(image(salt));
+            let steps: Vec<_> = (0..4).map(|at| Some(graph.add(run(&format!("large{at}"), &[Some(base)])))).collect();
+            let target = graph.add(run("end", &steps));
+            (graph, target)
+        };
+        for at in 0..4 {
+            let usage = rbuild_cache::StepUsage { processor: MS, memory_peak: 400 << 20 };
+            bench.worker.uses.insert(format!("large{at}"), usage);
+            bench.worker.takes.insert(format!("large{at}"), 60 * MS);
+        }
+        bench.worker.memory = Some(memory);
+        let (graph, target) = plan("first");
+        bench.ran(&graph, &[target]);
+        bench.worker.state.lock().unwrap().most_running = 0;
+        // Their readers' keys are new, what they used is remembered.
+        let (graph, target) = plan("second");
+        assert_eq!(bench.ran(&graph, &[target]).len(), 6);
+        bench.worker.state.lock().unwrap().most_running
+    };
+    assert_eq!((most(16 << 30), most(1 << 30), most(100 << 20)), (4, 2, 1));
+}
+
+#[test]
 fn the_first_failure_stops_the_rest_and_is_not_recorded() {
     let mut bench = Bench::new();
     bench.worker.fails.push("bad".to_owned());
@@ -229,7 +322,7 @@ fn independent_steps_are_finished_when_asked() {
     let more = graph.add(run("more", &[Some(other)]));
     let around =
         Surroundings { worker: &bench.worker, cache: &bench.cache, events: &bench.events, cancel: &bench.cancel };
-    let options = SolveOptions { jobs: 1, transfers: 1, began: Instant::now(), on_failure: OnFailure::GoOn };
+    let options = SolveOptions { limits: jobs(1), began: Instant::now(), on_failure: OnFailure::GoOn };
     let solved = solve(&graph, &[bad, more], around, options);
     assert!(matches!(solved.products, Err(SolveError::Failed { .. })));
     assert_eq!(bench.worker.ran(), ["bad", "more", "other"]);
@@ -255,7 +348,7 @@ fn a_panicking_worker_fails_its_vertex() {
     let step = key::step_key(&graph.vertex(target).op);
     let definition = Described { op: &graph.vertex(target).op, inputs: &[InputIdentity::Empty] }.definition_key();
     let snapshot = Some(rbuild_cache::SnapshotId::from_row(99));
-    let record = crate::records::NewStep { snapshot, name: "a".to_owned(), duration: MS };
+    let record = crate::records::NewStep { snapshot, name: "a".to_owned(), duration: MS, usage: None };
     bench.cache.record(&[step, definition], None, &record).unwrap();
     let solved = bench.solve(&graph, &[unknown]);
     let Err(SolveError::Failed { failure, .. }) = solved.products else { panic!("it fails") };
@@ -380,7 +473,7 @@ fn two_builds_of_the_same_step_share_it() {
 fn waiting_for_another_build_takes_no_slot() {
     let mut bench = Bench::new();
     bench.worker.takes.insert("b".to_owned(), 100 * MS);
-    bench.jobs = 1;
+    bench.limits = jobs(1);
     let mut graph = Graph::new();
     let a = graph.add(run("a", &[]));
     let b = graph.add(run("b", &[]));
@@ -484,11 +577,11 @@ fn results_do_not_depend_on_parallelism() {
     let shape: Vec<(u8, Vec<u8>)> = (0..60u8).map(|at| (at.wrapping_mul(7), vec![at / 2, at / 3 + 1, at])).collect();
     let (graph, target) = random_graph(&shape);
     let mut seen = BTreeMap::new();
-    for jobs in [1, 2, 16] {
-        let bench = Bench { jobs, ..Bench::new() };
+    for at_once in [1, 2, 16] {
+        let bench = Bench { limits: jobs(at_once), ..Bench::new() };
         let solved = bench.solve(&graph, &[target]);
         let keys: Vec<_> = solved.vertices.iter().map(|report| report.definition).collect();
-        seen.insert((keys, bench.worker.ran()), jobs);
+        seen.insert((keys, bench.worker.ran()), at_once);
     }
     assert_eq!(seen.len(), 1);
     assert_eq!(command(graph.vertex(target)), "end");

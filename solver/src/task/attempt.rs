@@ -15,7 +15,7 @@ use crate::miss::{Miss, MissReason};
 use crate::op::{Linking, Op, Source};
 use crate::records::{About, Claim, Found, NewStep, Past, RecordFailure};
 use crate::vertex::{CacheUse, Vertex};
-use crate::worker::{JobError, Product};
+use crate::worker::{Executed, JobError, Product};
 
 /// A step that a thread carries out.
 pub(super) struct Attempt<'a> {
@@ -61,7 +61,7 @@ impl<'a> Attempt<'a> {
         if matches!(self.vertex().op, Op::Source(Source::Image(_))) {
             // The image store is the cache of images: the worker finds what is there.
             self.miss = Some(Known::Reason(MissReason::ImageStore));
-            let (product, took) = self.execute()?;
+            let (Executed { product, .. }, took) = self.execute()?;
             let how = How::Ran { took, result: None };
             return Ok(Made { product, how, content: None, identity: None });
         }
@@ -78,13 +78,14 @@ impl<'a> Attempt<'a> {
         };
         self.miss = self.ask();
         let before = self.before();
-        let (product, took) = self.execute()?;
+        let (Executed { product, usage }, took) = self.execute()?;
         let product = self.keep_earlier(product, &before)?;
         let identity = match self.step.identify {
             true => Some(self.identity(snapshot_of(&product))?),
             false => None,
         };
-        let result = self.record(&product, took, &before.rerun, identity);
+        let new = NewStep { snapshot: snapshot_of(&product), name: self.vertex().name.clone(), duration: took, usage };
+        let result = self.record(&new, &before.rerun, identity);
         self.shared.cache.made(self.step.job.id, snapshot_of(&product));
         let how = How::Ran { took, result };
         Ok(Made { product, how, content: self.content.map(|key| key.digest), identity })
@@ -167,7 +168,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn may_look(&self) -> bool {
-        self.vertex().cache_use == CacheUse::Allowed
+        self.vertex().cache_use != CacheUse::Ignored
     }
 
     fn definition(&self) -> Option<Key> {
@@ -209,7 +210,7 @@ impl<'a> Attempt<'a> {
         }
         let key = self.content_key()?;
         self.content = Some(key);
-        match self.shared.lookup(&key) {
+        match self.shared.lookup(&key).filter(|found| self.vertex().cache_use.accepts(found.made)) {
             Some(found) => self.reuse(&found),
             None => self.fetch_by_content(&key),
         }
@@ -218,16 +219,22 @@ impl<'a> Attempt<'a> {
     /// Brings what another place has under the content key.
     fn fetch_by_content(&self, key: &Key) -> Result<Option<Made>, JobError> {
         let cache = self.shared.cache;
-        if !cache.elsewhere(std::slice::from_ref(key)).contains(&true) {
+        // How old a result there is nobody knows.
+        let asks = self.vertex().cache_use == CacheUse::Allowed;
+        if !asks || !cache.elsewhere(std::slice::from_ref(key)).contains(&true) {
             return Ok(None);
         }
         let Some(brought) = cache.fetch(key, self.step.job.id, self.shared.control()) else { return Ok(None) };
         let brought = NewStep { name: self.vertex().name.clone(), ..brought };
         let recorded = cache.record(std::slice::from_ref(key), None, &brought);
-        let Some(result) = self.shared.or_warn(recorded) else { return Ok(None) };
+        if self.shared.or_warn(recorded).is_none() {
+            return Ok(None);
+        }
         cache.made(self.step.job.id, brought.snapshot);
-        let NewStep { snapshot, name, duration } = brought;
-        self.reuse(&Found { result, snapshot, name, duration })
+        match self.shared.lookup(key) {
+            Some(found) => self.reuse(&found),
+            None => Ok(None),
+        }
     }
 
     /// Takes a result that was found by content. Where its layer depends on nothing below, that is put on this parent.
@@ -244,7 +251,8 @@ impl<'a> Attempt<'a> {
         };
         let rebased = self.shared.worker.rebase(snapshot, parent.as_ref(), self.shared.control())?;
         let Some(product) = rebased else { return Ok(None) };
-        let new = NewStep { snapshot: snapshot_of(&product), name: found.name.clone(), duration: found.duration };
+        let Found { name, duration, usage, .. } = found.clone();
+        let new = NewStep { snapshot: snapshot_of(&product), name, duration, usage };
         let keys: Vec<Key> = self.definition().into_iter().collect();
         let about = self.definition().map(|definition| self.about(definition));
         self.shared.or_warn(cache.record(&keys, about.as_ref(), &new));
@@ -265,10 +273,12 @@ impl<'a> Attempt<'a> {
         };
         match self.shared.cache.claim(&key, self.shared.cancel, &waiting) {
             Ok(None) => Err(JobError::Cancelled),
-            Ok(Some(claim)) => match self.shared.lookup(&key) {
-                Some(found) => Ok(Claimed::Made(found)),
-                None => Ok(Claimed::Mine(Some(claim))),
-            },
+            Ok(Some(claim)) => {
+                match self.shared.lookup(&key).filter(|found| self.vertex().cache_use.accepts(found.made)) {
+                    Some(found) => Ok(Claimed::Made(found)),
+                    None => Ok(Claimed::Mine(Some(claim))),
+                }
+            }
             Err(error) => {
                 self.shared.warn(&error);
                 Ok(Claimed::Mine(None))
@@ -287,6 +297,12 @@ impl<'a> Attempt<'a> {
         if !self.may_look() {
             return Some(Known::Reason(MissReason::Ignored));
         }
+        if let CacheUse::Since(oldest) = self.vertex().cache_use
+            && let Some(found) = self.definition().and_then(|key| self.shared.lookup(&key))
+            && found.made < oldest
+        {
+            return Some(Known::Reason(MissReason::TooOld { made: found.made }));
+        }
         let past = self.shared.cache.past()?;
         match self.definition() {
             Some(definition) => self.shared.or_warn(past.fate(&definition)).map(|fate| Known::Fate(Box::new(fate))),
@@ -294,15 +310,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn execute(&self) -> Result<(Product, Duration), JobError> {
+    fn execute(&self) -> Result<(Executed, Duration), JobError> {
         let (job, control) = (&self.step.job, self.shared.control());
         if self.shared.cancel.is_cancelled() {
             return Err(JobError::Cancelled);
         }
         self.shared.events.emit(Event::Started { vertex: job.id, at: control.at() });
         let began = Instant::now();
-        let product = self.shared.worker.exec(job, control)?;
-        Ok((product, began.elapsed()))
+        let executed = self.shared.worker.exec(job, control)?;
+        Ok((executed, began.elapsed()))
     }
 
     /// Early cut-off: a step that ran again and gave the same keeps what it gave before.
@@ -320,13 +336,7 @@ impl<'a> Attempt<'a> {
         self.shared.worker.rootfs_identity(snapshot.as_ref(), self.shared.control())
     }
 
-    fn record(
-        &mut self,
-        product: &Product,
-        took: Duration,
-        rerun: &Key,
-        identity: Option<ContentDigest>,
-    ) -> Option<ResultId> {
+    fn record(&mut self, new: &NewStep, rerun: &Key, identity: Option<ContentDigest>) -> Option<ResultId> {
         let vertex = self.vertex();
         let definition = match (self.definition(), identity, &vertex.op) {
             (None, Some(identity), Op::Source(source)) => {
@@ -336,9 +346,8 @@ impl<'a> Attempt<'a> {
         };
         let keys = definition.into_iter().chain([key::step_key(&vertex.op), *rerun]).chain(self.content);
         let keys: Vec<Key> = keys.collect();
-        let new = NewStep { snapshot: snapshot_of(product), name: vertex.name.clone(), duration: took };
         let about = definition.map(|definition| self.about(definition));
-        let result = self.shared.or_warn(self.shared.cache.record(&keys, about.as_ref(), &new));
+        let result = self.shared.or_warn(self.shared.cache.record(&keys, about.as_ref(), new));
         if self.content.is_none() && !matches!(vertex.op, Op::Source(_)) {
             self.late = result;
         }

@@ -57,7 +57,7 @@ impl StepCache for TwoPlaces {
             return None;
         }
         self.brought.lock().unwrap().push(found.name.clone());
-        Some(NewStep { snapshot: found.snapshot, name: found.name, duration: found.duration })
+        Some(NewStep { snapshot: found.snapshot, name: found.name, duration: found.duration, usage: None })
     }
 
     fn touch(&self, _: &[ResultId]) -> Result<(), RecordFailure> {
@@ -86,7 +86,7 @@ fn filled(graph: &Graph, target: VertexId) -> (FakeWorker, TwoPlaces) {
 fn ran(worker: &FakeWorker, cache: &TwoPlaces, graph: &Graph, target: VertexId) -> (Vec<String>, usize) {
     let (events, cancel) = (Events::default(), CancelToken::new());
     let around = Surroundings { worker, cache, events: &events, cancel: &cancel };
-    let options = SolveOptions { jobs: 4, transfers: 2, began: Instant::now(), on_failure: OnFailure::Cancel };
+    let options = SolveOptions { limits: super::jobs(4), began: Instant::now(), on_failure: OnFailure::Cancel };
     let solved = solve(graph, &[target], around, options);
     solved.products.expect("nothing fails here");
     let cached = solved.vertices.iter().filter(|vertex| vertex.state == VertexState::Cached).count();
