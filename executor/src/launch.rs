@@ -16,6 +16,7 @@ use crate::capability::Capabilities;
 use crate::channel;
 use crate::perform::{Built, Inside, SetupMessage, die_with_parent};
 use crate::plan::{Groups, ProcessPlan};
+use crate::rlimit::Planned;
 use crate::root_dir::{NewDirectory, RootDir};
 use crate::spawn_error::{NotExecutable, SpawnError};
 use crate::stdio::Slot;
@@ -33,11 +34,12 @@ pub(crate) fn launch(mut inside: Inside<'_>, built: Built) -> Result<Infallible,
         rustix::process::ioctl_tiocsctty(theirs).map_err(|e| SpawnError::setup("take the terminal", e))?;
     }
     install(&stdio).map_err(|e| SpawnError::setup("install the standard descriptors", e))?;
+    let refused = |limit: &Planned, errno: Errno| SpawnError::Limit {
+        limit: format!("ulimit {}", limit.name().to_ascii_lowercase()),
+        reason: io::Error::from(errno).to_string(),
+    };
     for limit in &process.rlimits {
-        limit.apply().map_err(|errno| SpawnError::Limit {
-            limit: format!("ulimit {}", limit.name().to_ascii_lowercase()),
-            reason: io::Error::from(errno).to_string(),
-        })?;
+        limit.prepare().map_err(|errno| refused(limit, errno))?;
     }
     if let Some(profile) = &process.apparmor {
         take_on(profile, &built)
@@ -57,6 +59,10 @@ pub(crate) fn launch(mut inside: Inside<'_>, built: Built) -> Result<Infallible,
     die_with_parent(None)?;
     sys::process::close_range(3, u32::MAX, Close::OnExec)
         .map_err(|e| SpawnError::setup("close inherited descriptors", e))?;
+    // From here on nothing is opened any more.
+    for limit in &process.rlimits {
+        limit.apply().map_err(|errno| refused(limit, errno))?;
+    }
     let terminal: Vec<BorrowedFd<'_>> = built.terminal.iter().map(|(ours, _)| ours.as_fd()).collect();
     channel::send(&inside.setup, &SetupMessage::Ready, &terminal)
         .map_err(|e| SpawnError::setup("report to the owner", e))?;

@@ -70,6 +70,19 @@ pub(crate) fn plan(limit: &Rlimit) -> Option<Planned> {
 }
 
 impl Planned {
+    /// Does what [`Self::apply`] needs privileges for, and keeps the process able to open files: it has inherited those of
+    /// all other sandboxes, perhaps more than the program may have.
+    pub(crate) fn prepare(&self) -> rustix::io::Result<()> {
+        let (_, resource) = NAMES.get(self.index).ok_or(rustix::io::Errno::INVAL)?;
+        if !matches!(resource, Resource::Nofile) {
+            return self.apply();
+        }
+        let now = rustix::process::getrlimit(Resource::Nofile);
+        let more = |now: Option<u64>, wanted: u64| now.filter(|_| wanted != u64::MAX).map(|now| now.max(wanted));
+        let limit = Limit { current: more(now.current, self.soft), maximum: more(now.maximum, self.hard) };
+        rustix::process::setrlimit(Resource::Nofile, limit)
+    }
+
     /// Sets the limit for the calling process.
     pub(crate) fn apply(&self) -> rustix::io::Result<()> {
         let value = |v: u64| (v != u64::MAX).then_some(v);
