@@ -223,6 +223,7 @@ fn run(
     let cache = SharedCache { local, imports: &imports, exports: &exports };
     let around = Surroundings { worker: &worker, cache: &cache, events: progress, cancel: engine.cancel() };
     let solved = exports.pushing(|| solve(&plan.graph, &targets, around, options));
+    worker.remember_contexts();
     // Goes on while the outputs are written.
     let _closing = worker.close();
     notes.vertices = solved.vertices;

@@ -13,13 +13,14 @@ mod source_image;
 mod ssh_agent;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rbuild_cache::snapshot::Snapshots;
-use rbuild_cache::{Lease, Listing, SnapshotId, Store};
+use rbuild_cache::{FileIndex, Lease, Listing, SnapshotId, Store};
 use rbuild_container::HostResolver;
 use rbuild_executor::{Resources, Spawner};
 use rbuild_image::ContentDigest;
@@ -50,6 +51,8 @@ pub struct EngineWorker<'a> {
     sandboxes: AtomicU64,
     networks: StepNetworks,
     told_limits: AtomicBool,
+    /// What is known of the files of each context, loaded once for all steps that read it.
+    file_indexes: Mutex<BTreeMap<String, Arc<FileIndex>>>,
     downloads: source_http::Downloads,
     commits: source_git::Commits,
 }
@@ -96,6 +99,7 @@ impl<'a> EngineWorker<'a> {
             sandboxes: AtomicU64::new(0),
             networks,
             told_limits: AtomicBool::new(false),
+            file_indexes: Mutex::default(),
             downloads: source_http::Downloads::default(),
             commits: source_git::Commits::default(),
         })
@@ -104,6 +108,30 @@ impl<'a> EngineWorker<'a> {
     /// Takes down what the steps needed of the host. No more steps run.
     pub fn close(&self) -> Closing {
         self.networks.close()
+    }
+
+    /// What is known of the files of a context, for all that read it.
+    fn file_index(&self, name: &str, path: &Path) -> io::Result<Arc<FileIndex>> {
+        let mut indexes = self.file_indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = indexes.get(name) {
+            return Ok(Arc::clone(index));
+        }
+        let index = Arc::new(self.store.file_index(&std::path::absolute(path)?)?);
+        indexes.insert(name.to_owned(), Arc::clone(&index));
+        Ok(index)
+    }
+
+    /// Keeps what was learned of contexts, for later builds; to be called when no step runs any more.
+    pub fn remember_contexts(&self) {
+        let indexes = std::mem::take(&mut *self.file_indexes.lock().unwrap_or_else(PoisonError::into_inner));
+        for (name, index) in indexes {
+            // It is only a memory.
+            match Arc::into_inner(index).map(FileIndex::save) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(name, %error, "digests of context files are not remembered"),
+                None => tracing::debug!(name, "digests of context files are still in use"),
+            }
+        }
     }
 
     fn spawner(&self) -> Result<Arc<Spawner>, JobError> {

@@ -83,14 +83,13 @@ pub(in crate::worker) fn selection_digest(
     let index = match product {
         Product::Context(name) => match &worker.context(name)?.files {
             ContextFiles::Directory(path) => {
-                let path = std::path::absolute(path).or_fail("cannot find the build context")?;
-                Some(Arc::new(worker.store.file_index(&path).or_fail("cannot read what is known of the context")?))
+                Some(worker.file_index(name, path).or_fail("cannot read what is known of the context")?)
             }
             ContextFiles::Snapshot(_) => None,
         },
         Product::Snapshot(_) => None,
     };
-    let tree = tree_of(worker, product, index.clone())?;
+    let tree = tree_of(worker, product, index)?;
     let digest = match &job.vertex.op {
         Op::File(op) => digest::selection_digest(op, input, &*tree, listing),
         Op::Run(run) => {
@@ -107,11 +106,6 @@ pub(in crate::worker) fn selection_digest(
         }
         Op::Source(_) => return Err(failed("a source reads no input").into()),
     };
-    drop(tree);
-    // What was learned of the context is worth keeping whatever came of it; it is only a memory.
-    if let Some(Err(error)) = index.and_then(Arc::into_inner).map(FileIndex::save) {
-        tracing::debug!(%error, "digests of context files are not remembered");
-    }
     digest.map_err(|error| match error {
         FileError::NotFound { path } => not_found(&path, excluded(worker, product, &path)),
         other => explain(&other),
