@@ -75,6 +75,8 @@ pub(crate) struct FakeWorker {
 pub(crate) struct FakeState {
     pub(crate) content: Vec<ContentDigest>,
     pub(crate) ran: Vec<String>,
+    /// What ran, with the content of what it read: a second run of the same could have been a hit.
+    pub(crate) executed: Vec<(String, Vec<String>)>,
     pub(crate) running: usize,
     pub(crate) most_running: usize,
     pub(crate) rebased: usize,
@@ -140,6 +142,7 @@ impl Worker for FakeWorker {
         {
             let mut state = self.state.lock().unwrap();
             state.ran.push(command.clone());
+            state.executed.push((command.clone(), inputs.clone()));
             state.running += 1;
             state.most_running = state.most_running.max(state.running);
         }

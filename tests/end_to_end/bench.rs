@@ -155,6 +155,18 @@ impl Bench {
         Call { command, input: None }
     }
 
+    /// The program with this bench's store, started by another one.
+    pub(crate) fn through<const N: usize, const M: usize>(&self, by: [&str; N], args: [&str; M]) -> Call {
+        let [program, before @ ..] = by.as_slice() else { panic!("some program is named") };
+        let mut call = self.rbuild(args);
+        let mut command = Command::new(program);
+        command.args(before).arg(call.command.get_program()).args(call.command.get_args()).stdin(Stdio::null());
+        command.env_clear().envs(call.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.dir.path());
+        call.command = command;
+        call
+    }
+
     /// Builds a context under a name.
     pub(crate) fn build(&self, tag: &str, context: &Path) -> Ran {
         self.rbuild(["build", "--progress=plain", "-t", tag]).arg(context).run()

@@ -77,9 +77,11 @@ impl Watched {
 
     /// The process that starts its sandboxes.
     pub(crate) fn spawner(&self) -> Pid {
-        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
         let name = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let all = fs::read_to_string(children).unwrap();
+        // Children belong to the thread that started them.
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let children = |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task.unwrap().path().join("children"));
+        let all: String = tasks.filter_map(|task| children(task).ok()).collect();
         let mut all = all.split_whitespace();
         let pid = all.find(|pid| name(pid).trim() == "rbuild-spawner").expect("the build has a spawner");
         Pid::from_raw(pid.parse().unwrap()).unwrap()

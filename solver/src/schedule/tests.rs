@@ -538,37 +538,42 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_incremental_build_equals_one_from_scratch(
+    fn an_incremental_build_equals_one_from_scratch_and_runs_nothing_that_could_have_hit(
         shape in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..4)), 1..40),
-        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-        changes_context in any::<bool>(),
+        rounds in prop::collection::vec(
+            (prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), 0..3_u8), 1..4,
+        ),
     ) {
         let mut bench = Bench::new();
+        let (mut shape, mut before) = (shape, BTreeSet::new());
         let (graph, target) = random_graph(&shape);
         bench.solve(&graph, &[target]).products.unwrap();
-        let mut shape = shape;
-        for (at, word) in edits {
-            let at = at.index(shape.len());
-            shape[at].0 = word;
+        for (edits, context) in rounds {
+            before.extend(std::mem::take(&mut bench.worker.state.lock().unwrap().executed));
+            for (at, word) in edits {
+                let at = at.index(shape.len());
+                shape[at].0 = word;
+            }
+            bench.worker.contexts.insert(String::new(), format!("context {context}"));
+            let (graph, target) = random_graph(&shape);
+            bench.worker.ran();
+            let product = bench.solve(&graph, &[target]).products.unwrap();
+            let incremental = bench.worker.ran();
+            let could_have_hit: Vec<_> =
+                bench.worker.state.lock().unwrap().executed.iter().filter(|one| before.contains(*one)).cloned().collect();
+            prop_assert_eq!(could_have_hit, vec![]);
+            let content = |bench: &Bench, product: &[Product]| match &product[0] {
+                Product::Snapshot(Some(id)) => bench.worker.state.lock().unwrap().content[id.row() as usize],
+                other => panic!("{other:?}"),
+            };
+            let mut scratch = Bench::new();
+            scratch.worker.contexts = bench.worker.contexts.clone();
+            let from_scratch = scratch.solve(&graph, &[target]).products.unwrap();
+            prop_assert_eq!(content(&bench, &product), content(&scratch, &from_scratch));
+            prop_assert!(incremental.len() <= scratch.worker.ran().len());
+            prop_assert!(bench.solve(&graph, &[target]).products.is_ok());
+            prop_assert_eq!(bench.worker.ran(), Vec::<String>::new());
         }
-        if changes_context {
-            bench.worker.contexts.insert(String::new(), "two".to_owned());
-        }
-        let (graph, target) = random_graph(&shape);
-        bench.worker.ran();
-        let product = bench.solve(&graph, &[target]).products.unwrap();
-        let incremental = bench.worker.ran();
-        let content = |bench: &Bench, product: &[Product]| match &product[0] {
-            Product::Snapshot(Some(id)) => bench.worker.state.lock().unwrap().content[id.row() as usize],
-            other => panic!("{other:?}"),
-        };
-        let mut scratch = Bench::new();
-        scratch.worker.contexts = bench.worker.contexts.clone();
-        let from_scratch = scratch.solve(&graph, &[target]).products.unwrap();
-        prop_assert_eq!(content(&bench, &product), content(&scratch, &from_scratch));
-        prop_assert!(incremental.len() <= scratch.worker.ran().len());
-        prop_assert!(bench.solve(&graph, &[target]).products.is_ok());
-        prop_assert_eq!(bench.worker.ran(), Vec::<String>::new());
     }
 }
 
