@@ -403,9 +403,12 @@ impl Connection {
             let terminal = process.take_terminal().ok_or_else(|| io::Error::other("the sandbox has no terminal"))?;
             let window = Window { caller: self.caller.output.try_clone()?, container: terminal.try_clone()? };
             relays.window = Some(window);
+            if self.console.interactive {
+                // Before the first output: whoever answers it types into the container already.
+                relays.raw = RawTerminal::enter(rustix::fd::AsFd::as_fd(&self.caller.input))?;
+            }
             relays.outputs.push(relay::output(terminal.try_clone()?, self.caller.output, &relays.ended)?);
             if self.console.interactive {
-                relays.raw = RawTerminal::enter(rustix::fd::AsFd::as_fd(&self.caller.input))?;
                 drop(relay::input(self.caller.input, terminal, &relays.ended)?);
             }
             return Ok(relays);
