@@ -167,7 +167,7 @@ fn a_run_step_is_set_up_in_this_order() {
     insta::assert_snapshot!(format!("{:?}\n{:?}\n{:?}", plan.namespaces, plan.cgroup, plan.process), @r#"
     [Mount, Pid, Ipc, Uts, Net, Time, Cgroup]
     CgroupPlan { limits: Resources { memory: None, memory_swap: None, cpu_millis: None, cpu_shares: None, cpuset_cpus: None, pids: None, cgroup_parent: None }, default_pids: Some(2048), confine_devices: true }
-    ProcessPlan { argv: ["/bin/sh", "-c", "true"], env: ["PATH=/bin"], cwd: "/", user: Ids { uid: 0, gid: 0, groups: [0] }, groups: Set, capabilities: Capabilities(2818844155), no_new_privileges: false, seccomp: Default, rlimits: [Planned { index: 9, soft: 1, hard: 2 }], init: Reaper }
+    ProcessPlan { argv: ["/bin/sh", "-c", "true"], env: ["PATH=/bin"], cwd: "/", user: Ids { uid: 0, gid: 0, groups: [0] }, groups: Set, capabilities: Capabilities(2818844155), no_new_privileges: false, seccomp: Default, apparmor: None, rlimits: [Planned { index: 9, soft: 1, hard: 2 }], init: Reaper }
     "#);
 }
 
