@@ -174,7 +174,8 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-fn append_causes(message: &mut String, error: &dyn std::error::Error) {
+/// Appends the causes of an error, each once.
+pub(crate) fn append_causes(message: &mut String, error: &dyn std::error::Error) {
     let mut source = error.source();
     while let Some(cause) = source {
         let text = cause.to_string();

@@ -1,11 +1,10 @@
 //! Errors of the machine as failures of a vertex.
 
 use std::error::Error;
-use std::fmt::Write as _;
 
 use rbuild_solver::{Control, JobError, VertexFailure};
 
-use crate::cli::report::Failure;
+use crate::cli::report::{Failure, append_causes};
 
 /// A failure that may still get a hint.
 pub(super) fn failed(message: impl Into<String>) -> Hinted {
@@ -46,14 +45,7 @@ impl<T, E: Error> FailJob<T> for Result<T, E> {
 /// A sentence, then an error and its causes, each once.
 pub(super) fn chain(doing: &str, error: &dyn Error) -> String {
     let mut message = if doing.is_empty() { error.to_string() } else { format!("{doing}: {error}") };
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !message.ends_with(&text) {
-            let _infallible = write!(message, ": {text}");
-        }
-        source = cause.source();
-    }
+    append_causes(&mut message, error);
     message
 }
 
