@@ -2,7 +2,8 @@
 //!
 //! - A container appears by one rename of its finished directory; its name is linked to it before, under the name's
 //!   lock. It disappears by one rename into the scratch directory of whoever removes it.
-//! - Changes of a record are read-modify-write under the record's lock, which is held for that moment only.
+//! - Changes of a record are read-modify-write under the record's lock, which is held for that moment only; the directory
+//!   goes under it too. Of a name's and a record's lock, the name's is taken first.
 //! - Whoever runs a container holds its *run lock* from before the start until the end is recorded. A record that says
 //!   running while that lock is free tells of a process that was killed; the next reader sets it right.
 
@@ -191,7 +192,7 @@ impl Containers {
         id: &ContainerId,
         change: impl FnOnce(&mut ContainerRecord) -> Result<(), UpdateError>,
     ) -> Result<ContainerRecord, UpdateError> {
-        let lock = LockName::other("container-record", id.as_str());
+        let lock = self.record_lock(id);
         let _guard = self.store.lock(&lock, LockMode::Exclusive, &wait_silently).map_err(LoadError::from)?;
         let mut record = self.read(id)?.ok_or_else(|| UpdateError::Gone { id: id.clone() })?;
         let before = record.clone();
@@ -238,6 +239,9 @@ impl Containers {
         if if_present(fs::read_link(&link)).at("read", &link)?.is_some_and(|to| to.ends_with(record.id.as_str())) {
             if_present(fs::remove_file(&link)).at("remove", &link)?;
         }
+        // Whoever changes the record at this moment has read it here and will write it here.
+        let lock = self.record_lock(&record.id);
+        let _guard = self.store.lock(&lock, LockMode::Exclusive, &wait_silently)?;
         let place = self.directory(&record.id);
         let doomed = lease.scratch_name("removed")?;
         if_present(fs::rename(&place, &doomed)).at("remove", &place)?;
@@ -338,6 +342,10 @@ impl Containers {
 
     fn name_lock(&self, name: &ContainerName) -> LockName {
         LockName::other("container-name", name.as_str())
+    }
+
+    fn record_lock(&self, id: &ContainerId) -> LockName {
+        LockName::other("container-record", id.as_str())
     }
 
     fn run_lock(&self, id: &ContainerId) -> LockName {

@@ -180,3 +180,21 @@ fn what_a_killed_creation_kept_is_released() {
     bench.containers.remove_leftovers(&bench.lease).unwrap();
     assert_eq!(roots.list().unwrap().len(), 2);
 }
+
+#[test]
+fn a_container_does_not_go_while_its_record_is_changed() {
+    let bench = bench();
+    let record = bench.add("web");
+    std::thread::scope(|scope| {
+        let mut removal = None;
+        let changed = bench.containers.update(&record.id, |changed| {
+            removal = Some(scope.spawn(|| bench.containers.withdraw(&record, &bench.lease)));
+            // Long enough for the removal to have gone ahead, did it not wait.
+            std::thread::sleep(Duration::from_millis(50));
+            Ok(changed.state.change(Change::BeginRemoval)?)
+        });
+        assert_eq!(changed.unwrap().state.status, crate::status::ContainerStatus::Removing);
+        removal.unwrap().join().unwrap().unwrap();
+    });
+    assert!(matches!(bench.containers.update(&record.id, |_| Ok(())), Err(UpdateError::Gone { .. })));
+}
