@@ -7,6 +7,7 @@
 //! - Whoever runs a container holds its *run lock* from before the start until the end is recorded. A record that says
 //!   running while that lock is free tells of a process that was killed; the next reader sets it right.
 
+mod connect;
 mod create;
 mod export;
 mod remove;

@@ -2,7 +2,6 @@
 //! end. When the caller dies the sandbox dies with it, and the lock it held tells everybody.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -11,25 +10,21 @@ use rbuild_cache::snapshot::{SnapshotError, Writable};
 use rbuild_cache::view::View;
 use rbuild_cache::{Hold, Lease, PathError};
 use rbuild_executor::users::{self, MAX_USER_FILE, User, UserError};
-use rbuild_executor::{
-    ExitStatus, NetworkMode, Process, SandboxSpec, SpawnError, Spawner, Stdio, StdioFd, Warning, WindowSize,
-};
+use rbuild_executor::{ExitStatus, Process, SandboxSpec, SpawnError, Spawner, Stdio, StdioFd, Warning, WindowSize};
 use rbuild_image::ContainerPath;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::connect::Connected;
 use super::create::ETC_FILES;
-use super::{AnonymousVolumes, Containers, LoadError, RemoveError, UpdateError, durability};
+use super::{AnonymousVolumes, Containers, LoadError, RemoveError, UpdateError};
 use crate::config::{ContainerConfig, ContainerMountSource};
-use crate::document::{self, AtPath};
-use crate::etc_files;
+use crate::document::AtPath;
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::inbox::SignalInbox;
 use crate::mounts::MissingSource;
-use crate::network::{
-    EndpointRequest, HostResolver, NetworkChoice, NetworkError, Networks, Purpose, Reachable, Uplink, UplinkError,
-};
+use crate::network::{NetworkError, UplinkError};
 use crate::process_id::ProcessId;
 use crate::record::ContainerRecord;
 use crate::relay::{self, Ended};
@@ -229,32 +224,6 @@ impl Containers {
         }
     }
 
-    /// Connects a container to its network, and writes its addresses into its files.
-    fn connect(&self, record: &ContainerRecord, lease: &Lease) -> Result<Connected, StartError> {
-        let config = &record.config;
-        let network = match &config.network {
-            NetworkChoice::Host => return Ok(Connected::Not(NetworkMode::Host)),
-            NetworkChoice::None => return Ok(Connected::Not(NetworkMode::None)),
-            NetworkChoice::Default => Networks::new(self.store())?.of_purpose(Purpose::Default, self.now())?,
-            NetworkChoice::Named(name) => Networks::new(self.store())?.find(name)?,
-        };
-        let names = [record.name.as_str(), record.id.short(), &config.hostname].map(str::to_owned).to_vec();
-        let request = EndpointRequest { addresses: Vec::new(), names };
-        let uplink = Networks::new(self.store())?.uplink(&network.id, &request, lease)?;
-        let directory = self.directory(&record.id);
-        let durability = durability(config.lifetime);
-        let hosts = etc_files::hosts_with_own(&config.extra_hosts, uplink.addresses(), &config.hostname);
-        let connected = Connected::Through(Some(uplink));
-        document::write(&directory.join("hosts"), &hosts, 0o644, durability)?;
-        if let (Some(server), true) = (connected.name_server(), config.dns.servers.is_empty()) {
-            let path = directory.join("resolv.conf");
-            let conf = String::from_utf8_lossy(&std::fs::read(&path).at("read", &path)?).into_owned();
-            let own = HostResolver { conf, upstream: None };
-            document::write(&path, own.resolv_conf(Reachable::Only(server)).as_bytes(), 0o644, durability)?;
-        }
-        Ok(connected)
-    }
-
     fn sandbox_of(
         &self,
         record: &ContainerRecord,
@@ -280,41 +249,6 @@ impl Containers {
         let etc = ETC_FILES.iter().map(|name| (*name, directory.join(name))).collect();
         let facts = StartFacts { rootfs: writable.rootfs()?, user, groups, sources, network: connected.mode(), etc };
         Ok(sandbox(&record.id, &record.config, facts))
-    }
-}
-
-/// A container's network while it runs.
-enum Connected {
-    /// It needs nothing of ours.
-    Not(NetworkMode),
-    /// Taken only when it ends.
-    Through(Option<Uplink>),
-}
-
-impl Connected {
-    fn mode(&self) -> NetworkMode {
-        match self {
-            Self::Not(mode) => mode.clone(),
-            Self::Through(uplink) => uplink.as_ref().map_or(NetworkMode::None, |uplink| uplink.namespace().mode()),
-        }
-    }
-
-    fn name_server(&self) -> Option<IpAddr> {
-        match self {
-            Self::Through(Some(uplink)) => uplink.name_server(),
-            _ => None,
-        }
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        if let Self::Through(uplink) = self
-            && let Some(uplink) = uplink.take()
-            && let Err(error) = uplink.end()
-        {
-            tracing::warn!(%error, "a container's network is left for the next invocation");
-        }
     }
 }
 
