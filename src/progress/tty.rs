@@ -1,151 +1,171 @@
-//! The live view: running steps with their time and last output line, redrawn in place; finished steps scroll up.
+//! The live view: what runs, with its time, transfers and last lines, is redrawn in place; what has ended scrolls up.
+//!
+//! Events only change what is known; a thread of its own draws it, ten times a second at most and only while something
+//! runs. A build that is answered from the cache draws nothing twice.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod frame;
+mod live;
+mod painter;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
 use rbuild_solver::{Event, VertexId};
 
-use super::lines::{Lines, seconds};
+use super::lines::Lines;
 use super::plain::failed_output;
-use super::view::{State, Step, View};
+use super::view::{State, View};
 use crate::cli::report::printable;
-
-/// Characters of a step's name: it shares its line with times and output.
-const LONGEST_TITLE: usize = 60;
-/// Redraws per second, at most.
-const FRAME_RATE: u8 = 10;
+use frame::{Look, Size, ended, fitting};
+use live::{Live, Running, Transfer};
+use painter::{FRAME_RATE, Painter};
 
 /// State of the live view.
 #[derive(Debug)]
 pub(super) struct Tty {
-    bars: MultiProgress,
-    steps: BTreeMap<VertexId, Running>,
-    transfers: BTreeMap<String, ProgressBar>,
-    total: usize,
-    colour: bool,
+    shared: Arc<Shared>,
+    drawing: Option<JoinHandle<()>>,
 }
 
-/// What is drawn of a running step.
 #[derive(Debug)]
-struct Running {
-    bar: ProgressBar,
-    lines: Lines,
+struct Shared {
+    began: Instant,
+    screen: Mutex<Screen>,
+    over: Condvar,
+}
+
+#[derive(Debug)]
+struct Screen {
+    live: Live,
+    painter: Painter,
+    over: bool,
 }
 
 impl Tty {
-    /// An empty view on standard error.
-    pub(super) fn new(colour: bool) -> Self {
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(FRAME_RATE));
-        Self { bars, steps: BTreeMap::new(), transfers: BTreeMap::new(), total: 0, colour }
+    /// An empty view on standard error; `began` is the zero of the build's clock.
+    pub(super) fn new(colour: bool, began: Instant) -> Self {
+        let screen = Screen { live: Live::default(), painter: Painter::new(colour), over: false };
+        Self { shared: Arc::new(Shared { began, screen: Mutex::new(screen), over: Condvar::new() }), drawing: None }
     }
 
     /// Shows an event that `view` has taken in.
     pub(super) fn show(&mut self, view: &View, event: &Event) {
+        let mut screen = self.shared.lock();
         match event {
-            Event::Planned { vertices } => self.total = vertices.len(),
-            Event::Started { vertex, .. } => self.begin(view, *vertex),
-            Event::Log { vertex, data, .. } => {
-                if let Some(running) = self.steps.get_mut(vertex) {
-                    if let Some(line) = running.lines.take(data).pop() {
-                        running.bar.set_message(line);
+            Event::Planned { vertices } => screen.live.total = vertices.len(),
+            Event::Started { vertex, at } => screen.step(view, *vertex, *at, |step| step.waiting = None),
+            Event::Waiting { vertex, reason, at } => {
+                screen.step(view, *vertex, *at, |step| step.waiting = Some(one_line(reason)));
+            }
+            Event::Log { vertex, data, .. } => match screen.live.steps.get_mut(vertex) {
+                Some(step) => step.output(data),
+                // An earlier run's: there is nothing to watch, only to read.
+                None => screen.read(data),
+            },
+            Event::Bytes { vertex, item, current, total, at } => {
+                let step = vertex.and_then(|vertex| screen.live.steps.get_mut(&vertex));
+                match step {
+                    Some(step) => {
+                        step.waiting = None;
+                        Transfer::advance(&mut step.transfers, item, *current, *total, *at);
                     }
-                } else {
-                    // An earlier run's: there is nothing to watch, only to read.
-                    let mut lines = Lines::default();
-                    let whole = lines.take(data);
-                    whole.into_iter().chain(lines.finish()).for_each(|line| self.say(&format!("    {line}")));
+                    None => Transfer::advance(&mut screen.live.exports, item, *current, *total, *at),
                 }
             }
-            Event::Waiting { vertex, reason, .. } => {
-                self.begin(view, *vertex);
-                if let Some(running) = self.steps.get(vertex) {
-                    running.bar.set_message(printable(reason));
-                }
-            }
-            Event::Bytes { item, current, total, .. } => self.transfer(item, *current, *total),
-            Event::Cached { vertex, .. } | Event::Done { vertex, .. } => self.end(view, *vertex),
-            Event::Warning { message, .. } => self.say(&format!("WARNING: {}", printable(message))),
-            Event::Export { step, done, .. } if *done => self.say(&format!(" => {}", printable(step))),
+            Event::Cached { vertex, .. } | Event::Done { vertex, .. } => screen.end(view, *vertex),
+            Event::Warning { message, .. } => screen.say(&format!("WARNING: {}", printable(message)), Look::Attention),
+            Event::Export { step, done, .. } if *done => screen.say(&format!(" => {}", one_line(step)), Look::Step),
             Event::Recalled { vertex, build, began } => {
                 if let Some(step) = view.step(*vertex) {
-                    self.say(&format!("{}: {}", self.title(step), super::lines::recalled(build, *began)));
+                    let heading = format!(" => {}: {}", one_line(&step.name), super::lines::recalled(build, *began));
+                    screen.say(&heading, Look::Step);
                 }
             }
             Event::Export { .. } | Event::Used { .. } | Event::Missed { .. } => {}
+        }
+        let moves = !screen.live.steps.is_empty() || !screen.live.exports.is_empty();
+        drop(screen);
+        if moves && self.drawing.is_none() {
+            let shared = Arc::clone(&self.shared);
+            // Without a thread the lines that stay are still shown, at the end.
+            self.drawing = std::thread::Builder::new().name("progress".to_owned()).spawn(move || shared.draw()).ok();
         }
     }
 
     /// Ends the view: clears what is drawn, shows the output of failed steps.
     pub(super) fn finish(self, view: &View) {
-        for (_, running) in self.steps {
-            running.bar.finish_and_clear();
+        let mut screen = self.shared.lock();
+        screen.over = true;
+        screen.painter.clear();
+        drop(screen);
+        self.shared.over.notify_all();
+        if let Some(drawing) = self.drawing {
+            let _joined = drawing.join();
         }
-        for (_, bar) in self.transfers {
-            bar.finish_and_clear();
-        }
-        drop(self.bars);
         failed_output(view);
     }
+}
 
-    fn begin(&mut self, view: &View, vertex: VertexId) {
-        let Some(step) = view.step(vertex) else { return };
-        if self.steps.contains_key(&vertex) {
-            return;
-        }
-        let template = if self.colour {
-            "{prefix:.cyan} {elapsed:>5.dim} {wide_msg:.dim}"
-        } else {
-            "{prefix} {elapsed:>5} {wide_msg}"
-        };
-        let style = ProgressStyle::with_template(template).expect("the template is valid");
-        let bar = self.bars.add(ProgressBar::new_spinner().with_style(style).with_prefix(self.title(step)));
-        bar.enable_steady_tick(Duration::from_millis(200));
-        self.steps.insert(vertex, Running { bar, lines: Lines::default() });
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Screen> {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn title(&self, step: &Step) -> String {
-        format!(" => [{}/{}] {}", step.number, self.total, one_line(&step.name))
+    /// Draws until the build is over.
+    fn draw(&self) {
+        let pause = Duration::from_secs(1) / u32::from(FRAME_RATE);
+        let mut screen = self.lock();
+        while !screen.over {
+            let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            screen.frame(now, Painter::size());
+            screen = self.over.wait_timeout(screen, pause).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Screen {
+    fn frame(&mut self, now: u64, size: Size) {
+        let lines = frame::frame(&self.live, now, size);
+        self.painter.draw(&lines);
+    }
+
+    /// Changes a step that runs; one that is heard of first begins.
+    fn step(&mut self, view: &View, vertex: VertexId, at: u64, change: impl FnOnce(&mut Running)) {
+        let Some(known) = view.step(vertex) else { return };
+        change(self.live.steps.entry(vertex).or_insert_with(|| Running::new(one_line(&known.name), at)));
     }
 
     fn end(&mut self, view: &View, vertex: VertexId) {
-        if let Some(running) = self.steps.remove(&vertex) {
-            running.bar.finish_and_clear();
-        }
+        self.live.steps.remove(&vertex);
         let Some(step) = view.step(vertex) else { return };
-        let status = match step.state {
-            State::Cached => "CACHED".to_owned(),
-            State::Done(took) => seconds(took),
-            State::Failed(took) => format!("ERROR {}", seconds(took)),
-            State::Cancelled => "CANCELED".to_owned(),
+        let (status, took, look) = match step.state {
+            State::Cached => ("CACHED", 0, Look::Cached),
+            State::Done(took) => ("", took, Look::Step),
+            State::Failed(took) => ("ERROR", took, Look::Failed),
+            State::Cancelled => ("CANCELED", step.took().unwrap_or(0), Look::Attention),
             State::Waiting | State::Running(_) => return,
         };
-        self.say(&format!("{} {status}", self.title(step)));
+        self.live.ended += 1;
+        self.live.cached += usize::from(step.state == State::Cached);
+        self.painter.say(&ended(&one_line(&step.name), status, took, look, Painter::size()));
     }
 
-    fn transfer(&mut self, item: &str, current: u64, total: Option<u64>) {
-        if total.is_some_and(|total| current >= total) {
-            if let Some(bar) = self.transfers.remove(item) {
-                bar.finish_and_clear();
-            }
-            return;
+    /// The log of an earlier run.
+    fn read(&mut self, data: &[u8]) {
+        let mut lines = Lines::default();
+        let whole = lines.take(data);
+        for line in whole.into_iter().chain(lines.finish()) {
+            self.say(&format!("    {line}"), Look::Detail);
         }
-        let bars = &self.bars;
-        let bar = self.transfers.entry(item.to_owned()).or_insert_with(|| {
-            let template = " => => {prefix} {bytes:>10} / {total_bytes} {bytes_per_sec}";
-            let style = ProgressStyle::with_template(template).expect("the template is valid");
-            bars.add(ProgressBar::new(total.unwrap_or(0)).with_style(style).with_prefix(printable(item)))
-        });
-        bar.set_position(current);
     }
 
-    fn say(&self, line: &str) {
-        // Nothing can be done when the terminal is gone.
-        let _gone = self.bars.println(line);
+    fn say(&mut self, text: &str, look: Look) {
+        // It stays, so it may be wider than the window.
+        self.painter.say(&fitting(text, look, Size { columns: usize::MAX, rows: 0 }));
     }
 }
 
 fn one_line(text: &str) -> String {
-    let shown: String = printable(&text.replace(['\n', '\t'], " ")).chars().take(LONGEST_TITLE).collect();
-    shown
+    printable(&text.replace(['\n', '\t'], " "))
 }

@@ -37,5 +37,6 @@ mod remote_caches;
 mod rootless;
 mod sharing;
 mod stress;
+mod terminal;
 mod web_server;
 mod why;
