@@ -107,7 +107,7 @@ enum Command {
     /// Remove images
     Rmi(images::RemoveArgs),
     /// Show an image's details as JSON
-    Inspect(images::InspectArgs),
+    Inspect(images::InspectAnyArgs),
     /// Read images from an archive
     Load(load_save::LoadArgs),
     /// Write images to an archive
@@ -196,7 +196,7 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Image(command) => images::execute(command, &engine),
         Command::Tag(args) => images::tag(&args, &engine),
         Command::Rmi(args) => images::remove(&args, &engine),
-        Command::Inspect(args) => images::inspect(&args, &engine),
+        Command::Inspect(args) => images::inspect_any(&args, &engine),
         Command::Load(args) => load_save::load(&args, &engine),
         Command::Save(args) => load_save::save(&args, &engine),
         Command::Import(args) => load_save::import(&args, &engine),

@@ -97,8 +97,8 @@ pub fn config(store: &Store, id: &Digest) -> Result<ImageConfig, Failure> {
 }
 
 /// An image's details in Docker's form.
-pub fn inspect(store: &Store, text: &str) -> Result<Inspection, Failure> {
-    let image = find(store, text, None)?;
+pub fn inspect(store: &Store, text: &str, platform: Option<&Platform>) -> Result<Inspection, Failure> {
+    let image = find(store, text, platform)?;
     let (tags, digests): (Vec<_>, Vec<_>) = image.references.iter().partition(|reference| reference.tag().is_some());
     let texts = |references: Vec<&ImageRef>| references.into_iter().map(ToString::to_string).collect();
     let about = inspect::About {
@@ -106,6 +106,8 @@ pub fn inspect(store: &Store, text: &str) -> Result<Inspection, Failure> {
         tags: texts(tags),
         digests: texts(digests),
         size: image.record.size,
+        stored: image.stored_at.to_string(),
+        manifest: image.record.manifest.clone(),
     };
     Ok(Inspection::new(config(store, &image.record.id)?, about))
 }

@@ -1,12 +1,12 @@
 //! `rbuild history ls`.
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::filter::Filter;
 use super::{status_word, took};
 use crate::build_record::{self, BuildInfo};
-use crate::cli::go_template::Template;
+use crate::cli::list_format;
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{Table, ago};
 use crate::engine::Engine;
@@ -53,12 +53,10 @@ pub(super) fn execute(args: &LsArgs, engine: &Engine) -> Result<Exit, Failure> {
             }
         }
         "table" => out = table(&builds, args.no_trunc, now),
-        template => {
-            let template = Template::parse(template)?;
-            for build in &builds {
-                out.push_str(&printable(&template.render(&row(build, now))?));
-                out.push('\n');
-            }
+        format => {
+            let rows: Vec<_> = builds.iter().map(|build| row(build, now)).collect();
+            let own = || table(&builds, args.no_trunc, now);
+            out = printable(&list_format::render(&format.parse()?, &rows, own)?);
         }
     }
     report::answer(&out)?;
@@ -95,7 +93,7 @@ fn duration(build: &BuildInfo, now: Timestamp) -> String {
 }
 
 /// buildx's object, and the duration.
-fn object(build: &BuildInfo) -> serde_json::Value {
+fn object(build: &BuildInfo) -> Value {
     let mut object = json!({
         "ref": build.id,
         "name": build.inputs.name,
@@ -111,14 +109,17 @@ fn object(build: &BuildInfo) -> serde_json::Value {
     object
 }
 
-fn row(build: &BuildInfo, now: Timestamp) -> serde_json::Value {
-    json!({
-        "Ref": build.id,
-        "Name": build.inputs.name,
-        "Status": status_word(build.status),
-        "CreatedAt": ago(Some(build.started), now),
-        "Duration": duration(build, now),
-    })
+fn row(build: &BuildInfo, now: Timestamp) -> Map<String, Value> {
+    [
+        ("Ref", json!(build.id)),
+        ("Name", json!(build.inputs.name)),
+        ("Status", json!(status_word(build.status))),
+        ("CreatedAt", json!(ago(Some(build.started), now))),
+        ("Duration", json!(duration(build, now))),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! `images`, `image …`, `tag`, `rmi`, `inspect`.
 
+mod inspect;
+mod shape;
+
 use clap::Subcommand;
 
 use super::report::{self, Failure};
@@ -8,6 +11,8 @@ use super::{load_save, pull};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::image_names::{self, ListFilter, Removal};
+
+pub(super) use inspect::{InspectAnyArgs, InspectArgs, inspect, inspect_any};
 
 /// `rbuild image …`: the same commands under Docker's newer spelling.
 #[derive(Debug, Subcommand)]
@@ -115,23 +120,6 @@ pub(super) fn list(args: &ListArgs, engine: &Engine) -> Result<Exit, Failure> {
         out = table.render();
     }
     report::answer(&out)?;
-    Ok(Exit::Success)
-}
-
-/// Arguments of `inspect`.
-#[derive(Debug, clap::Args)]
-pub(super) struct InspectArgs {
-    /// Names or ids
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
-}
-
-/// Runs `inspect`.
-pub(super) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let store = engine.store()?;
-    let found = args.images.iter().map(|name| image_names::inspect(store, name)).collect::<Result<Vec<_>, _>>()?;
-    let text = serde_json::to_string_pretty(&found).map_err(Failure::from)?;
-    report::answer(&format!("{text}\n"))?;
     Ok(Exit::Success)
 }
 

@@ -1,0 +1,221 @@
+//! The values that templates see, and how Go prints them.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use serde_json::{Map, Number, Value as Json};
+
+use super::shape::{Presence, Shape};
+
+/// A value. Cheap to clone.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    /// Nothing at all: a key that a map lacks, or a nil interface.
+    Missing,
+    /// A nil pointer, with the name of what it could point at.
+    NilPointer(&'static str),
+    /// true or false
+    Bool(bool),
+    /// An integer.
+    Integer(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// Text.
+    Text(Rc<str>),
+    /// Several values.
+    List(Rc<Vec<Self>>),
+    /// Values by key, in the order of the keys.
+    Map(Rc<Entries>),
+    /// Fields that were declared.
+    Struct(Rc<Fields>),
+}
+
+/// What a map holds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Entries {
+    pub(super) values: BTreeMap<String, Value>,
+    /// What a key gives that is not there.
+    pub(super) absent: Value,
+}
+
+/// What a struct holds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Fields {
+    /// Go's name of the type.
+    pub(super) name: &'static str,
+    /// In the order of the declaration; the flag says whether JSON leaves the field out when it is empty.
+    pub(super) fields: Vec<(String, Value, Presence)>,
+}
+
+impl Fields {
+    /// The field of that name.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.fields.iter().find(|(own, ..)| own == name).map(|(_, value, _)| value)
+    }
+}
+
+impl Value {
+    /// Text.
+    pub(super) fn text(text: impl Into<Rc<str>>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// A JSON document without declared types: objects are maps.
+    pub(super) fn from_json(json: &Json) -> Self {
+        match json {
+            Json::Null => Self::Missing,
+            Json::Bool(value) => Self::Bool(*value),
+            Json::Number(number) => {
+                number.as_i64().map_or_else(|| Self::Float(number.as_f64().unwrap_or(f64::NAN)), Self::Integer)
+            }
+            Json::String(text) => Self::text(text.as_str()),
+            Json::Array(items) => Self::List(Rc::new(items.iter().map(Self::from_json).collect())),
+            Json::Object(object) => Self::Map(Rc::new(Entries {
+                values: object.iter().map(|(key, value)| (key.clone(), Self::from_json(value))).collect(),
+                absent: Self::Missing,
+            })),
+        }
+    }
+
+    /// A JSON document of a declared shape: what it lacks has the zero value, what it has besides is not seen.
+    pub(super) fn shaped(json: &Json, shape: &Shape) -> Self {
+        match (shape, json) {
+            (Shape::Any, _) => Self::from_json(json),
+            (Shape::Pointer(name, _), Json::Null) => Self::NilPointer(name),
+            (Shape::Pointer(_, shape), _) => Self::shaped(json, shape),
+            (Shape::Text, Json::String(_)) | (Shape::Integer, Json::Number(_)) | (Shape::Bool, Json::Bool(_)) => {
+                Self::from_json(json)
+            }
+            (Shape::Text, _) => Self::text(""),
+            (Shape::Integer, _) => Self::Integer(0),
+            (Shape::Bool, _) => Self::Bool(false),
+            (Shape::List(shape), _) => {
+                let items = json.as_array().map(Vec::as_slice).unwrap_or_default();
+                Self::List(Rc::new(items.iter().map(|item| Self::shaped(item, shape)).collect()))
+            }
+            (Shape::Map(shape), _) => {
+                let entries = json.as_object().into_iter().flatten();
+                let values = entries.map(|(key, value)| (key.clone(), Self::shaped(value, shape))).collect();
+                Self::Map(Rc::new(Entries { values, absent: Self::shaped(&Json::Null, shape) }))
+            }
+            (Shape::Struct(name, declared), _) => {
+                let field = |field: &super::shape::Field| {
+                    let json = json.get(field.name).unwrap_or(&Json::Null);
+                    (field.name.to_owned(), Self::shaped(json, &field.shape), field.presence)
+                };
+                Self::Struct(Rc::new(Fields { name, fields: declared.iter().map(field).collect() }))
+            }
+        }
+    }
+
+    /// A row of a list: a struct of the type that messages name.
+    pub(super) fn row(row: &Map<String, Json>, name: &'static str) -> Self {
+        let fields = row.iter().map(|(key, value)| (key.clone(), Self::from_json(value), Presence::Always));
+        Self::Struct(Rc::new(Fields { name, fields: fields.collect() }))
+    }
+
+    /// Back to JSON, for the function `json`.
+    pub(super) fn to_json(&self) -> Json {
+        match self {
+            Self::Missing | Self::NilPointer(_) => Json::Null,
+            Self::Bool(value) => Json::Bool(*value),
+            Self::Integer(value) => Json::from(*value),
+            Self::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => Json::from(*value as i64),
+            Self::Float(value) => Number::from_f64(*value).map_or(Json::Null, Json::Number),
+            Self::Text(text) => Json::from(text.as_ref()),
+            Self::List(items) => items.iter().map(Self::to_json).collect(),
+            Self::Map(entries) => {
+                entries.values.iter().map(|(key, value)| (key.clone(), value.to_json())).collect::<Map<_, _>>().into()
+            }
+            Self::Struct(fields) => fields
+                .fields
+                .iter()
+                .filter(|(_, value, presence)| *presence == Presence::Always || value.is_true())
+                .map(|(name, value, _)| (name.clone(), value.to_json()))
+                .collect::<Map<_, _>>()
+                .into(),
+        }
+    }
+
+    /// Whether `if` takes it for true: what is not zero, nil or empty.
+    pub(super) fn is_true(&self) -> bool {
+        match self {
+            Self::Missing | Self::NilPointer(_) => false,
+            Self::Bool(value) => *value,
+            Self::Integer(value) => *value != 0,
+            Self::Float(value) => *value != 0.0,
+            Self::Text(text) => !text.is_empty(),
+            Self::List(items) => !items.is_empty(),
+            Self::Map(entries) => !entries.values.is_empty(),
+            Self::Struct(_) => true,
+        }
+    }
+
+    /// The name of its type, as far as messages need it.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Missing => "<nil>",
+            Self::NilPointer(name) => name,
+            Self::Bool(_) => "bool",
+            Self::Integer(_) => "int",
+            Self::Float(_) => "float64",
+            Self::Text(_) => "string",
+            Self::List(_) => "[]interface {}",
+            Self::Map(_) => "map[string]interface {}",
+            Self::Struct(fields) => fields.name,
+        }
+    }
+
+    /// As `%v` prints it.
+    pub(super) fn print(&self) -> String {
+        let mut out = String::new();
+        self.print_to(&mut out);
+        out
+    }
+
+    /// As an action prints it: nothing at all is `<no value>`.
+    pub(super) fn print_action(&self) -> String {
+        if *self == Self::Missing { "<no value>".to_owned() } else { self.print() }
+    }
+
+    fn print_to(&self, out: &mut String) {
+        let spaced = |out: &mut String, values: &mut dyn Iterator<Item = (&str, &Self)>| {
+            for (position, (key, value)) in values.enumerate() {
+                if position > 0 {
+                    out.push(' ');
+                }
+                out.push_str(key);
+                value.print_to(out);
+            }
+        };
+        match self {
+            Self::Missing | Self::NilPointer(_) => out.push_str("<nil>"),
+            Self::Bool(value) => out.push_str(&value.to_string()),
+            Self::Integer(value) => out.push_str(&value.to_string()),
+            Self::Float(value) => out.push_str(&super::printf::shortest(*value)),
+            Self::Text(text) => out.push_str(text),
+            Self::List(items) => {
+                out.push('[');
+                spaced(out, &mut items.iter().map(|item| ("", item)));
+                out.push(']');
+            }
+            Self::Map(entries) => {
+                out.push_str("map[");
+                for (position, (key, value)) in entries.values.iter().enumerate() {
+                    if position > 0 {
+                        out.push(' ');
+                    }
+                    out.push_str(key);
+                    out.push(':');
+                    value.print_to(out);
+                }
+                out.push(']');
+            }
+            Self::Struct(fields) => {
+                out.push('{');
+                spaced(out, &mut fields.fields.iter().map(|(_, value, _)| ("", value)));
+                out.push('}');
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The types that Docker's client declares for `image inspect`: what templates see where a document says nothing.
+
+use crate::cli::go_template::{Field, Shape};
+
+const TEXT: Shape = Shape::Text;
+const WORDS: Shape = Shape::List(&TEXT);
+const EMPTY: Shape = Shape::Struct("struct {}", &[]);
+
+const HEALTHCHECK: Shape = Shape::Struct(
+    "v1.HealthcheckConfig",
+    &[
+        Field::optional("Test", WORDS),
+        Field::optional("Interval", Shape::Integer),
+        Field::optional("Timeout", Shape::Integer),
+        Field::optional("StartPeriod", Shape::Integer),
+        Field::optional("StartInterval", Shape::Integer),
+        Field::optional("Retries", Shape::Integer),
+    ],
+);
+
+const CONFIG: Shape = Shape::Struct(
+    "v1.DockerOCIImageConfig",
+    &[
+        Field::optional("User", TEXT),
+        Field::optional("ExposedPorts", Shape::Map(&EMPTY)),
+        Field::optional("Env", WORDS),
+        Field::optional("Entrypoint", WORDS),
+        Field::optional("Cmd", WORDS),
+        Field::optional("Volumes", Shape::Map(&EMPTY)),
+        Field::optional("WorkingDir", TEXT),
+        Field::optional("Labels", Shape::Map(&TEXT)),
+        Field::optional("StopSignal", TEXT),
+        Field::optional("ArgsEscaped", Shape::Bool),
+        Field::optional("Healthcheck", Shape::Pointer("*v1.HealthcheckConfig", &HEALTHCHECK)),
+        Field::optional("OnBuild", WORDS),
+        Field::optional("Shell", WORDS),
+    ],
+);
+
+/// The details of an image.
+pub(super) const IMAGE: Shape = Shape::Struct(
+    "image.InspectResponse",
+    &[
+        Field::new("Id", TEXT),
+        Field::new("RepoTags", WORDS),
+        Field::new("RepoDigests", WORDS),
+        Field::new("Parent", TEXT),
+        Field::new("Comment", TEXT),
+        Field::optional("Created", TEXT),
+        Field::new("DockerVersion", TEXT),
+        Field::new("Author", TEXT),
+        Field::new("Config", Shape::Pointer("*v1.DockerOCIImageConfig", &CONFIG)),
+        Field::new("Architecture", TEXT),
+        Field::optional("Variant", TEXT),
+        Field::new("Os", TEXT),
+        Field::optional("OsVersion", TEXT),
+        Field::new("Size", Shape::Integer),
+        Field::optional("VirtualSize", Shape::Integer),
+        Field::new(
+            "GraphDriver",
+            Shape::Struct("storage.DriverData", &[Field::new("Data", Shape::Map(&TEXT)), Field::new("Name", TEXT)]),
+        ),
+        Field::new(
+            "RootFS",
+            Shape::Struct("image.RootFS", &[Field::optional("Type", TEXT), Field::optional("Layers", WORDS)]),
+        ),
+        Field::new("Metadata", Shape::Struct("image.Metadata", &[Field::optional("LastTagTime", Shape::Any)])),
+        Field::optional("Descriptor", Shape::Pointer("*v1.Descriptor", &Shape::Any)),
+    ],
+);
