@@ -2,6 +2,7 @@
 
 mod age;
 mod file;
+mod registries;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub use age::{InvalidAge, parse_age};
 pub use file::{ConfigError, ConfigFile};
 use rbuild_executor::{IdMap, user_namespace};
+pub use registries::{HostFiles, Registries};
 
 /// What the environment says, parsed.
 #[derive(Clone, Debug)]
@@ -23,6 +25,10 @@ pub struct Settings {
     pub config_file: Option<PathBuf>,
     /// Where a configuration file may be; the first counts.
     pub config_places: Vec<PathBuf>,
+    /// Where other tools of this host say how registries are reached.
+    pub host_files: HostFiles,
+    /// `DOCKER_HOST`: the Docker daemon that `--load` loads into.
+    pub docker_host: Option<String>,
     /// Docker's client configuration (`DOCKER_CONFIG`, else `~/.docker`), for credentials.
     pub docker_config: Option<PathBuf>,
     /// Whether standard error may carry colour and cursor movement.
@@ -71,6 +77,10 @@ impl Settings {
         let user = user_namespace.as_ref().and_then(IdMap::root_outside).filter(|_| ids.0 == 0).unwrap_or(ids.0);
         let home = text("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         let user_config = path("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+        let mut host_files = HostFiles::below(Path::new("/"), user_config.as_deref());
+        if let Some(named) = path("CONTAINERS_REGISTRIES_CONF") {
+            host_files.containers = vec![named];
+        }
         let config_places = user_config.into_iter().chain([PathBuf::from("/etc")]);
         let docker_config = path("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
         let proxies = PROXY_VARIABLES
@@ -85,6 +95,8 @@ impl Settings {
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             config_file: path("RBUILD_CONFIG"),
             config_places: config_places.map(|place| place.join("rbuild/config.toml")).collect(),
+            host_files,
+            docker_host: text("DOCKER_HOST"),
             docker_config,
             stderr_is_terminal: std::io::stderr().is_terminal(),
             stdout_is_terminal: std::io::stdout().is_terminal(),

@@ -9,7 +9,7 @@ use rbuild_image::registry::{Cancel, Client, ClientOptions, ProxySettings, Trust
 use rbuild_solver::CancelToken;
 
 use crate::cli::report::Failure;
-use crate::config::{ConfigFile, Settings};
+use crate::config::{ConfigFile, Registries, Settings};
 use crate::progress::Mask;
 use crate::reap::Reaper;
 
@@ -21,6 +21,7 @@ pub struct Engine {
     store: OnceLock<Store>,
     spawner: Mutex<Option<Arc<Spawner>>>,
     client: OnceLock<Client>,
+    config: OnceLock<ConfigFile>,
 }
 
 impl Engine {
@@ -33,6 +34,7 @@ impl Engine {
             store: OnceLock::new(),
             spawner: Mutex::new(None),
             client: OnceLock::new(),
+            config: OnceLock::new(),
         }
     }
 
@@ -62,16 +64,25 @@ impl Engine {
         Ok(self.store.get_or_init(|| opened))
     }
 
+    /// The configuration file.
+    fn config(&self) -> Result<&ConfigFile, Failure> {
+        if let Some(config) = self.config.get() {
+            return Ok(config);
+        }
+        let loaded = ConfigFile::load(self.settings.config_file.as_deref(), &self.settings.config_places)?;
+        Ok(self.config.get_or_init(|| loaded))
+    }
+
     /// How much of the history of builds is kept.
     pub fn history_limits(&self) -> Result<HistoryLimits, Failure> {
-        Ok(ConfigFile::load(self.settings.config_file.as_deref(), &self.settings.config_places)?.history)
+        Ok(self.config()?.history)
     }
 
     /// Keeps the store below what the configuration file says, while this process adds to it.
     pub fn keep_ceiling(&self) -> Result<Keeper, Failure> {
-        let config = ConfigFile::load(self.settings.config_file.as_deref(), &self.settings.config_places)?;
+        let gc = self.config()?.gc.clone();
         let cancel = self.cancel.clone();
-        Ok(self.store()?.keep_within(config.gc, Arc::new(move || cancel.is_cancelled())))
+        Ok(self.store()?.keep_within(gc, Arc::new(move || cancel.is_cancelled())))
     }
 
     /// The process that starts sandboxes; a new one where the last one died.
@@ -86,13 +97,18 @@ impl Engine {
     }
 
     /// The registry client.
-    pub fn client(&self) -> Client {
-        self.client.get_or_init(|| Client::new(self.client_options())).clone()
+    pub fn client(&self) -> Result<Client, Failure> {
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let client = Client::new(self.client_options()?);
+        Ok(self.client.get_or_init(|| client).clone())
     }
 
     /// What the registry client needs to know.
-    pub fn client_options(&self) -> ClientOptions {
+    pub fn client_options(&self) -> Result<ClientOptions, Failure> {
         let settings = &self.settings;
+        let registries = Registries::gather(&self.config()?.registries, &settings.host_files);
         let proxy = |name: &str| {
             let upper = settings.proxies.get(&name.to_uppercase());
             settings.proxies.get(name).or(upper).or_else(|| settings.proxies.get("all_proxy")).cloned()
@@ -109,12 +125,14 @@ impl Engine {
                 directories: settings.ssl_cert_dir.clone().into_iter().collect(),
             },
             cancel: Cancel::when(move || cancel.is_cancelled()),
+            hosts: registries.hosts,
+            insecure_networks: registries.insecure_networks,
             ..ClientOptions::default()
         };
         if let Some(config) = self.docker_config() {
             options.credentials = Arc::new(config);
         }
-        options
+        Ok(options)
     }
 
     /// Docker's client configuration, where there is a place for it.

@@ -96,7 +96,10 @@ impl<'a> Outside<'a> {
     }
 
     fn ask_registry(&self, reference: &ImageRef, platform: &Platform) -> Result<ResolvedImage, ResolveError> {
-        let client = self.engine.client();
+        let client = self
+            .engine
+            .client()
+            .map_err(|failure| ResolveError { message: failure.message().to_owned(), help: None })?;
         let found = registry::resolve(&client, reference, platform)
             .and_then(|image| registry::fetch_config(&client, &image).map(|(_, config)| (image, config)));
         match found {

@@ -104,7 +104,7 @@ fn fetch_again(engine: &Engine, store: &Store, report: &VerifyReport) -> Result<
         let lease = store.lease("repair")?;
         for reference in pinned {
             let sink = store.replacements(&lease, &stop, &needed);
-            let client = engine.client();
+            let client = engine.client()?;
             let fetched = pull::resolve(&client, reference, &image.record.platform)
                 .and_then(|resolved| pull::pull_resolved(&client, resolved, &sink, &Watch { advance: &|_, _, _| () }));
             match fetched {

@@ -1,15 +1,20 @@
-//! The configuration file: TOML, at most one, and none is needed. `docs/gc.md` describes it for people.
+//! The configuration file: TOML, at most one, and none is needed. `docs/gc.md` and
+//! `docs/registries.md` describe it for people.
 //!
 //! The first that exists counts, alone: what `RBUILD_CONFIG` names, `$XDG_CONFIG_HOME/rbuild/config.toml`,
 //! `/etc/rbuild/config.toml`. A key that means nothing is an error, so that a slip of the pen never disables a limit.
-//! Tables and keys may be spelled as in BuildKit's `buildkitd.toml` (`[worker.oci]`, `gcpolicy`, `keepBytes`) and in
+//! Tables and keys may be spelled as in BuildKit's `buildkitd.toml` (`[worker.oci]`, `gcpolicy`, `keepBytes`, `[registry]`) and in
 //! Docker's `daemon.json` (`[builder.gc]`, `defaultKeepStorage`, `filter`).
 
+mod registry;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rbuild_cache::{GcPolicy, HistoryLimits, Limits, PruneFilter, PruneScope, Space};
+use rbuild_image::registry::HostConfig;
 use rbuild_parser::suggestion;
 use toml::{Table, Value};
 
@@ -22,11 +27,17 @@ pub struct ConfigFile {
     pub gc: Vec<GcPolicy>,
     /// How much of the history of builds is kept.
     pub history: HistoryLimits,
+    /// Settings of registries, by host.
+    pub registries: BTreeMap<String, HostConfig>,
 }
 
 impl Default for ConfigFile {
     fn default() -> Self {
-        Self { gc: GcPolicy::defaults(&Limits::default()), history: HistoryLimits::default() }
+        Self {
+            gc: GcPolicy::defaults(&Limits::default()),
+            history: HistoryLimits::default(),
+            registries: BTreeMap::new(),
+        }
     }
 }
 
@@ -106,7 +117,8 @@ impl ConfigFile {
         let top = Section { path, name: String::new(), table: &table };
         let worker = top.section("worker")?;
         let builder = top.section("builder")?;
-        top.only(&["gc", "worker", "builder", "history"])?;
+        top.only(&["gc", "worker", "builder", "history", "registry"])?;
+        let registries = top.section("registry")?.map(|section| section.registries()).transpose()?.unwrap_or_default();
         let history = top.section("history")?.map(|section| section.history()).transpose()?.unwrap_or_default();
         let mut sections: Vec<Section<'_>> = top.section("gc")?.into_iter().collect();
         if let Some(worker) = &worker {
@@ -119,8 +131,8 @@ impl ConfigFile {
             sections.extend(builder.section("gc")?);
         }
         match &sections[..] {
-            [] => Ok(Self { history, ..Self::default() }),
-            [section] => Ok(Self { gc: section.policies()?, history }),
+            [] => Ok(Self { history, registries, ..Self::default() }),
+            [section] => Ok(Self { gc: section.policies()?, history, registries }),
             [first, second, ..] => Err(ConfigError::Twice {
                 path: path.to_owned(),
                 first: format!("[{}]", first.name),

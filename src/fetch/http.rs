@@ -67,7 +67,7 @@ pub(crate) fn download(
 ) -> Result<Downloaded, Failure> {
     with.check_cancelled()?;
     let began = Instant::now();
-    let client = with.engine.client();
+    let client = with.engine.client()?;
     let authorization = authorization(with, url)?;
     let shown = without_credentials(url);
     let name = format!("url {shown} as {filename} by {}", algorithm.name());

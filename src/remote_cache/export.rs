@@ -74,14 +74,16 @@ pub(crate) struct ExportParts<'a> {
 
 impl<'a> Exports<'a> {
     /// Prepares to write caches. Nothing is connected yet.
-    pub(crate) fn new(parts: &ExportParts<'a>) -> Self {
+    pub(crate) fn new(parts: &ExportParts<'a>) -> Result<Self, Failure> {
         let ExportParts { engine, store, lease, imports, progress, graph, targets, wanted } = *parts;
-        let mut connection: Option<Client> = None;
-        let mut connect = || connection.get_or_insert_with(|| client(engine)).clone();
+        let remote = wanted.iter().any(|spec| matches!(spec.place, ExportPlace::Registry(_)));
+        let connection: Option<Client> = remote.then(|| client(engine)).transpose()?;
         let sources = base_images(graph);
         let target = |spec: &'a CacheExport| {
             let target: Box<dyn CacheTarget> = match &spec.place {
-                ExportPlace::Registry(name) => Box::new(RegistryCache::new(connect(), name).mounting_from(&sources)),
+                ExportPlace::Registry(name) => {
+                    Box::new(RegistryCache::new(connection.clone()?, name).mounting_from(&sources))
+                }
                 ExportPlace::Local { directory, tag } => Box::new(LocalCache::tagged(directory, tag)),
                 ExportPlace::Inline => return None,
             };
@@ -90,7 +92,7 @@ impl<'a> Exports<'a> {
             let (queue, sent, failure) = Default::default();
             Some(Export { spec, target, packer, queue, sent, failure })
         };
-        Self {
+        Ok(Self {
             store,
             imports,
             progress,
@@ -98,7 +100,7 @@ impl<'a> Exports<'a> {
             in_images: in_images(graph, targets),
             targets: wanted.iter().filter_map(target).collect(),
             inline: wanted.iter().any(|spec| spec.place == ExportPlace::Inline),
-        }
+        })
     }
 
     /// Sends what [`Self::offer`] takes in while `work` goes on; returns when all of it is sent.
@@ -321,7 +323,7 @@ impl BlobSource for Fetching<'_> {
 }
 
 /// Where base images come from: a registry may have their layers already.
-fn base_images(graph: &Graph) -> Vec<ImageRef> {
+pub(crate) fn base_images(graph: &Graph) -> Vec<ImageRef> {
     let reference = |id| match &graph.vertex(id).op {
         Op::Source(Source::Image(image)) => Some(image.reference.clone()),
         _ => None,

@@ -44,10 +44,10 @@ struct Opened {
 }
 
 /// A client that gives up sooner: nobody has to have a cache.
-pub(super) fn client(engine: &Engine) -> Client {
-    let options = engine.client_options();
+pub(super) fn client(engine: &Engine) -> Result<Client, Failure> {
+    let options = engine.client_options()?;
     let retry = RetryPolicy { attempts: 3, patience: Duration::from_secs(20), ..options.retry };
-    Client::new(ClientOptions { retry, ..options })
+    Ok(Client::new(ClientOptions { retry, ..options }))
 }
 
 impl<'a> Imports<'a> {
@@ -127,7 +127,13 @@ impl<'a> Imports<'a> {
 
     fn opened(&self) -> &[Opened] {
         self.opened.get_or_init(|| {
-            let client = client(self.engine);
+            let client = match client(self.engine) {
+                Ok(client) => client,
+                Err(failure) => {
+                    self.warn(failure.message().to_owned());
+                    return Vec::new();
+                }
+            };
             let open = |wanted: &'a CacheImport| {
                 let client = client.clone();
                 move || self.open(wanted, client)

@@ -15,7 +15,7 @@ use rbuild_solver::{
     VertexId,
 };
 
-pub(crate) use export::{ExportParts, Exports};
+pub(crate) use export::{ExportParts, Exports, base_images};
 pub(crate) use import::Imports;
 
 /// The store's records, with those of other places behind them.

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rbuild_cache::remote::DraftLayer;
 use rbuild_cache::snapshot::{LayerInfo, Times};
 use rbuild_cache::{Lease, Store};
-use rbuild_image::layer::Decoder;
 use rbuild_image::{BlobSource, Descriptor, DiffId, Digest};
 
 use super::spec::ExistingBlobs;
@@ -66,18 +65,12 @@ impl<'a> Packer<'a> {
             known = Arc::new(stage::known_blobs(self.store)?);
             *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
         }
-        if let (ExistingBlobs::Recompressed, true, Some(blob)) =
-            (self.existing, snapshot.is_imported(), known.get(&layer.diff.diff_id))
-            && !stage::fits(blob, self.packing)
-        {
-            let bytes = self.store.blobs().open(&blob.digest)?;
-            let mut tar = Decoder::new(bytes)?;
-            return stage::compress(self.lease, self.packing, |out| {
-                io::copy(&mut tar, out)?;
-                Ok(layer.diff.diff_id)
-            });
+        match self.existing {
+            ExistingBlobs::Recompressed => {
+                stage::repack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept)
+            }
+            ExistingBlobs::Kept => stage::pack_layer(self.lease, &snapshot, &known, self.packing, Times::Kept),
         }
-        stage::pack_layer(self.lease, &snapshot, &known, self.packing, Times::Kept)
     }
 
     /// The bytes of a layer that is ready.

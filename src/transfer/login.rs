@@ -12,7 +12,7 @@ use crate::engine::Engine;
 pub fn login(engine: &Engine, registry: &str, username: &str, password: String) -> Result<(), Failure> {
     let config = config(engine)?;
     let credentials = Credentials::Password { username: username.to_owned(), password: Secret::new(password) };
-    let mut options = engine.client_options();
+    let mut options = engine.client_options()?;
     options.credentials = Arc::new(Fixed { registry: registry.to_owned(), credentials: credentials.clone() });
     Client::new(options).check_login(registry)?;
     config.login(registry, &credentials)?;

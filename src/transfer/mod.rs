@@ -20,6 +20,7 @@ pub use pull::{Pulled, pull};
 pub(crate) use pull::{Watch, created, ensure_unpacked, fetch};
 pub use push::{Pushed, push};
 pub use save::{SaveRequest, save};
+pub(crate) use unpack::{LayerBlob, unpack};
 
 use crate::cli::report::Failure;
 

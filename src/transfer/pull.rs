@@ -34,7 +34,7 @@ pub fn pull(
     transfers.say(&format!("Pulling {reference} for {platform}"));
     let store = engine.store()?;
     let lease = store.lease(&format!("pull {reference}"))?;
-    let resolved = pull::resolve(&engine.client(), reference, platform)?;
+    let resolved = pull::resolve(&engine.client()?, reference, platform)?;
     let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
     fetch(engine, &lease, &resolved, &watch)
 }
@@ -80,7 +80,7 @@ pub(crate) fn fetch(
         false => std::ops::ControlFlow::Continue(()),
     };
     let sink = store.blobs_for(lease, &stop);
-    let client = engine.client();
+    let client = engine.client()?;
     let pulled = pull::pull_resolved(&client, resolved.clone(), &sink, watch)?;
     let mut blobs = BTreeMap::from([(id, BlobRole::Config), (pulled.manifest.0.digest, BlobRole::Manifest)]);
     if let Some((index, _)) = &pulled.index {

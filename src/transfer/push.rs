@@ -40,7 +40,7 @@ pub fn push(engine: &Engine, reference: &ImageRef, transfers: &Transfers) -> Res
         bytes: &staged.manifest_bytes,
         mount_from: &[],
     };
-    let pushed = push_image(&engine.client(), &request, &staged, &watch)?;
+    let pushed = push_image(&engine.client()?, &request, &staged, &watch)?;
     if !image.references.iter().any(|known| known.digest() == Some(&pushed.digest)) {
         remember(engine, &lease, reference, &image.record, &staged)?;
     }

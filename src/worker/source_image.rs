@@ -33,7 +33,7 @@ pub(super) fn exec(
         return Ok(Product::Snapshot(snapshot));
     }
     let by_digest = source.reference.with_digest(source.digest);
-    let client = worker.engine.client();
+    let client = worker.engine.client().map_err(fail)?;
     let resolved =
         registry::resolve(&client, &by_digest, &source.platform).map_err(|error| fail(Failure::from(error)))?;
     // The image is kept under the name that the Dockerfile uses.

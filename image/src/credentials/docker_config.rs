@@ -25,7 +25,7 @@ const MAX_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct DockerConfig {
     path: PathBuf,
-    helpers: Option<PathBuf>,
+    helpers: Vec<PathBuf>,
     helper_timeout: Duration,
 }
 
@@ -41,12 +41,12 @@ pub enum KeptIn {
 impl DockerConfig {
     /// The file at `path`; credential helpers are found where programs are.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), helpers: None, helper_timeout: Duration::from_secs(60) }
+        Self { path: path.into(), helpers: Vec::new(), helper_timeout: Duration::from_secs(60) }
     }
 
-    /// Takes credential helpers from this directory only.
+    /// Takes credential helpers from this directory, after those named before it, and from nowhere else.
     pub fn with_helpers_in(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.helpers = Some(directory.into());
+        self.helpers.push(directory.into());
         self
     }
 
@@ -92,7 +92,7 @@ impl DockerConfig {
     }
 
     fn helper(&self, name: &str) -> Result<Helper, CredentialError> {
-        Helper::new(name, self.helpers.as_deref(), self.helper_timeout)
+        Helper::new(name, &self.helpers, self.helper_timeout)
     }
 
     fn error(&self, action: &'static str) -> impl Fn(io::Error) -> CredentialError {

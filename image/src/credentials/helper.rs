@@ -42,18 +42,16 @@ struct Entry<'a> {
 }
 
 impl Helper {
-    /// The helper `name`; with a directory it is taken from there, else from where programs are found.
-    pub(super) fn new(
-        name: &str,
-        directory: Option<&std::path::Path>,
-        timeout: Duration,
-    ) -> Result<Self, CredentialError> {
+    /// The helper `name`: from the first of `directories` that has it, or without any from where programs are found.
+    pub(super) fn new(name: &str, directories: &[PathBuf], timeout: Duration) -> Result<Self, CredentialError> {
         let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if name.is_empty() || !name.bytes().all(fine) {
             return Err(CredentialError::HelperName { name: name.chars().take(100).collect() });
         }
         let file = format!("docker-credential-{name}");
-        let program = directory.map_or_else(|| PathBuf::from(&file), |directory| directory.join(&file));
+        let mut places = directories.iter().map(|directory| directory.join(&file));
+        let first = directories.first().map_or_else(|| PathBuf::from(&file), |directory| directory.join(&file));
+        let program = places.find(|place| place.is_file()).unwrap_or(first);
         Ok(Self { program, timeout })
     }
 
@@ -179,7 +177,8 @@ mod tests {
         let path = dir.path().join("docker-credential-test");
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let helper = Helper::new("test", Some(dir.path()), Duration::from_millis(1500)).unwrap();
+        let helper =
+            Helper::new("test", &["/nonexistent".into(), dir.path().to_owned()], Duration::from_millis(1500)).unwrap();
         (dir, helper)
     }
 
@@ -209,11 +208,10 @@ mod tests {
             assert!(error.contains(want), "{script}: {error}");
             assert!(!error.contains('\u{1b}'));
         }
-        let missing =
-            Helper::new("absent", Some(std::path::Path::new("/nonexistent")), Duration::from_secs(1)).unwrap();
+        let missing = Helper::new("absent", &["/nonexistent".into()], Duration::from_secs(1)).unwrap();
         assert!(missing.get("x").unwrap_err().to_string().contains("not installed"));
         for name in ["", "../x", "a b", "a;b"] {
-            assert!(Helper::new(name, None, Duration::from_secs(1)).is_err(), "{name}");
+            assert!(Helper::new(name, &[], Duration::from_secs(1)).is_err(), "{name}");
         }
     }
 

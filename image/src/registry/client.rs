@@ -12,9 +12,10 @@ use ureq::http::{HeaderValue, Method, Uri};
 use super::cancel::Cancel;
 use super::error::{Action, Cause, RegistryError, Target};
 use super::exchange::{Call, Http, Reply};
+use super::hosts::HostTable;
 use super::location::{BadLocation, Origin};
 use super::mirror::{self, Endpoint, Wanted, Wire};
-use super::options::{ClientOptions, HostConfig};
+use super::options::ClientOptions;
 use super::retry::{Retry, RetryPolicy, Verdict};
 use super::token::{Auth, Authorization, Realm, Refused, Scopes};
 use crate::descriptor::{Descriptor, DescriptorMismatch};
@@ -41,7 +42,7 @@ pub struct Client {
 struct Shared {
     http: Http,
     auth: Auth,
-    hosts: BTreeMap<String, HostConfig>,
+    hosts: HostTable,
     retry: RetryPolicy,
     parallel: usize,
     upload_chunk: Option<u64>,
@@ -63,11 +64,12 @@ pub struct FetchedManifest {
 impl Client {
     /// Makes a client. Nothing is read or connected yet.
     pub fn new(options: ClientOptions) -> Self {
-        let http = Http::new(&options, mirror::by_authority(&options.hosts));
+        let hosts = HostTable::new(options.hosts.clone(), options.insecure_networks.clone());
+        let http = Http::new(&options, mirror::by_authority(&hosts));
         let shared = Shared {
             http,
             auth: Auth::new(options.credentials),
-            hosts: options.hosts,
+            hosts,
             retry: options.retry,
             parallel: options.parallel.max(1),
             upload_chunk: options.upload_chunk,

@@ -15,6 +15,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
 use ureq::{Agent, AsSendBody, Body, BodyReader, Proxy, SendBody};
 
 use super::error::{self, Cause};
+use super::hosts::HostTable;
 use super::location::{self, BadLocation, Origin};
 use super::options::{ClearText, ClientOptions, HostConfig, Timeouts};
 use super::proxy::ProxySettings;
@@ -178,14 +179,14 @@ pub(super) struct Http {
     proxy: ProxySettings,
     dns: DnsSettings,
     trust: super::options::TrustRoots,
-    hosts: BTreeMap<String, HostConfig>,
+    hosts: HostTable,
     /// One agent, with its own connections, per proxy; the empty name is none.
     agents: Mutex<BTreeMap<String, Agent>>,
 }
 
 impl Http {
     /// `hosts` by authority.
-    pub(super) fn new(options: &ClientOptions, hosts: BTreeMap<String, HostConfig>) -> Self {
+    pub(super) fn new(options: &ClientOptions, hosts: HostTable) -> Self {
         Self {
             user_agent: options.user_agent.clone(),
             timeouts: options.timeouts,

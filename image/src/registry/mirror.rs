@@ -1,12 +1,11 @@
 //! Whom to ask for a repository: its mirrors in order, then its registry. Docker Hub's API has another host than its
 //! name.
 
-use std::collections::BTreeMap;
-
 use ureq::http::Uri;
 
+use super::hosts::HostTable;
 use super::location::{Origin, is_loopback};
-use super::options::{HostConfig, MirrorServes, Scheme};
+use super::options::{MirrorServes, Scheme};
 
 /// Whether an endpoint speaks TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +50,16 @@ pub(super) fn api_host(registry: &str) -> &str {
 }
 
 /// Settings by authority as TLS sees it, from settings by registry.
-pub(super) fn by_authority(hosts: &BTreeMap<String, HostConfig>) -> BTreeMap<String, HostConfig> {
+pub(super) fn by_authority(hosts: &HostTable) -> HostTable {
     let authority = |name: &str| {
         let uri: Uri = format!("https://{}/", api_host(name)).parse().ok()?;
         Some(Origin::of(&uri)?.authority())
     };
-    hosts.iter().filter_map(|(name, host)| Some((authority(name)?, host.clone()))).collect()
+    hosts.renamed(authority)
 }
 
 /// The registry itself.
-pub(super) fn origin_endpoint(hosts: &BTreeMap<String, HostConfig>, registry: &str) -> Endpoint {
+pub(super) fn origin_endpoint(hosts: &HostTable, registry: &str) -> Endpoint {
     let authority = api_host(registry).to_ascii_lowercase();
     Endpoint {
         registry: registry.to_owned(),
@@ -73,7 +72,7 @@ pub(super) fn origin_endpoint(hosts: &BTreeMap<String, HostConfig>, registry: &s
 }
 
 /// Whom to ask, in order; the registry itself comes last. Mirrors whose location cannot be read are left out.
-pub(super) fn endpoints(hosts: &BTreeMap<String, HostConfig>, registry: &str, wanted: Wanted) -> Vec<Endpoint> {
+pub(super) fn endpoints(hosts: &HostTable, registry: &str, wanted: Wanted) -> Vec<Endpoint> {
     let mirrors = hosts.get(registry).map(|host| host.mirrors.as_slice()).unwrap_or_default();
     let mut out: Vec<Endpoint> = mirrors
         .iter()
@@ -90,7 +89,7 @@ pub(super) fn endpoints(hosts: &BTreeMap<String, HostConfig>, registry: &str, wa
     out
 }
 
-fn parse_mirror(hosts: &BTreeMap<String, HostConfig>, location: &str, serves: MirrorServes) -> Option<Endpoint> {
+fn parse_mirror(hosts: &HostTable, location: &str, serves: MirrorServes) -> Option<Endpoint> {
     let (scheme, rest) = match location.split_once("://") {
         Some(("http", rest)) => (Some(Wire::Plain), rest),
         Some(("https", rest)) => (Some(Wire::Tls), rest),
@@ -115,11 +114,12 @@ fn parse_mirror(hosts: &BTreeMap<String, HostConfig>, location: &str, serves: Mi
     })
 }
 
-fn wire(hosts: &BTreeMap<String, HostConfig>, name: &str, authority: &str) -> Wire {
+fn wire(hosts: &HostTable, name: &str, authority: &str) -> Wire {
     let settings = hosts.get(name);
     match settings.map(|host| host.scheme).unwrap_or_default() {
         Scheme::Https => Wire::Tls,
         Scheme::Http => Wire::Plain,
+        Scheme::Either => Wire::Undecided,
         Scheme::Default => {
             let expects_tls =
                 settings.is_some_and(|host| !host.ca_files.is_empty() || host.client_certificate.is_some());
@@ -132,8 +132,10 @@ fn wire(hosts: &BTreeMap<String, HostConfig>, name: &str, authority: &str) -> Wi
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::registry::options::Mirror;
+    use crate::registry::options::{HostConfig, Mirror};
 
     #[test]
     fn plain_http_is_for_loopback_and_for_who_asks_for_it() {
@@ -153,9 +155,12 @@ mod tests {
             ("[::1]:5000", Wire::Undecided),
             ("localhost:5001", Wire::Tls),
             ("localhost:5002", Wire::Tls),
+            ("10.9.8.7:5000", Wire::Undecided),
         ] {
+            let hosts = HostTable::new(hosts.clone(), vec!["10.9.0.0/16".parse().unwrap()]);
             assert_eq!(origin_endpoint(&hosts, registry).wire, want, "{registry}");
         }
+        let hosts = HostTable::new(hosts, Vec::new());
         assert_eq!(origin_endpoint(&hosts, "docker.io").authority, "registry-1.docker.io");
     }
 
@@ -170,6 +175,7 @@ mod tests {
             mirror("https://u:p@x", MirrorServes::All),
         ];
         let hosts = BTreeMap::from([("docker.io".to_owned(), HostConfig { mirrors, ..HostConfig::default() })]);
+        let hosts = HostTable::new(hosts, Vec::new());
         let shown = |wanted| {
             endpoints(&hosts, "docker.io", wanted)
                 .into_iter()
@@ -191,9 +197,10 @@ mod tests {
     #[test]
     fn settings_are_found_by_authority() {
         let hosts = ["docker.io", "r.example:443", "[::1]:5000", "bad host"]
-            .map(|name| (name.to_owned(), HostConfig::default()))
-            .into();
-        let names: Vec<String> = by_authority(&hosts).into_keys().collect();
+            .map(|name| (name.to_owned(), HostConfig::default()));
+        let hosts = BTreeMap::from(hosts);
+        let hosts = HostTable::new(hosts, Vec::new());
+        let names: Vec<String> = by_authority(&hosts).named.into_keys().collect();
         assert_eq!(names, ["[::1]:5000", "r.example", "registry-1.docker.io"]);
     }
 }

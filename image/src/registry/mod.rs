@@ -11,6 +11,7 @@ mod dns;
 mod download;
 mod error;
 mod exchange;
+mod hosts;
 mod listing;
 mod location;
 mod mirror;
@@ -29,6 +30,7 @@ pub use cancel::{Cancel, Cancelled};
 pub use challenge::{BadChallenge, Challenge};
 pub use client::{Client, FetchedManifest};
 pub use error::{Action, Cause, RegistryError, Target};
+pub use hosts::{InvalidNetwork, IpNetwork};
 pub use location::BadLocation;
 pub use options::{
     ClearText, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Scheme, Timeouts, TrustRoots, Verify,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cancel::Cancel;
+use super::hosts::IpNetwork;
 use super::proxy::ProxySettings;
 use super::resolver::DnsSettings;
 use super::retry::RetryPolicy;
@@ -20,6 +21,8 @@ pub struct ClientOptions {
     pub credentials: Arc<dyn CredentialSource>,
     /// Settings by registry host, with port where one is written: `localhost:5000`, `docker.io`.
     pub hosts: BTreeMap<String, HostConfig>,
+    /// Networks whose registries may do without TLS and certificates, where `hosts` does not name them.
+    pub insecure_networks: Vec<IpNetwork>,
     /// Proxies.
     pub proxy: ProxySettings,
     /// Which certificate authorities are trusted for every host.
@@ -44,6 +47,7 @@ impl Default for ClientOptions {
             user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
             credentials: Arc::new(Anonymous),
             hosts: BTreeMap::new(),
+            insecure_networks: Vec::new(),
             proxy: ProxySettings::default(),
             trust: TrustRoots::default(),
             dns: DnsSettings::default(),
@@ -83,6 +87,8 @@ pub enum Scheme {
     Https,
     /// Plain HTTP only.
     Http,
+    /// Whichever it speaks.
+    Either,
 }
 
 /// Whether a server must prove who it is.

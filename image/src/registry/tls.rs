@@ -17,6 +17,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
+use super::hosts::HostTable;
 use super::location::Origin;
 use super::options::{HostConfig, TrustRoots, Verify};
 
@@ -60,7 +61,7 @@ pub enum TlsSetupError {
 /// Wraps connections for `https` addresses in TLS.
 pub(super) struct TlsConnector {
     trust: TrustRoots,
-    hosts: BTreeMap<String, HostConfig>,
+    hosts: HostTable,
     provider: Arc<CryptoProvider>,
     system: OnceLock<Arc<RootCertStore>>,
     configs: Mutex<BTreeMap<String, Arc<ClientConfig>>>,
@@ -74,7 +75,7 @@ impl fmt::Debug for TlsConnector {
 
 impl TlsConnector {
     /// `hosts` by authority as [`Origin::authority`] writes it.
-    pub(super) fn new(trust: TrustRoots, hosts: BTreeMap<String, HostConfig>) -> Self {
+    pub(super) fn new(trust: TrustRoots, hosts: HostTable) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         Self { trust, hosts, provider, system: OnceLock::new(), configs: Mutex::default() }
     }

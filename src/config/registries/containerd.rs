@@ -1,0 +1,152 @@
+//! containerd's `hosts.toml`, one in a directory for each host: further hosts to ask, in the file's order, with the
+//! certificates and the trust that each has.
+
+use std::path::Path;
+
+use rbuild_image::registry::{ClientCertificate, MirrorServes, Scheme};
+use toml::{Table, Value};
+
+use super::{Registries, host_of};
+
+/// The host that a directory is named by: `r.example:5000`, or `r.example_5000_` where colons cannot be.
+pub(super) fn host_name(directory: &str) -> String {
+    let port = directory.strip_suffix('_').and_then(|rest| rest.rsplit_once('_'));
+    match port {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => format!("{host}:{port}"),
+        _ => directory.to_owned(),
+    }
+}
+
+/// What a `hosts.toml` says of `name`; nothing when it is not one. Relative paths count from `directory`.
+pub(super) fn hosts(name: &str, text: &str, directory: &Path) -> Option<Registries> {
+    let file: Table = text.parse().ok()?;
+    let mut found = Registries::default();
+    if name == "_default" {
+        // It says where everything is asked for, whatever its name: not how a host is reached.
+        return None;
+    }
+    if let Some(Value::Table(hosts)) = file.get("host") {
+        for (location, settings) in hosts {
+            if let Value::Table(settings) = settings {
+                mirror(&mut found, name, location, settings, directory);
+            }
+        }
+    }
+    trust(&mut found, name, &file, directory);
+    if let Some(server) = file.get("server").and_then(Value::as_str) {
+        let same = host_of(server) == name || (name == "docker.io" && host_of(server) == "registry-1.docker.io");
+        match (same, server.starts_with("http://")) {
+            (true, true) => found.host(name).scheme = Scheme::Http,
+            (true, false) => {}
+            (false, _) => found.mirror(name, server, MirrorServes::All),
+        }
+    }
+    Some(found)
+}
+
+fn mirror(found: &mut Registries, name: &str, location: &str, settings: &Table, directory: &Path) {
+    let able = settings.get("capabilities").and_then(Value::as_array);
+    let can = |word: &str| able.is_none_or(|able| able.iter().any(|one| one.as_str() == Some(word)));
+    if !can("pull") {
+        return;
+    }
+    let path = location.split_once("://").map_or(location, |(_, rest)| rest);
+    let path = path.split_once('/').map_or("", |(_, path)| path.trim_matches('/'));
+    let whole = settings.get("override_path").and_then(Value::as_bool).unwrap_or(false);
+    // A path stands before the API's `/v2`, unless it is said to hold it: the first is no place that we can name.
+    let nameable = path.is_empty() || (whole && (path == "v2" || path.starts_with("v2/")));
+    if !nameable {
+        tracing::info!(%location, "a mirror whose API is below a path is not asked");
+        return;
+    }
+    let own = host_of(location);
+    if own != name {
+        let serves = if can("resolve") { MirrorServes::All } else { MirrorServes::Digests };
+        found.mirror(name, location, serves);
+    }
+    trust(found, own, settings, directory);
+}
+
+/// `ca`, `client` and `skip_verify`.
+fn trust(found: &mut Registries, name: &str, settings: &Table, directory: &Path) {
+    let path = |value: &Value| value.as_str().map(|path| directory.join(path));
+    if settings.get("skip_verify").and_then(Value::as_bool) == Some(true) {
+        found.distrust(name);
+    }
+    match settings.get("ca") {
+        Some(Value::Array(files)) => found.host(name).ca_files.extend(files.iter().filter_map(path)),
+        Some(file) => found.host(name).ca_files.extend(path(file)),
+        None => {}
+    }
+    let client = match settings.get("client") {
+        Some(Value::Array(pairs)) => pairs.first(),
+        other => other,
+    };
+    let client = match client {
+        // One file may hold both.
+        Some(Value::String(file)) => Some((directory.join(file), directory.join(file))),
+        Some(Value::Array(pair)) => match pair.as_slice() {
+            [certificate, key] => path(certificate).zip(path(key)),
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some((certificate, key)) = client {
+        found.host(name).client_certificate = Some(ClientCertificate { certificate, key });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rbuild_image::registry::Verify;
+
+    use super::*;
+
+    #[test]
+    fn hosts_come_in_the_files_order() {
+        let text = r#"
+            server = "https://registry-1.docker.io"
+            [host."https://z.example"]
+              capabilities = ["pull", "resolve"]
+              ca = "z.pem"
+            [host."http://a.example:5000"]
+              capabilities = ["pull"]
+              skip_verify = true
+            [host."https://push.example"]
+              capabilities = ["push"]
+            [host."https://p.example/sub"]
+            [host."https://o.example/v2/hub"]
+              override_path = true
+              client = [["c.pem", "k.pem"]]
+            "#;
+        let found = hosts("docker.io", text, Path::new("/d")).unwrap();
+        let mirrors: Vec<_> =
+            found.hosts["docker.io"].mirrors.iter().map(|m| (m.location.as_str(), m.serves)).collect();
+        assert_eq!(
+            mirrors,
+            [
+                ("https://z.example", MirrorServes::All),
+                ("http://a.example:5000", MirrorServes::Digests),
+                ("https://o.example/v2/hub", MirrorServes::All),
+            ]
+        );
+        assert_eq!(found.hosts["z.example"].ca_files, [Path::new("/d/z.pem")]);
+        assert_eq!(found.hosts["a.example:5000"].verify, Verify::Nothing);
+        assert_eq!(found.hosts["o.example"].client_certificate.as_ref().unwrap().key, Path::new("/d/k.pem"));
+        let plain = hosts("r.example:5000", "server = \"http://r.example:5000\"\n", Path::new("/d")).unwrap();
+        assert_eq!(plain.hosts["r.example:5000"].scheme, Scheme::Http);
+    }
+
+    #[test]
+    fn directories_name_hosts() {
+        for (directory, host) in [
+            ("docker.io", "docker.io"),
+            ("r.example:5000", "r.example:5000"),
+            ("r.example_5000_", "r.example:5000"),
+            ("a_b_", "a_b_"),
+        ] {
+            assert_eq!(host_name(directory), host);
+        }
+        assert_eq!(hosts("_default", "server = \"https://x\"", Path::new("/d")), None);
+    }
+}
