@@ -19,9 +19,11 @@ use crate::context::{self, LocalContext};
 use crate::dockerfile;
 use crate::engine::Engine;
 use crate::interrupt::Interrupts;
-use crate::output::{self, Built};
+use crate::output::attest::Attester;
+use crate::output::image::check_rights;
+use crate::output::{self, Built, Exported};
 use crate::progress::{Ending, Mode, Progress, View, misses};
-use crate::remote_cache::{ExportParts, Exports, Imports, SharedCache};
+use crate::remote_cache::{ExportParts, Exports, Imports, SharedCache, base_images};
 use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement, Explain};
 use crate::resolve::{Freshness, Outside};
 use crate::ssh_agents::SshAgents;
@@ -32,6 +34,8 @@ use crate::worker::{EngineWorker, Parts};
 pub struct BuildResult {
     /// Digest of the image's config; of the first platform's where there are several.
     pub image_id: Option<Digest>,
+    /// What the outputs made, for `--metadata-file`.
+    pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Builds.
@@ -187,6 +191,7 @@ fn run(
     notes: &mut Notes,
 ) -> Result<BuildResult, Failure> {
     let Prepared { source, plan, contexts, warnings, agents } = prepared;
+    check_rights(engine, request)?;
     notes.dockerfile_digest = Some(Digest::sha256(source.text()));
     notes.platforms = plan.platforms.iter().map(|platform| platform.platform.to_string()).collect();
     let allow = allowed(request);
@@ -219,7 +224,7 @@ fn run(
         graph: &plan.graph,
         targets: &targets,
         wanted: &request.cache_to,
-    });
+    })?;
     let cache = SharedCache { local, imports: &imports, exports: &exports };
     let around = Surroundings { worker: &worker, cache: &cache, events: progress, cancel: engine.cancel() };
     let solved = exports.pushing(|| solve(&plan.graph, &targets, around, options));
@@ -240,11 +245,21 @@ fn run(
         built.push(finish(store, platform, &products)?);
     }
     exports.embed(&notes.vertices, &mut built)?;
-    let mut image_id = None;
+    let ended = Timestamp::now();
+    let attester = Attester {
+        request,
+        dockerfile: &source,
+        graph: &plan.graph,
+        build: build.map(str::to_owned),
+        times: (!request.is_timeless()).then(|| (progress.began_at(), ended)),
+    };
+    let parts = output::Parts { engine, store, lease, request, built: &built, attester: &attester };
+    let bases = base_images(&plan.graph);
+    let mut exported = Vec::new();
     for output in &request.outputs {
-        let id = output::write(engine, store, lease, request, output, &built, progress)?;
-        image_id = image_id.or(id);
+        exported.push(output::write(&parts, output, &bases, progress)?);
     }
+    let image_id = exported.iter().find_map(|exported| exported.id);
     exports.finish(&notes.vertices, &built)?;
     let id = match (image_id, built.first()) {
         (Some(id), _) => Some(id),
@@ -255,7 +270,34 @@ fn run(
     if let (Some(id), Some(first)) = (id, notes.images.first_mut()) {
         *first = id;
     }
-    Ok(BuildResult { image_id: id })
+    Ok(BuildResult { image_id: id, metadata: metadata(&exported, id, build) })
+}
+
+/// What outputs made, in buildx's words.
+fn metadata(
+    exported: &[Exported],
+    id: Option<Digest>,
+    build: Option<&str>,
+) -> serde_json::Map<String, serde_json::Value> {
+    let mut out = serde_json::Map::new();
+    out.extend(build.map(|build| ("buildx.build.ref".to_owned(), build.into())));
+    let Some(id) = id.filter(|_| exported.iter().any(|one| one.id.is_some())) else { return out };
+    out.insert("containerimage.config.digest".to_owned(), id.to_string().into());
+    match exported.iter().find_map(|one| one.root.as_ref()) {
+        Some(root) => {
+            let shown = serde_json::to_value(root).expect("a descriptor has only string keys");
+            out.insert("containerimage.descriptor".to_owned(), shown);
+            out.insert("containerimage.digest".to_owned(), root.digest.to_string().into());
+        }
+        // An image that is only kept has no manifest: Docker gives its id here, too.
+        None => drop(out.insert("containerimage.digest".to_owned(), id.to_string().into())),
+    }
+    let names: std::collections::BTreeSet<String> =
+        exported.iter().flat_map(|one| &one.names).map(rbuild_image::ImageRef::canonical).collect();
+    if !names.is_empty() {
+        out.insert("image.name".to_owned(), names.into_iter().collect::<Vec<_>>().join(",").into());
+    }
+    out
 }
 
 /// How much goes on at once: as much as the user said, or else measured steps share the processors, and those that are
@@ -281,12 +323,13 @@ fn finish(
         None => None,
     };
     let mut config = platform.image.config.clone();
+    let base_layers = config.rootfs.diff_ids.len();
     forget(&mut config);
     let layers = snapshot.map(|top| store.snapshots().layers(top)).transpose()?.unwrap_or_default();
     config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff.diff_id).collect();
     let made: Vec<Timestamp> = layers.iter().map(|layer| layer.created_at).collect();
     date_history(&mut config, platform.image.inherited_history, &made);
-    Ok(Built { config, snapshot, size: layers.iter().map(|layer| layer.size).sum() })
+    Ok(Built { config, snapshot, size: layers.iter().map(|layer| layer.size).sum(), base_layers })
 }
 
 /// Dates an image as BuildKit does, so that a fully cached build gives the same image again: a new entry with a layer

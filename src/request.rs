@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rbuild_executor::Resources;
 use rbuild_image::registry::without_credentials;
-use rbuild_image::{ImageRef, Platform};
+use rbuild_image::{Flavour, ImageRef, Platform};
 use rbuild_solver::StepName;
 
 use crate::config::Settings;
-use crate::remote_cache::spec::{CacheExport, CacheImport};
+use crate::remote_cache::spec::{CacheExport, CacheImport, ExistingBlobs};
 
 /// A build.
 #[derive(Clone, Debug)]
@@ -60,12 +60,27 @@ pub struct BuildRequest {
     pub ssh: Vec<SshInput>,
     /// What becomes of the result.
     pub outputs: Vec<Output>,
+    /// Notes for the manifests and indexes of all outputs (`--annotation`).
+    pub annotations: Vec<Annotation>,
+    /// Whether images say where they come from (`--provenance`).
+    pub provenance: Option<ProvenanceMode>,
+    /// Whether the result is the same wherever and whenever it is built (`--reproducible`).
+    pub reproducible: bool,
     /// At most this many steps run at once; by default those that keep processors busy share them, and others run beside.
     pub jobs: Option<usize>,
     /// Whether cached steps show what they said when they ran.
     pub show_cached_logs: bool,
     /// Whether people are told why steps ran.
     pub explain: Explain,
+}
+
+/// How much is attested about where an image comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProvenanceMode {
+    /// Nothing that could be private.
+    Min,
+    /// With arguments, Dockerfile and steps.
+    Max,
 }
 
 /// Whether people are told why steps ran.
@@ -79,6 +94,12 @@ pub enum Explain {
 }
 
 impl BuildRequest {
+    /// Whether the result has the time that the user says, not that of the build.
+    pub fn is_timeless(&self) -> bool {
+        self.reproducible
+            || self.build_args.iter().any(|(name, value)| name == "SOURCE_DATE_EPOCH" && !value.is_empty())
+    }
+
     /// What is built, whoever builds it: the place of the Dockerfile. Its steps are compared with each other first.
     pub fn project(&self, settings: &Settings) -> String {
         let context = match &self.context {
@@ -192,16 +213,115 @@ pub enum SecretSource {
 /// What becomes of a build's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// An image in the store.
-    Store,
+    /// An image in the store, in registries, or both.
+    Image(ImageOutput),
     /// Only the cache is filled.
     CacheOnly,
     /// An image archive.
     Archive(ArchiveOutput),
+    /// An image in the Docker daemon of this machine.
+    Docker(ImageForm),
     /// The root file system as a tar; `-` is standard output.
-    Tar(Destination),
+    Tar(Destination, Split),
     /// The root file system as files below a directory.
-    Local(PathBuf),
+    Local(PathBuf, Split),
+}
+
+/// Whether the files of each platform get a directory of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Split {
+    /// Where there are several platforms.
+    #[default]
+    Several,
+    /// Always.
+    Always,
+    /// Never: platforms must not have the same file.
+    Never,
+}
+
+/// An image for the store and for registries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageOutput {
+    /// How it looks.
+    pub form: ImageForm,
+    /// Whether the store keeps it.
+    pub store: bool,
+    /// Whether and how registries get it.
+    pub push: Option<PushAs>,
+    /// Whether the registries may do without TLS and certificates that can be verified.
+    pub insecure: bool,
+}
+
+/// How an image is pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushAs {
+    /// Under its names.
+    Tags,
+    /// Only by its digest.
+    Digest,
+}
+
+/// What an image looks like when it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageForm {
+    /// Its names; the request's tags where empty.
+    pub names: Vec<ImageRef>,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// What becomes of layers that came compressed otherwise.
+    pub existing: ExistingBlobs,
+    /// Whose media types; OCI's where nothing is said.
+    pub flavour: Option<Flavour>,
+    /// Notes for this output alone.
+    pub annotations: Vec<Annotation>,
+    /// Whether file times later than `SOURCE_DATE_EPOCH` become it.
+    pub rewrite_timestamp: bool,
+}
+
+impl Default for ImageForm {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            compression: Compression::Gzip(None),
+            existing: ExistingBlobs::Kept,
+            flavour: None,
+            annotations: Vec::new(),
+            rewrite_timestamp: false,
+        }
+    }
+}
+
+impl ImageForm {
+    /// Whether nothing but names was asked for.
+    pub fn is_plain(&self) -> bool {
+        *self == Self { names: self.names.clone(), ..Self::default() }
+    }
+}
+
+/// A note for tools and people in a manifest, an index or a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    /// Where it goes.
+    pub place: AnnotationPlace,
+    /// For which platform's manifest; all where none is said.
+    pub platform: Option<Platform>,
+    /// Its name.
+    pub key: String,
+    /// What it says.
+    pub value: String,
+}
+
+/// Where an annotation goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnotationPlace {
+    /// Into manifests.
+    Manifest,
+    /// Into the index, beside what names a manifest.
+    ManifestDescriptor,
+    /// Into the index.
+    Index,
+    /// Beside what names the index or manifest in an OCI layout.
+    IndexDescriptor,
 }
 
 /// An image archive to be written.
@@ -211,12 +331,8 @@ pub struct ArchiveOutput {
     pub format: ArchiveFormat,
     /// Where it goes.
     pub dest: Destination,
-    /// How layers are compressed.
-    pub compression: Compression,
-    /// Names inside the archive; the request's tags where empty.
-    pub names: Vec<ImageRef>,
-    /// Whether file times later than `SOURCE_DATE_EPOCH` become it.
-    pub rewrite_timestamp: bool,
+    /// How the image looks.
+    pub form: ImageForm,
 }
 
 /// Formats of image archives.

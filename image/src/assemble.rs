@@ -9,7 +9,7 @@ use crate::config::{History, ImageConfig, RootFs};
 use crate::descriptor::Descriptor;
 use crate::digest::DiffId;
 use crate::document::MAX_LAYERS;
-use crate::index::Index;
+use crate::index::{Index, REFERENCE_TYPE};
 use crate::manifest::Manifest;
 use crate::media_type::{Flavour, MediaType};
 use crate::platform::Platform;
@@ -120,6 +120,48 @@ pub fn assemble_index(
     };
     let bytes = index.to_json();
     (Descriptor::of(media_type, &bytes), bytes)
+}
+
+/// What is attested about an image, ready to be named in its index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attestations {
+    /// The manifest; its descriptor says which image it is about.
+    pub manifest: DescribedBytes,
+    /// Its config, which only lists the statements.
+    pub config: DescribedBytes,
+    /// The statements.
+    pub layers: Vec<DescribedBytes>,
+}
+
+/// Attaches in-toto statements to an image as BuildKit does: each with its predicate type is a layer of a manifest for
+/// no platform, which the index names beside the image's.
+pub fn assemble_attestations(image: &Descriptor, statements: Vec<(String, Vec<u8>)>) -> Attestations {
+    let platform = Platform::new("unknown", "unknown", None);
+    let mut config = ImageConfig::new(&platform);
+    let mut layers = Vec::new();
+    for (predicate_type, bytes) in statements {
+        let mut descriptor = Descriptor::of(MediaType::from("application/vnd.in-toto+json"), &bytes);
+        descriptor.annotations.insert("in-toto.io/predicate-type".to_owned(), predicate_type);
+        config.rootfs.diff_ids.push(DiffId::new(descriptor.digest));
+        layers.push((descriptor, bytes));
+    }
+    let config = config.to_json();
+    let config = (Descriptor::of(MediaType::OciConfig, &config), config);
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OciManifest),
+        artifact_type: None,
+        config: config.0.clone(),
+        layers: layers.iter().map(|(descriptor, _)| descriptor.clone()).collect(),
+        subject: None,
+        annotations: BTreeMap::new(),
+        extra: serde_json::Map::new(),
+    };
+    let bytes = manifest.to_json();
+    let mut descriptor = Descriptor { platform: Some(platform), ..Descriptor::of(MediaType::OciManifest, &bytes) };
+    descriptor.annotations.insert("vnd.docker.reference.digest".to_owned(), image.digest.to_string());
+    descriptor.annotations.insert(REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned());
+    Attestations { manifest: (descriptor, bytes), config, layers }
 }
 
 /// A layer's descriptor in the words of `flavour`, without what only its last keeper needed.

@@ -10,7 +10,7 @@ use crate::platform::Platform;
 use crate::strict_json::null_as_default;
 
 /// The annotation by which BuildKit marks manifests that describe another one rather than being an image.
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+pub(crate) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 /// An index or manifest list. Field order as in Go's struct; unknown fields are kept.
 ///

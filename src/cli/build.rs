@@ -15,6 +15,8 @@ use crate::progress::Mode;
 
 #[path = "cache_spec.rs"]
 mod cache_spec;
+#[path = "output_spec.rs"]
+mod output_spec;
 #[path = "build_spec.rs"]
 pub(super) mod spec;
 
@@ -92,12 +94,30 @@ pub(super) struct BuildArgs {
     /// Agent that RUN --mount=type=ssh may use: default, ID=SOCKET or ID=KEYFILE[,KEYFILE]
     #[arg(long, value_name = "SPEC")]
     ssh: Vec<String>,
-    /// Where the result goes: type=oci|docker|tar|local|cacheonly[,dest=PATH], a directory, or `-` [default: the store]
+    /// Where the result goes: type=image|registry|oci|docker|tar|local|cacheonly[,KEY=VALUE…], a directory, or `-` [default: the store]
     #[arg(short, long, value_name = "SPEC")]
     output: Vec<String>,
-    /// Into the local store: what happens anyway without --output
+    /// Into the Docker daemon of this machine, too
     #[arg(long)]
     load: bool,
+    /// To the registries that its names say; they are asked for the right to it before anything is built
+    #[arg(long)]
+    push: bool,
+    /// Note in the image's manifest, or in what the prefix says: manifest, manifest-descriptor, index, index-descriptor
+    #[arg(long, value_name = "[TYPE:]KEY=VALUE")]
+    annotation: Vec<String>,
+    /// Attach where the image comes from: true, or mode=min|max
+    #[arg(long, value_name = "MODE")]
+    provenance: Option<String>,
+    /// Attach an attestation: type=provenance[,mode=min|max]
+    #[arg(long, value_name = "SPEC")]
+    attest: Vec<String>,
+    /// The same bits wherever and whenever it is built: times become SOURCE_DATE_EPOCH [default: 0] where they are later
+    #[arg(long)]
+    reproducible: bool,
+    /// Write what was made to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// Progress view
     #[arg(long, value_enum)]
     progress: Option<Mode>,
@@ -114,7 +134,7 @@ pub(super) struct BuildArgs {
     #[arg(long)]
     explain: bool,
     /// Check the Dockerfile without building
-    #[arg(long, conflicts_with_all = ["output", "iidfile", "call"])]
+    #[arg(long, conflicts_with_all = ["output", "push", "load", "iidfile", "metadata_file", "call"])]
     check: bool,
     /// Evaluate the Dockerfile instead of building: check, outline or targets[,format=json]
     #[arg(long, alias = "print", value_name = "METHOD")]
@@ -134,18 +154,8 @@ pub(super) struct BuildArgs {
 /// Flags of `docker build` and buildx that are refused by name.
 #[derive(Debug, clap::Args)]
 struct UnservedArgs {
-    #[arg(long, hide = true)]
-    push: bool,
-    #[arg(long, hide = true, value_name = "FILE")]
-    metadata_file: Option<PathBuf>,
-    #[arg(long, hide = true, value_name = "K=V")]
-    annotation: Vec<String>,
-    #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1)]
-    sbom: Option<Option<String>>,
-    #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1)]
-    provenance: Option<Option<String>>,
     #[arg(long, hide = true, value_name = "SPEC")]
-    attest: Vec<String>,
+    sbom: Option<String>,
     #[arg(long, hide = true, value_name = "NAME")]
     builder: Option<String>,
     #[arg(long, hide = true)]
@@ -155,16 +165,11 @@ struct UnservedArgs {
 impl UnservedArgs {
     fn refuse(&self) -> Result<(), Failure> {
         let given = [
-            (self.push, "--push", "build with -t NAME, then `rbuild push NAME`"),
-            (self.metadata_file.is_some(), "--metadata-file", "use --iidfile for the image id"),
-            (!self.annotation.is_empty(), "--annotation", "use --label for labels in the image's config"),
-            (self.sbom.is_some(), "--sbom", "attestations cannot be made yet"),
             (
-                matches!(&self.provenance, Some(value) if value.as_deref() != Some("false")),
-                "--provenance",
-                "attestations cannot be made yet; --provenance=false is accepted",
+                self.sbom.as_deref().is_some_and(|value| value != "false"),
+                "--sbom",
+                "lists of packages cannot be made yet; --sbom=false is accepted",
             ),
-            (!self.attest.is_empty(), "--attest", "attestations cannot be made yet"),
             (self.builder.is_some(), "--builder", "rbuild has no builder instances; leave it out"),
             (
                 self.squash,
@@ -222,6 +227,10 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
     if let Some(file) = &args.iidfile {
         let id = result.image_id.map(|id| id.to_string()).unwrap_or_default();
         crate::output::write_whole_file(&settings.absolute(file), id.as_bytes())?;
+    }
+    if let Some(file) = &args.metadata_file {
+        let text = serde_json::to_vec_pretty(&result.metadata).expect("a JSON value is always JSON");
+        crate::output::write_whole_file(&settings.absolute(file), &text)?;
     }
     if let (Mode::Quiet, Some(id)) = (mode, result.image_id) {
         report::answer(&format!("{id}\n"))?;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use rbuild_container::{parse_bytes, parse_ulimit};
 
-use super::{AllowArg, BuildArgs, NetworkArg, cache_spec};
+use super::{AllowArg, BuildArgs, NetworkArg, cache_spec, output_spec};
 use crate::cli::report::Failure;
 use crate::config::{Settings, parse_age};
 use crate::request::{
-    ArchiveFormat, ArchiveOutput, BuildNetwork, BuildRequest, CacheChoice, Compression, ContextInput, Destination,
-    DockerfileInput, Entitlement, Explain, Output, SecretInput, SecretSource, SshInput, SshSource,
+    BuildNetwork, BuildRequest, CacheChoice, ContextInput, DockerfileInput, Entitlement, Explain, SecretInput,
+    SecretSource, SshInput, SshSource,
 };
 
 /// Makes a request of the arguments.
@@ -33,7 +33,10 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
     if args.tags.iter().any(|tag| tag.digest().is_some()) {
         return Err(Failure::usage("--tag: a name with a digest cannot be given to a new image", "use name:tag"));
     }
-    let build_args = build_args(&args.build_arg, settings);
+    let mut build_args = build_args(&args.build_arg, settings);
+    if args.reproducible && !build_args.iter().any(|(name, value)| name == "SOURCE_DATE_EPOCH" && !value.is_empty()) {
+        build_args.push(("SOURCE_DATE_EPOCH".to_owned(), "0".to_owned()));
+    }
     let cache_to = cache_spec::exports(&args.cache_to, &build_args, settings)?;
     Ok(BuildRequest {
         context,
@@ -58,7 +61,10 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         resources: args.limits.resources()?,
         secrets: args.secret.iter().map(|text| secret(text, settings)).collect::<Result<_, _>>()?,
         ssh: args.ssh.iter().map(|text| ssh(text, settings)).collect::<Result<_, _>>()?,
-        outputs: outputs(args, settings)?,
+        outputs: output_spec::outputs(args, settings)?,
+        annotations: output_spec::annotations(&args.annotation)?,
+        provenance: output_spec::provenance(args)?,
+        reproducible: args.reproducible,
         jobs: args.jobs.map(|jobs| jobs as usize),
         show_cached_logs: args.show_cached_logs,
         explain: if args.explain { Explain::AtEnd } else { Explain::Later },
@@ -241,128 +247,6 @@ fn ssh(text: &str, settings: &Settings) -> Result<SshInput, Failure> {
             format!("--ssh {text}: a socket cannot be combined with other sockets or keys"),
             "give each id one socket, or key files only",
         )),
-    }
-}
-
-fn outputs(args: &BuildArgs, settings: &Settings) -> Result<Vec<Output>, Failure> {
-    let mut out = args.output.iter().map(|text| output(text, settings)).collect::<Result<Vec<_>, _>>()?;
-    if (out.is_empty() || args.load) && !out.contains(&Output::Store) {
-        out.push(Output::Store);
-    }
-    Ok(out)
-}
-
-fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
-    let wrong = |why: String| {
-        Failure::usage(format!("--output {text:?}: {why}"), "e.g. --output type=oci,dest=image.tar, or a directory")
-    };
-    if !text.contains('=') && !text.contains(',') {
-        return Ok(match text {
-            "-" => Output::Tar(Destination::Stdout),
-            path => Output::Local(settings.absolute(path)),
-        });
-    }
-    let mut given = Attributes::default();
-    for field in fields(text) {
-        let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("{field:?} is not KEY=VALUE")))?;
-        given.take(key.trim(), value, &wrong)?;
-    }
-    let file = |dest: Option<String>| match dest.as_deref() {
-        None if settings.stdout_is_terminal => {
-            Err(wrong("dest is missing, and a terminal cannot take an archive".to_owned()))
-        }
-        None | Some("-") => Ok(Destination::Stdout),
-        Some(path) => Ok(Destination::File(settings.absolute(path))),
-    };
-    match given.kind.as_deref() {
-        None => Err(wrong("type is missing".to_owned())),
-        Some("image" | "store") => given.only(&[], &wrong).map(|_| Output::Store),
-        Some("cacheonly") => given.only(&[], &wrong).map(|_| Output::CacheOnly),
-        Some("tar") => given.only(&["dest"], &wrong).and_then(|given| file(given.dest)).map(Output::Tar),
-        Some("local") => match given.only(&["dest"], &wrong)?.dest {
-            Some(path) => Ok(Output::Local(settings.absolute(path))),
-            None => Err(wrong("dest is missing".to_owned())),
-        },
-        Some(kind @ ("oci" | "docker")) => {
-            let format = if kind == "oci" { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
-            let dest = match (given.layout, given.dest.clone()) {
-                (false, dest) => file(dest)?,
-                (true, _) if format == ArchiveFormat::Docker => {
-                    return Err(wrong("tar=false is only for type=oci".to_owned()));
-                }
-                (true, Some(path)) => Destination::Directory(settings.absolute(path)),
-                (true, None) => return Err(wrong("tar=false needs dest".to_owned())),
-            };
-            let compression = match (given.compression.as_deref(), given.level) {
-                (None | Some("gzip"), level) => Compression::Gzip(level),
-                (Some("zstd"), level) => Compression::Zstd(level),
-                (Some("uncompressed"), _) => Compression::Uncompressed,
-                (Some(other), _) => {
-                    return Err(wrong(format!("compression {other:?}: want gzip, zstd or uncompressed")));
-                }
-            };
-            let parse = |name: &str| name.parse::<rbuild_image::ImageRef>().map(|name| name.tag_or_latest());
-            let names = given.names.iter().map(|name| parse(name)).collect::<Result<_, _>>();
-            let names = names.map_err(|error| wrong(error.to_string()))?;
-            Ok(Output::Archive(ArchiveOutput {
-                format,
-                dest,
-                compression,
-                names,
-                rewrite_timestamp: given.rewrite_timestamp,
-            }))
-        }
-        Some("registry") => Err(wrong("not supported: build with -t NAME, then `rbuild push NAME`".to_owned())),
-        Some(other) => {
-            Err(wrong(format!("unknown type {other:?}; known are oci, docker, tar, local, image and cacheonly")))
-        }
-    }
-}
-
-/// The attributes of one `--output`.
-#[derive(Debug, Default)]
-struct Attributes {
-    kind: Option<String>,
-    dest: Option<String>,
-    compression: Option<String>,
-    level: Option<i32>,
-    names: Vec<String>,
-    layout: bool,
-    rewrite_timestamp: bool,
-    keys: Vec<String>,
-}
-
-impl Attributes {
-    fn take(&mut self, key: &str, value: &str, wrong: &dyn Fn(String) -> Failure) -> Result<(), Failure> {
-        let boolean = || match value {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => Err(wrong(format!("{key}={value}: want true or false"))),
-        };
-        match key {
-            "type" => self.kind = Some(value.to_owned()),
-            "dest" => self.dest = Some(value.to_owned()),
-            "compression" => self.compression = Some(value.to_owned()),
-            "compression-level" => {
-                let level = value.parse::<i32>().map_err(|_| wrong(format!("{key}={value}: not a number")))?;
-                self.level = Some(level);
-            }
-            "name" => self.names = value.split(',').map(str::to_owned).collect(),
-            "tar" => self.layout = !boolean()?,
-            "rewrite-timestamp" => self.rewrite_timestamp = boolean()?,
-            other => return Err(wrong(format!("unknown attribute {other:?}"))),
-        }
-        if key != "type" {
-            self.keys.push(key.to_owned());
-        }
-        Ok(())
-    }
-
-    fn only(self, known: &[&str], wrong: &dyn Fn(String) -> Failure) -> Result<Self, Failure> {
-        match self.keys.iter().find(|key| !known.contains(&key.as_str())) {
-            Some(key) => Err(wrong(format!("{key} does not apply to this type"))),
-            None => Ok(self),
-        }
     }
 }
 

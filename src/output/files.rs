@@ -11,8 +11,8 @@ use rbuild_cache::view::{FileKind, Stat, View};
 use rbuild_executor::FileKind::Directory;
 use rbuild_executor::user_namespace::{Powers, powers};
 use rbuild_executor::{DirFd, Node, RootDir, Timestamp};
-use rbuild_image::ContainerPath;
 use rbuild_image::layer::{Device, Entry, EntryKind, TarWriter, Timestamp as LayerTime};
+use rbuild_image::{ContainerPath, Platform};
 
 use super::whole_file;
 use crate::cli::report::Failure;
@@ -26,6 +26,30 @@ pub fn write_tar(views: &[(String, View)], dest: &Destination, epoch: Option<i64
         Destination::Stdout => tar_into(views, &mut io::BufWriter::with_capacity(1 << 20, io::stdout().lock()), epoch),
         Destination::Directory(path) => Err(Failure::new(format!("{} is a directory, not a file", path.display()))),
     }
+}
+
+/// Fails when two platforms have the same file: without directories of their own one would replace the other.
+pub(super) fn refuse_common_files<'a>(views: impl Iterator<Item = (Platform, &'a View)>) -> Result<(), Failure> {
+    let mut seen: BTreeMap<ContainerPath, Platform> = BTreeMap::new();
+    for (platform, view) in views {
+        let mut twice = None;
+        view.walk(&ContainerPath::root(), &mut |path, stat| {
+            if !stat.kind.is_directory()
+                && let Some(first) = seen.insert(path.clone(), platform.clone())
+                && first != platform
+            {
+                twice.get_or_insert((path.clone(), first));
+            }
+            Ok(())
+        })?;
+        if let Some((path, first)) = twice {
+            return Err(Failure::new(format!(
+                "cannot overwrite {path} from {first} with {platform} when split option is disabled"
+            ))
+            .with_help("leave platform-split=false out: each platform then gets a directory"));
+        }
+    }
+    Ok(())
 }
 
 /// Writes views as a tar to a stream.

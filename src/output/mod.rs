@@ -3,7 +3,11 @@
 pub mod stage;
 
 mod archive;
+pub(crate) mod attest;
+mod bundle;
+mod docker;
 mod files;
+pub(crate) mod image;
 mod store;
 
 use std::fs::{self, File};
@@ -14,16 +18,14 @@ pub use archive::write_archive;
 pub use files::{write_local, write_tar};
 pub use store::{Built, put_image};
 
-use rbuild_cache::snapshot::Times;
+pub(crate) use bundle::Parts;
+use bundle::{Bundle, Shape, names};
 use rbuild_cache::view::View;
-use rbuild_cache::{Lease, Store};
-use rbuild_image::{Digest, Flavour, Platform, assemble_index};
+use rbuild_image::{Descriptor, Digest, Flavour, ImageRef, Platform};
 
 use crate::cli::report::Failure;
-use crate::engine::Engine;
 use crate::progress::Progress;
-use crate::request::{ArchiveFormat, ArchiveOutput, BuildRequest, Output};
-use stage::Packing;
+use crate::request::{ArchiveFormat, ArchiveOutput, BuildRequest, Compression, ImageForm, Output, Split};
 
 /// Writes a file in one piece.
 pub fn write_whole_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
@@ -69,101 +71,101 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Does what one `--output` asks for; gives the image's id where one was made.
+/// What one output made.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exported {
+    /// The image's id; of the first platform's where there are several.
+    pub(crate) id: Option<Digest>,
+    /// The manifest or index, where one was made.
+    pub(crate) root: Option<Descriptor>,
+    /// The names that it got.
+    pub(crate) names: Vec<ImageRef>,
+}
+
+/// Does what one `--output` asks for. `elsewhere` are repositories that registries may have blobs in.
 pub(crate) fn write(
-    engine: &Engine,
-    store: &Store,
-    lease: &Lease,
-    request: &BuildRequest,
+    parts: &Parts<'_, '_>,
     output: &Output,
-    built: &[Built],
+    elsewhere: &[ImageRef],
     progress: &Progress,
-) -> Result<Option<Digest>, Failure> {
-    // The files of several platforms get a directory each: linux_amd64, linux_arm_v7.
-    let views = || -> Result<Vec<(String, View)>, Failure> {
-        let directory = |built: &Built| match built.config.platform() {
-            _ if request.platforms.len() < 2 => String::new(),
-            platform => platform.to_string().replace('/', "_"),
-        };
-        let snapshots = store.snapshots();
-        built.iter().map(|built| Ok((directory(built), snapshots.view(built.snapshot)?))).collect()
-    };
+) -> Result<Exported, Failure> {
+    let Parts { request, .. } = *parts;
     match output {
-        Output::CacheOnly => Ok(None),
-        Output::Store => {
-            let mut first = None;
-            for built in built {
-                let id = put_image(store, lease, built, &request.tags)?;
-                progress.export(&format!("writing image {id}"));
-                first.get_or_insert(id);
-            }
-            for tag in &request.tags {
-                progress.export(&format!("naming to {}", tag.canonical()));
-            }
-            Ok(first)
-        }
-        Output::Tar(dest) => {
-            write_tar(&views()?, dest, epoch(request)?)?;
+        Output::CacheOnly => Ok(Exported::default()),
+        Output::Image(output) => image::write(parts, output, elsewhere, progress),
+        Output::Tar(dest, split) => {
+            write_tar(&views(parts, *split)?, dest, epoch(request)?)?;
             progress.export("writing tar");
-            Ok(None)
+            Ok(Exported::default())
         }
-        Output::Local(dest) => {
-            for (directory, view) in views()? {
+        Output::Local(dest, split) => {
+            for (directory, view) in views(parts, *split)? {
                 let dest = if directory.is_empty() { dest.clone() } else { dest.join(directory) };
                 write_local(&view, &dest, epoch(request)?)?;
             }
             progress.export(&format!("copying files to {}", dest.display()));
-            Ok(None)
+            Ok(Exported::default())
         }
         Output::Archive(archive) => {
-            let id = image_archive(engine, store, lease, request, archive, built)?;
+            let exported = image_archive(parts, archive)?;
             progress.export("writing image archive");
-            Ok(id)
+            Ok(exported)
+        }
+        Output::Docker(form) => {
+            let daemon = docker::Daemon::find(parts.engine.settings())?;
+            let platform = request_platform(request);
+            let [built] = parts.built else {
+                return Err(Failure::new("docker exporter does not currently support exporting manifest lists")
+                    .with_help("give one --platform with --load, or write an archive with -o type=oci,dest=FILE"));
+            };
+            // Nothing is gained by compressing what goes to a neighbour.
+            let form = ImageForm { compression: Compression::Uncompressed, ..form.clone() };
+            let bundle = Bundle::new(parts, &form, form.flavour.unwrap_or(Flavour::Docker), Shape::AsNeeded)?;
+            let diff_ids = bundle.staged.first().map_or(&built.config.rootfs.diff_ids, |staged| &staged.diff_ids);
+            let names = names(request, &form);
+            let loaded = daemon.load(&bundle, diff_ids, &names, &platform)?;
+            progress.export(&format!("loading into Docker: {} layers sent, {} were there", loaded.sent, loaded.there));
+            Ok(Exported { id: bundle.id(), root: Some(bundle.root.0.clone()), names })
         }
     }
 }
 
-fn image_archive(
-    engine: &Engine,
-    store: &Store,
-    lease: &Lease,
-    request: &BuildRequest,
-    archive: &ArchiveOutput,
-    built: &[Built],
-) -> Result<Option<Digest>, Failure> {
+/// The files of each platform, and the directory that they get: `linux_amd64`, `linux_arm_v7`, or none.
+fn views(parts: &Parts<'_, '_>, split: Split) -> Result<Vec<(String, View)>, Failure> {
+    let Parts { request, store, built, .. } = *parts;
+    let apart = match split {
+        Split::Several => request.platforms.len() > 1,
+        Split::Always => true,
+        Split::Never => false,
+    };
+    let directory = |built: &Built| match apart {
+        true => built.config.platform().to_string().replace('/', "_"),
+        false => String::new(),
+    };
+    let snapshots = store.snapshots();
+    let views = built.iter().map(|built| Ok((directory(built), snapshots.view(built.snapshot)?)));
+    let views = views.collect::<Result<Vec<_>, Failure>>()?;
+    if !apart && views.len() > 1 {
+        files::refuse_common_files(
+            built.iter().map(|built| built.config.platform()).zip(views.iter().map(|(_, view)| view)),
+        )?;
+    }
+    Ok(views)
+}
+
+fn image_archive(parts: &Parts<'_, '_>, archive: &ArchiveOutput) -> Result<Exported, Failure> {
+    let Parts { request, .. } = *parts;
     let flavour = match archive.format {
         ArchiveFormat::Oci => Flavour::Oci,
-        ArchiveFormat::Docker => Flavour::Docker,
+        ArchiveFormat::Docker => archive.form.flavour.unwrap_or(Flavour::Docker),
     };
-    let packing = Packing { compression: archive.compression, flavour };
-    let times = match archive.rewrite_timestamp {
-        false => Times::Kept,
-        true => Times::ClampedTo(epoch(request)?.ok_or_else(|| {
-            Failure::usage("rewrite-timestamp needs SOURCE_DATE_EPOCH", "set it in the environment or by --build-arg")
-        })?),
-    };
-    let mut staged = Vec::new();
-    for built in built {
-        let record = built.record(store, lease)?;
-        staged.push(stage::pack_layers(engine, lease, &record, &built.config, packing, times)?);
-    }
-    let names = if archive.names.is_empty() { request.tags.clone() } else { archive.names.clone() };
-    let id = staged.first().map(|staged| staged.document.config.digest);
     let wants_index = archive.format == ArchiveFormat::Oci && crate::dockerfile::is_multi_platform(request)?;
-    match staged.as_slice() {
-        [one] if !wants_index => {
-            let root = (one.manifest.clone(), names);
-            write_archive(archive.format, &archive.dest, vec![root], &request_platform(request), one)?;
-        }
-        several => {
-            let manifests = several.iter().map(|staged| staged.manifest.clone()).collect();
-            let index = assemble_index(manifests, flavour, &std::collections::BTreeMap::new());
-            let blobs = stage::Together { staged: several, index: Some(&index) };
-            let root = (index.0.clone(), names);
-            write_archive(archive.format, &archive.dest, vec![root], &request_platform(request), &blobs)?;
-        }
-    }
-    Ok(id)
+    let shape = if wants_index { Shape::Index } else { Shape::AsNeeded };
+    let bundle = Bundle::new(parts, &archive.form, flavour, shape)?;
+    let names = names(request, &archive.form);
+    let roots = vec![(bundle.root.0.clone(), names.clone())];
+    write_archive(archive.format, &archive.dest, roots, &request_platform(request), &bundle)?;
+    Ok(Exported { id: bundle.id(), root: Some(bundle.root.0.clone()), names })
 }
 
 /// The build argument `SOURCE_DATE_EPOCH`; an empty one is none.

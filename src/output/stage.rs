@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rbuild_cache::snapshot::{Committed, Snapshot, Times};
 use rbuild_cache::{ImageRecord, Lease, Store, StoredImage};
-use rbuild_image::layer::{EncodeOptions, Encoder};
+use rbuild_image::layer::{Decoder, EncodeOptions, Encoder};
 use rbuild_image::{
     BlobSource, Descriptor, DiffId, Digest, Flavour, Hashing, ImageConfig, MAX_MANIFEST_BYTES, Manifest, MediaType,
     assemble_with_config, parse_manifest,
@@ -19,6 +19,7 @@ use rbuild_image::{
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
+use crate::remote_cache::spec::ExistingBlobs;
 use crate::request::Compression;
 
 /// How layers leave.
@@ -30,6 +31,21 @@ pub struct Packing {
     pub flavour: Flavour,
 }
 
+/// How an image is packed.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// How layers leave.
+    pub packing: Packing,
+    /// What becomes of layers that came from outside.
+    pub existing: ExistingBlobs,
+    /// Times in the layers of this build.
+    pub times: Times,
+    /// So many layers, from the lowest, are the base image's: their times stay.
+    pub base_layers: usize,
+    /// Notes in the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// An image ready to leave.
 pub struct Staged<'a> {
     /// What its manifest is called.
@@ -38,6 +54,8 @@ pub struct Staged<'a> {
     pub manifest_bytes: Vec<u8>,
     /// What the manifest says.
     pub document: Manifest,
+    /// Digests of the uncompressed layers.
+    pub diff_ids: Vec<DiffId>,
     store: &'a Store,
     files: BTreeMap<Digest, PathBuf>,
     memory: BTreeMap<Digest, Vec<u8>>,
@@ -116,6 +134,7 @@ pub fn original<'a>(store: &'a Store, image: &StoredImage) -> Result<Option<Stag
         manifest: descriptor.clone(),
         manifest_bytes: bytes,
         document,
+        diff_ids: image.record.diff_ids.clone(),
         store,
         files: BTreeMap::new(),
         memory: BTreeMap::new(),
@@ -131,18 +150,25 @@ pub fn pack<'a>(
 ) -> Result<Staged<'a>, Failure> {
     let store = engine.store()?;
     let config = image_names::config(store, &record.id)?;
-    pack_layers(engine, lease, record, &config, packing, Times::Kept)
+    let recipe = Recipe {
+        packing,
+        existing: ExistingBlobs::Kept,
+        times: Times::Kept,
+        base_layers: 0,
+        annotations: BTreeMap::new(),
+    };
+    pack_layers(engine, lease, record, &config, &recipe)
 }
 
-/// As [`pack`], with a config of the caller's and other times; the config's diff ids follow from the layers.
+/// As [`pack`], by a recipe and with a config of the caller's, whose diff ids follow from the layers.
 pub fn pack_layers<'a>(
     engine: &'a Engine,
     lease: &Lease,
     record: &ImageRecord,
     config: &ImageConfig,
-    packing: Packing,
-    times: Times,
+    recipe: &Recipe,
 ) -> Result<Staged<'a>, Failure> {
+    let packing = recipe.packing;
     let store = engine.store()?;
     let chain = chain(store, record)?;
     let known = known_blobs(store)?;
@@ -153,7 +179,11 @@ pub fn pack_layers<'a>(
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(snapshot) = chain.get(at) else { return };
-            let packed = pack_layer(lease, snapshot, &known, packing, times);
+            let times = if at < recipe.base_layers { Times::Kept } else { recipe.times };
+            let packed = match recipe.existing {
+                ExistingBlobs::Recompressed => repack_layer(store, lease, snapshot, &known, packing, times),
+                ExistingBlobs::Kept => pack_layer(lease, snapshot, &known, packing, times),
+            };
             *work[at].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(packed);
         }
     };
@@ -173,14 +203,14 @@ pub fn pack_layers<'a>(
         diff_ids.push(packed.diff_id);
     }
     let mut config = config.clone();
-    config.rootfs.diff_ids = diff_ids;
+    config.rootfs.diff_ids.clone_from(&diff_ids);
     let assembled =
-        assemble_with_config(config.to_json(), &record.platform, &layers, packing.flavour, &BTreeMap::new())?;
+        assemble_with_config(config.to_json(), &record.platform, &layers, packing.flavour, &recipe.annotations)?;
     let (manifest, manifest_bytes) = assembled.manifest;
     let document = parse_manifest(&manifest_bytes, Some(&manifest.media_type))?;
     let (config, config_bytes) = assembled.config;
     let memory = BTreeMap::from([(config.digest, config_bytes), (manifest.digest, manifest_bytes.clone())]);
-    Ok(Staged { manifest, manifest_bytes, document, store, files, memory })
+    Ok(Staged { manifest, manifest_bytes, document, diff_ids, store, files, memory })
 }
 
 /// An image's snapshots, lowest first.
@@ -217,8 +247,6 @@ pub(crate) fn pack_layer(
     packing: Packing,
     times: Times,
 ) -> Result<Packed, Failure> {
-    // Only layers of this build get other times; those of a base image stay what they are.
-    let times = if snapshot.is_imported() { Times::Kept } else { times };
     if times == Times::Kept {
         let layer = snapshot.layer()?;
         if let Some(descriptor) = known.get(&layer.diff_id)
@@ -237,6 +265,28 @@ pub(crate) fn pack_layer(
         };
         Ok(layer.diff_id)
     })
+}
+
+/// A layer's blob in the wanted compression, also where it came in another one.
+pub(crate) fn repack_layer(
+    store: &Store,
+    lease: &Lease,
+    snapshot: &Snapshot<Committed>,
+    known: &BTreeMap<DiffId, Descriptor>,
+    packing: Packing,
+    times: Times,
+) -> Result<Packed, Failure> {
+    if times == Times::Kept && snapshot.is_imported() {
+        let diff_id = snapshot.layer()?.diff_id;
+        if let Some(blob) = known.get(&diff_id).filter(|blob| !fits(blob, packing)) {
+            let mut tar = Decoder::new(store.blobs().open(&blob.digest)?)?;
+            return compress(lease, packing, |out| {
+                io::copy(&mut tar, out)?;
+                Ok(diff_id)
+            });
+        }
+    }
+    pack_layer(lease, snapshot, known, packing, times)
 }
 
 /// Compresses the tar that `write` gives, into a file of the lease's.

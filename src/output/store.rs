@@ -18,6 +18,8 @@ pub struct Built {
     pub snapshot: Option<SnapshotId>,
     /// Bytes of all layers, unpacked.
     pub size: u64,
+    /// How many of its layers, from the lowest, are the base image's.
+    pub base_layers: usize,
 }
 
 impl Built {

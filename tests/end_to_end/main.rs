@@ -30,6 +30,7 @@ mod interrupt;
 mod layers;
 mod mounts;
 mod networks;
+mod outputs;
 mod peers;
 mod registry;
 mod remote;

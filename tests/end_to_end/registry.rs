@@ -16,15 +16,38 @@ pub(crate) struct Registry {
     dir: PathBuf,
 }
 
+/// How a registry lets people in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Plain HTTP, for everybody.
+    Open,
+    /// TLS with a certificate of a test authority (`ca.crt` in its directory), and the user `u` with `pass:word`.
+    Guarded,
+}
+
 impl Registry {
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_with(dir, Door::Open)
+    }
+
+    pub(crate) fn start_with(dir: &Path, door: Door) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         std::fs::create_dir_all(dir).unwrap();
         let config = dir.join("config.yml");
-        let text = format!(
+        let mut text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
             dir.display()
         );
+        if door == Door::Guarded {
+            make_certificate(dir);
+            let users = Command::new("htpasswd").args(["-Bbn", "u", "pass:word"]).output().unwrap();
+            std::fs::write(dir.join("users"), users.stdout).unwrap();
+            let dir = dir.display();
+            text = text.replace(
+                "http: {",
+                &format!("auth: {{htpasswd: {{realm: test, path: {dir}/users}}}}\nhttp: {{tls: {{certificate: {dir}/server.crt, key: {dir}/server.key}}, "),
+            );
+        }
         std::fs::write(&config, text).unwrap();
         let log = std::fs::File::create(dir.join("access.log")).unwrap();
         let child = Command::new("docker-registry")
@@ -100,6 +123,19 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A certificate for loopback by an authority of the test's own.
+fn make_certificate(dir: &Path) {
+    let script = r#"
+        set -e; cd "$0"
+        new="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+        openssl req -x509 $new -days 2 -subj /CN=test-ca -keyout ca.key -out ca.crt -addext basicConstraints=critical,CA:true
+        openssl req $new -subj /CN=server -keyout server.key -out server.csr
+        printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\n' > ext
+        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.crt"#;
+    let out = Command::new("sh").args(["-c", script]).arg(dir).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// A cable to a registry: after so many bytes from there it is cut, and nobody gets through any more.

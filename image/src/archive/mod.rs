@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-pub use write::{Export, write_docker_tar, write_oci_archive, write_oci_directory};
+pub use write::{Export, write_docker_tar, write_docker_tar_without, write_oci_archive, write_oci_directory};
 
 use crate::assemble::{DescribedBytes, LayerBlob};
 use crate::blob::{BlobSource, MemoryBlobs, not_found};

@@ -3,7 +3,7 @@
 //!
 //! Members come in byte order of their names and have no times, so equal images make equal archives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::oci_layout::{IMAGE_NAME, LAYOUT_VERSION, REF_NAME, blob_name};
 use super::{ArchiveError, doing};
 use crate::blob::BlobSource;
 use crate::descriptor::{Descriptor, DescriptorMismatch};
-use crate::digest::{Algorithm, Hashing};
+use crate::digest::{Algorithm, Digest, Hashing};
 use crate::document::{Document, MAX_INDEX_NESTING, MAX_MANIFEST_BYTES};
 use crate::index::Index;
 use crate::layer::{Entry, EntryKind, TarWriteError, TarWriter};
@@ -72,7 +72,19 @@ pub fn write_docker_tar<W: Write>(
     platform: &Platform,
     blobs: &dyn BlobSource,
 ) -> Result<W, ArchiveError> {
+    write_docker_tar_without(out, images, platform, blobs, &BTreeSet::new())
+}
+
+/// As [`write_docker_tar`], but the bytes of some blobs are left out: for a reader that has them already.
+pub fn write_docker_tar_without<W: Write>(
+    out: W,
+    images: &[Export],
+    platform: &Platform,
+    blobs: &dyn BlobSource,
+    without: &BTreeSet<Digest>,
+) -> Result<W, ArchiveError> {
     let mut records = layout(images, blobs)?;
+    records.retain(|_, record| !matches!(record, Record::Blob(blob) if without.contains(&blob.digest)));
     let (mut items, mut repositories): (Vec<Value>, BTreeMap<String, Map<String, Value>>) = Default::default();
     for image in images {
         let manifest = manifest_for(&image.root, platform, blobs)?;

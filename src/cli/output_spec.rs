@@ -1,0 +1,432 @@
+//! `--output`, `--push`, `--load`, `--annotation` and `--provenance`: what was typed, turned into what it means.
+
+use rbuild_image::{Flavour, Platform};
+
+use super::BuildArgs;
+use super::spec::fields;
+use crate::cli::report::Failure;
+use crate::config::Settings;
+use crate::output::image::check_form;
+use crate::remote_cache::spec::ExistingBlobs;
+use crate::request::{
+    Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, Compression, Destination, ImageForm, ImageOutput,
+    Output, ProvenanceMode, PushAs, Split,
+};
+
+/// What becomes of the result: every `--output`, then what `--push` and `--load` add.
+pub(super) fn outputs(args: &BuildArgs, settings: &Settings) -> Result<Vec<Output>, Failure> {
+    let mut out = args.output.iter().map(|text| output(text, settings)).collect::<Result<Vec<_>, _>>()?;
+    if out.is_empty() {
+        out.push(Output::Image(ImageOutput { form: ImageForm::default(), store: true, push: None, insecure: false }));
+    }
+    if args.push {
+        let images = out.iter_mut().filter_map(|output| match output {
+            Output::Image(image) => Some(image),
+            _ => None,
+        });
+        let mut pushed = false;
+        for image in images {
+            image.push.get_or_insert(PushAs::Tags);
+            pushed = true;
+        }
+        if !pushed {
+            let form = ImageForm::default();
+            out.push(Output::Image(ImageOutput { form, store: true, push: Some(PushAs::Tags), insecure: false }));
+        }
+    }
+    if args.load && !out.iter().any(|output| matches!(output, Output::Docker(_))) {
+        out.push(Output::Docker(ImageForm::default()));
+    }
+    if args.reproducible {
+        for output in &mut out {
+            if let Output::Image(ImageOutput { form, .. })
+            | Output::Archive(ArchiveOutput { form, .. })
+            | Output::Docker(form) = output
+            {
+                form.rewrite_timestamp = true;
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// `[TYPE[PLATFORM][,TYPE…]:]KEY=VALUE`.
+pub(super) fn annotations(given: &[String]) -> Result<Vec<Annotation>, Failure> {
+    let mut out = Vec::new();
+    for text in given {
+        let wrong = |why: &str| {
+            Failure::usage(
+                format!("--annotation {text:?}: {why}"),
+                "e.g. org.opencontainers.image.title=app, or index,manifest[linux/amd64]:KEY=VALUE",
+            )
+        };
+        let (key, value) = text.split_once('=').ok_or_else(|| wrong("it is not KEY=VALUE"))?;
+        let (places, key) = key.split_once(':').unwrap_or(("manifest", key));
+        if key.is_empty() {
+            return Err(wrong("the key is missing"));
+        }
+        for place in places.split(',') {
+            let (place, platform) = match place.split_once('[') {
+                Some((place, rest)) => (place, Some(rest.strip_suffix(']').ok_or_else(|| wrong("a ] is missing"))?)),
+                None => (place, None),
+            };
+            let place = annotation_place(place)
+                .ok_or_else(|| wrong("known are manifest, manifest-descriptor, index and index-descriptor"))?;
+            out.push(annotation(place, platform, key, value).map_err(|why| wrong(&why))?);
+        }
+    }
+    Ok(out)
+}
+
+fn annotation_place(text: &str) -> Option<AnnotationPlace> {
+    match text {
+        "manifest" => Some(AnnotationPlace::Manifest),
+        "manifest-descriptor" => Some(AnnotationPlace::ManifestDescriptor),
+        "index" => Some(AnnotationPlace::Index),
+        "index-descriptor" => Some(AnnotationPlace::IndexDescriptor),
+        _ => None,
+    }
+}
+
+fn annotation(place: AnnotationPlace, platform: Option<&str>, key: &str, value: &str) -> Result<Annotation, String> {
+    let platform = platform.map(str::parse::<Platform>).transpose().map_err(|error| error.to_string())?;
+    if platform.is_some() && matches!(place, AnnotationPlace::Index | AnnotationPlace::IndexDescriptor) {
+        return Err("an index is for all platforms".to_owned());
+    }
+    Ok(Annotation { place, platform, key: key.to_owned(), value: value.to_owned() })
+}
+
+/// `--provenance` and `--attest type=provenance`: the last word counts.
+pub(super) fn provenance(args: &BuildArgs) -> Result<Option<ProvenanceMode>, Failure> {
+    let mut mode = None;
+    for text in &args.attest {
+        let (kind, rest): (Vec<String>, Vec<String>) =
+            fields(text).into_iter().partition(|field| field.starts_with("type="));
+        match kind.first().map(String::as_str) {
+            Some("type=provenance") => mode = provenance_mode(text, &rest)?,
+            _ => {
+                return Err(Failure::usage(
+                    format!("--attest {text:?}: type is missing or unknown"),
+                    "e.g. --attest type=provenance,mode=max",
+                ));
+            }
+        }
+    }
+    if let Some(text) = &args.provenance {
+        mode = provenance_mode(text, &fields(text))?;
+    }
+    Ok(mode)
+}
+
+fn provenance_mode(text: &str, fields: &[String]) -> Result<Option<ProvenanceMode>, Failure> {
+    let mut mode = Some(ProvenanceMode::Min);
+    for field in fields {
+        match field.as_str() {
+            "true" | "mode=min" | "min" | "disabled=false" | "version=v1" => {}
+            "mode=max" | "max" => mode = mode.and(Some(ProvenanceMode::Max)),
+            "false" | "disabled=true" => mode = None,
+            other => {
+                return Err(Failure::usage(
+                    format!("provenance {text:?}: {other:?} is not known"),
+                    "known are true, false, mode=min, mode=max and version=v1",
+                ));
+            }
+        }
+    }
+    Ok(mode)
+}
+
+fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
+    let wrong = |why: String| {
+        Failure::usage(format!("--output {text:?}: {why}"), "e.g. --output type=oci,dest=image.tar, or a directory")
+    };
+    if !text.contains('=') && !text.contains(',') {
+        return Ok(match text {
+            "-" => Output::Tar(Destination::Stdout, Split::Several),
+            path => Output::Local(settings.absolute(path), Split::Several),
+        });
+    }
+    let mut given = Attributes::default();
+    for field in fields(text) {
+        let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("{field:?} is not KEY=VALUE")))?;
+        given.take(key.trim(), value, &wrong)?;
+    }
+    let file = |dest: Option<&str>| match dest {
+        None if settings.stdout_is_terminal => {
+            Err(wrong("dest is missing, and a terminal cannot take an archive".to_owned()))
+        }
+        None | Some("-") => Ok(Destination::Stdout),
+        Some(path) => Ok(Destination::File(settings.absolute(path))),
+    };
+    match given.kind.as_deref() {
+        None => Err(wrong("type is missing".to_owned())),
+        Some(kind @ ("image" | "store" | "registry")) => {
+            given.only(&["name", "push", "push-by-digest", "registry.insecure", "store", "unpack"], IMAGE, &wrong)?;
+            let push = match (given.push.unwrap_or(kind == "registry"), given.by_digest) {
+                (_, true) => Some(PushAs::Digest),
+                (true, false) => Some(PushAs::Tags),
+                (false, false) => None,
+            };
+            let store = given.store.unwrap_or(true);
+            if !store && push.is_none() {
+                return Err(wrong("store=false without push=true leaves nothing: use type=cacheonly".to_owned()));
+            }
+            let insecure = given.insecure;
+            let form = given.form(push == Some(PushAs::Digest), &wrong)?;
+            check_form(&form, push)?;
+            Ok(Output::Image(ImageOutput { form, store, push, insecure }))
+        }
+        Some("cacheonly") => given.only(&[], &[], &wrong).map(|()| Output::CacheOnly),
+        Some("tar") => {
+            given.only(&["dest", "platform-split"], &[], &wrong)?;
+            Ok(Output::Tar(file(given.dest.as_deref())?, given.split))
+        }
+        Some("local") => {
+            given.only(&["dest", "platform-split"], &[], &wrong)?;
+            match &given.dest {
+                Some(path) => Ok(Output::Local(settings.absolute(path), given.split)),
+                None => Err(wrong("dest is missing".to_owned())),
+            }
+        }
+        Some("docker") if given.dest.is_none() && !given.layout => {
+            given.only(&["name"], IMAGE, &wrong)?;
+            Ok(Output::Docker(given.form(false, &wrong)?))
+        }
+        Some(kind @ ("oci" | "docker")) => {
+            given.only(&["name", "dest", "tar"], IMAGE, &wrong)?;
+            let format = if kind == "oci" { ArchiveFormat::Oci } else { ArchiveFormat::Docker };
+            if format == ArchiveFormat::Oci && given.flavour == Some(Flavour::Docker) {
+                return Err(wrong(
+                    "an OCI layout has OCI's media types: oci-mediatypes=false cannot be had".to_owned(),
+                ));
+            }
+            let dest = match (given.layout, given.dest.as_deref()) {
+                (false, dest) => file(dest)?,
+                (true, _) if format == ArchiveFormat::Docker => {
+                    return Err(wrong("tar=false is only for type=oci".to_owned()));
+                }
+                (true, Some(path)) => Destination::Directory(settings.absolute(path)),
+                (true, None) => return Err(wrong("tar=false needs dest".to_owned())),
+            };
+            Ok(Output::Archive(ArchiveOutput { format, dest, form: given.form(false, &wrong)? }))
+        }
+        Some(other) => Err(wrong(format!(
+            "unknown type {other:?}; known are image, registry, oci, docker, tar, local and cacheonly"
+        ))),
+    }
+}
+
+/// Attributes of everything that is an image.
+const IMAGE: &[&str] =
+    &["compression", "compression-level", "force-compression", "oci-mediatypes", "annotation", "rewrite-timestamp"];
+
+/// The attributes of one `--output`.
+#[derive(Debug, Default)]
+struct Attributes {
+    kind: Option<String>,
+    dest: Option<String>,
+    compression: Option<String>,
+    level: Option<i32>,
+    existing: Option<ExistingBlobs>,
+    flavour: Option<Flavour>,
+    names: Vec<String>,
+    annotations: Vec<Annotation>,
+    layout: bool,
+    rewrite_timestamp: bool,
+    split: Split,
+    push: Option<bool>,
+    by_digest: bool,
+    insecure: bool,
+    store: Option<bool>,
+    keys: Vec<String>,
+}
+
+impl Attributes {
+    fn take(&mut self, key: &str, value: &str, wrong: &dyn Fn(String) -> Failure) -> Result<(), Failure> {
+        let boolean = || match value {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(wrong(format!("{key}={value}: want true or false"))),
+        };
+        match key {
+            "type" => self.kind = Some(value.to_owned()),
+            "dest" => self.dest = Some(value.to_owned()),
+            "compression" => self.compression = Some(value.to_owned()),
+            "compression-level" => {
+                let level = value.parse::<i32>().map_err(|_| wrong(format!("{key}={value}: not a number")))?;
+                self.level = Some(level);
+            }
+            "force-compression" => {
+                self.existing = Some(if boolean()? { ExistingBlobs::Recompressed } else { ExistingBlobs::Kept });
+            }
+            "oci-mediatypes" => self.flavour = Some(if boolean()? { Flavour::Oci } else { Flavour::Docker }),
+            "name" => self.names = value.split(',').map(str::to_owned).collect(),
+            "tar" => self.layout = !boolean()?,
+            "rewrite-timestamp" => self.rewrite_timestamp = boolean()?,
+            "platform-split" => self.split = if boolean()? { Split::Always } else { Split::Never },
+            "push" => self.push = Some(boolean()?),
+            "push-by-digest" => self.by_digest = boolean()?,
+            "registry.insecure" => self.insecure = boolean()?,
+            "store" => self.store = Some(boolean()?),
+            // Layers are unpacked here in any case: that is how they were made.
+            "unpack" => drop(boolean()?),
+            other => match other.strip_prefix("annotation").and_then(|rest| rest.split_once('.')) {
+                Some((place, name)) => {
+                    let note = annotation_attribute(place, name, value);
+                    self.annotations.push(note.map_err(|why| wrong(format!("{key}: {why}")))?);
+                    self.keys.push("annotation".to_owned());
+                    return Ok(());
+                }
+                None => return Err(wrong(format!("unknown attribute {other:?}"))),
+            },
+        }
+        if key != "type" {
+            self.keys.push(key.to_owned());
+        }
+        Ok(())
+    }
+
+    fn only(&self, known: &[&str], more: &[&str], wrong: &dyn Fn(String) -> Failure) -> Result<(), Failure> {
+        match self.keys.iter().find(|key| !known.contains(&key.as_str()) && !more.contains(&key.as_str())) {
+            Some(key) => Err(wrong(format!("{key} does not apply to this type"))),
+            None => Ok(()),
+        }
+    }
+
+    fn form(self, bare: bool, wrong: &dyn Fn(String) -> Failure) -> Result<ImageForm, Failure> {
+        let compression = match (self.compression.as_deref(), self.level) {
+            (None | Some("gzip"), level) => Compression::Gzip(level),
+            (Some("zstd"), level) => Compression::Zstd(level),
+            (Some("uncompressed"), _) => Compression::Uncompressed,
+            (Some("estargz"), _) => {
+                return Err(wrong("compression=estargz cannot be written: want gzip, zstd or uncompressed".to_owned()));
+            }
+            (Some(other), _) => {
+                return Err(wrong(format!("compression {other:?}: want gzip, zstd or uncompressed")));
+            }
+        };
+        let parse = |name: &String| {
+            name.parse::<rbuild_image::ImageRef>().map(|name| if bare { name } else { name.tag_or_latest() })
+        };
+        let names = self.names.iter().map(parse).collect::<Result<_, _>>().map_err(|error| wrong(error.to_string()))?;
+        Ok(ImageForm {
+            names,
+            compression,
+            existing: self.existing.unwrap_or(ExistingBlobs::Kept),
+            flavour: self.flavour,
+            annotations: self.annotations,
+            rewrite_timestamp: self.rewrite_timestamp,
+        })
+    }
+}
+
+/// `annotation[-TYPE][\[PLATFORM\]].KEY`: `place` is what stands between the word and the dot.
+fn annotation_attribute(place: &str, key: &str, value: &str) -> Result<Annotation, String> {
+    let (place, platform) = match place.split_once('[') {
+        Some((place, rest)) => (place, Some(rest.strip_suffix(']').ok_or("a ] is missing")?)),
+        None => (place, None),
+    };
+    let place = match place.strip_prefix('-') {
+        None if place.is_empty() => AnnotationPlace::Manifest,
+        Some(place) => {
+            annotation_place(place).ok_or("known are manifest, manifest-descriptor, index and index-descriptor")?
+        }
+        None => return Err("it is not annotation.KEY or annotation-TYPE.KEY".to_owned()),
+    };
+    annotation(place, platform, key, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Output, String> {
+        let settings = Settings { cwd: "/w".into(), stdout_is_terminal: false, ..Settings::from_environment() };
+        output(text, &settings).map_err(|failure| failure.message().to_owned())
+    }
+
+    #[test]
+    fn images_take_buildx_attributes() {
+        let Ok(Output::Image(image)) = parse(
+            "type=image,\"name=r.example/a:1,r.example/b\",push=true,compression=zstd,compression-level=9,force-compression=true,oci-mediatypes=false,annotation.x=y,annotation-manifest[linux/arm64].z=w,store=false",
+        ) else {
+            panic!("it is an image")
+        };
+        assert_eq!((image.push, image.store, image.insecure), (Some(PushAs::Tags), false, false));
+        assert_eq!(image.form.compression, Compression::Zstd(Some(9)));
+        assert_eq!(image.form.flavour, Some(Flavour::Docker));
+        assert_eq!(image.form.existing, ExistingBlobs::Recompressed);
+        assert_eq!(
+            image.form.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["r.example/a:1", "r.example/b:latest"]
+        );
+        assert_eq!(image.form.annotations[1].platform, Some("linux/arm64".parse().unwrap()));
+        let Ok(Output::Image(image)) = parse("type=registry,name=r.example/a,push-by-digest=true") else { panic!() };
+        assert_eq!(image.push, Some(PushAs::Digest));
+        assert_eq!(image.form.names[0].tag(), None);
+        assert!(matches!(parse("type=docker"), Ok(Output::Docker(_))));
+        assert!(matches!(parse("type=docker,dest=-"), Ok(Output::Archive(_))));
+        assert!(matches!(parse("type=local,dest=o,platform-split=false"), Ok(Output::Local(_, Split::Never))));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        for (text, why) in [
+            ("type=image,store=false", "leaves nothing"),
+            ("type=image,dest=x", "dest does not apply"),
+            ("type=tar,push=true", "push does not apply"),
+            ("type=oci,oci-mediatypes=false,dest=x", "OCI's media types"),
+            ("type=image,compression=estargz", "estargz cannot be written"),
+            ("type=image,compression=lzma", "want gzip"),
+            ("type=registry,name=a:1,push-by-digest=true", "can't push tagged ref"),
+            ("type=image,annotation-index[linux/amd64].k=v", "for all platforms"),
+            ("type=image,annotation-x.k=v", "known are manifest"),
+            ("type=image,oci-artifact=true", "unknown attribute"),
+            ("type=image,push=maybe", "want true or false"),
+            ("type=squashfs", "unknown type"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn annotations_have_places() {
+        let given =
+            ["a=b", "index,manifest:k=v:w", "manifest-descriptor[linux/amd64]:d=", "org.x/y=1"].map(str::to_owned);
+        let shown: Vec<String> = annotations(&given)
+            .unwrap()
+            .iter()
+            .map(|note| {
+                format!(
+                    "{:?} {:?} {}={}",
+                    note.place,
+                    note.platform.as_ref().map(ToString::to_string),
+                    note.key,
+                    note.value
+                )
+            })
+            .collect();
+        insta::assert_debug_snapshot!(shown, @r#"
+        [
+            "Manifest None a=b",
+            "Index None k=v:w",
+            "Manifest None k=v:w",
+            "ManifestDescriptor Some(\"linux/amd64\") d=",
+            "Manifest None org.x/y=1",
+        ]
+        "#);
+        for bad in ["a", "=b", "nowhere:a=b", "manifest[linux/amd64:a=b", "index[linux/amd64]:a=b"] {
+            assert!(annotations(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn provenance_has_modes() {
+        let mode = |text: &str| provenance_mode(text, &fields(text)).map_err(|failure| failure.message().to_owned());
+        assert_eq!(mode("true"), Ok(Some(ProvenanceMode::Min)));
+        assert_eq!(mode("mode=max"), Ok(Some(ProvenanceMode::Max)));
+        assert_eq!(mode("false"), Ok(None));
+        assert!(mode("mode=all").is_err());
+    }
+}

@@ -1,0 +1,280 @@
+//! What becomes of a build's result: in registries, in archives, in Docker, with notes and attestations.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::bench::Bench;
+use crate::peers::{has, run};
+use crate::registry::{Door, Registry};
+
+/// A context with one layer of files and one of a step.
+fn context(bench: &Bench) -> PathBuf {
+    bench.context("ctx", [("Dockerfile", "FROM busybox\nCOPY f /f\nRUN echo made > /g\n"), ("f", "f\n")])
+}
+
+fn raw(name: &str) -> Value {
+    let text =
+        run(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false"]).arg(format!("docker://{name}")));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).expect("JSON")
+}
+
+#[test]
+fn a_build_pushes_all_its_names_and_tells_what_it_made() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    if !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    let registry = Registry::start(&bench.path("registry"));
+    let names = ["team/app:1", "team/app:2", "other/app:1"].map(|name| registry.name(name));
+    let ran = bench.rbuild(["build", "--push", "--metadata-file=m.json", "--annotation=org.x=y"]);
+    let _pushed = ran.args(names.iter().flat_map(|name| ["-t", name])).arg(context(&bench)).run().ok();
+    let metadata = json(&bench.path("m.json"));
+    assert_eq!(metadata["image.name"].as_str().unwrap().split(',').count(), 3);
+    for name in &names {
+        let seen = run(Command::new("skopeo").args(["inspect", "--tls-verify=false"]).arg(format!("docker://{name}")));
+        let seen: Value = serde_json::from_str(&seen).unwrap();
+        assert_eq!(seen["Digest"], metadata["containerimage.digest"]);
+        assert_eq!(raw(name)["annotations"], serde_json::json!({"org.x": "y"}));
+    }
+    // The second repository takes the layers from the first; none is sent twice.
+    let requests = registry.requests();
+    let sent = requests.iter().filter(|line| line.starts_with("PUT") && line.contains("/other/app/blobs/")).count();
+    let mounted = requests.iter().filter(|line| line.starts_with("POST") && line.contains("mount=")).count();
+    assert_eq!((sent, mounted), (0, 4), "{requests:#?}");
+    // What was kept is what was pushed.
+    let before = requests.len();
+    let _again = bench.rbuild(["push", &names[0]]).run().ok();
+    assert!(registry.requests()[before..].iter().all(|line| !line.starts_with("POST")), "a blob was sent again");
+}
+
+#[test]
+fn the_right_to_push_is_asked_for_before_anything_is_built() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    if !has("docker-registry") || !has("openssl") || !has("htpasswd") {
+        return;
+    }
+    let registry = Registry::start_with(&bench.path("registry"), Door::Guarded);
+    let (name, ca) = (registry.name("team/app:1"), bench.path("registry/ca.crt").display().to_string());
+    let push = || bench.rbuild(["build", "--progress=plain", "--push", "-t", &name]).arg(context(&bench));
+    // Nobody vouches for the registry, then nobody for us.
+    let ran = push().run().fails(1).says("certificate");
+    assert!(!ran.stderr.contains("[2/3]"), "{}", ran.stderr);
+    let ran = push().env("SSL_CERT_FILE", &ca).run().fails(1).says("login");
+    assert!(!ran.stderr.contains("[2/3]"), "{}", ran.stderr);
+    let host = format!("127.0.0.1:{}", registry.port());
+    let login = |password: &str| {
+        bench.rbuild(["login", "-u", "u", "--password-stdin", &host]).env("SSL_CERT_FILE", &ca).input(password).run()
+    };
+    let _wrong = login("nonsense").fails(1);
+    let _right = login("pass:word\n").ok();
+    let _pushed = push().env("SSL_CERT_FILE", &ca).run().ok();
+    // The same by our configuration file, which other stores read as well.
+    let config = format!("[registry.\"{host}\"]\nca = [\"{ca}\"]\n");
+    std::fs::write(bench.path("config.toml"), config).unwrap();
+    let file = bench.path("config.toml").display().to_string();
+    let _pulled = bench.rbuild_at(&bench.path("other"), ["pull", &name]).env("RBUILD_CONFIG", &file).run().ok();
+    let _out = bench.rbuild(["logout", &host]).run().ok();
+    let ran = bench.rbuild_at(&bench.path("third"), ["pull", &name]).env("RBUILD_CONFIG", &file).run().fails(1);
+    assert!(!ran.stderr.contains("pass:word"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_mirror_is_asked_first_and_the_registry_when_it_fails() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    if !has("docker-registry") {
+        return;
+    }
+    let [registry, mirror] = ["registry", "mirror"].map(|dir| Registry::start(&bench.path(dir)));
+    let _tagged = bench.rbuild(["tag", "busybox", &registry.name("lib/base:1")]).run().ok();
+    let _pushed = bench.rbuild(["push", &registry.name("lib/base:1")]).run().ok();
+    let config = |location: String| {
+        std::fs::write(
+            bench.path("config.toml"),
+            format!("[registry.\"127.0.0.1:{}\"]\nmirrors = [\"http://{location}\"]\n", registry.port()),
+        )
+        .unwrap();
+    };
+    let pull = |store: &str| {
+        let file = bench.path("config.toml").display().to_string();
+        bench.rbuild_at(&bench.path(store), ["pull", &registry.name("lib/base:1")]).env("RBUILD_CONFIG", &file).run()
+    };
+    // A mirror that has nothing: the registry has it.
+    config(format!("127.0.0.1:{}", mirror.port()));
+    let _first = pull("one").ok();
+    assert!(mirror.requests().iter().any(|line| line.contains("/v2/lib/base/manifests/1")));
+    // A mirror that has it, below a prefix: the registry is not asked.
+    let copied = mirror.name("hub/lib/base:1");
+    let _tagged = bench.rbuild(["tag", "busybox", &copied]).run().ok();
+    let _copied = bench.rbuild(["push", &copied]).run().ok();
+    config(format!("127.0.0.1:{}/hub", mirror.port()));
+    let before = registry.requests().len();
+    let _second = pull("two").ok();
+    assert_eq!(registry.requests().len(), before);
+}
+
+#[test]
+fn reproducible_images_do_not_depend_on_store_time_or_the_way_a_base_came() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let _saved = bench.rbuild(["save", "-o", "base.tar", "busybox"]).run().ok();
+    let other = bench.path("other");
+    let _loaded = bench.rbuild_at(&other, ["load", "-i", "base.tar"]).run().ok();
+    let context = context(&bench);
+    let mut archives = Vec::new();
+    for (store, threads) in [(bench.store(), "1"), (other, "4")] {
+        let ran = bench.rbuild_at(&store, ["build", "--reproducible", "-t", "app", "--iidfile=id"]);
+        let ran = ran.args(["-o", "type=oci,dest=a.tar", "-o", "type=image"]).arg(&context);
+        let _built = ran.env("RAYON_NUM_THREADS", threads).run().ok();
+        archives.push((std::fs::read(bench.path("a.tar")).unwrap(), std::fs::read(bench.path("id")).unwrap()));
+        // Built again later, without any cache, it is still the same; files that a step makes now are from then.
+        let times = bench.rbuild_at(&store, ["run", "--rm", "--network=none", "app", "stat", "-c", "%Y", "/f", "/g"]);
+        assert_eq!(times.run().ok().stdout, "0\n0\n");
+    }
+    assert!(archives[0] == archives[1], "an imported and a loaded base gave two images");
+}
+
+#[test]
+fn provenance_is_attached_as_buildkit_attaches_it() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    if !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    let registry = Registry::start(&bench.path("registry"));
+    let name = registry.name("team/app:1");
+    let build = |more: &[&str]| {
+        let ran = bench.rbuild(["build", "-t", &name, "--push", "--build-arg", "PASS=hunter2"]).args(more);
+        let _built = ran.arg(context(&bench)).run().ok();
+        raw(&name)
+    };
+    let plain = build(&[]);
+    assert!(plain["manifests"].is_null(), "attestations only where they are asked for");
+    for (mode, shows) in [("mode=min", false), ("mode=max", true)] {
+        let index = build(&["--provenance", mode]);
+        let [image, attestation] = index["manifests"].as_array().unwrap().as_slice() else { panic!("{index}") };
+        let notes = &attestation["annotations"];
+        assert_eq!(notes["vnd.docker.reference.type"], "attestation-manifest");
+        assert_eq!(notes["vnd.docker.reference.digest"], image["digest"]);
+        let repository = registry.name("team/app");
+        let manifest = raw(&format!("{repository}@{}", attestation["digest"].as_str().unwrap()));
+        let layer = &manifest["layers"][0];
+        assert_eq!(layer["annotations"]["in-toto.io/predicate-type"], "https://slsa.dev/provenance/v1");
+        let blob = layer["digest"].as_str().unwrap().replace(':', "-");
+        let blob = registry.blobs().into_iter().find(|path| path.to_string_lossy().contains(&blob[7..])).unwrap();
+        let statement = json(&blob);
+        let subject = image["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        assert_eq!(statement["subject"][0]["digest"]["sha256"], subject);
+        let definition = &statement["predicate"]["buildDefinition"];
+        assert_eq!(definition["resolvedDependencies"][0]["uri"], "pkg:docker/busybox@latest?platform=linux%2Famd64");
+        assert_eq!(statement.to_string().contains("hunter2"), shows, "{statement}");
+    }
+    // Whoever pulls gets the image, not what is said about it.
+    let _pulled = bench.rbuild_at(&bench.path("other"), ["pull", &name]).run().ok();
+    let ran = bench.rbuild_at(&bench.path("other"), ["run", "--rm", "--network=none", &name, "cat", "/g"]);
+    assert_eq!(ran.run().ok().stdout, "made\n");
+}
+
+/// A Docker daemon of the test's own.
+struct Dockerd {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Dockerd {
+    /// Starts one, or says why the test is skipped.
+    fn start(bench: &Bench) -> Option<Self> {
+        if !has("dockerd") || !has("docker") {
+            return None;
+        }
+        let dir = bench.path("docker");
+        std::fs::create_dir_all(&dir).unwrap();
+        let socket = dir.join("docker.sock");
+        let path = |flag: &str, name: &str| format!("--{flag}={}", dir.join(name).display());
+        let child = Command::new("dockerd")
+            .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs"])
+            .args([path("data-root", "data"), path("exec-root", "exec"), path("pidfile", "pid")])
+            .arg(format!("--host=unix://{}", socket.display()))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(dir.join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let daemon = Self { child, socket };
+        for _ in 0..600 {
+            if daemon.docker(["version"]).stderr(Stdio::null()).stdout(Stdio::null()).status().unwrap().success() {
+                return Some(daemon);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        eprintln!("SKIPPED: dockerd does not start here: {}", std::fs::read_to_string(dir.join("log")).unwrap());
+        None
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    fn docker<const N: usize>(&self, args: [&str; N]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["-H", &self.host()]).args(args).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _asked = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ended = self.child.wait();
+    }
+}
+
+#[test]
+fn docker_gets_the_layers_that_it_lacks() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let Some(daemon) = Dockerd::start(&bench) else { return };
+    let build = |text: &str| {
+        let context = bench.context("ctx", [("Dockerfile", text)]);
+        let ran = bench.rbuild(["build", "--progress=plain", "--load", "-t", "app:1", "--iidfile=id"]).arg(context);
+        ran.env("DOCKER_HOST", &daemon.host()).run().ok().stderr
+    };
+    let said = build("FROM busybox\nRUN echo 1 > /f\nCMD [\"cat\", \"/f\"]\n");
+    assert!(said.contains("2 layers sent, 0 were there"), "{said}");
+    let said = build("FROM busybox\nRUN echo 1 > /f\nRUN echo 2 >> /f\nCMD [\"cat\", \"/f\"]\n");
+    assert!(said.contains("1 layers sent, 2 were there"), "{said}");
+    let id = run(&mut daemon.docker(["image", "inspect", "--format={{.Id}}", "app:1"]));
+    assert_eq!(id.trim(), std::fs::read_to_string(bench.path("id")).unwrap());
+    // What it has is whole: it comes back as it went.
+    run(daemon.docker(["save", "-o"]).arg(bench.path("back.tar")).arg("app:1"));
+    let other = bench.path("other");
+    let _loaded = bench.rbuild_at(&other, ["load", "-i", "back.tar"]).run().ok();
+    let ran = bench.rbuild_at(&other, ["run", "--rm", "--network=none", "app:1"]).run().ok();
+    assert_eq!(ran.stdout, "1\n2\n");
+    let _nobody = bench
+        .rbuild(["build", "--load"])
+        .arg(bench.path("ctx"))
+        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        .run()
+        .fails(1)
+        .says("no Docker daemon answers");
+}
+
+#[test]
+fn files_of_several_platforms_are_split_or_must_not_meet() {
+    let Some(bench) = Bench::new() else { return };
+    let text = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n";
+    let dir = bench.context("ctx", [("Dockerfile", text), ("amd64/a", "a"), ("arm64/b", "b")]);
+    let build =
+        |output: &str| bench.rbuild(["build", "--platform=linux/amd64,linux/arm64", "-o", output]).arg(&dir).run();
+    let _split = build("type=local,dest=split").ok();
+    assert!(bench.path("split/linux_amd64/a").exists() && bench.path("split/linux_arm64/b").exists());
+    let _merged = build("type=local,dest=merged,platform-split=false").ok();
+    assert!(bench.path("merged/a").exists() && bench.path("merged/b").exists());
+    std::fs::write(dir.join("arm64/a"), "other").unwrap();
+    let _met = build("type=local,dest=met,platform-split=false").fails(1).says("cannot overwrite /a from linux/amd64");
+    assert!(!bench.path("met").exists());
+}
