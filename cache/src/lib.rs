@@ -8,6 +8,7 @@ mod clock;
 mod content;
 mod db;
 mod descriptions;
+pub mod erofs;
 mod failpoint;
 mod file_index;
 mod gc;

@@ -30,6 +30,7 @@ pub(crate) use recheck::FoundLayer;
 pub use store::{LayerInfo, SnapshotError, Snapshots};
 pub use writable::Writable;
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};
+pub(crate) use xattr::may_be_applied as layer_may_set;
 
 /// Writes a directory that is no layer as one.
 pub(crate) fn directory_to_tar(path: &std::path::Path, out: &mut (dyn std::io::Write + Send)) -> Result<(), DiffError> {

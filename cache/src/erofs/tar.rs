@@ -1,0 +1,114 @@
+//! From a tar to the members of an index, while the tar passes by.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use rbuild_image::layer::whiteout::{Whiteout, classify};
+use rbuild_image::layer::{Entry, EntryKind, Placement, TarReader};
+
+use super::builder::IndexBuilder;
+use super::error::{IndexError, Unrepresentable};
+use super::member::{Content, Member, Node};
+use super::side::SideBlob;
+use super::sparse::plan;
+use crate::view::{Timestamp, View};
+
+/// Reads the uncompressed archive `tar` to its last byte and takes all its members, for a layer on top of `parent`.
+/// Contents stay where they are in the tar; what the kernel cannot read there is copied to `side`.
+pub fn index_tar(tar: &mut dyn Read, parent: Arc<View>, side: &mut SideBlob) -> Result<IndexBuilder, IndexError> {
+    let mut builder = IndexBuilder::over(parent).map_err(IndexError::Read)?;
+    let mut reader = TarReader::new(tar);
+    while let Some(entry) = reader.next_entry()? {
+        let offset = reader.offset();
+        builder.add_entry(&entry, offset, &mut reader, side)?;
+    }
+    // What follows the end of the archive counts for its digest.
+    reader.finish().map_err(IndexError::Read)?;
+    Ok(builder)
+}
+
+impl IndexBuilder {
+    /// Takes one entry of the tar whose content begins at `offset`; reads `content` only if it goes to `side`.
+    pub fn add_entry(
+        &mut self,
+        entry: &Entry,
+        offset: u64,
+        content: &mut dyn Read,
+        side: &mut SideBlob,
+    ) -> Result<(), IndexError> {
+        let mut member = Member {
+            path: entry.path.clone(),
+            node: Node::Fifo,
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: Timestamp { seconds: entry.mtime.seconds, nanoseconds: entry.mtime.nanoseconds },
+            xattrs: entry.xattrs.clone(),
+        };
+        if let Some(name) = entry.path.file_name() {
+            match classify(name)? {
+                Whiteout::None => {}
+                Whiteout::Metadata => return self.check_parent(&entry.path),
+                Whiteout::Opaque => return self.hide_all_beside(&entry.path),
+                Whiteout::Delete(gone) => {
+                    member.path = entry.path.join("..").join(gone);
+                    member.node = Node::Whiteout;
+                    return self.add(member);
+                }
+            }
+        }
+        member.node = match &entry.kind {
+            EntryKind::Directory => Node::Directory { opaque: false },
+            EntryKind::Symlink { target } => Node::Symlink(target.clone()),
+            EntryKind::Hardlink { target } => {
+                self.copy_up(&entry.path, target, side)?;
+                Node::HardLink(target.clone())
+            }
+            EntryKind::CharDevice(device) => Node::CharDevice { major: device.major, minor: device.minor },
+            EntryKind::BlockDevice(device) => Node::BlockDevice { major: device.major, minor: device.minor },
+            EntryKind::Fifo => Node::Fifo,
+            EntryKind::File { size, sparse: None } => Node::File { content: Content::Tar { offset, size: *size } },
+            EntryKind::File { size, sparse: Some(map) } => {
+                let fault = || IndexError::Unrepresentable { path: entry.path.clone(), what: Unrepresentable::Sparse };
+                let plan = plan(map, *size, offset, side.length()).ok_or_else(fault)?;
+                side.reserve(plan.side_bytes).map_err(IndexError::Write)?;
+                if plan.side_bytes > 0 {
+                    let mut placement = Placement::of(entry);
+                    let mut buffer = vec![0; 64 << 10];
+                    let mut left = entry.stored_size();
+                    while left > 0 {
+                        let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                        let n = content.read(&mut buffer[..room]).map_err(IndexError::Read)?;
+                        if n == 0 {
+                            return Err(IndexError::Read(std::io::ErrorKind::UnexpectedEof.into()));
+                        }
+                        left -= n as u64;
+                        let mut result = Ok(());
+                        placement.place(&buffer[..n], |offset, piece| {
+                            if result.is_ok() {
+                                result = copy_pieces(&plan, offset, piece, side);
+                            }
+                        });
+                        result.map_err(IndexError::Write)?;
+                    }
+                }
+                Node::File { content: plan.content }
+            }
+        };
+        self.add(member)
+    }
+}
+
+fn copy_pieces(plan: &super::sparse::Plan, mut offset: u64, mut piece: &[u8], side: &SideBlob) -> std::io::Result<()> {
+    while !piece.is_empty() {
+        let (place, length) = plan.place(offset, piece.len() as u64);
+        // At most the length of the piece.
+        let (here, rest) = piece.split_at(length as usize);
+        if let Some(place) = place {
+            side.write_at(here, place)?;
+        }
+        offset += length;
+        piece = rest;
+    }
+    Ok(())
+}

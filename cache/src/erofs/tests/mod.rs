@@ -1,0 +1,118 @@
+//! Indexes mounted by the kernel, read by [`Index`], and checked by `fsck.erofs`, beside plain extractions of the same
+//! tars. Mounts, owners and devices need root; without it those tests say so and check nothing.
+
+mod described;
+mod layers;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_image::layer::{Entry, EntryKind, TarWriter};
+use rbuild_image::{ContainerPath, Digest};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use super::*;
+use crate::view::View;
+
+fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("SKIPPED {test}: needs root");
+    }
+    root
+}
+
+/// A tar with its index and side blob, in a directory of their own.
+struct Layer {
+    home: tempfile::TempDir,
+    info: IndexInfo,
+    side: u64,
+}
+
+impl Layer {
+    fn of(tar: &[u8]) -> Result<Self, IndexError> {
+        Self::over(tar, View::empty())
+    }
+
+    fn over(tar: &[u8], parent: View) -> Result<Self, IndexError> {
+        let home = tempfile::tempdir().unwrap();
+        let mut side = SideBlob::new(File::create_new(home.path().join("side")).unwrap());
+        let builder = index_tar(&mut &*tar, Arc::new(parent), &mut side)?;
+        let mut devices = vec![Device { bytes: tar.len() as u64, digest: Some(Digest::sha256(tar)) }];
+        if side.length() > 0 {
+            devices.push(Device { bytes: side.length(), digest: None });
+        }
+        std::fs::write(home.path().join("tar"), tar).unwrap();
+        let mut out = File::create_new(home.path().join("index")).unwrap();
+        let info = builder.finish(&devices, &mut out)?;
+        assert_eq!(info.bytes, out.metadata().unwrap().len());
+        Ok(Self { home, info, side: side.length() })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn index(&self) -> Index {
+        Index::open(File::open(self.file("index")).unwrap()).unwrap()
+    }
+
+    fn devices(&self) -> Vec<PathBuf> {
+        let mut devices = vec![self.file("tar")];
+        devices.extend((self.side > 0).then(|| self.file("side")));
+        devices
+    }
+
+    fn mount(&self) -> Mounted {
+        Mounted::new(&self.file("index"), &self.devices()).unwrap()
+    }
+}
+
+/// A mount that has no place: it goes with its descriptor.
+struct Mounted(OwnedFd);
+
+impl Mounted {
+    fn new(index: &Path, devices: &[PathBuf]) -> io::Result<Self> {
+        let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", index)?;
+        for device in devices {
+            rustix::mount::fsconfig_set_string(context.as_fd(), "device", device)?;
+        }
+        rustix::mount::fsconfig_create(context.as_fd())?;
+        let flags = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        Ok(Self(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)?))
+    }
+
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}/.", self.0.as_raw_fd()).into()
+    }
+}
+
+fn dir(path: &str) -> (Entry, Vec<u8>) {
+    (Entry::new(ContainerPath::new(path), EntryKind::Directory, 0o755), Vec::new())
+}
+
+fn file(path: &str, content: &[u8]) -> (Entry, Vec<u8>) {
+    (Entry::new(ContainerPath::new(path), EntryKind::file(content.len() as u64), 0o644), content.into())
+}
+
+fn link(path: &str, target: &str) -> (Entry, Vec<u8>) {
+    let kind = EntryKind::Symlink { target: target.into() };
+    (Entry::new(ContainerPath::new(path), kind, 0o777), Vec::new())
+}
+
+fn hard(path: &str, target: &str) -> (Entry, Vec<u8>) {
+    let kind = EntryKind::Hardlink { target: ContainerPath::new(target) };
+    (Entry::new(ContainerPath::new(path), kind, 0o644), Vec::new())
+}
+
+fn archive(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+    let mut writer = TarWriter::new(Vec::new());
+    for (entry, content) in entries {
+        writer.append(entry, &mut content.as_slice()).unwrap();
+    }
+    writer.finish().unwrap()
+}
