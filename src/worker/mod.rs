@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use rbuild_cache::snapshot::Snapshots;
@@ -46,7 +46,7 @@ pub struct EngineWorker<'a> {
     resources: &'a Resources,
     secrets: &'a [SecretInput],
     ssh: &'a [(String, PathBuf)],
-    resolver: HostResolver,
+    resolver: OnceLock<HostResolver>,
     began: Instant,
     sandboxes: AtomicU64,
     networks: StepNetworks,
@@ -83,7 +83,6 @@ impl<'a> EngineWorker<'a> {
     /// Makes a worker.
     pub fn new(parts: Parts<'a>) -> Result<Self, Failure> {
         let Parts { engine, store, lease, contexts, allow, resources, secrets, ssh, began } = parts;
-        let networks = StepNetworks::new(store)?;
         Ok(Self {
             engine,
             store,
@@ -94,10 +93,10 @@ impl<'a> EngineWorker<'a> {
             resources,
             secrets,
             ssh,
-            resolver: HostResolver::read(),
+            resolver: OnceLock::new(),
             began,
             sandboxes: AtomicU64::new(0),
-            networks,
+            networks: StepNetworks::new(store),
             told_limits: AtomicBool::new(false),
             file_indexes: Mutex::default(),
             downloads: source_http::Downloads::default(),
@@ -140,6 +139,11 @@ impl<'a> EngineWorker<'a> {
 
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// How the host finds names; read for the first step that runs.
+    fn resolver(&self) -> &HostResolver {
+        self.resolver.get_or_init(HostResolver::read)
     }
 
     /// A name for the next sandbox: unique on the host while the lease lives.

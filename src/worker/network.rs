@@ -8,7 +8,7 @@
 //! Where this host can have no bridge the way out is a process (`pasta`, `slirp4netns`). Where that is not possible either,
 //! the step fails and says why: nobody gets the host's network without asking for it.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use rbuild_cache::{Lease, Store};
@@ -26,7 +26,9 @@ pub(super) struct StepNetworks {
 }
 
 struct Shared {
-    networks: Networks,
+    store: Store,
+    /// Opened for the first step that wants a network.
+    networks: OnceLock<Networks>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -68,9 +70,9 @@ pub(super) enum After {
 
 impl StepNetworks {
     /// Nothing is made yet.
-    pub(super) fn new(store: &Store) -> Result<Self, NetworkError> {
-        let networks = Networks::new(store)?;
-        Ok(Self { shared: Arc::new(Shared { networks, state: Mutex::default(), changed: Condvar::new() }) })
+    pub(super) fn new(store: &Store) -> Self {
+        let (store, networks) = (store.clone(), OnceLock::new());
+        Self { shared: Arc::new(Shared { store, networks, state: Mutex::default(), changed: Condvar::new() }) }
     }
 
     /// Says that a step is about to want a network.
@@ -80,9 +82,10 @@ impl StepNetworks {
             Some(Way::Process(_)) => return Ok(()),
             Some(Way::Bridge(id)) => id.clone(),
             None => {
-                let id = self.shared.networks.of_purpose(Purpose::Build, now)?.id;
+                let networks = self.shared.networks()?;
+                let id = networks.of_purpose(Purpose::Build, now)?.id;
                 // Before anything of it is there.
-                self.shared.networks.hold(&id, lease).map_err(NetworkError::from)?;
+                networks.hold(&id, lease).map_err(NetworkError::from)?;
                 state.way = Some(Way::Bridge(id.clone()));
                 id
             }
@@ -111,7 +114,7 @@ impl StepNetworks {
             }
             if let Some(Way::Process(why)) = state.way.clone() {
                 drop(state);
-                let network = shared.networks.through_process(&why, lease)?;
+                let network = shared.networks()?.through_process(&why, lease)?;
                 return Ok(Lent { shared: Arc::clone(shared), network: Some(network) });
             }
             if state.making == 0 {
@@ -149,11 +152,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn networks(&self) -> Result<&Networks, NetworkError> {
+        if let Some(networks) = self.networks.get() {
+            return Ok(networks);
+        }
+        let opened = Networks::new(&self.store)?;
+        Ok(self.networks.get_or_init(|| opened))
+    }
+
     /// Makes one more; the caller has counted it.
     fn make_on_thread(self: &Arc<Self>, id: NetworkId) {
         let shared = Arc::clone(self);
         let started = std::thread::Builder::new().name("networks".to_owned()).spawn(move || {
-            let made = shared.networks.over_bridge(&id, &EndpointRequest::default());
+            let networks = shared.networks().map_err(UplinkError::from);
+            let made = networks.and_then(|networks| networks.over_bridge(&id, &EndpointRequest::default()));
             let mut state = shared.lock();
             state.making -= 1;
             match made {

@@ -115,7 +115,7 @@ fn specification(
         (RunNetwork::None | RunNetwork::Default, _) => (NetworkMode::None, Reachable::NotLoopback),
     };
     let mut mounts = vec![
-        text_mount("/etc/resolv.conf", worker.resolver.resolv_conf(reachable)),
+        text_mount("/etc/resolv.conf", worker.resolver().resolv_conf(reachable)),
         text_mount("/etc/hosts", host_files::hosts(&op.hostname, &op.extra_hosts)),
     ];
     mounts.extend(prepared.mounts.iter().cloned());
