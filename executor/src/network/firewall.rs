@@ -2,7 +2,7 @@
 //!
 //! The rules masquerade what leaves the network, let nothing in from outside but answers and published ports, and lead
 //! published ports to their containers. They are always written as a whole: the text is pure, and equal for equal networks.
-//! Nobody else's table is read or changed. Other tables may drop what these accept ([`super::forwarding`]).
+//! Nobody else's table is changed. Other tables may drop what these accept ([`super::forwarding`]).
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -109,6 +109,11 @@ fn write(script: &str) -> Result<(), FirewallError> {
 /// All chains, as JSON.
 pub(super) fn chains() -> Result<Vec<u8>, FirewallError> {
     run(&["-j", "list", "chains"], "")
+}
+
+/// A table with its rules, as JSON.
+pub(super) fn table(family: &str, name: &str) -> Result<Vec<u8>, FirewallError> {
+    run(&["-j", "list", "table", family, name], "")
 }
 
 fn run(arguments: &[&str], script: &str) -> Result<Vec<u8>, FirewallError> {
