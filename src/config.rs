@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use age::{InvalidAge, parse_age};
 pub use file::{ConfigError, ConfigFile};
-use rbuild_executor::{IdMap, user_namespace};
+use rbuild_executor::{IdMap, StackingChoice, user_namespace};
 pub use registries::{HostFiles, Registries};
 
 /// What the environment says, parsed.
@@ -61,6 +61,10 @@ pub struct Settings {
     pub user_namespace: Option<IdMap>,
     /// `RBUILD_ISOLATION`: what confines where `--isolation` is not given.
     pub isolation: Option<String>,
+    /// `RBUILD_OVERLAY`: what layers are put over each other with where `--overlay` is not given.
+    pub overlay: Option<String>,
+    /// What layers are put over each other with.
+    pub stacking: StackingChoice,
     /// Terminal type, handed to containers with `-t`.
     pub term: Option<String>,
 }
@@ -113,6 +117,8 @@ impl Settings {
             ids,
             user_namespace,
             isolation: text("RBUILD_ISOLATION"),
+            overlay: text("RBUILD_OVERLAY"),
+            stacking: StackingChoice::default(),
             term,
         }
     }

@@ -5,11 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
-use rbuild_executor::user_namespace::{Caller, subordinate};
+use rbuild_cache::Lease;
+use rbuild_executor::network::forwarding;
+use rbuild_executor::plan::OverlayMarks;
+use rbuild_executor::user_namespace::{Caller, find_program, subordinate};
 use rbuild_executor::{
     Access, AppArmor, CgroupVersion, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, HostSupport, Ids, Init,
     KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Overlay, ProcessSpec, Resources, SandboxSpec, Seccomp,
-    Severity, Stdio, StdioFd,
+    Severity, Stacking, Stdio, StdioFd, examine_stacking,
 };
 use rbuild_image::ContainerPath;
 use serde::Serialize;
@@ -88,7 +91,7 @@ impl Check {
 pub fn examine(engine: &Engine) -> Examination {
     let support = HostSupport::probe();
     let rootless = support.user_namespace.is_some() || !support.root;
-    let mut checks = vec![kernel(&support), namespaces(&support), overlay(&support), erofs(&support)];
+    let mut checks = vec![kernel(&support), namespaces(&support), overlay(engine, &support), erofs(&support)];
     checks.extend([ids(engine, &support), cgroups(&support), seccomp(&support), apparmor(&support)]);
     checks.push(network(engine, rootless));
     checks.extend(missing(&support));
@@ -111,25 +114,70 @@ fn namespaces(support: &HostSupport) -> Check {
     Check::works("namespaces", format!("mount, pid, ipc, uts, net, cgroup{time}{user}"))
 }
 
-fn overlay(support: &HostSupport) -> Check {
-    let marks = if support.user_namespace.is_some() { ", marks in user attributes" } else { "" };
-    match support.overlay {
-        Overlay::LayerByLayer => Check::works("overlay", format!("overlayfs, up to 500 layers{marks}")),
-        Overlay::OptionPage => Check::worse(
+/// What layers are put over each other with, tried where the store is.
+fn overlay(engine: &Engine, support: &HostSupport) -> Check {
+    let choice = &engine.settings().stacking;
+    let marks = match support.user_namespace {
+        None => OverlayMarks::Trusted,
+        Some(_) => OverlayMarks::User,
+    };
+    let report = match scratch(engine).map(|(_lease, place)| examine_stacking(choice, &place, marks)) {
+        Ok(report) => report,
+        Err(failure) => {
+            let found = format!("it could not be tried: {}", failure.message());
+            return Check::worse("overlay", State::Broken, found, "images cannot be layered", "choose another --root");
+        }
+    };
+    let forced = if choice.forced.is_some() { " (asked for)" } else { "" };
+    let lacking =
+        |result: &Result<(), String>| result.as_ref().err().cloned().unwrap_or_else(|| "works, too".to_owned());
+    let why = lacking(&report.overlayfs);
+    match (&report.chosen, support.overlay) {
+        (Ok(Stacking::Overlayfs), Overlay::OptionPage) => Check::worse(
             "overlay",
             State::Degraded,
-            format!("overlayfs without lowerdir+{marks}"),
+            format!("overlayfs without lowerdir+{forced}"),
             "images of more than some 180 layers cannot be mounted",
             "run Linux 6.5 or later",
         ),
-        Overlay::Absent => Check::worse(
+        (Ok(Stacking::Overlayfs), _) => {
+            let marks = if marks == OverlayMarks::User { ", marks in user attributes" } else { "" };
+            Check::works("overlay", format!("overlayfs, up to 500 layers{marks}{forced}"))
+        }
+        (Ok(Stacking::FuseOverlayfs), _) => Check::worse(
+            "overlay",
+            State::Degraded,
+            format!("fuse-overlayfs{forced}; overlayfs: {why}"),
+            "steps that touch many files are slower",
+            "keep the store (--root) on a file system that takes overlays, such as ext4, xfs or btrfs",
+        ),
+        (Ok(Stacking::Copy), _) => Check::worse(
+            "overlay",
+            State::Degraded,
+            format!(
+                "layers are copied{}{forced}; overlayfs: {why}; fuse-overlayfs: {}",
+                if report.reflinks { ", sharing blocks" } else { "" },
+                lacking(&report.fuse_overlayfs)
+            ),
+            "each step and container first copies its whole image",
+            "install fuse-overlayfs, or keep the store (--root) on a file system that takes overlays",
+        ),
+        (Err(why), _) => Check::worse(
             "overlay",
             State::Broken,
-            "no overlayfs",
+            why,
             "images cannot be layered",
-            "load the kernel module: modprobe overlay",
+            "keep the store (--root) on another file system, such as ext4, xfs or btrfs",
         ),
     }
+}
+
+/// A directory in the store that goes with the lease.
+fn scratch(engine: &Engine) -> Result<(Lease, PathBuf), Failure> {
+    let lease = engine.store()?.lease("trial of overlays")?;
+    let place = lease.scratch_name("trial")?;
+    std::fs::create_dir(&place).map_err(|error| Failure::from_error("cannot make a directory for trials", &error))?;
+    Ok((lease, place))
 }
 
 fn erofs(support: &HostSupport) -> Check {
@@ -157,8 +205,8 @@ fn ids(engine: &Engine, support: &HostSupport) -> Check {
             Check::worse(
                 "ids",
                 State::Degraded,
-                format!("one id, user {outside}; lacking: {lacking}"),
-                "chown to other users fails in steps, and every file of a layer belongs to root",
+                format!("one id: root in steps is user {outside} outside, and nobody else exists; lacking: {lacking}"),
+                "USER, chown and package managers that change owners fail in steps; every file of a layer belongs to root",
                 "install uidmap, then as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
             )
         }
@@ -182,41 +230,58 @@ fn apparmor(support: &HostSupport) -> Check {
     Check::works("apparmor", if support.apparmor { "enabled" } else { "not enabled on this host" })
 }
 
-/// What networks of steps are made with.
+/// What networks of steps are made with: a bridge where the host passes on what it sends, else a process.
 fn network(engine: &Engine, rootless: bool) -> Check {
+    let bridge = if rootless {
+        Err("an ordinary user makes no bridges".to_owned())
+    } else {
+        match forwarding::obstacle(NO_BRIDGE) {
+            Ok(None) => Ok(()),
+            Ok(Some(obstacle)) => Err(obstacle.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
     let path = engine.settings().path.as_deref();
-    let there = |program: &str| rbuild_executor::user_namespace::find_program(program, path).is_some();
-    if !rootless {
-        return match there("nft") {
-            true => Check::works("network", "nft is there: steps get a bridge with NAT"),
-            false => Check::worse(
-                "network",
-                State::Degraded,
-                "nft is not there",
-                "steps have no isolated network with a way out",
-                "install nftables, or build with --network=host or none",
-            ),
-        };
-    }
-    let helper = ["pasta", "slirp4netns"].into_iter().find(|program| there(program));
+    let helper = ["pasta", "slirp4netns"].into_iter().find(|program| find_program(program, path).is_some());
     let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun");
-    match (helper, tun) {
-        (Some(helper), Ok(_)) => {
+    judge_network(bridge, helper, tun.err().map(|error| error.to_string()), rootless)
+}
+
+/// The name of no interface: no bridge of ours need be there.
+const NO_BRIDGE: &str = "rb-none";
+
+fn judge_network(bridge: Result<(), String>, helper: Option<&str>, tun: Option<String>, rootless: bool) -> Check {
+    let lacking = match (helper, tun) {
+        (Some(helper), None) => Ok(helper),
+        (None, _) => Err("neither pasta nor slirp4netns is there".to_owned()),
+        (Some(helper), Some(error)) => Err(format!("{helper} is there, /dev/net/tun cannot be opened: {error}")),
+    };
+    match (bridge, lacking) {
+        (Ok(()), _) => Check::works("network", "steps and containers get a bridge with NAT"),
+        (Err(_), Ok(helper)) if rootless => {
             Check::works("network", format!("{helper} is there: steps get a network of their own"))
         }
-        (None, _) => Check::worse(
+        (Err(why), Ok(helper)) => Check::worse(
             "network",
             State::Degraded,
-            "neither pasta nor slirp4netns is there",
-            "steps have no isolated network with a way out",
-            "install passt (or slirp4netns), or build with --network=host or none",
+            format!("no bridge: {why}; {helper} is used instead"),
+            "networks are slower, and containers do not reach each other",
+            "remove what is named as the obstacle",
         ),
-        (Some(helper), Err(error)) => Check::worse(
+        (Err(_), Err(lacking)) if rootless => Check::worse(
             "network",
             State::Degraded,
-            format!("{helper} is there, /dev/net/tun cannot be opened: {error}"),
+            lacking,
             "steps have no isolated network with a way out",
-            "as root: chmod 0666 /dev/net/tun, or build with --network=host or none",
+            "install passt (or slirp4netns); where /dev/net/tun cannot be opened, as root: chmod 0666 /dev/net/tun; \
+             or build with --network=host or none",
+        ),
+        (Err(why), Err(lacking)) => Check::worse(
+            "network",
+            State::Degraded,
+            format!("no bridge: {why}; {lacking}"),
+            "steps have no isolated network with a way out",
+            "remove what is named as the obstacle, install passt (or slirp4netns), or build with --network=host or none",
         ),
     }
 }
@@ -366,6 +431,25 @@ mod tests {
     fn a_clock_of_the_past_is_told() {
         assert_eq!(clock(EARLIEST).state, State::Works);
         assert_eq!(clock(0).state, State::Degraded);
+    }
+
+    #[test]
+    fn a_network_is_judged_by_what_can_be_had() {
+        let no = || Err("nft is not installed".to_owned());
+        let judge = |bridge, helper, tun: Option<&str>, rootless| {
+            let check = judge_network(bridge, helper, tun.map(str::to_owned), rootless);
+            (check.state, check.found)
+        };
+        assert_eq!(judge(Ok(()), None, None, false).0, State::Works);
+        let (state, found) = judge(no(), Some("pasta"), None, false);
+        assert_eq!(
+            (state, found.as_str()),
+            (State::Degraded, "no bridge: nft is not installed; pasta is used instead")
+        );
+        assert_eq!(judge(no(), Some("pasta"), None, true).0, State::Works);
+        let (state, found) = judge(no(), Some("pasta"), Some("denied"), true);
+        assert_eq!((state, found.as_str()), (State::Degraded, "pasta is there, /dev/net/tun cannot be opened: denied"));
+        assert_eq!(judge(no(), None, None, false).0, State::Degraded);
     }
 
     #[test]

@@ -92,7 +92,8 @@ impl Engine {
             return Ok(Arc::clone(alive));
         }
         let started = Spawner::start()
-            .map_err(|error| Failure::from_error("cannot start the process that starts sandboxes", &error))?;
+            .map_err(|error| Failure::from_error("cannot start the process that starts sandboxes", &error))?
+            .with_stacking(self.settings.stacking.clone());
         Ok(Arc::clone(spawner.insert(Arc::new(started))))
     }
 

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// More descriptors than any message has.
-const MAX_FDS: usize = 16;
+const MAX_FDS: usize = 64;
 /// Longer than any message.
 const MAX_MESSAGE: usize = 64 * 1024;
 

@@ -23,6 +23,7 @@ mod seccomp;
 mod spawn_error;
 mod spawner;
 mod spec;
+mod stacking;
 mod stat;
 mod stdio;
 mod sys;
@@ -43,5 +44,6 @@ pub use spec::{
     Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, Ids, Init, KernelPaths, Mount, MountPoint,
     MountSource, NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
+pub use stacking::{Stacking, StackingChoice, StackingReport, examine as examine_stacking};
 pub use stat::{FileKind, Stat, Timestamp};
 pub use stdio::{Stdio, StdioFd, WindowSize};

@@ -216,6 +216,11 @@ impl Leftovers {
         self.made.is_empty()
     }
 
+    /// Directories that only changed by what was made in them.
+    pub(crate) fn visited(&self) -> Vec<ContainerPath> {
+        self.touched.iter().map(|touched| touched.path.clone()).collect()
+    }
+
     /// Removes what was made, as far as it is still what was made.
     pub(crate) fn remove(&self, backing: &RootDir) -> io::Result<()> {
         let untouched: Vec<bool> = self

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rbuild_image::ContainerPath;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -63,6 +64,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) window: Option<WindowSize>,
     pub(crate) stdio: Vec<OwnedFd>,
     pub(crate) network: Option<OwnedFd>,
+    /// Mounts that the engine made.
+    pub(crate) ready: Vec<OwnedFd>,
 }
 
 impl Inside<'_> {
@@ -82,6 +85,8 @@ impl Inside<'_> {
 #[derive(Default)]
 pub(crate) struct Built {
     root: Option<OwnedFd>,
+    /// Mounts that the engine made, until they are used.
+    ready: Vec<Option<OwnedFd>>,
     mount_points: Option<MountPoints>,
     pub(crate) proc: Option<OwnedFd>,
     sys: Option<OwnedFd>,
@@ -110,7 +115,7 @@ pub(crate) fn run(inside: Inside<'_>) -> ! {
     sys::process::exit_now(125)
 }
 
-fn set_up(inside: Inside<'_>) -> Result<Infallible, SpawnError> {
+fn set_up(mut inside: Inside<'_>) -> Result<Infallible, SpawnError> {
     die_with_parent(Some(inside.spawner))?;
     rustix::process::umask(Mode::empty());
     join(&inside)?;
@@ -121,7 +126,8 @@ fn set_up(inside: Inside<'_>) -> Result<Infallible, SpawnError> {
     }
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change(c"/", private).map_err(|e| SpawnError::setup("detach from the host's mounts", e))?;
-    let mut built = Built::default();
+    let ready = std::mem::take(&mut inside.ready);
+    let mut built = Built { ready: ready.into_iter().map(Some).collect(), ..Built::default() };
     let done = inside.plan.steps.iter().try_for_each(|step| perform(step, &inside, &mut built));
     // Told in any case: a failed set-up leaves something to remove, too.
     report_leftovers(&inside, &mut built)?;
@@ -172,6 +178,11 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
     match step {
         Step::Root(rootfs, durability) => {
             root(rootfs, *durability, inside, built).map_err(|source| SpawnError::Rootfs { source })
+        }
+        Step::ReadyRoot { mount, upper } => {
+            let ready = built.ready.get_mut(*mount).and_then(Option::take).ok_or_else(|| Errno::INVAL.into());
+            let placed = ready.and_then(|mount| place_root(mount, upper, inside, built));
+            placed.map_err(|source| SpawnError::Rootfs { source })
         }
         Step::Proc => {
             let mount = rootfs::new_mount(c"proc", &[("source", "proc")], rootfs::NO_SUID_DEV_EXEC);
@@ -246,6 +257,12 @@ fn root(rootfs: &Rootfs, durability: Durability, inside: &Inside<'_>, built: &mu
             (rootfs::clone_tree(rustix::fs::open(path, directory, Mode::empty())?, false)?, path)
         }
     };
+    place_root(mount, backing, inside, built)
+}
+
+/// Puts a mount over the host's root, in this namespace only.
+fn place_root(mount: OwnedFd, backing: &Path, inside: &Inside<'_>, built: &mut Built) -> io::Result<()> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let backing = RootDir::open(backing)?;
     without_devices(&mount, inside)?;
     rootfs::attach(&mount, rustix::fs::open(c"/", directory, Mode::empty())?.as_fd())?;
@@ -326,8 +343,8 @@ fn sys_cgroup(inside: &Inside<'_>, built: &Built, access: Access) -> io::Result<
 
 fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
     let target = || step.target.clone();
-    let opened =
-        source::open(&step.source, step.access, inside.plan, &mut built.memory).map_err(|(path, source)| {
+    let opened = source::open(&step.source, step.access, inside.plan, &mut built.memory, &mut built.ready).map_err(
+        |(path, source)| {
             let path = path.or_else(|| match &step.source {
                 PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
                 _ => None,
@@ -336,7 +353,8 @@ fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(),
                 Some(path) => SpawnError::MountSource { target: target(), path, source },
                 None => SpawnError::Mount { target: target(), source },
             }
-        })?;
+        },
+    )?;
     without_devices(&opened.mount, inside)
         .map_err(|errno| SpawnError::Mount { target: target(), source: errno.into() })?;
     let shape = if opened.directory { Shape::Directory } else { Shape::File };

@@ -39,6 +39,16 @@ pub struct HostFacts {
     pub open_files: Option<(u64, u64)>,
 }
 
+impl HostFacts {
+    /// Where overlays keep their marks here.
+    pub fn overlay_marks(&self) -> OverlayMarks {
+        match self.user_namespace {
+            None => OverlayMarks::Trusted,
+            Some(_) => OverlayMarks::User,
+        }
+    }
+}
+
 /// Everything that has to be done for a sandbox, in order, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetupPlan {
@@ -105,6 +115,13 @@ pub struct CgroupPlan {
 pub enum Step {
     /// Mounts the root and puts it in place.
     Root(Rootfs, Durability),
+    /// Puts a mount in place that came along as the root.
+    ReadyRoot {
+        /// Which of those that came along.
+        mount: usize,
+        /// The directory that takes the changes.
+        upper: PathBuf,
+    },
     /// Mounts `/proc`.
     Proc,
     /// Writes a value below `/proc/sys`, while nothing covers it.
@@ -204,6 +221,15 @@ pub struct MountStep {
 pub enum PlannedSource {
     /// Everything but a file.
     Spec(MountSource),
+    /// A mount that came along, or something in it.
+    Ready {
+        /// Which of those that came along.
+        mount: usize,
+        /// The directory that takes the changes.
+        upper: PathBuf,
+        /// What of it is mounted.
+        subpath: ContainerPath,
+    },
     /// A file in memory.
     File {
         /// Where its bytes begin in the blob.
@@ -284,10 +310,7 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
             NetworkMode::Path(path) => Some(path.clone()),
             _ => None,
         },
-        overlay_marks: match host.user_namespace {
-            None => OverlayMarks::Trusted,
-            Some(_) => OverlayMarks::User,
-        },
+        overlay_marks: host.overlay_marks(),
         cgroup: CgroupPlan {
             limits: spec.resources.clone(),
             default_pids: if spec.resources.pids.is_none() { host.default_pids } else { None },
@@ -298,6 +321,31 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
         process,
         blob,
     })
+}
+
+impl SetupPlan {
+    /// Uses mounts that come along, in this order, instead of mounting overlays: the root first, then the caller's mounts.
+    /// An overlay without lower directories is its upper one, and needs no other mount.
+    pub(crate) fn use_ready_mounts(&mut self) {
+        let mut next = 0..;
+        let mut take = || next.next().expect("it has no end");
+        for step in &mut self.steps {
+            match step {
+                Step::Root(Rootfs::Overlay { lowers, upper, .. }, _) if !lowers.is_empty() => {
+                    *step = Step::ReadyRoot { mount: take(), upper: std::mem::take(upper) };
+                }
+                Step::Mount(MountStep { source, .. }) => {
+                    if let PlannedSource::Spec(MountSource::Overlay { lowers, upper, subpath, .. }) = source
+                        && !lowers.is_empty()
+                    {
+                        let (upper, subpath) = (std::mem::take(upper), subpath.clone());
+                        *source = PlannedSource::Ready { mount: take(), upper, subpath };
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 fn process(spec: &SandboxSpec, host: &HostFacts) -> Result<ProcessPlan, SpawnError> {

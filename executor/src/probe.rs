@@ -167,9 +167,6 @@ impl HostSupport {
         if !facts.seccomp {
             lacks("seccomp filters", "only unconfined sandboxes start", "use a kernel with CONFIG_SECCOMP_FILTER");
         }
-        if self.overlay == Overlay::Absent {
-            lacks("overlayfs", "images cannot be layered", "load the kernel module: modprobe overlay");
-        }
     }
 
     fn degraded(&mut self, facts: &Facts) {
@@ -199,6 +196,13 @@ impl HostSupport {
                 "subordinate user and group ids",
                 "every file belongs to one user: chown to others fails in steps, and is left out of layers",
                 "install uidmap, then: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+            );
+        }
+        if self.overlay == Overlay::Absent {
+            lacks(
+                "overlayfs",
+                "layers go through fuse-overlayfs or are copied",
+                "load the kernel module: modprobe overlay",
             );
         }
         if !facts.time_namespaces {
@@ -300,7 +304,7 @@ mod tests {
             (Facts { root: false, ..good() }, "root, also in a user namespace", false),
             (Facts { openat2: false, ..good() }, "the system call openat2", false),
             (Facts { seccomp: false, ..good() }, "seccomp filters", false),
-            (Facts { file_systems: "ext4".to_owned(), ..good() }, "overlayfs", false),
+            (Facts { file_systems: "ext4".to_owned(), ..good() }, "overlayfs", true),
             (Facts { bounding: none, ..good() }, "CAP_SYS_ADMIN", false),
             (Facts { bounding: Capabilities::SYS_ADMIN, ..good() }, "CAP_CHOWN", true),
             (Facts { time_namespaces: false, ..good() }, "time namespaces", true),

@@ -15,6 +15,7 @@ use crate::mount_point::Leftovers;
 use crate::root_dir::RootDir;
 use crate::spawner::{Ended, ExitMessage, Started, receive};
 use crate::spec::Rootfs;
+use crate::stacking::Stacks;
 use crate::sys;
 
 /// How a program ended.
@@ -81,6 +82,8 @@ pub struct Process {
     /// Where changes of the root end up.
     backing: PathBuf,
     leftovers: Leftovers,
+    /// What stands for its overlays.
+    stacks: Stacks,
     terminal: Option<OwnedFd>,
     warnings: Vec<Warning>,
     /// What the init said about the program.
@@ -111,7 +114,7 @@ impl Signaller {
 }
 
 impl Process {
-    pub(crate) fn new(started: Started, exit: OwnedFd, rootfs: &Rootfs) -> Self {
+    pub(crate) fn new(started: Started, exit: OwnedFd, rootfs: &Rootfs, stacks: Stacks) -> Self {
         let Started { pid, pidfd, warnings, program } = started;
         let backing = match rootfs {
             Rootfs::Overlay { upper, .. } => upper.clone(),
@@ -123,6 +126,7 @@ impl Process {
             exit,
             backing,
             leftovers: Leftovers::default(),
+            stacks,
             terminal: None,
             warnings,
             program,
@@ -227,7 +231,7 @@ impl Process {
     fn take_message(&mut self) -> io::Result<()> {
         match receive(&self.exit)? {
             Some((ExitMessage::Program(program), _)) => self.program = Some(program.status),
-            Some((ExitMessage::Ended(ended), _)) => self.finish(&ended),
+            Some((ExitMessage::Ended(ended), _)) => return self.finish(&ended),
             Some(_) => {}
             // The spawner died, and with it the sandbox; make sure, and say so.
             None => {
@@ -235,13 +239,13 @@ impl Process {
                 rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None)?;
                 self.lost = true;
                 self.ended = Some((ExitStatus::Signaled(libc::SIGKILL), Usage::default()));
-                self.clean();
+                return self.clean();
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, ended: &Ended) {
+    fn finish(&mut self, ended: &Ended) -> io::Result<()> {
         let status = ExitStatus::from_wait(self.program.unwrap_or(ended.wait_status));
         let killed = matches!(status, ExitStatus::Signaled(libc::SIGKILL) | ExitStatus::Exited(137));
         let status = if killed && ended.oom_kills > 0 { ExitStatus::OomKilled } else { status };
@@ -255,17 +259,22 @@ impl Process {
             written: ended.written,
         };
         self.ended = Some((status, usage));
-        self.clean();
+        self.clean()
     }
 
-    fn clean(&mut self) {
+    fn clean(&mut self) -> io::Result<()> {
         let leftovers = std::mem::take(&mut self.leftovers);
-        if leftovers.is_empty() {
-            return;
+        let mut stacks = std::mem::take(&mut self.stacks);
+        if leftovers.is_empty() && stacks.is_empty() {
+            return Ok(());
         }
-        if let Err(error) = RootDir::open(&self.backing).and_then(|backing| leftovers.remove(&backing)) {
+        stacks.settle()?;
+        if !leftovers.is_empty()
+            && let Err(error) = RootDir::open(&self.backing).and_then(|backing| leftovers.remove(&backing))
+        {
             tracing::warn!(root = %self.backing.display(), %error, "mount points stay behind");
         }
+        stacks.finish(&leftovers.visited())
     }
 }
 

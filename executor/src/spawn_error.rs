@@ -42,6 +42,12 @@ pub enum SpawnError {
         #[serde(with = "errno")]
         source: io::Error,
     },
+    /// Layers cannot be put over each other.
+    #[error("cannot put layers over each other: {reason}")]
+    Stacking {
+        /// What was tried, and why it does not work.
+        reason: String,
+    },
     /// The source of a mount cannot be opened.
     #[error("cannot open {path}, the source of the mount at {target}")]
     MountSource {

@@ -39,6 +39,7 @@ use crate::process::Process;
 use crate::rootfs;
 use crate::spawn_error::SpawnError;
 use crate::spec::SandboxSpec;
+use crate::stacking::{Stacker, StackingChoice, Stacks};
 use crate::stdio::{Slot, Stdio, WindowSize};
 use crate::sys::mount::{Depth, set_attributes};
 use crate::user_namespace::current_ids;
@@ -58,12 +59,15 @@ pub struct Spawner {
     control: Option<OwnedFd>,
     child: Child,
     host: HostFacts,
+    stacker: Stacker,
 }
 
 /// To the spawner: start this. The plan, the two sockets and the standard descriptors travel along.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) slots: [Slot; 3],
+    /// How many mounts come along, before the standard descriptors.
+    pub(crate) mounts: usize,
     /// First size of the terminal.
     pub(crate) window: Option<WindowSize>,
 }
@@ -153,7 +157,15 @@ impl Spawner {
             apparmor: apparmor_profiles(),
             user_namespace: Some(current_ids()?).filter(|map| !map.is_identity()),
         };
-        Ok(Self { control: Some(ours), child, host })
+        Ok(Self { control: Some(ours), child, host, stacker: Stacker::default() })
+    }
+
+    /// How the layers of its sandboxes are put over each other; by default with overlayfs, or by copying them where that does
+    /// not work.
+    #[must_use]
+    pub fn with_stacking(mut self, choice: StackingChoice) -> Self {
+        self.stacker = Stacker::new(choice);
+        self
     }
 
     /// Whether the process still runs. One that was killed took its sandboxes with it; a new one can be started.
@@ -186,11 +198,19 @@ impl Spawner {
         if stdio.uses_terminal() && !spec.process.terminal {
             return Err(SpawnError::Invalid { reason: "a descriptor is the terminal, and there is none".to_owned() });
         }
-        let plan = plan::plan(spec, &self.host)?;
+        let marks = self.host.overlay_marks();
+        let (mut stacks, spec) = Stacks::prepare(&self.stacker, spec, marks)?;
+        let mut plan = plan::plan(&spec, &self.host)?;
+        if !stacks.mounts.is_empty() {
+            plan.use_ready_mounts();
+        }
         let gone = |source| SpawnError::SpawnerGone { source };
         let (setup, their_setup) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
         let (exit, their_exit) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
-        self.request(&plan, &stdio, window, [their_setup.as_fd(), their_exit.as_fd()]).map_err(gone)?;
+        let sockets = [their_setup.as_fd(), their_exit.as_fd()];
+        self.request(&plan, &stdio, window, sockets, &stacks.mounts).map_err(gone)?;
+        // From here on only the sandbox uses them, and they end with it.
+        stacks.mounts.clear();
         drop((their_setup, their_exit, stdio));
 
         let started = match started(&exit).map_err(gone)? {
@@ -202,7 +222,7 @@ impl Spawner {
             }
             Beginning::Silence => return Err(gone(io::ErrorKind::UnexpectedEof.into())),
         };
-        let mut process = Process::new(started, exit, &spec.rootfs);
+        let mut process = Process::new(started, exit, &spec.rootfs, stacks);
         let mut ready = false;
         while let Some((message, mut fds)) = channel::receive(&setup, RecvFlags::empty()).map_err(gone)? {
             match message {
@@ -224,6 +244,7 @@ impl Spawner {
         stdio: &Stdio,
         window: Option<WindowSize>,
         [setup, exit]: [BorrowedFd<'_>; 2],
+        mounts: &[OwnedFd],
     ) -> io::Result<()> {
         let control = self.control.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
         let text = serde_json::to_vec(plan)?;
@@ -231,8 +252,9 @@ impl Spawner {
         let plan = SealedBytes::write("rbuild-plan", &[&length, &text, &plan.blob])?;
         let (slots, more) = stdio.wire();
         let mut fds = vec![plan.as_fd(), setup, exit];
+        fds.extend(mounts.iter().map(AsFd::as_fd));
         fds.extend(more);
-        channel::send(control, &Request { slots, window }, &fds)
+        channel::send(control, &Request { slots, mounts: mounts.len(), window }, &fds)
     }
 }
 

@@ -17,6 +17,7 @@ mod load_save;
 mod pull;
 pub mod report;
 mod run;
+mod stacking;
 pub(crate) mod table;
 mod volume;
 
@@ -66,6 +67,9 @@ struct GlobalArgs {
     /// What steps and containers are confined with: auto, root, or rootless (a user namespace) [default: auto, or RBUILD_ISOLATION]
     #[arg(long, value_enum, value_name = "KIND")]
     isolation: Option<isolation::Isolation>,
+    /// What layers are put over each other with: auto, overlayfs, fuse-overlayfs or copy [default: auto, or RBUILD_OVERLAY]
+    #[arg(long, value_enum, value_name = "KIND")]
+    overlay: Option<stacking::Overlay>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,7 +168,11 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     };
     start_log(cli.global.log_level);
     let root = cli.global.root.map_or_else(|| settings.root.clone(), |root| settings.absolute(root));
-    let settings = Settings { root, ..settings };
+    let stacking = match stacking::choose(cli.global.overlay, &settings) {
+        Ok(stacking) => stacking,
+        Err(failure) => return report::failure(&failure, &settings),
+    };
+    let settings = Settings { root, stacking, ..settings };
     match isolation::choose(cli.global.isolation, &cli.command, &settings, &arguments)
         .and_then(|()| dispatch(cli.command, &settings))
     {
@@ -226,9 +234,11 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
         match word {
-            "--root" | "--log-level" | "--isolation" => at += 2,
+            "--root" | "--log-level" | "--isolation" | "--overlay" => at += 2,
             "-h" | "--help" | "-V" | "--version" if arguments.len() == at + 1 => return arguments,
-            _ if ["--root=", "--log-level=", "--isolation="].iter().any(|option| word.starts_with(option)) => at += 1,
+            _ if ["--root=", "--log-level=", "--isolation=", "--overlay="].iter().any(|o| word.starts_with(o)) => {
+                at += 1
+            }
             _ => break,
         }
     }

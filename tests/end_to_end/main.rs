@@ -31,6 +31,7 @@ mod layers;
 mod mounts;
 mod networks;
 mod outputs;
+mod overlays;
 mod peers;
 mod registry;
 mod remote;

@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::bench::{Bench, Ran};
+use crate::overlays::kinds;
 
 /// An id that nobody has.
 const USER: u32 = 61_234;
 /// Its first subordinate id.
 const SUBORDINATE: u32 = 2_000_000_000;
+
+/// Device files below its home, by name and numbers.
+const DEVICES: [(&str, [&str; 2]); 2] = [("fuse", ["10", "229"]), ("tun", ["10", "200"])];
 
 /// An ordinary user with a store of its own.
 struct Person<'a> {
@@ -42,6 +46,12 @@ impl<'a> Person<'a> {
         }
         // The build directory may be one that others cannot enter.
         fs::copy(env!("CARGO_BIN_EXE_rbuild"), home.join("rbuild")).unwrap();
+        // This user's own device files, which hosts give to everybody; some have them for root only.
+        for (name, numbers) in DEVICES {
+            let node = home.join(name);
+            let made = Command::new("mknod").args(["-m", "666"]).arg(&node).arg("c").args(numbers).status().unwrap();
+            assert!(made.success());
+        }
         chown(&home, Some(USER), Some(USER)).unwrap();
         Self { bench, home }
     }
@@ -52,6 +62,7 @@ impl<'a> Person<'a> {
 
     fn command(&self, args: &[&str]) -> Command {
         const SCRIPT: &str = "set -e; home=$1; shift; for f in passwd subuid subgid; do mount --bind $home/$f /etc/$f; done; \
+            for d in fuse net/tun; do [ ! -e /dev/$d ] || mount --bind $home/${d#net/} /dev/$d; done; \
             exec setpriv --reuid 61234 --regid 61234 --clear-groups -- \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--", "sh", "-c", SCRIPT, "sh"]).arg(&self.home);
@@ -118,6 +129,27 @@ fn an_ordinary_user_builds_and_runs_with_all_owners() {
     let _ran = bench.rbuild(["load", "-i"]).arg(&archive).run().ok();
     let owners = bench.shell("rootless:1", "stat -c '%u:%g %a' /copied /etc/passwd; ls /d/old");
     assert_eq!(owners, "1000:50 640\n0:0 644\ng\n");
+}
+
+#[test]
+fn an_ordinary_user_needs_no_overlayfs() {
+    let Some(bench) = Bench::new() else { return };
+    let person = Person::new(&bench, Subordinates::Many).with_busybox();
+    let context = bench.context("context", [("Dockerfile", DOCKERFILE), ("f", "content\n")]);
+    let context = context.to_str().unwrap();
+    let mut seen = Vec::new();
+    for kind in kinds() {
+        let overlay = format!("--overlay={kind}");
+        let args = [&overlay, "build", "--no-cache", "--progress=plain", "--network=none", "-t", kind, context];
+        let _built = person.rbuild(&args).ok();
+        let look = "find / -xdev | grep -vE '^/(proc|sys|dev)' | sort | xargs stat -c '%n %F %a %u:%g %s' && cat /d/old/g /copied";
+        let ran = person.rbuild(&[&overlay, "run", "--rm", "--network=none", kind, "sh", "-c", look]).ok();
+        seen.push((kind, ran.stdout));
+    }
+    assert!(
+        seen.iter().all(|(_, text)| *text == seen[0].1 && text.contains("/copied regular file 640 1000:50 8")),
+        "{seen:#?}"
+    );
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub(crate) fn open(
     access: Access,
     plan: &SetupPlan,
     memory: &mut MemoryFiles,
+    ready: &mut [Option<OwnedFd>],
 ) -> Result<Source, SourceError> {
     let source = match source {
         PlannedSource::File { offset, length, mode, uid, gid } => {
@@ -50,15 +51,15 @@ pub(crate) fn open(
             let inside = RootDir::open(root).and_then(|root| root.open_path(subpath));
             inside.and_then(bind_fd).map_err(|e| (Some(OsStr::from_bytes(subpath.as_bytes()).into()), e))?
         }
+        PlannedSource::Ready { mount, upper, subpath } => {
+            let whole = ready.get_mut(*mount).and_then(Option::take).ok_or((None, Errno::INVAL.into()))?;
+            whole_or_part(whole, upper, subpath)?
+        }
         PlannedSource::Spec(MountSource::Overlay { lowers, upper, work, subpath }) => {
             // Its changes are thrown away.
             let whole = overlay::mount(lowers, upper, work, Durability::AtCommit, plan.overlay_marks)
                 .map_err(|error| (None, error))?;
-            if subpath.is_root() {
-                Source { mount: whole, directory: true }
-            } else {
-                part(whole, upper, subpath).map_err(|e| (Some(OsStr::from_bytes(subpath.as_bytes()).into()), e))?
-            }
+            whole_or_part(whole, upper, subpath)?
         }
         PlannedSource::Spec(MountSource::File { .. }) => return Err((None, Errno::INVAL.into())),
     };
@@ -80,6 +81,13 @@ fn bind_fd(source: OwnedFd) -> io::Result<Source> {
         return Err(Errno::LOOP.into());
     }
     Ok(Source { mount: clone_tree(&source, true)?, directory: kind == FileKind::Directory })
+}
+
+fn whole_or_part(whole: OwnedFd, upper: &Path, subpath: &rbuild_image::ContainerPath) -> Result<Source, SourceError> {
+    if subpath.is_root() {
+        return Ok(Source { mount: whole, directory: true });
+    }
+    part(whole, upper, subpath).map_err(|e| (Some(OsStr::from_bytes(subpath.as_bytes()).into()), e))
 }
 
 /// One directory or file of a detached overlay. Kernels before 6.15 only copy mounts that have a place, so there it gets

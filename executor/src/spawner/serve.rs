@@ -116,8 +116,10 @@ impl Serving {
         plan: OwnedFd,
         setup: OwnedFd,
         exit: OwnedFd,
-        stdio: Vec<OwnedFd>,
+        given: Vec<OwnedFd>,
     ) -> Result<(), SpawnError> {
+        let mut ready = given;
+        let stdio = ready.split_off(request.mounts.min(ready.len()));
         let plan = read_plan(plan).map_err(|e| SpawnError::setup("read the plan", e))?;
         let network = plan.network.as_ref().map(|path| {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -148,6 +150,7 @@ impl Serving {
                     window: request.window,
                     stdio,
                     network,
+                    ready,
                 })
             }
             Ok(Forked::Parent { pid, pidfd }) => {

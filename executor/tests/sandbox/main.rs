@@ -12,6 +12,7 @@ mod files;
 mod hosts;
 mod lifetime;
 mod process;
+mod stacking;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,14 +24,22 @@ use world::Test;
 
 fn main() -> ExitCode {
     reexec_entry();
-    if let Some(code) = lifetime::be_victim().or_else(hosts::be_elsewhere) {
+    if let Some(code) = lifetime::be_victim().or_else(hosts::be_elsewhere).or_else(stacking::be_elsewhere) {
         return code;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
-    let tests: Vec<Test> =
-        [process::TESTS, files::TESTS, confinement::TESTS, denied::TESTS, lifetime::TESTS, hosts::TESTS, bench::TESTS]
-            .concat();
+    let tests: Vec<Test> = [
+        process::TESTS,
+        files::TESTS,
+        confinement::TESTS,
+        denied::TESTS,
+        lifetime::TESTS,
+        hosts::TESTS,
+        stacking::TESTS,
+        bench::TESTS,
+    ]
+    .concat();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let wanted: Vec<Test> = tests.into_iter().filter(|(name, _)| wanted(name)).collect();
     if arguments.iter().any(|a| a == "--list") {
