@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::etc_files::{DnsSettings, ExtraHost};
 use crate::mounts::{CopyUp, MissingSource};
-use crate::network::NetworkChoice;
+use crate::network::{EndpointSettings, NetworkChoice, NetworkRequest, PortRequest};
 use crate::request::{Console, InitChoice, Lifetime, RootAccess};
 use crate::signal::Signal;
 use crate::volume::VolumeName;
@@ -43,6 +43,16 @@ pub struct ContainerConfig {
     pub mounts: Vec<ContainerMount>,
     /// Its network.
     pub network: NetworkChoice,
+    /// What is wanted of each network; without it of `network` alone. Empty when it is a kind that needs nothing of ours, or
+    /// when the container was disconnected from all.
+    #[serde(default)]
+    pub networks: Option<Vec<EndpointSettings>>,
+    /// Ports of the host that lead to it.
+    #[serde(default)]
+    pub ports: Vec<PortRequest>,
+    /// Whether all declared ports are published (`-P`).
+    #[serde(default)]
+    pub publish_all: bool,
     /// Further lines for `/etc/hosts`.
     pub extra_hosts: Vec<ExtraHost>,
     /// Settings for `/etc/resolv.conf`.
@@ -76,6 +86,15 @@ pub struct ContainerConfig {
 }
 
 impl ContainerConfig {
+    /// What it wants of each of its networks.
+    pub fn endpoints(&self) -> Vec<EndpointSettings> {
+        match &self.networks {
+            Some(networks) => networks.clone(),
+            // Written before there were several.
+            None => NetworkRequest::of(&self.network).resolve().map(|(_, networks)| networks).unwrap_or_default(),
+        }
+    }
+
     /// Entrypoint and command in one: what is executed.
     pub fn argv(&self) -> Vec<String> {
         self.entrypoint.iter().chain(&self.command).cloned().collect()

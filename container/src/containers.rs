@@ -7,6 +7,7 @@
 //! - Whoever runs a container holds its *run lock* from before the start until the end is recorded. A record that says
 //!   running while that lock is free tells of a process that was killed; the next reader sets it right.
 
+mod attach;
 mod connect;
 mod create;
 mod export;
@@ -34,6 +35,7 @@ use crate::record::{ContainerRecord, Place, RecordError};
 use crate::request::Lifetime;
 use crate::status::InvalidChange;
 
+pub use attach::{AttachError, Attached};
 pub use create::{CreateError, NewContainer, RunIn, WorkingDirError};
 pub use export::ExportError;
 pub use remove::{AnonymousVolumes, RemoveError, RemoveOptions, RunningContainer};

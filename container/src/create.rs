@@ -22,7 +22,9 @@ pub use ports::InvalidPort;
 
 use crate::capability::{self, UnknownCapability};
 use crate::config::ContainerConfig;
+use crate::etc_files::HostAddress;
 use crate::id::ContainerId;
+use crate::network::{EndpointSettings, InvalidAttachment, NetworkChoice};
 use crate::request::RunRequest;
 use crate::signal::{InvalidSignal, Signal};
 use crate::volume::VolumeName;
@@ -45,6 +47,9 @@ pub enum InvalidRequest {
     /// A port that is none.
     #[error(transparent)]
     Port(#[from] InvalidPort),
+    /// Networks that do not go together, or flags that do not go with them.
+    #[error(transparent)]
+    Network(#[from] InvalidAttachment),
     /// The image's stop signal is none.
     #[error(transparent)]
     StopSignal(#[from] InvalidSignal),
@@ -103,6 +108,7 @@ pub fn merge(
         (None, None | Some("")) => Signal::TERM,
         (None, Some(text)) => text.parse()?,
     };
+    let (network, networks) = network(request)?;
     let mut labels: BTreeMap<String, String> = image.labels.clone();
     labels.extend(request.labels.clone());
     Ok(ContainerConfig {
@@ -117,7 +123,10 @@ pub fn merge(
         console: request.console,
         lifetime: request.lifetime,
         mounts: mounts::merge(image, request, surroundings.volume_name)?,
-        network: request.network.clone(),
+        network,
+        networks: Some(networks),
+        ports: request.ports.clone(),
+        publish_all: request.publish_all,
         extra_hosts: request.extra_hosts.clone(),
         dns: request.dns.clone(),
         exposed_ports: ports::merge(image, &request.expose)?,
@@ -140,6 +149,29 @@ pub fn merge(
         stop_signal,
         stop_timeout: request.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
     })
+}
+
+/// The networks, and whether the other flags go with them.
+fn network(request: &RunRequest) -> Result<(NetworkChoice, Vec<EndpointSettings>), InvalidRequest> {
+    let (choice, endpoints) = request.network.resolve()?;
+    let gateway = request.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway);
+    let given = [
+        (request.hostname.is_some(), "hostname"),
+        (!request.dns.is_default(), "dns"),
+        (!request.extra_hosts.is_empty(), "custom host-to-IP mapping"),
+        (!request.ports.is_empty() || request.publish_all, "port publishing"),
+        (!request.expose.is_empty(), "port exposing"),
+    ];
+    match choice {
+        NetworkChoice::Container(_) => match given.into_iter().find(|(given, _)| *given) {
+            Some((_, what)) => Err(InvalidAttachment::WithContainer { what }.into()),
+            None => Ok((choice, endpoints)),
+        },
+        NetworkChoice::None if gateway => {
+            Err(InvalidAttachment::WithMode { what: "host-gateway", mode: choice.to_string() }.into())
+        }
+        _ => Ok((choice, endpoints)),
+    }
 }
 
 fn working_dir(path: &str) -> Result<ContainerPath, InvalidRequest> {

@@ -28,13 +28,53 @@ pub struct DnsSettings {
     pub options: Vec<String>,
 }
 
+impl DnsSettings {
+    /// Whether nothing was chosen.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One `--add-host NAME:ADDRESS`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraHost {
     /// The name.
     pub name: String,
     /// Its address.
-    pub address: IpAddr,
+    pub address: HostAddress,
+}
+
+/// What a name of `--add-host` leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum HostAddress {
+    /// An address.
+    Ip(IpAddr),
+    /// This machine, seen from the container (`host-gateway`).
+    Gateway,
+}
+
+impl std::fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Gateway => f.write_str("host-gateway"),
+        }
+    }
+}
+
+impl TryFrom<String> for HostAddress {
+    type Error = std::net::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "host-gateway" { Ok(Self::Gateway) } else { Ok(Self::Ip(text.parse()?)) }
+    }
+}
+
+impl From<HostAddress> for String {
+    fn from(address: HostAddress) -> Self {
+        address.to_string()
+    }
 }
 
 /// An `--add-host` that cannot be understood.
@@ -63,7 +103,8 @@ impl std::str::FromStr for ExtraHost {
             .filter(|(name, _)| !name.is_empty() && !name.contains(char::is_whitespace))
             .ok_or_else(|| InvalidExtraHost::Format { text: text.to_owned() })?;
         let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
-        let parsed = bare.parse().map_err(|_| InvalidExtraHost::Address { address: address.to_owned() })?;
+        let parsed =
+            bare.to_owned().try_into().map_err(|_| InvalidExtraHost::Address { address: address.to_owned() })?;
         Ok(Self { name: name.to_owned(), address: parsed })
     }
 }
@@ -75,8 +116,14 @@ const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n\
     ff02::1\tip6-allnodes\n\
     ff02::2\tip6-allrouters\n";
 
-/// `/etc/hosts`: the host's own with the host's network, Docker's standard names otherwise; then what was added.
-pub(crate) fn hosts(network: &NetworkChoice, host: &HostFiles, extra: &[ExtraHost]) -> Vec<u8> {
+/// `/etc/hosts`: the host's own with the host's network, Docker's standard names otherwise; then what was added. Names of
+/// this machine need its address, as seen from inside.
+pub(crate) fn hosts(
+    network: &NetworkChoice,
+    host: &HostFiles,
+    extra: &[ExtraHost],
+    gateway: Option<IpAddr>,
+) -> Vec<u8> {
     let mut text = match (network, &host.hosts) {
         (NetworkChoice::Host, Some(own)) => own.clone(),
         _ => LOCAL_NAMES.as_bytes().to_vec(),
@@ -85,18 +132,43 @@ pub(crate) fn hosts(network: &NetworkChoice, host: &HostFiles, extra: &[ExtraHos
         text.push(b'\n');
     }
     for host in extra {
-        text.extend_from_slice(format!("{}\t{}\n", host.address, host.name).as_bytes());
+        let address = match host.address {
+            HostAddress::Ip(address) => Some(address),
+            HostAddress::Gateway => gateway,
+        };
+        if let Some(address) = address {
+            text.extend_from_slice(format!("{address}\t{}\n", host.name).as_bytes());
+        }
     }
     text
 }
 
 /// `/etc/hosts` of a container with addresses of its own: they come last and lead to its name, as Docker writes it.
-pub(crate) fn hosts_with_own(extra: &[ExtraHost], addresses: &[IpAddr], hostname: &str) -> Vec<u8> {
-    let mut text = hosts(&NetworkChoice::Default, &HostFiles::default(), extra);
+pub(crate) fn hosts_with_own(
+    extra: &[ExtraHost],
+    addresses: &[IpAddr],
+    hostname: &str,
+    gateway: Option<IpAddr>,
+) -> Vec<u8> {
+    let mut text = hosts(&NetworkChoice::Default, &HostFiles::default(), extra, gateway);
     for address in addresses {
         text.extend_from_slice(format!("{address}\t{hostname}\n").as_bytes());
     }
     text
+}
+
+/// `/etc/resolv.conf` of a container with a name server of its own: that one, and single words are names, too.
+pub(crate) fn resolv_conf_with_own(resolver: &HostResolver, server: IpAddr, dns: &DnsSettings) -> Vec<u8> {
+    let mut dns = DnsSettings { servers: vec![server], ..dns.clone() };
+    if !dns.options.iter().any(|option| option.starts_with("ndots:")) {
+        let host = resolver.conf.lines().filter_map(|line| line.trim().strip_prefix("options "));
+        if dns.options.is_empty() {
+            let kept = host.flat_map(str::split_whitespace).filter(|option| !option.starts_with("ndots:"));
+            dns.options = kept.map(str::to_owned).collect();
+        }
+        dns.options.push("ndots:0".to_owned());
+    }
+    resolv_conf(resolver, Reachable::NotLoopback, &dns)
 }
 
 /// `/etc/hostname`.
@@ -146,20 +218,23 @@ mod tests {
     #[test]
     fn hosts_follow_the_network() {
         let host = HostFiles { hosts: Some(b"10.0.0.1 box".to_vec()), ..HostFiles::default() };
-        let extra = ["db:10.0.0.9".parse().unwrap(), "six:[fe80::1]".parse().unwrap(), "s=::2".parse().unwrap()];
-        insta::assert_snapshot!(text(hosts(&NetworkChoice::Host, &host, &extra)), @r"
+        let extra = ["db:10.0.0.9", "six:[fe80::1]", "s=::2", "here:host-gateway"].map(|text| text.parse().unwrap());
+        insta::assert_snapshot!(text(hosts(&NetworkChoice::Host, &host, &extra, Some("192.0.2.1".parse().unwrap()))), @r"
         10.0.0.1 box
         10.0.0.9	db
         fe80::1	six
         ::2	s
+        192.0.2.1	here
         ");
-        let none = text(hosts(&NetworkChoice::None, &host, &[]));
+        let none = text(hosts(&NetworkChoice::None, &host, &[], None));
         assert!(none.starts_with("127.0.0.1\tlocalhost\n::1\t") && !none.contains("box"));
-        let default = text(hosts(&NetworkChoice::Default, &host, &[]));
+        let default = text(hosts(&NetworkChoice::Default, &host, &[], None));
         assert_eq!(default, none, "a network of its own has nothing of the host's");
-        let own = text(hosts_with_own(&[], &["172.24.0.2".parse().unwrap()], "web"));
+        let own = text(hosts_with_own(&[], &["172.24.0.2".parse().unwrap()], "web", None));
         assert_eq!(own, format!("{default}172.24.0.2\tweb\n"));
-        assert!(text(hosts(&NetworkChoice::Host, &HostFiles::default(), &[])).starts_with("127.0.0.1\tlocalhost"));
+        assert!(
+            text(hosts(&NetworkChoice::Host, &HostFiles::default(), &[], None)).starts_with("127.0.0.1\tlocalhost")
+        );
     }
 
     #[test]
@@ -168,13 +243,35 @@ mod tests {
             ("db", "bad format for add-host: \"db\""),
             (":1.2.3.4", "bad format for add-host: \":1.2.3.4\""),
             ("a b:1.2.3.4", "bad format for add-host: \"a b:1.2.3.4\""),
-            ("db:host-gateway", "invalid IP address in add-host: \"host-gateway\""),
             ("db:1.2.3", "invalid IP address in add-host: \"1.2.3\""),
         ] {
             assert_eq!(bad.parse::<ExtraHost>().unwrap_err().to_string(), want);
         }
         let six: ExtraHost = "db:::1".parse().unwrap();
-        assert_eq!(six.address, "::1".parse::<IpAddr>().unwrap());
+        assert_eq!(six.address.to_string(), "::1");
+    }
+
+    #[test]
+    fn an_own_name_server_is_the_only_one() {
+        let host = HostResolver {
+            conf: "search corp\nnameserver 192.0.2.1\noptions edns0 ndots:5\n".to_owned(),
+            upstream: None,
+        };
+        let own = "127.0.0.11".parse().unwrap();
+        let dns = DnsSettings::default();
+        assert_eq!(
+            text(resolv_conf_with_own(&host, own, &dns)),
+            "search corp\nnameserver 127.0.0.11\noptions edns0 ndots:0\n"
+        );
+        let dns = DnsSettings {
+            servers: vec!["192.0.2.9".parse().unwrap()],
+            search: vec!["a.b".into()],
+            options: vec!["ndots:3".into()],
+        };
+        assert_eq!(
+            text(resolv_conf_with_own(&host, own, &dns)),
+            "search a.b\nnameserver 127.0.0.11\noptions ndots:3\n"
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod list;
 mod mounts;
 mod name;
 mod network;
+mod port_list;
 mod process_id;
 mod quantity;
 mod record;
@@ -33,14 +34,14 @@ mod volumes;
 pub use capability::{CapabilityRequest, UnknownCapability};
 pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
 pub use containers::{
-    AnonymousVolumes, CallerStreams, Containers, CreateError, ExportError, FindError, Foreground, Listing, LoadError,
-    NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RunIn, RunningContainer, StartError, StopError,
-    UpdateError, WorkingDirError,
+    AnonymousVolumes, AttachError, Attached, CallerStreams, Containers, CreateError, ExportError, FindError,
+    Foreground, Listing, LoadError, NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RunIn,
+    RunningContainer, StartError, StopError, UpdateError, WorkingDirError,
 };
 pub use create::{
     InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, check_limits, merge,
 };
-pub use etc_files::{DnsSettings, ExtraHost, HostFiles, InvalidExtraHost};
+pub use etc_files::{DnsSettings, ExtraHost, HostAddress, HostFiles, InvalidExtraHost};
 pub use exit::ContainerExit;
 pub use id::{ContainerId, InvalidContainerId};
 pub use inbox::SignalInbox;
@@ -51,9 +52,12 @@ pub use mounts::{
 };
 pub use name::{ContainerName, InvalidContainerName};
 pub use network::{
-    EndpointRecord, EndpointRequest, HostResolver, InvalidPortRequest, Joined, Network, NetworkChoice, NetworkError,
-    NetworkId, NetworkRange, Networks, NewNetwork, NoBridge, OUTSIDE_KIND, PROCESS_KIND, PortRelay, PortRequest,
-    PortTaken, Purpose, Reachable, ReservedPort, UnsupportedNetwork, Uplink, UplinkError,
+    Addressing, Connection, DriverOptions, EndpointOwner, EndpointRecord, EndpointRequest, EndpointSettings, HostPort,
+    HostResolver, InvalidAttachment, InvalidDriverOption, InvalidMacAddress, InvalidPortRequest, Joined, Life,
+    MacAddress, NameServer, NameServerError, Names, Network, NetworkChoice, NetworkError, NetworkId, NetworkRange,
+    NetworkRequest, NetworkState, Networks, NewNetwork, NoBridge, OUTSIDE_KIND, PROCESS_KIND, Place, PortRelays,
+    PortRequest, PortTaken, Presence, PublishedPort, Purpose, Reachable, Reached, ReservedPort, UnsupportedNetwork,
+    Uplink, UplinkError, Upstream, Via, parse_address,
 };
 pub use process_id::ProcessId;
 pub use quantity::{InvalidQuantity, bytes as parse_bytes, cpu_millis as parse_cpus, ulimit as parse_ulimit};

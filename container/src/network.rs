@@ -3,10 +3,20 @@
 //! `RUN` steps and containers share the mechanism: a [`Network`] is a bridge with its addresses, an [`Uplink`] a namespace
 //! that is connected to one. Everything about a network is in its directory below the store's `networks/`.
 
+mod allocate;
+mod attachment;
+mod create;
+mod error;
 mod live;
+mod mac;
+mod name_server;
+mod options;
 mod port;
+mod presence;
 mod record;
+mod relay;
 mod resolver;
+mod state;
 mod store;
 mod uplink;
 
@@ -15,11 +25,22 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use live::{EndpointRecord, EndpointRequest, Joined};
-pub use port::{InvalidPortRequest, PortRelay, PortRequest, PortTaken, ReservedPort};
-pub use record::{Network, NetworkId, NetworkRange, Purpose};
+pub use attachment::{EndpointSettings, InvalidAttachment, NetworkRequest, parse_address};
+pub use create::NewNetwork;
+pub use error::NetworkError;
+pub use live::{EndpointOwner, EndpointRecord, EndpointRequest, HostPort, Joined, Life, Place};
+pub use mac::{InvalidMacAddress, MacAddress};
+pub(crate) use name_server::ADDRESS as NAME_SERVER;
+pub use name_server::{NameServer, NameServerError, Names, Upstream, Via};
+pub use options::{DriverOptions, InvalidDriverOption};
+pub(crate) use port::EVERYWHERE;
+pub use port::{InvalidPortRequest, PortRequest, PortTaken, ReservedPort};
+pub use presence::Presence;
+pub use record::{Addressing, Network, NetworkId, NetworkRange, Purpose};
+pub use relay::{PortRelays, Reached};
 pub use resolver::{HostResolver, Reachable};
-pub use store::{NetworkError, Networks, NewNetwork, OUTSIDE_KIND};
+pub use state::{Connection, NetworkState, PublishedPort};
+pub use store::{Networks, OUTSIDE_KIND};
 pub use uplink::{NoBridge, PROCESS_KIND, Uplink, UplinkError};
 
 use crate::name::is_restricted_name;
@@ -35,6 +56,8 @@ pub enum NetworkChoice {
     Host,
     /// Only a loopback interface.
     None,
+    /// That of another container, by name or identifier.
+    Container(String),
     /// A network that a user made.
     Named(String),
 }
@@ -42,12 +65,9 @@ pub enum NetworkChoice {
 /// A network that containers cannot join.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnsupportedNetwork {
-    /// It is another container's.
-    #[error("network {name} is not supported: containers cannot share a network namespace yet")]
-    Container {
-        /// What was given.
-        name: String,
-    },
+    /// No container is named.
+    #[error("invalid container format container:<name|id>")]
+    Container,
     /// Nothing can be called that.
     #[error("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     Name {
@@ -63,17 +83,18 @@ impl NetworkChoice {
             Self::Default => "bridge",
             Self::Host => "host",
             Self::None => "none",
-            Self::Named(name) => name,
+            Self::Named(name) | Self::Container(name) => name,
         }
     }
 }
 
 impl fmt::Display for NetworkChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Default => "default",
-            other => other.name(),
-        })
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Container(name) => write!(f, "container:{name}"),
+            other => f.write_str(other.name()),
+        }
     }
 }
 
@@ -85,7 +106,10 @@ impl FromStr for NetworkChoice {
             "default" | "bridge" => Ok(Self::Default),
             "host" => Ok(Self::Host),
             "none" => Ok(Self::None),
-            name if name.starts_with("container:") => Err(UnsupportedNetwork::Container { name: name.to_owned() }),
+            name if name.starts_with("container:") => match name.trim_start_matches("container:") {
+                "" => Err(UnsupportedNetwork::Container),
+                other => Ok(Self::Container(other.to_owned())),
+            },
             name if is_restricted_name(name) => Ok(Self::Named(name.to_owned())),
             name => Err(UnsupportedNetwork::Name { name: name.to_owned() }),
         }
@@ -119,12 +143,13 @@ mod tests {
             ("default", NetworkChoice::Default),
             ("bridge", NetworkChoice::Default),
             ("my-net", named),
+            ("container:web", NetworkChoice::Container("web".to_owned())),
         ] {
             let read: NetworkChoice = text.parse().unwrap();
             assert_eq!(read, want);
             assert_eq!(read.to_string().parse(), Ok(want));
         }
-        for bad in ["container:web", "", "a b", "-x"] {
+        for bad in ["container:", "", "a b", "-x"] {
             assert!(bad.parse::<NetworkChoice>().is_err(), "{bad}");
         }
     }

@@ -23,6 +23,7 @@ use crate::config::ContainerConfig;
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::name::ContainerName;
+use crate::network::NetworkState;
 use crate::process_id::ProcessId;
 use crate::status::{Change, ContainerStatus, InvalidChange};
 
@@ -84,12 +85,22 @@ pub struct ContainerState {
     pub started: Option<Timestamp>,
     /// When its last process ended.
     pub finished: Option<Timestamp>,
+    /// What it is connected to while it is live.
+    #[serde(default)]
+    pub network: NetworkState,
 }
 
 impl ContainerState {
     /// The state of a new container.
     pub(crate) fn created() -> Self {
-        Self { status: ContainerStatus::Created, process: None, exit: None, started: None, finished: None }
+        Self {
+            status: ContainerStatus::Created,
+            process: None,
+            exit: None,
+            started: None,
+            finished: None,
+            network: NetworkState::default(),
+        }
     }
 
     /// Its process runs.
@@ -102,7 +113,8 @@ impl ContainerState {
     /// Its process ended.
     pub(crate) fn end(&mut self, exit: ContainerExit, now: Timestamp) -> Result<(), InvalidChange> {
         self.status = self.status.after(Change::Exit)?;
-        *self = Self { process: None, exit: Some(exit), finished: Some(now), ..self.clone() };
+        let network = NetworkState::default();
+        *self = Self { process: None, exit: Some(exit), finished: Some(now), network, ..self.clone() };
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::capability::CapabilityRequest;
 use crate::etc_files::{DnsSettings, ExtraHost};
 use crate::mounts::MountRequest;
 use crate::name::ContainerName;
-use crate::network::NetworkChoice;
+use crate::network::{NetworkRequest, PortRequest};
 use crate::signal::Signal;
 
 /// A new container as it was asked for.
@@ -41,8 +41,12 @@ pub struct RunRequest {
     pub lifetime: Lifetime,
     /// `-v`, `--mount` and `--tmpfs`, in that order.
     pub mounts: Vec<MountRequest>,
-    /// `--network`.
-    pub network: NetworkChoice,
+    /// `--network` and its kin.
+    pub network: NetworkRequest,
+    /// `-p`.
+    pub ports: Vec<PortRequest>,
+    /// `-P`.
+    pub publish_all: bool,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
     /// `--dns`, `--dns-search`, `--dns-option`.

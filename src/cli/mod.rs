@@ -14,6 +14,7 @@ mod isolation;
 mod limits;
 mod list_format;
 mod load_save;
+mod network;
 mod pull;
 pub mod report;
 mod run;
@@ -99,6 +100,11 @@ enum Command {
     /// Manage volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
+    /// List the ports of this machine that lead to a container
+    Port(run::PortArgs),
     /// Write a container's file system as a tar archive
     Export(run::ExportArgs),
     /// List images
@@ -199,6 +205,8 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Wait(args) => run::wait(&args, &engine),
         Command::Container(command) => run::execute_container(command, &engine),
         Command::Volume(command) => volume::execute(command, &engine),
+        Command::Network(command) => network::execute(command, &engine),
+        Command::Port(args) => run::port(&args, &engine),
         Command::Export(args) => run::export(&args, &engine),
         Command::Images(args) => images::list(&args, &engine),
         Command::Image(command) => images::execute(command, &engine),

@@ -2,6 +2,8 @@
 
 mod arguments;
 mod containers;
+mod network_arguments;
+mod ports;
 mod unserved;
 
 use std::fs;
@@ -30,6 +32,7 @@ pub(super) use containers::{
     ContainerCommand, ExportArgs, KillArgs, PsArgs, RmArgs, StartArgs, StopArgs, WaitArgs, execute_container, export,
     kill, list, remove, start, stop, wait,
 };
+pub(super) use ports::{PortArgs, port};
 use unserved::UnservedArgs;
 
 /// Arguments of `run`.
@@ -87,6 +90,7 @@ pub(super) fn execute(args: RunArgs, engine: &Engine) -> Result<Exit, Failure> {
 fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure> {
     args.unserved.refuse()?;
     let request = args.container.request(&args.words, args.rm, engine.settings())?;
+    warn_of_flags(&args.container);
     let lease = engine.store()?.lease("run")?;
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;
     // From here on Ctrl-C is the container's.
@@ -101,6 +105,7 @@ fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure>
 pub(super) fn create(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure> {
     args.unserved.refuse()?;
     let request = args.container.request(&args.words, args.rm, engine.settings())?;
+    warn_of_flags(&args.container);
     let lease = engine.store()?.lease("create")?;
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;
     let containers = containers_of(engine)?;
@@ -108,6 +113,12 @@ pub(super) fn create(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure>
     write_id(&containers, &record, args.container.cidfile.as_deref(), engine, &lease)?;
     report::answer(&format!("{}\n", record.id))?;
     Ok(Exit::Success)
+}
+
+fn warn_of_flags(args: &ContainerArgs) {
+    if let Some(warning) = args.warning() {
+        report::story(&format!("warning: {warning}\n"));
+    }
 }
 
 /// The containers of the engine's store.

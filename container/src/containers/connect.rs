@@ -1,76 +1,390 @@
 //! A container and its networks while it runs: what it is connected to, and what its files say of that.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rbuild_cache::Lease;
 use rbuild_executor::NetworkMode;
+use rbuild_executor::network::bridge;
+use rbuild_executor::network::firewall::{Protocol, Reach};
 
 use super::start::StartError;
 use super::{Containers, durability};
+use crate::config::ContainerConfig;
 use crate::document::{self, AtPath};
-use crate::etc_files;
-use crate::network::{EndpointRequest, HostResolver, NetworkChoice, Networks, Purpose, Reachable, Uplink};
+use crate::etc_files::{self, HostAddress};
+use crate::id::ContainerId;
+use crate::network::{
+    Connection, EVERYWHERE, EndpointOwner, EndpointRequest, EndpointSettings, HostResolver, Joined, Life, NAME_SERVER,
+    NameServer, Names, Network, NetworkChoice, NetworkError, NetworkState, Networks, Place, PortRelays, PortRequest,
+    Presence, PublishedPort, Purpose, Reachable, Reached, ReservedPort, Uplink, UplinkError, Upstream, Via,
+};
 use crate::record::ContainerRecord;
 
 impl Containers {
-    /// Connects a container to its network, and writes its addresses into its files.
+    /// Connects a container to its networks, and writes its addresses into its files.
     pub(super) fn connect(&self, record: &ContainerRecord, lease: &Lease) -> Result<Connected, StartError> {
+        match &record.config.network {
+            NetworkChoice::Host => Ok(Connected::plain(NetworkMode::Host)),
+            NetworkChoice::None => Ok(Connected::plain(NetworkMode::None)),
+            NetworkChoice::Container(other) => self.share(other),
+            NetworkChoice::Default | NetworkChoice::Named(_) => self.join(record, lease),
+        }
+    }
+
+    /// The namespace of a running container, and its files.
+    fn share(&self, other: &str) -> Result<Connected, StartError> {
+        let other = self.find(other)?;
+        let namespace = super::attach::namespace_of(&other)
+            .map_err(StartError::Follow)?
+            .ok_or_else(|| StartError::SharedNotRunning { id: other.id.clone() })?;
+        Ok(Connected {
+            mode: namespace.mode(),
+            etc: Some(self.directory(&other.id)),
+            state: NetworkState::default(),
+            _links: None,
+            _shared: Some(namespace),
+        })
+    }
+
+    fn join(&self, record: &ContainerRecord, lease: &Lease) -> Result<Connected, StartError> {
         let config = &record.config;
-        let network = match &config.network {
-            NetworkChoice::Host => return Ok(Connected::Not(NetworkMode::Host)),
-            NetworkChoice::None => return Ok(Connected::Not(NetworkMode::None)),
-            NetworkChoice::Default => Networks::new(self.store())?.of_purpose(Purpose::Default, self.now())?,
-            NetworkChoice::Named(name) => Networks::new(self.store())?.find(name)?,
+        let networks = Networks::new(self.store())?;
+        let wanted = self.wanted(&networks, &config.endpoints())?;
+        let Some(way) = way_out(&wanted) else { return Ok(Connected::plain(NetworkMode::None)) };
+        let reserved = match wanted[way].0.reach {
+            Reach::Outside => reserve(config, &wanted[way].0)?,
+            // Nobody outside is to get in.
+            Reach::Internal => Vec::new(),
         };
-        let names = [record.name.as_str(), record.id.short(), &config.hostname].map(str::to_owned).to_vec();
-        let request = EndpointRequest { addresses: Vec::new(), names };
-        let uplink = Networks::new(self.store())?.uplink(&network.id, &request, lease)?;
+        for (network, _) in &wanted {
+            networks.hold(&network.id, lease)?;
+        }
+        let presence = networks.presence(record.id.as_str(), lease)?;
+        let request = |number: usize| {
+            let mut request = endpoint_request(record, &wanted[number].1);
+            if number == way {
+                request.ports = reserved.iter().map(ReservedPort::host_port).collect();
+            }
+            request
+        };
+        let first = &wanted[0].0;
+        let uplink = match networks.over_bridge(&first.id, &request(0))? {
+            Ok(uplink) => uplink,
+            Err(why) if wanted.len() == 1 && first.purpose == Purpose::Default => {
+                networks.through_process(&why, lease)?
+            }
+            Err(why) => return Err(UplinkError::NeedsBridge { name: first.name.clone(), why }.into()),
+        };
+        let mut links = Links {
+            networks,
+            container: record.id.clone(),
+            dns: config.dns.servers.clone(),
+            relays: None,
+            names: None,
+            others: Vec::new(),
+            first: Some(uplink),
+            _presence: presence,
+        };
+        for (number, (network, _)) in wanted.iter().enumerate().skip(1) {
+            let interface = format!("eth{number}");
+            let place = Place::In { namespace: links.uplink().namespace(), interface: &interface, life: Life::File };
+            let joined = links.networks.join_held(&network.id, &request(number), place)?;
+            links.others.push(joined);
+        }
+        if wanted.len() > 1 {
+            let gateways = links.endpoint(way).map(Joined::gateways).unwrap_or_default();
+            bridge::set_gateways(links.uplink().namespace(), &gateways).map_err(StartError::Routes)?;
+        }
+        self.write_own_files(record, &links, &wanted, way)?;
+        let ports: Vec<PublishedPort> = reserved.iter().map(published).collect();
+        links.serve(reserved, way)?;
+        let state = NetworkState { connections: links.connections(&wanted), ports };
+        Ok(Connected { mode: links.uplink().namespace().mode(), etc: None, state, _links: Some(links), _shared: None })
+    }
+
+    /// The networks that are wanted, as they are now.
+    fn wanted(
+        &self,
+        networks: &Networks,
+        settings: &[EndpointSettings],
+    ) -> Result<Vec<(Network, EndpointSettings)>, NetworkError> {
+        let mut wanted = Vec::new();
+        for settings in settings {
+            let network = self.network(networks, &settings.network)?;
+            if wanted.iter().any(|(other, _): &(Network, _)| other.id == network.id) {
+                let container = settings.network.clone();
+                return Err(NetworkError::Connected { container, name: network.name });
+            }
+            wanted.push((network, settings.clone()));
+        }
+        Ok(wanted)
+    }
+
+    /// The network by what was typed.
+    pub(super) fn network(&self, networks: &Networks, name: &str) -> Result<Network, NetworkError> {
+        if name == NetworkChoice::Default.name() {
+            return networks.of_purpose(Purpose::Default, self.now());
+        }
+        networks.find(name)
+    }
+
+    /// `/etc/hosts` with its addresses, and `/etc/resolv.conf` where the host's is not for it.
+    fn write_own_files(
+        &self,
+        record: &ContainerRecord,
+        links: &Links,
+        wanted: &[(Network, EndpointSettings)],
+        way: usize,
+    ) -> Result<(), StartError> {
+        let config = &record.config;
         let directory = self.directory(&record.id);
         let durability = durability(config.lifetime);
-        let hosts = etc_files::hosts_with_own(&config.extra_hosts, uplink.addresses(), &config.hostname);
-        let connected = Connected::Through(Some(uplink));
+        let here = match links.uplink() {
+            Uplink::Bridge(_) => wanted[way].0.ranges.first().map(|range| range.gateway),
+            Uplink::Process(..) if config.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway) => {
+                return Err(StartError::HostGateway);
+            }
+            Uplink::Process(..) => None,
+        };
+        let hosts = etc_files::hosts_with_own(&config.extra_hosts, &links.addresses(), &config.hostname, here);
         document::write(&directory.join("hosts"), &hosts, 0o644, durability)?;
-        if let (Some(server), true) = (connected.name_server(), config.dns.servers.is_empty()) {
-            let path = directory.join("resolv.conf");
+        let path = directory.join("resolv.conf");
+        if has_names(wanted) {
+            let conf = etc_files::resolv_conf_with_own(&HostResolver::read(), IpAddr::V4(NAME_SERVER), &config.dns);
+            document::write(&path, &conf, 0o644, durability)?;
+        } else if let (Some(server), true) = (links.uplink().name_server(), config.dns.servers.is_empty()) {
             let conf = String::from_utf8_lossy(&std::fs::read(&path).at("read", &path)?).into_owned();
             let own = HostResolver { conf, upstream: None };
             document::write(&path, own.resolv_conf(Reachable::Only(server)).as_bytes(), 0o644, durability)?;
         }
-        Ok(connected)
+        Ok(())
     }
+}
+
+/// Which network is the way out: the first by name of those with the highest priority; one without any only when all are.
+pub(super) fn way_out(wanted: &[(Network, EndpointSettings)]) -> Option<usize> {
+    let rank = |(network, settings): &(Network, EndpointSettings)| {
+        (network.reach == Reach::Outside, settings.gateway_priority, Reverse(network.name.clone()))
+    };
+    wanted.iter().enumerate().max_by_key(|(_, one)| rank(one)).map(|(number, _)| number)
+}
+
+/// Only in networks that a user made are there names, as in Docker.
+fn has_names(wanted: &[(Network, EndpointSettings)]) -> bool {
+    wanted.iter().any(|(network, _)| network.purpose == Purpose::User)
+}
+
+/// What is asked of a network for a container.
+pub(super) fn endpoint_request(record: &ContainerRecord, settings: &EndpointSettings) -> EndpointRequest {
+    let mut names: Vec<String> = Vec::new();
+    let own = [record.name.as_str(), record.id.short(), &record.config.hostname].map(str::to_owned);
+    for name in own.into_iter().chain(settings.aliases.iter().cloned()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    EndpointRequest {
+        addresses: settings.addresses.clone(),
+        names,
+        mac: settings.mac,
+        ports: Vec::new(),
+        container: Some(EndpointOwner { id: record.id.to_string(), name: record.name.to_string() }),
+    }
+}
+
+/// The ports that are asked for and, with `-P`, all that are declared.
+fn reserve(config: &ContainerConfig, network: &Network) -> Result<Vec<ReservedPort>, StartError> {
+    let own = network.options.host_binding.map(|address| [address]);
+    let everywhere = own.as_ref().map_or(EVERYWHERE.as_slice(), |own| own.as_slice());
+    let mut requests = config.ports.clone();
+    if config.publish_all {
+        let declared = config.exposed_ports.iter().filter_map(|text| {
+            let (port, protocol) = text.split_once('/')?;
+            let protocol = match protocol {
+                "tcp" => Protocol::Tcp,
+                "udp" => Protocol::Udp,
+                _ => return None,
+            };
+            Some((port.parse::<u16>().ok()?, protocol))
+        });
+        for (port, protocol) in declared {
+            if !requests.iter().any(|one| one.protocol == protocol && one.inside.contains(&port)) {
+                requests.push(PortRequest::any(port, protocol));
+            }
+        }
+    }
+    let mut reserved = Vec::new();
+    for request in &requests {
+        reserved.extend(request.reserve(everywhere)?);
+    }
+    Ok(reserved)
+}
+
+fn published(port: &ReservedPort) -> PublishedPort {
+    PublishedPort { inside: port.inside, protocol: port.protocol, host: port.address }
 }
 
 /// A container's network while it runs.
-pub(super) enum Connected {
-    /// It needs nothing of ours.
-    Not(NetworkMode),
-    /// Taken only when it ends.
-    Through(Option<Uplink>),
+pub(super) struct Connected {
+    /// First, so that nothing leads into a namespace that is gone.
+    _links: Option<Links>,
+    mode: NetworkMode,
+    /// The directory of the container whose files are its own.
+    etc: Option<PathBuf>,
+    state: NetworkState,
+    /// Held, so that the path in `mode` leads to it.
+    _shared: Option<rbuild_executor::network::Namespace>,
 }
 
 impl Connected {
+    fn plain(mode: NetworkMode) -> Self {
+        Self { mode, etc: None, state: NetworkState::default(), _links: None, _shared: None }
+    }
+
     pub(super) fn mode(&self) -> NetworkMode {
-        match self {
-            Self::Not(mode) => mode.clone(),
-            Self::Through(uplink) => uplink.as_ref().map_or(NetworkMode::None, |uplink| uplink.namespace().mode()),
+        self.mode.clone()
+    }
+
+    /// Where its files below `/etc` are, if not in its own directory.
+    pub(super) fn etc_files(&self) -> Option<&Path> {
+        self.etc.as_deref()
+    }
+
+    /// What its record is to say.
+    pub(super) fn state(&self) -> &NetworkState {
+        &self.state
+    }
+}
+
+/// Networks that a container has joined; left when dropped.
+struct Links {
+    networks: Networks,
+    container: ContainerId,
+    /// `--dns`.
+    dns: Vec<IpAddr>,
+    relays: Option<PortRelays>,
+    names: Option<NameServer>,
+    others: Vec<Joined>,
+    /// Taken only when it ends.
+    first: Option<Uplink>,
+    _presence: Presence,
+}
+
+impl Links {
+    fn uplink(&self) -> &Uplink {
+        self.first.as_ref().expect("it goes only when this does")
+    }
+
+    /// The endpoint in the network of this number; a process has none.
+    fn endpoint(&self, number: usize) -> Option<&Joined> {
+        match (number, self.uplink()) {
+            (0, Uplink::Bridge(joined)) => Some(joined),
+            (0, Uplink::Process(..)) => None,
+            _ => self.others.get(number - 1),
         }
     }
 
-    fn name_server(&self) -> Option<IpAddr> {
-        match self {
-            Self::Through(Some(uplink)) => uplink.name_server(),
-            _ => None,
+    fn addresses(&self) -> Vec<IpAddr> {
+        let others = self.others.iter().flat_map(Joined::addresses);
+        self.uplink().addresses().iter().chain(others).copied().collect()
+    }
+
+    fn connections(&self, wanted: &[(Network, EndpointSettings)]) -> Vec<Connection> {
+        let of = |number| self.endpoint(number).map(|joined| Connection::of(joined.network(), joined.record()));
+        (0..wanted.len()).filter_map(of).collect()
+    }
+
+    /// Begins to serve names and ports.
+    fn serve(&mut self, reserved: Vec<ReservedPort>, way: usize) -> Result<(), StartError> {
+        let namespace = self.uplink().namespace();
+        let all: Vec<&Joined> = (0..=self.others.len()).filter_map(|number| self.endpoint(number)).collect();
+        let names = all.iter().any(|joined| joined.network().purpose == Purpose::User);
+        let outside = all.iter().any(|joined| joined.network().reach == Reach::Outside);
+        let relays = if reserved.is_empty() {
+            None
+        } else {
+            let reached = match self.endpoint(way) {
+                Some(joined) => Reached::FromHost(joined.addresses().to_vec()),
+                None => Reached::FromInside(namespace.try_clone().map_err(StartError::Relay)?),
+            };
+            Some(PortRelays::start(reserved, reached).map_err(StartError::Relay)?)
+        };
+        let names = if names {
+            let known = Known { networks: self.networks.clone(), container: self.container.to_string() };
+            let upstream = match () {
+                () if !outside => Upstream { servers: Vec::new(), via: Via::Container },
+                () if self.dns.is_empty() => Upstream { servers: HostResolver::read().name_servers(), via: Via::Host },
+                () => Upstream { servers: self.dns.clone(), via: Via::Container },
+            };
+            Some(NameServer::start(namespace, Arc::new(known), upstream)?)
+        } else {
+            None
+        };
+        self.relays = relays;
+        self.names = names;
+        Ok(())
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        drop((self.relays.take(), self.names.take()));
+        let others = self.others.drain(..).map(Joined::leave);
+        let first = self.first.take().map_or(Ok(()), Uplink::end);
+        let left = others.chain([first, self.networks.disconnect_all(self.container.as_str())]);
+        for error in left.filter_map(Result::err) {
+            tracing::warn!(%error, "a container's network is left for the next invocation");
         }
     }
 }
 
-impl Drop for Connected {
-    fn drop(&mut self) {
-        if let Self::Through(uplink) = self
-            && let Some(uplink) = uplink.take()
-            && let Err(error) = uplink.end()
-        {
-            tracing::warn!(%error, "a container's network is left for the next invocation");
+/// The names of a container's networks, looked up when they are asked for.
+struct Known {
+    networks: Networks,
+    container: String,
+}
+
+impl Known {
+    /// The networks with names that the container is in, with everybody there.
+    fn neighbours(&self) -> Vec<(String, Vec<crate::network::EndpointRecord>)> {
+        let all = self.networks.list().unwrap_or_default();
+        let mut found = Vec::new();
+        for network in all.into_iter().filter(|network| network.purpose == Purpose::User) {
+            // One that is removed at this moment has nobody.
+            let endpoints = self.networks.endpoints(&network.id).unwrap_or_default();
+            let own = |endpoint: &crate::network::EndpointRecord| {
+                endpoint.container.as_ref().is_some_and(|one| one.id == self.container)
+            };
+            if endpoints.iter().any(own) {
+                found.push((network.name, endpoints));
+            }
         }
+        found
+    }
+}
+
+impl Names for Known {
+    fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let mut found = None;
+        for (network, endpoints) in self.neighbours() {
+            let bare = name.strip_suffix(&network.to_ascii_lowercase()).and_then(|rest| rest.strip_suffix('.'));
+            for endpoint in endpoints {
+                let called = |wanted: &str| endpoint.names.iter().any(|own| own.eq_ignore_ascii_case(wanted));
+                if called(name) || bare.is_some_and(called) {
+                    found.get_or_insert_with(Vec::new).extend(endpoint.addresses);
+                }
+            }
+        }
+        found
+    }
+
+    fn name(&self, address: IpAddr) -> Option<String> {
+        self.neighbours().into_iter().find_map(|(network, endpoints)| {
+            let endpoint = endpoints.into_iter().find(|endpoint| endpoint.addresses.contains(&address))?;
+            Some(format!("{}.{network}", endpoint.names.first()?))
+        })
     }
 }

@@ -3,6 +3,7 @@
 //! Everything is made in the lease's private place and appears by one rename; whatever fails before leaves nothing.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -266,7 +267,10 @@ fn write_etc_files(config: &ContainerConfig, host: &HostFiles, directory: &Path)
     let reachable = if config.network == NetworkChoice::Host { Reachable::All } else { Reachable::NotLoopback };
     for name in ETC_FILES {
         let content = match name {
-            "hosts" => etc_files::hosts(&config.network, host, &config.extra_hosts),
+            "hosts" => {
+                let here = (config.network == NetworkChoice::Host).then_some(Ipv4Addr::LOCALHOST.into());
+                etc_files::hosts(&config.network, host, &config.extra_hosts, here)
+            }
             "hostname" => etc_files::hostname(&config.hostname),
             _ => etc_files::resolv_conf(&host.resolver, reachable, &config.dns),
         };

@@ -17,14 +17,14 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::connect::Connected;
 use super::create::ETC_FILES;
-use super::{AnonymousVolumes, Containers, LoadError, RemoveError, UpdateError};
+use super::{AnonymousVolumes, Containers, FindError, LoadError, RemoveError, UpdateError};
 use crate::config::{ContainerConfig, ContainerMountSource};
 use crate::document::AtPath;
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::inbox::SignalInbox;
 use crate::mounts::MissingSource;
-use crate::network::{NetworkError, UplinkError};
+use crate::network::{NameServerError, NetworkError, PortTaken, UplinkError};
 use crate::process_id::ProcessId;
 use crate::record::ContainerRecord;
 use crate::relay::{self, Ended};
@@ -121,6 +121,30 @@ pub enum StartError {
     /// It cannot be removed, though it was to go with its process.
     #[error(transparent)]
     Remove(#[from] RemoveError),
+    /// A port of the host cannot be had.
+    #[error("cannot publish the container's ports")]
+    Port(#[from] PortTaken),
+    /// Its ports cannot be served.
+    #[error("cannot serve the container's ports")]
+    Relay(#[source] io::Error),
+    /// Its names cannot be served.
+    #[error(transparent)]
+    Names(#[from] NameServerError),
+    /// Its way out cannot be chosen.
+    #[error("cannot set the container's routes")]
+    Routes(#[source] io::Error),
+    /// Nothing of this machine can be reached from its network.
+    #[error("host-gateway: the container's network is served by a process, through which this machine is out of reach")]
+    HostGateway,
+    /// The container whose network it is to share does not run.
+    #[error("cannot join network of a non running container: {}", id.short())]
+    SharedNotRunning {
+        /// That container.
+        id: ContainerId,
+    },
+    /// There is no container whose network it could share.
+    #[error(transparent)]
+    Shared(#[from] FindError),
     /// Its streams cannot be connected.
     #[error("cannot connect the container's streams")]
     Streams(#[source] io::Error),
@@ -199,7 +223,11 @@ impl Containers {
         let pid = u32::try_from(process.pid()).unwrap_or(0);
         // Whatever fails from here on drops the process, and that kills it.
         let process_id = ProcessId::of(pid).map_err(StartError::Follow)?.unwrap_or(ProcessId { pid, started: 0 });
-        self.record(&record.id, |record| Ok(record.state.start(process_id, self.now())?))?;
+        let connected_to = uplink.state().clone();
+        self.record(&record.id, |record| {
+            record.state.network = connected_to;
+            Ok(record.state.start(process_id, self.now())?)
+        })?;
         let relays = connection.relay(&mut process).map_err(StartError::Streams)?;
         let status = follow(&mut process, &relays, foreground.signals).map_err(StartError::Follow)?;
         let lost_output = relays.finish().err();
@@ -245,7 +273,7 @@ impl Containers {
                 ContainerMountSource::Tmpfs { .. } => Ok(None),
             })
             .collect::<Result<_, StartError>>()?;
-        let directory = self.directory(&record.id);
+        let directory = connected.etc_files().map_or_else(|| self.directory(&record.id), Path::to_owned);
         let etc = ETC_FILES.iter().map(|name| (*name, directory.join(name))).collect();
         let facts = StartFacts { rootfs: writable.rootfs()?, user, groups, sources, network: connected.mode(), etc };
         Ok(sandbox(&record.id, &record.config, facts))

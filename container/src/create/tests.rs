@@ -44,6 +44,17 @@ fn an_image_without_a_request_gives_dockers_defaults() {
       "lifetime": "kept",
       "mounts": [],
       "network": "default",
+      "networks": [
+        {
+          "network": "bridge",
+          "aliases": [],
+          "addresses": [],
+          "mac": null,
+          "gateway_priority": 0
+        }
+      ],
+      "ports": [],
+      "publish_all": false,
       "extra_hosts": [],
       "dns": {
         "servers": [],

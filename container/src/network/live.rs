@@ -13,19 +13,24 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rbuild_cache::PathError;
-use rbuild_executor::network::bridge::{Address, Bridge, BridgeError, Endpoint, Neighbours, Presence};
-use rbuild_executor::network::firewall::{self, FirewallError, Published, Rules};
-use rbuild_executor::network::{Namespace, Turn, subnet};
+use rbuild_executor::network::bridge::{Address, Bridge, BridgeError, Endpoint, Interface, Neighbours, mac_of};
+use rbuild_executor::network::firewall::{self, FirewallError, Protocol, Published, Reach, Rules};
+use rbuild_executor::network::{Namespace, Turn, bridge, forwarding, subnet};
 use serde::{Deserialize, Serialize};
 
-use super::record::{Network, NetworkId, NetworkRange, Purpose};
-use super::store::{self, NetworkError};
+use super::allocate::allocate;
+use super::create::{free_range, free_range_v6};
+use super::error::NetworkError;
+use super::mac::MacAddress;
+use super::presence::Presence;
+use super::record::{Addressing, Network, NetworkId, Purpose};
+use super::store;
 use crate::document::{AtPath, if_present};
 
 /// How long another process may take to bring up a network before it is not waited for.
@@ -34,12 +39,47 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is written in an endpoint's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRecord {
+    /// Its identifier: 64 hexadecimal digits.
+    #[serde(default)]
+    pub id: String,
     /// Its addresses, in the order of the network's ranges.
     pub addresses: Vec<IpAddr>,
     /// Ports of the host that lead to it.
     pub published: Vec<Published>,
     /// The names by which others of the network find it.
     pub names: Vec<String>,
+    /// Its hardware address.
+    #[serde(default)]
+    pub mac: Option<MacAddress>,
+    /// Its interface inside.
+    #[serde(default)]
+    pub interface: String,
+    /// The container that has it; a step has none.
+    #[serde(default)]
+    pub container: Option<EndpointOwner>,
+    /// What it lives with.
+    #[serde(default)]
+    pub life: Life,
+}
+
+/// Whose endpoint it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointOwner {
+    /// The container's identifier.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What an endpoint lives with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Life {
+    /// The lock on its own file.
+    #[default]
+    File,
+    /// Its container, which another process runs ([`Presence`]).
+    Container,
 }
 
 /// What is wanted of an endpoint.
@@ -49,6 +89,39 @@ pub struct EndpointRequest {
     pub addresses: Vec<IpAddr>,
     /// The names by which others of the network find it.
     pub names: Vec<String>,
+    /// Its hardware address; one that goes with its first address when none is given.
+    pub mac: Option<MacAddress>,
+    /// Ports of the host that are to lead to it.
+    pub ports: Vec<HostPort>,
+    /// The container that has it.
+    pub container: Option<EndpointOwner>,
+}
+
+/// A port of the host, and the port inside that it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// On the host.
+    pub host: SocketAddr,
+    /// Inside.
+    pub inside: u16,
+}
+
+/// Where an endpoint's interface is made.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// In a new namespace, which is sent out through it.
+    New,
+    /// In a namespace that is there, whose ways out stay.
+    In {
+        /// Which.
+        namespace: &'a Namespace,
+        /// Name of the interface.
+        interface: &'a str,
+        /// What the endpoint lives with.
+        life: Life,
+    },
 }
 
 /// An endpoint of a network, with a namespace that is connected. It has to be ended with [`Joined::leave`]; when it is only
@@ -58,15 +131,18 @@ pub struct Joined {
     network: Network,
     directory: PathBuf,
     owner: String,
-    file: Option<(PathBuf, File)>,
+    path: PathBuf,
+    /// Held for as long as the endpoint lives with its file.
+    file: Option<File>,
     record: EndpointRecord,
+    /// Where one was made for it.
     namespace: Option<Namespace>,
 }
 
 impl Joined {
-    /// The namespace, for as long as this lives.
+    /// The namespace that was made for it, for as long as this lives.
     pub fn namespace(&self) -> &Namespace {
-        self.namespace.as_ref().expect("it goes only when this does")
+        self.namespace.as_ref().expect("asked only of an endpoint that was joined with a new namespace")
     }
 
     /// Its addresses.
@@ -74,31 +150,40 @@ impl Joined {
         &self.record.addresses
     }
 
+    /// All about it.
+    pub fn record(&self) -> &EndpointRecord {
+        &self.record
+    }
+
     /// The network.
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// Lets ports of the host lead to it, in place of those that did.
-    pub fn publish(&mut self, ports: Vec<Published>) -> Result<(), NetworkError> {
-        let live = Live::lock(&self.directory, &self.network.id, &self.owner)?;
-        if let Some((path, file)) = &mut self.file {
-            self.record.published = ports;
-            write_record(file, path, &self.record)?;
-        }
-        live.write_rules(&self.network)
+    /// Where it sends what is not for its network; empty where there is no way out.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        gateways(&self.network)
     }
 
     /// Ends it; the last one takes the bridge and the rules along.
     pub fn leave(mut self) -> Result<(), NetworkError> {
         // Its interfaces go with it.
         drop(self.namespace.take());
-        let live = Live::lock(&self.directory, &self.network.id, &self.owner)?;
-        if let Some((path, file)) = self.file.take() {
-            if_present(fs::remove_file(&path)).at("remove", &path)?;
-            drop(file);
-        }
+        let live = match Live::lock(&self.directory, &self.network.id, &self.owner) {
+            // Somebody disconnected it, and removed the network.
+            Err(NetworkError::NotFound { .. }) => return Ok(()),
+            other => other?,
+        };
+        if_present(fs::remove_file(&self.path)).at("remove", &self.path)?;
+        drop(self.file.take());
         live.settle(&self.network, !self.record.published.is_empty())
+    }
+}
+
+fn gateways(network: &Network) -> Vec<IpAddr> {
+    match network.reach {
+        Reach::Outside => network.ranges.iter().map(|range| range.gateway).collect(),
+        Reach::Internal => Vec::new(),
     }
 }
 
@@ -108,33 +193,60 @@ pub(super) fn join(
     owner: &str,
     id: &NetworkId,
     request: &EndpointRequest,
+    place: Place<'_>,
 ) -> Result<Joined, NetworkError> {
     let directory = networks.join(id.as_str());
     let live = Live::lock(&directory, id, owner)?;
     let mut network = store::load(&directory)?.ok_or_else(|| NetworkError::NotFound { name: id.to_string() })?;
+    if network.ranges.is_empty() {
+        return Err(NetworkError::Restricted { name: network.name });
+    }
     let others = live.endpoints()?;
-    let name = id.bridge();
+    if let Some(container) = &request.container
+        && others.iter().any(|other| other.container.as_ref().is_some_and(|one| one.id == container.id))
+    {
+        return Err(NetworkError::Connected { container: container.name.clone(), name: network.name });
+    }
+    let name = network.bridge();
     let bridge = Bridge { name: &name, owner };
     // Until the bridge is there with its route, so that no other store takes the same addresses meanwhile.
     let turn = if bridge.exists()? { None } else { Some(take_turn()?) };
     if turn.is_some() && others.is_empty() {
         find_room(&mut network, &directory)?;
     }
-    let addresses = allocate(&network.ranges, &others, &request.addresses)?;
-    let record = EndpointRecord { addresses, published: Vec::new(), names: request.names.clone() };
-    let file = live.register(&record)?;
-    let mut joined = Joined { network, directory, owner: owner.to_owned(), file: Some(file), record, namespace: None };
-    match live.bring_up(&joined, bridge) {
-        Ok(()) => {}
-        Err(error) => {
-            drop(live);
-            give_up(joined);
-            return Err(error);
-        }
+    let addresses = allocate(&network, &others, &request.addresses)?;
+    let (interface, life) = match place {
+        Place::New => (bridge::INNER, Life::File),
+        Place::In { interface, life, .. } => (interface, life),
+    };
+    let record = EndpointRecord {
+        id: crate::id::random_hex(),
+        published: request.ports.iter().filter_map(|port| port.published(&addresses)).collect(),
+        names: request.names.clone(),
+        mac: request.mac.or_else(|| addresses.first().map(|address| MacAddress::new(mac_of(*address)))),
+        interface: interface.to_owned(),
+        container: request.container.clone(),
+        addresses,
+        life,
+    };
+    let (path, file) = live.register(&record)?;
+    let mut joined = Joined {
+        network,
+        directory,
+        owner: owner.to_owned(),
+        path,
+        file: (life == Life::File).then_some(file),
+        record,
+        namespace: None,
+    };
+    if let Err(error) = live.bring_up(&joined, bridge, others.is_empty()) {
+        drop(live);
+        give_up(joined);
+        return Err(error);
     }
     drop((turn, live));
-    match connect(&joined, bridge) {
-        Ok(namespace) => joined.namespace = Some(namespace),
+    match connect(&joined, bridge, place) {
+        Ok(namespace) => joined.namespace = namespace,
         Err(error) => {
             give_up(joined);
             return Err(error.into());
@@ -149,20 +261,35 @@ fn give_up(joined: Joined) {
     }
 }
 
-fn connect(joined: &Joined, bridge: Bridge<'_>) -> Result<Namespace, BridgeError> {
+/// Gives the namespace, if one is made.
+fn connect(joined: &Joined, bridge: Bridge<'_>, place: Place<'_>) -> Result<Option<Namespace>, BridgeError> {
     let network = &joined.network;
     let prefixes = network.ranges.iter().map(|range| range.subnet.prefix());
     let addresses: Vec<Address> =
         joined.record.addresses.iter().zip(prefixes).map(|(ip, prefix)| Address { ip: *ip, prefix }).collect();
-    let gateways: Vec<IpAddr> = match network.reach {
-        firewall::Reach::Outside => network.ranges.iter().map(|range| range.gateway).collect(),
-        firewall::Reach::Internal => Vec::new(),
-    };
     let neighbours = match network.purpose {
         Purpose::Build => Neighbours::Unseen,
-        Purpose::Default | Purpose::User => Neighbours::Seen,
+        _ => network.options.neighbours(),
     };
-    bridge.new_namespace(&Endpoint { addresses: &addresses, gateways: &gateways, neighbours })
+    let interface = |name| Interface { name, mac: joined.record.mac.map(MacAddress::bytes), mtu: network.options.mtu };
+    match place {
+        Place::New => {
+            let endpoint = Endpoint { addresses: &addresses, gateways: &gateways(network), neighbours };
+            bridge.new_namespace_with(&endpoint, interface(&joined.record.interface)).map(Some)
+        }
+        Place::In { namespace, interface: name, .. } => {
+            let endpoint = Endpoint { addresses: &addresses, gateways: &[], neighbours };
+            bridge.connect(namespace, &endpoint, interface(name)).map(|()| None)
+        }
+    }
+}
+
+impl HostPort {
+    /// The rule that leads to an endpoint with these addresses; `None` when it has none of the family.
+    fn published(&self, endpoint: &[IpAddr]) -> Option<Published> {
+        let inside = endpoint.iter().find(|address| address.is_ipv4() == self.host.is_ipv4())?;
+        Some(Published { protocol: self.protocol, host: self.host, inside: SocketAddr::new(*inside, self.inside) })
+    }
 }
 
 /// Takes down what dead processes left of a network.
@@ -174,7 +301,7 @@ pub(super) fn sweep(networks: &Path, owner: &str, id: &NetworkId) -> Result<(), 
     let live = Live::lock(&directory, id, owner)?;
     match store::load(&directory)? {
         Some(network) => live.settle(&network, true),
-        None => live.take_down(),
+        None => live.take_down(&id.bridge()),
     }
 }
 
@@ -185,41 +312,23 @@ fn take_turn() -> Result<Turn, NetworkError> {
 /// Networks that nobody chose the addresses of get others when the host uses theirs by now.
 fn find_room(network: &mut Network, directory: &Path) -> Result<(), NetworkError> {
     let taken = subnet::in_use().map_err(NetworkError::Routes)?;
-    for range in &network.ranges {
-        let Some(other) = taken.iter().find(|other| other.overlaps(range.subnet)) else { continue };
-        if network.purpose == Purpose::User {
-            return Err(NetworkError::Overlap { subnet: range.subnet, other: *other });
+    let overlapped = |subnet: subnet::Subnet| taken.iter().copied().find(|other| other.overlaps(subnet));
+    let mut moved = false;
+    for range in &mut network.ranges {
+        let Some(other) = overlapped(range.subnet) else { continue };
+        if network.addressing == Addressing::Chosen {
+            return Err(NetworkError::Overlap { subnet: range.subnet, other });
         }
-        network.ranges = vec![store::free_range(&taken)?];
-        return store::save(directory, network);
+        *range = if range.subnet.is_ipv6() { free_range_v6(&taken)? } else { free_range(&taken)? };
+        moved = true;
     }
-    Ok(())
-}
-
-/// An address of each range: the asked-for one, else the first that nobody has.
-fn allocate(ranges: &[NetworkRange], others: &[EndpointRecord], asked: &[IpAddr]) -> Result<Vec<IpAddr>, NetworkError> {
-    if let Some(stray) = asked.iter().find(|address| !ranges.iter().any(|range| range.subnet.contains(**address))) {
-        return Err(NetworkError::OutsideSubnet { address: *stray });
-    }
-    let taken = |address: IpAddr| others.iter().any(|other| other.addresses.contains(&address));
-    let of = |range: &NetworkRange| {
-        if let Some(asked) = asked.iter().find(|address| range.subnet.contains(**address)) {
-            let usable = *asked != range.gateway && range.subnet.hosts().any(|host| host == *asked);
-            return if usable && !taken(*asked) {
-                Ok(*asked)
-            } else {
-                Err(NetworkError::AddressTaken { address: *asked })
-            };
-        }
-        let free = range.subnet.hosts().find(|host| *host != range.gateway && !taken(*host));
-        free.ok_or(NetworkError::Full { subnet: range.subnet })
-    };
-    ranges.iter().map(of).collect()
+    if moved { store::save(directory, network) } else { Ok(()) }
 }
 
 /// The right to change what a network has on the host.
 struct Live {
     directory: PathBuf,
+    networks: PathBuf,
     id: NetworkId,
     owner: String,
     _lock: File,
@@ -237,11 +346,16 @@ impl Live {
         };
         // Held for milliseconds, by processes that cannot hang in it but in the kernel.
         file.lock().at("lock", &path)?;
-        Ok(Self { directory: directory.to_owned(), id: id.clone(), owner: owner.to_owned(), _lock: file })
+        let networks = directory.parent().unwrap_or(directory).to_owned();
+        Ok(Self { directory: directory.to_owned(), networks, id: id.clone(), owner: owner.to_owned(), _lock: file })
     }
 
-    /// The living; the files of the dead are removed.
     fn endpoints(&self) -> Result<Vec<EndpointRecord>, PathError> {
+        Ok(self.living()?.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// The living and their files; the files of the dead are removed.
+    fn living(&self) -> Result<Vec<(PathBuf, EndpointRecord)>, PathError> {
         let directory = self.directory.join("endpoints");
         let Some(entries) = if_present(fs::read_dir(&directory)).at("list", &directory)? else { return Ok(Vec::new()) };
         let mut paths = Vec::new();
@@ -252,16 +366,34 @@ impl Live {
         let mut living = Vec::new();
         for path in paths {
             let Some(file) = if_present(File::open(&path)).at("open", &path)? else { continue };
-            match file.try_lock() {
-                Ok(()) => if_present(fs::remove_file(&path)).at("remove", &path).map(drop)?,
-                Err(TryLockError::WouldBlock) => {
-                    let text = fs::read(&path).at("read", &path)?;
-                    living.push(serde_json::from_slice(&text).map_err(io::Error::from).at("read", &path)?);
-                }
+            let locked = match file.try_lock() {
+                Ok(()) => false,
+                Err(TryLockError::WouldBlock) => true,
                 Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
+            };
+            let text = fs::read(&path).at("read", &path)?;
+            // One that was killed while it wrote left anything.
+            let record = serde_json::from_slice::<EndpointRecord>(&text).map_err(io::Error::from);
+            let lives = locked
+                || record.as_ref().is_ok_and(|record| record.life == Life::Container) && {
+                    let container = record.as_ref().ok().and_then(|record| record.container.as_ref());
+                    match container {
+                        Some(container) => Presence::is_there(&self.networks, &container.id)?,
+                        None => false,
+                    }
+                };
+            if lives {
+                living.push((path.clone(), record.at("read", &path)?));
+            } else {
+                if_present(fs::remove_file(&path)).at("remove", &path)?;
             }
         }
         Ok(living)
+    }
+
+    fn of_container(&self, container: &str) -> Result<Option<(PathBuf, EndpointRecord)>, PathError> {
+        let has = |record: &EndpointRecord| record.container.as_ref().is_some_and(|one| one.id == container);
+        Ok(self.living()?.into_iter().find(|(_, record)| has(record)))
     }
 
     fn register(&self, record: &EndpointRecord) -> Result<(PathBuf, File), PathError> {
@@ -270,17 +402,25 @@ impl Live {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).at("create", &directory),
             _ => {}
         }
-        let path = directory.join(&crate::id::random_hex()[..16]);
+        let path = directory.join(&record.id[..16]);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).at("create", &path)?;
         file.lock().at("lock", &path)?;
         write_record(&mut file, &path, record)?;
         Ok((path, file))
     }
 
-    fn bring_up(&self, joined: &Joined, bridge: Bridge<'_>) -> Result<(), NetworkError> {
-        let hosts: Vec<Address> = joined.network.ranges.iter().map(|range| range.address()).collect();
-        if bridge.ensure(&hosts)? == Presence::Made {
-            self.write_rules(&joined.network)?;
+    /// `first`: nobody else has looked yet whether the host passes on what the bridge sends.
+    fn bring_up(&self, joined: &Joined, bridge: Bridge<'_>, first: bool) -> Result<(), NetworkError> {
+        let network = &joined.network;
+        let hosts: Vec<Address> = network.ranges.iter().map(|range| range.address()).collect();
+        if bridge.ensure(&hosts)? == bridge::Presence::Made || first || !joined.record.published.is_empty() {
+            self.write_rules(network)?;
+        }
+        if first
+            && network.reach == Reach::Outside
+            && let Some(obstacle) = forwarding::obstacle(bridge.name)?
+        {
+            return Err(NetworkError::Obstacle(obstacle));
         }
         Ok(())
     }
@@ -288,7 +428,7 @@ impl Live {
     fn write_rules(&self, network: &Network) -> Result<(), NetworkError> {
         let published: Vec<Published> = self.endpoints()?.into_iter().flat_map(|one| one.published).collect();
         let subnets: Vec<_> = network.ranges.iter().map(|range| range.subnet).collect();
-        let (table, bridge) = (self.id.table(), self.id.bridge());
+        let (table, bridge) = (self.id.table(), network.bridge());
         let rules =
             Rules { table: &table, bridge: &bridge, subnets: &subnets, reach: network.reach, published: &published };
         Ok(firewall::apply(&rules)?)
@@ -297,15 +437,14 @@ impl Live {
     /// After an endpoint has gone.
     fn settle(&self, network: &Network, rules_changed: bool) -> Result<(), NetworkError> {
         if self.endpoints()?.is_empty() {
-            return self.take_down();
+            return self.take_down(&network.bridge());
         }
         if rules_changed { self.write_rules(network) } else { Ok(()) }
     }
 
     /// The rules go before the bridge and came after it: without it there are none.
-    fn take_down(&self) -> Result<(), NetworkError> {
-        let name = self.id.bridge();
-        let bridge = Bridge { name: &name, owner: &self.owner };
+    fn take_down(&self, bridge: &str) -> Result<(), NetworkError> {
+        let bridge = Bridge { name: bridge, owner: &self.owner };
         match bridge.exists() {
             Ok(true) => {}
             Ok(false) | Err(BridgeError::Foreign { .. }) => return Ok(()),
@@ -326,6 +465,41 @@ fn write_record(file: &mut File, path: &Path, record: &EndpointRecord) -> Result
     file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(&text)).at("write", path)
 }
 
+/// Ends what a container has in a network.
+pub(super) fn disconnect(
+    networks: &Path,
+    owner: &str,
+    id: &NetworkId,
+    container: &str,
+) -> Result<Option<EndpointRecord>, NetworkError> {
+    let directory = networks.join(id.as_str());
+    let live = match Live::lock(&directory, id, owner) {
+        Err(NetworkError::NotFound { .. }) => return Ok(None),
+        other => other?,
+    };
+    let Some((path, record)) = live.of_container(container)? else { return Ok(None) };
+    if_present(fs::remove_file(&path)).at("remove", &path)?;
+    if let Some(network) = store::load(&directory)? {
+        live.settle(&network, !record.published.is_empty())?;
+    }
+    Ok(Some(record))
+}
+
+/// Changes what is written of a container's endpoint, if it has one.
+pub(super) fn change(
+    networks: &Path,
+    owner: &str,
+    id: &NetworkId,
+    container: &str,
+    change: &dyn Fn(&mut EndpointRecord),
+) -> Result<(), NetworkError> {
+    let live = Live::lock(&networks.join(id.as_str()), id, owner)?;
+    let Some((path, mut record)) = live.of_container(container)? else { return Ok(()) };
+    change(&mut record);
+    let mut file = OpenOptions::new().write(true).open(&path).at("open", &path)?;
+    Ok(write_record(&mut file, &path, &record)?)
+}
+
 /// Endpoints of a network that are alive, as `inspect` and the name server see them.
 pub(super) fn endpoints(networks: &Path, owner: &str, id: &NetworkId) -> Result<Vec<EndpointRecord>, NetworkError> {
     Ok(Live::lock(&networks.join(id.as_str()), id, owner)?.endpoints()?)
@@ -335,49 +509,12 @@ pub(super) fn endpoints(networks: &Path, owner: &str, id: &NetworkId) -> Result<
 pub(super) fn remove(networks: &Path, owner: &str, network: &Network) -> Result<(), NetworkError> {
     let directory = networks.join(network.id.as_str());
     let live = Live::lock(&directory, &network.id, owner)?;
-    let count = live.endpoints()?.len();
-    if count > 0 {
-        return Err(NetworkError::InUse { name: network.name.clone(), count });
+    let endpoints = live.endpoints()?;
+    if !endpoints.is_empty() {
+        let names = endpoints.into_iter().map(|one| one.container.map_or_else(String::new, |one| one.name)).collect();
+        return Err(NetworkError::InUse { name: network.name.clone(), endpoints: names });
     }
-    live.take_down()?;
+    live.take_down(&network.bridge())?;
     fs::remove_dir_all(&directory).at("remove", &directory)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn range(text: &str) -> NetworkRange {
-        NetworkRange::of(text.parse().unwrap()).unwrap()
-    }
-
-    fn with(addresses: &[&str]) -> EndpointRecord {
-        EndpointRecord {
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            ..EndpointRecord::default()
-        }
-    }
-
-    #[test]
-    fn the_first_free_address_is_taken() {
-        let ranges = [range("10.0.0.0/29"), range("fd00::/64")];
-        let shown = |others: &[EndpointRecord], asked: &[&str]| {
-            let asked: Vec<IpAddr> = asked.iter().map(|a| a.parse().unwrap()).collect();
-            match allocate(&ranges, others, &asked) {
-                Ok(found) => found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
-                Err(error) => error.to_string(),
-            }
-        };
-        assert_eq!(shown(&[], &[]), "10.0.0.2 fd00::2");
-        assert_eq!(shown(&[with(&["10.0.0.2", "fd00::3"])], &[]), "10.0.0.3 fd00::2");
-        assert_eq!(shown(&[], &["10.0.0.5"]), "10.0.0.5 fd00::2");
-        assert_eq!(shown(&[with(&["10.0.0.5"])], &["10.0.0.5"]), "the address 10.0.0.5 is in use");
-        for never in ["10.0.0.0", "10.0.0.1", "10.0.0.7"] {
-            assert_eq!(shown(&[], &[never]), format!("the address {never} is in use"));
-        }
-        assert_eq!(shown(&[], &["10.0.1.5"]), "the address 10.0.1.5 is in no subnet of the network");
-        let all = with(&["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
-        assert_eq!(shown(&[all], &[]), "no address of 10.0.0.0/29 is free");
-    }
 }

@@ -10,6 +10,8 @@ use rbuild_executor::network::firewall::Reach;
 use rbuild_executor::network::subnet::Subnet;
 use serde::{Deserialize, Serialize};
 
+use super::options::DriverOptions;
+
 /// Identifies a network: 64 random hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NetworkId(String);
@@ -35,8 +37,8 @@ impl NetworkId {
         &self.0[..12]
     }
 
-    /// The bridge on the host: as long as the name of an interface may be.
-    pub fn bridge(&self) -> String {
+    /// The bridge on the host, unless its maker chose a name: as long as the name of an interface may be.
+    pub(super) fn bridge(&self) -> String {
         format!("rb-{}", self.short())
     }
 
@@ -62,6 +64,10 @@ pub enum Purpose {
     Default,
     /// Made by a user.
     User,
+    /// The host's own; nothing of it is ours.
+    Host,
+    /// No network; listed as Docker lists it.
+    None,
 }
 
 impl Purpose {
@@ -72,6 +78,17 @@ impl Purpose {
             Self::Build => "build steps",
             Self::Default => "bridge",
             Self::User => "",
+            Self::Host => "host",
+            Self::None => "none",
+        }
+    }
+
+    /// What Docker calls the driver of such a network.
+    pub fn driver(self) -> &'static str {
+        match self {
+            Self::Build | Self::Default | Self::User => "bridge",
+            Self::Host => "host",
+            Self::None => "null",
         }
     }
 }
@@ -83,12 +100,15 @@ pub struct NetworkRange {
     pub subnet: Subnet,
     /// The host's, to which everything else is sent.
     pub gateway: IpAddr,
+    /// The part from which addresses are given that nobody chose (`--ip-range`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Subnet>,
 }
 
 impl NetworkRange {
     /// A range with its first address for the host; `None` when it has none to give.
     pub fn of(subnet: Subnet) -> Option<Self> {
-        Some(Self { subnet, gateway: subnet.hosts().next()? })
+        Some(Self { subnet, gateway: subnet.hosts().next()?, pool: None })
     }
 
     /// The host's address with its prefix.
@@ -116,7 +136,77 @@ pub struct Network {
     pub reach: Reach,
     /// What its maker wrote on it.
     pub labels: BTreeMap<String, String>,
+    /// What its maker chose of the driver.
+    #[serde(default)]
+    pub options: DriverOptions,
+    /// Whether its maker chose its addresses; then containers may choose theirs.
+    #[serde(default)]
+    pub addressing: Addressing,
+    /// Addresses in its ranges that belong to other machines (`--aux-address`), by what they are called.
+    #[serde(default)]
+    pub reserved: BTreeMap<String, IpAddr>,
+    /// Shown, as in Docker, and without a meaning but in a swarm (`--attachable`).
+    #[serde(default)]
+    pub attachable: bool,
+}
+
+/// Who chose a network's addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Addressing {
+    /// Nobody: a free range was taken.
+    #[default]
+    Automatic,
+    /// Its maker.
+    Chosen,
+}
+
+impl Network {
+    /// Its bridge on the host.
+    pub fn bridge(&self) -> String {
+        self.options.bridge_name.clone().unwrap_or_else(|| self.id.bridge())
+    }
+
+    /// Whether it has IPv6 addresses.
+    pub fn has_ipv6(&self) -> bool {
+        self.ranges.iter().any(|range| range.subnet.is_ipv6())
+    }
 }
 
 /// Version of the documents that this program writes.
 pub(super) const FORMAT: u32 = 1;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A network without addresses.
+    pub(in crate::network) fn sample() -> Network {
+        Network {
+            format: FORMAT,
+            id: NetworkId::random(),
+            name: "front".to_owned(),
+            created: Timestamp::UNIX_EPOCH,
+            purpose: Purpose::User,
+            ranges: Vec::new(),
+            reach: Reach::Outside,
+            labels: BTreeMap::new(),
+            options: DriverOptions::default(),
+            addressing: Addressing::Automatic,
+            reserved: BTreeMap::new(),
+            attachable: false,
+        }
+    }
+
+    #[test]
+    fn records_of_before_are_read() {
+        let id = "0".repeat(64);
+        let text = format!(
+            r#"{{"format":1,"id":"{id}","name":"bridge","created":"2026-01-01T00:00:00Z","purpose":"default",
+            "ranges":[{{"subnet":"172.24.0.0/22","gateway":"172.24.0.1"}}],"reach":"outside","labels":{{}}}}"#
+        );
+        let network: Network = serde_json::from_str(&text).unwrap();
+        assert_eq!(network.bridge(), "rb-000000000000");
+        assert_eq!((network.addressing, network.ranges[0].pool), (Addressing::Automatic, None));
+    }
+}

@@ -62,6 +62,13 @@ impl HostResolver {
         kept
     }
 
+    /// Those whom this machine asks, for whoever asks them from its own network; zones are left out.
+    pub(crate) fn name_servers(&self) -> Vec<IpAddr> {
+        let local = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        let found: Vec<IpAddr> = servers(&self.conf).into_iter().filter(|address| !local(address)).collect();
+        if found.is_empty() { PUBLIC_SERVERS.to_vec() } else { found }
+    }
+
     fn stand_ins(&self, reachable: Reachable) -> Vec<IpAddr> {
         if let Reachable::Only(server) = reachable {
             return vec![server];
@@ -114,6 +121,8 @@ mod tests {
         assert_eq!(conf(own, Some(upstream), Reachable::NotLoopback), own);
         let zone = "nameserver fe80::1%eth0\n";
         assert_eq!(conf(zone, None, Reachable::NotLoopback), zone);
+        let asked = HostResolver { conf: format!("{host}{zone}"), upstream: None }.name_servers();
+        assert_eq!(asked, ["127.0.0.53".parse::<IpAddr>().unwrap()], "from the host's network loopback is in reach");
         assert_eq!(conf("", None, Reachable::All), "nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
     }
 }

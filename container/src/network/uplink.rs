@@ -9,15 +9,16 @@ use std::io;
 use std::net::IpAddr;
 
 use rbuild_cache::{Hold, Lease, PathError};
+use rbuild_executor::network::Namespace;
 use rbuild_executor::network::bridge::BridgeError;
 use rbuild_executor::network::firewall::FirewallError;
 use rbuild_executor::network::user_mode::{Target, UserMode, UserModeError};
-use rbuild_executor::network::{Namespace, forwarding};
 use rustix::io::Errno;
 
-use super::live::{EndpointRequest, Joined};
+use super::error::NetworkError;
+use super::live::{EndpointRequest, Joined, Place};
 use super::record::NetworkId;
-use super::store::{NetworkError, Networks};
+use super::store::Networks;
 
 /// Kind of what a lease holds outside the store for a process that is to end with its engine; its name is `PID:START`.
 pub const PROCESS_KIND: &str = "process";
@@ -41,6 +42,14 @@ pub enum UplinkError {
         bridge: NoBridge,
         /// Why there is no process.
         process: UserModeError,
+    },
+    /// A network of its own needs a bridge.
+    #[error("network {name} cannot be used here: {why}")]
+    NeedsBridge {
+        /// The network.
+        name: String,
+        /// Why there is none.
+        why: NoBridge,
     },
     /// The bridge should have worked.
     #[error(transparent)]
@@ -66,21 +75,10 @@ impl Networks {
         id: &NetworkId,
         request: &EndpointRequest,
     ) -> Result<Result<Uplink, NoBridge>, UplinkError> {
-        let joined = match self.join_held(id, request) {
-            Ok(joined) => joined,
-            Err(error) if is_of_host(&error) => return Ok(Err(NoBridge(chain(&error)))),
-            Err(error) => return Err(error.into()),
-        };
-        match forwarding::obstacle(&id.bridge()) {
-            Ok(None) => Ok(Ok(Uplink::Bridge(Box::new(joined)))),
-            Ok(Some(obstacle)) => {
-                joined.leave()?;
-                Ok(Err(NoBridge(obstacle.to_string())))
-            }
-            Err(error) => {
-                joined.leave()?;
-                Err(NetworkError::from(error).into())
-            }
+        match self.join_held(id, request, Place::New) {
+            Ok(joined) => Ok(Ok(Uplink::Bridge(Box::new(joined)))),
+            Err(error) if is_of_host(&error) => Ok(Err(NoBridge(chain(&error)))),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -145,6 +143,7 @@ impl Uplink {
 /// Whether an error says that this host can have no bridge, rather than that something is broken.
 fn is_of_host(error: &NetworkError) -> bool {
     match error {
+        NetworkError::Obstacle(_) => true,
         NetworkError::Firewall(FirewallError::Missing | FirewallError::Refused { .. }) => true,
         NetworkError::Bridge(BridgeError::Kernel { source, .. } | BridgeError::Attach { source, .. }) => {
             // No privileges; a kernel without bridges or veth pairs.

@@ -10,7 +10,7 @@ use rbuild_cache::snapshot::{Content, Metadata};
 use rbuild_cache::{Lease, OpenOptions, SnapshotId, Store, SystemClock};
 use rbuild_container::{
     CallerStreams, Console, ContainerRecord, Containers, CreateError, Foreground, HostFiles, HostResolver, ImageOrigin,
-    Lifetime, NetworkChoice, NewContainer, Outcome, RunIn, RunRequest, SignalInbox, StartError,
+    Lifetime, NetworkChoice, NetworkRequest, NewContainer, Outcome, RunIn, RunRequest, SignalInbox, StartError,
 };
 use rbuild_executor::{Capabilities, Spawner};
 use rbuild_image::{ContainerPath, Digest, RuntimeConfig};
@@ -182,7 +182,7 @@ pub(crate) fn request(command: &[&str]) -> RunRequest {
     RunRequest {
         command: command.iter().map(|word| (*word).to_owned()).collect(),
         lifetime: Lifetime::Process,
-        network: NetworkChoice::None,
+        network: NetworkRequest::of(&NetworkChoice::None),
         ..RunRequest::default()
     }
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::namespace::Namespace;
 use super::netlink::{Link, Netlink, Veth};
 
-/// The only interface inside, beside loopback.
+/// The first interface inside, beside loopback.
 pub const INNER: &str = "eth0";
 
 /// A bridge of ours.
@@ -40,6 +40,23 @@ pub struct Endpoint<'a> {
     pub gateways: &'a [IpAddr],
     /// Whether it may talk to other endpoints that are [`Neighbours::Unseen`].
     pub neighbours: Neighbours,
+}
+
+/// The end of a pair of interfaces that is inside a namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its hardware address; one that goes with its first address when none is given.
+    pub mac: Option<[u8; 6]>,
+    /// The largest packet; the kernel's choice when none is given.
+    pub mtu: Option<u32>,
+}
+
+impl Default for Interface<'_> {
+    fn default() -> Self {
+        Self { name: INNER, mac: None, mtu: None }
+    }
 }
 
 /// Whether endpoints of a bridge see each other.
@@ -154,18 +171,50 @@ impl Bridge<'_> {
 
     /// Makes a namespace that is connected to the bridge.
     pub fn new_namespace(self, endpoint: &Endpoint<'_>) -> Result<Namespace, BridgeError> {
-        let attach = |source| BridgeError::Attach { name: self.name.to_owned(), source };
+        self.new_namespace_with(endpoint, Interface::default())
+    }
+
+    /// Makes a namespace that is connected to the bridge by this interface.
+    pub fn new_namespace_with(
+        self,
+        endpoint: &Endpoint<'_>,
+        interface: Interface<'_>,
+    ) -> Result<Namespace, BridgeError> {
         let mut host = self.netlink()?;
-        let bridge = self.find(&mut host)?.ok_or_else(|| BridgeError::Gone { name: self.name.to_owned() })?;
-        let ipv6 = endpoint.addresses.iter().any(|address| address.ip.is_ipv6());
+        let bridge = self.present(&mut host)?;
+        let ipv6 = endpoint.has_ipv6();
         let inside = move || {
             Namespace::set_ipv6(ipv6)?;
             // It stays inside although this thread ends.
             Netlink::open()
         };
-        let (namespace, mut inner) = Namespace::new_with(inside).map_err(attach)?;
-        connect(&mut host, &bridge, &mut inner, &namespace, endpoint).map_err(attach)?;
+        let (namespace, mut inner) = Namespace::new_with(inside).map_err(|error| self.unattached(error))?;
+        connect(&mut host, &bridge, &mut inner, &namespace, endpoint, interface)
+            .map_err(|error| self.unattached(error))?;
         Ok(namespace)
+    }
+
+    /// Connects a namespace that is there already by one more interface.
+    pub fn connect(
+        self,
+        namespace: &Namespace,
+        endpoint: &Endpoint<'_>,
+        interface: Interface<'_>,
+    ) -> Result<(), BridgeError> {
+        let mut host = self.netlink()?;
+        let bridge = self.present(&mut host)?;
+        let ipv6 = endpoint.has_ipv6();
+        let inner = namespace.enter(|| Namespace::set_ipv6(ipv6).and_then(|()| Netlink::open()));
+        let mut inner = inner.and_then(|opened| opened).map_err(|error| self.unattached(error))?;
+        connect(&mut host, &bridge, &mut inner, namespace, endpoint, interface).map_err(|error| self.unattached(error))
+    }
+
+    fn present(self, netlink: &mut Netlink) -> Result<Link, BridgeError> {
+        self.find(netlink)?.ok_or_else(|| BridgeError::Gone { name: self.name.to_owned() })
+    }
+
+    fn unattached(self, source: io::Error) -> BridgeError {
+        BridgeError::Attach { name: self.name.to_owned(), source }
     }
 
     fn netlink(self) -> Result<Netlink, BridgeError> {
@@ -193,24 +242,55 @@ fn connect(
     inner: &mut Netlink,
     namespace: &Namespace,
     endpoint: &Endpoint<'_>,
+    interface: Interface<'_>,
 ) -> io::Result<()> {
     use std::os::fd::AsFd;
     let mut random = [0; 6];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let name = format!("rv-{}", hex::encode(random));
-    let mac = endpoint.addresses.first().map_or([0x02, 0x42, 0, 0, 0, 1], |address| mac_of(address.ip));
-    let veth = Veth { host: &name, bridge: bridge.index, inner: INNER, mac, namespace: namespace.as_fd() };
+    let own = || endpoint.addresses.first().map_or([0x02, 0x42, 0, 0, 0, 1], |address| mac_of(address.ip));
+    let Interface { name: inside, mac, mtu } = interface;
+    let mac = mac.unwrap_or_else(own);
+    let veth = Veth { host: &name, bridge: bridge.index, inner: inside, mac, mtu, namespace: namespace.as_fd() };
     host.add_veth(&veth)?;
     if endpoint.neighbours == Neighbours::Unseen {
         let port = host.link(&name)?.ok_or(io::ErrorKind::NotFound)?;
         host.isolate_port(port.index)?;
     }
-    let link = inner.link(INNER)?.ok_or(io::ErrorKind::NotFound)?;
+    let link = inner.link(inside)?.ok_or(io::ErrorKind::NotFound)?;
     for address in endpoint.addresses {
         inner.add_address(link.index, address.ip, address.prefix)?;
     }
     inner.set_up(link.index)?;
     endpoint.gateways.iter().try_for_each(|gateway| inner.add_default_route(*gateway))
+}
+
+impl Endpoint<'_> {
+    fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|address| address.ip.is_ipv6())
+    }
+}
+
+/// Removes an interface inside a namespace, and with it the host's end; one that is gone already is fine.
+pub fn disconnect(namespace: &Namespace, interface: &str) -> io::Result<()> {
+    namespace.enter(|| {
+        let mut inner = Netlink::open()?;
+        match inner.link(interface)? {
+            Some(link) => inner.remove_link(link.index),
+            None => Ok(()),
+        }
+    })?
+}
+
+/// Sends what has no route of its own to these addresses, at most one of each family; where none is given, nowhere.
+pub fn set_gateways(namespace: &Namespace, gateways: &[IpAddr]) -> io::Result<()> {
+    namespace.enter(|| {
+        let mut inner = Netlink::open()?;
+        for ipv6 in [false, true] {
+            while inner.remove_default_route(ipv6)? {}
+        }
+        gateways.iter().try_for_each(|gateway| inner.add_default_route(*gateway))
+    })?
 }
 
 /// A hardware address that goes with the address, as Docker makes it: who gets the address next is found at once by those

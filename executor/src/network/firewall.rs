@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -99,6 +99,16 @@ pub fn apply(rules: &Rules<'_>) -> Result<(), FirewallError> {
 /// Removes a table; one that is gone already is fine.
 pub fn remove(table: &str) -> Result<(), FirewallError> {
     write(&format!("add table inet {table}\ndelete table inet {table}\n"))
+}
+
+/// Leads what is sent to `address`, port 53, to other ports of the same address: a name server that takes no port away from
+/// the programs of the calling thread's namespace, which is a container's.
+pub fn redirect_names(address: Ipv4Addr, udp: u16, tcp: u16) -> Result<(), FirewallError> {
+    write(&format!(
+        "table ip rbuild-names {{\n\tchain output {{\n\t\ttype nat hook output priority -100; policy accept;\n\
+         \t\tip daddr {address} udp dport 53 dnat to {address}:{udp}\n\
+         \t\tip daddr {address} tcp dport 53 dnat to {address}:{tcp}\n\t}}\n}}\n"
+    ))
 }
 
 /// Feeds `nft` with one transaction.

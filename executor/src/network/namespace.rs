@@ -43,6 +43,16 @@ impl Namespace {
         Ok(Self { file: File::open("/proc/thread-self/ns/net")?.into() })
     }
 
+    /// The namespace of a process; the caller has a hold on the process, so that its number is not another's.
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        Ok(Self { file: File::open(format!("/proc/{pid}/ns/net"))?.into() })
+    }
+
+    /// Another hold on it.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()? })
+    }
+
     /// Waits until nobody else who asks for a turn has one in this namespace, whatever store he works for: for whoever looks
     /// what is free and takes it. Any user of the machine can keep a turn, so nobody is waited for longer than `patience`.
     pub fn turn(&self, patience: Duration) -> io::Result<Turn> {

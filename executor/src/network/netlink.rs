@@ -60,6 +60,8 @@ pub(super) struct Veth<'a> {
     pub(super) inner: &'a str,
     /// Hardware address inside.
     pub(super) mac: [u8; 6],
+    /// The largest packet, if not the kernel's choice.
+    pub(super) mtu: Option<u32>,
     /// Where the other end goes.
     pub(super) namespace: BorrowedFd<'a>,
 }
@@ -106,10 +108,12 @@ impl Netlink {
         peer.attributes.push(LinkAttribute::IfName(veth.inner.to_owned()));
         peer.attributes.push(LinkAttribute::Address(veth.mac.to_vec()));
         peer.attributes.push(LinkAttribute::NetNsFd(veth.namespace.as_raw_fd()));
+        peer.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
         let mut message = LinkMessage::default();
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes.push(LinkAttribute::IfName(veth.host.to_owned()));
+        message.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
         message.attributes.push(LinkAttribute::Controller(veth.bridge));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
@@ -171,6 +175,19 @@ impl Netlink {
         match self.make(RouteNetlinkMessage::NewAddress(message)) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
             other => other,
+        }
+    }
+
+    /// Removes a route for everything else of a family; whether there was one.
+    pub(super) fn remove_default_route(&mut self, ipv6: bool) -> io::Result<bool> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.scope = RouteScope::NoWhere;
+        match self.change(RouteNetlinkMessage::DelRoute(message)) {
+            Ok(()) => Ok(true),
+            Err(error) if [Some(libc::ESRCH), Some(libc::ENOENT)].contains(&error.raw_os_error()) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

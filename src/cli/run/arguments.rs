@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use rbuild_container::{
-    CapabilityRequest, Console, ContainerName, DnsSettings, ExtraHost, InitChoice, Lifetime, NetworkChoice, RootAccess,
-    RunRequest, SecurityOptions, Signal, parse_bytes, parse_mount_flag, parse_tmpfs_flag, parse_ulimit,
-    parse_volume_flag,
+    CapabilityRequest, Console, ContainerName, DnsSettings, ExtraHost, InitChoice, Lifetime, RootAccess, RunRequest,
+    SecurityOptions, Signal, parse_bytes, parse_mount_flag, parse_tmpfs_flag, parse_ulimit, parse_volume_flag,
 };
 use rbuild_executor::Rlimit;
 use rbuild_image::Platform;
 
+use super::network_arguments::NetworkArgs;
 use crate::cli::limits::LimitArgs;
 use crate::cli::report::Failure;
 use crate::config::Settings;
@@ -68,13 +68,12 @@ pub(super) struct ContainerArgs {
     /// Empty directory in memory: TARGET[:size=…,mode=…]
     #[arg(long, value_name = "SPEC")]
     tmpfs: Vec<String>,
-    /// Network: bridge, host, none, or the name of one
-    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
-    network: Option<NetworkChoice>,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Host name inside
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Line for /etc/hosts
+    /// Line for /etc/hosts; the address host-gateway is this machine's
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<ExtraHost>,
     /// Name server
@@ -150,6 +149,11 @@ impl ContainerArgs {
         self.interactive && self.tty
     }
 
+    /// What is asked for and means nothing.
+    pub(super) fn warning(&self) -> Option<&'static str> {
+        self.network.warning()
+    }
+
     /// What is asked for. `words` are the image and the command behind it.
     pub(super) fn request(&self, words: &[String], remove: bool, settings: &Settings) -> Result<RunRequest, Failure> {
         let mut mounts = Vec::new();
@@ -179,7 +183,9 @@ impl ContainerArgs {
             console: Console { terminal: self.tty, interactive: self.interactive },
             lifetime: if remove { Lifetime::Process } else { Lifetime::Kept },
             mounts,
-            network: self.network.clone().unwrap_or_default(),
+            network: self.network.networks()?,
+            ports: self.network.ports(),
+            publish_all: self.network.publish_all,
             extra_hosts: self.add_host.clone(),
             dns: DnsSettings {
                 servers: self.dns.clone(),

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use rbuild_container::{
-    AnonymousVolumes, ContainerRecord, Containers, FindError, RemoveOptions, RunningContainer, Signal, SignalInbox,
-    Width,
+    AnonymousVolumes, ContainerRecord, Containers, FindError, NetworkChoice, RemoveOptions, RunningContainer, Signal,
+    SignalInbox, Width,
 };
 use serde_json::json;
 
+use super::ports::{PortArgs, port};
 use super::{CreateArgs, RunArgs, containers_of, in_foreground};
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{Table, ago, duration};
@@ -77,10 +78,10 @@ fn rendered(args: &PsArgs, rows: &[&ContainerRecord]) -> Result<String, Failure>
                 "RunningFor": ago(Some(record.created), now),
                 "State": record.state.status.name(),
                 "Status": record.status_text(now, duration),
-                "Ports": "",
+                "Ports": record.ports_text(),
                 "Names": record.name.as_str(),
                 "Labels": record.config.labels,
-                "Networks": record.config.network.name(),
+                "Networks": networks(record),
             });
             out.push_str(&serde_json::to_string(&object)?);
             out.push('\n');
@@ -95,11 +96,20 @@ fn rendered(args: &PsArgs, rows: &[&ContainerRecord]) -> Result<String, Failure>
             printable(&record.command_text(width)),
             ago(Some(record.created), now),
             record.status_text(now, duration),
-            String::new(),
+            record.ports_text(),
             record.name.to_string(),
         ]);
     }
     Ok(table.render())
+}
+
+/// Names of the networks of a container.
+fn networks(record: &ContainerRecord) -> String {
+    let endpoints = record.config.endpoints();
+    if endpoints.is_empty() && !matches!(record.config.network, NetworkChoice::Named(_) | NetworkChoice::Default) {
+        return record.config.network.to_string();
+    }
+    endpoints.into_iter().map(|one| one.network).collect::<Vec<_>>().join(",")
 }
 
 /// Arguments of `rm`.
@@ -239,6 +249,8 @@ pub(in crate::cli) enum ContainerCommand {
     Prune(PruneArgs),
     /// Write a container's file system as a tar archive
     Export(ExportArgs),
+    /// List the ports of this machine that lead to a container
+    Port(PortArgs),
 }
 
 /// Runs `rbuild container …`.
@@ -254,6 +266,7 @@ pub(in crate::cli) fn execute_container(command: ContainerCommand, engine: &Engi
         ContainerCommand::Rm(args) => remove(&args, engine),
         ContainerCommand::Prune(_) => prune(engine),
         ContainerCommand::Export(args) => export(&args, engine),
+        ContainerCommand::Port(args) => port(&args, engine),
     }
 }
 

@@ -14,24 +14,12 @@ pub(super) struct UnservedArgs {
     attach: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sig_proxy: Option<String>,
-    #[arg(short, long, hide = true, value_name = "PORTS")]
-    publish: Vec<String>,
-    #[arg(short = 'P', long, hide = true)]
-    publish_all: bool,
     #[arg(long, hide = true, value_name = "POLICY")]
     restart: Option<String>,
     #[arg(long, hide = true, value_name = "CONTAINER")]
     volumes_from: Vec<String>,
     #[arg(long, hide = true, value_name = "DRIVER")]
     volume_driver: Option<String>,
-    #[arg(long, hide = true, value_name = "ADDRESS")]
-    ip: Option<String>,
-    #[arg(long, hide = true, value_name = "ADDRESS")]
-    ip6: Option<String>,
-    #[arg(long, hide = true, value_name = "ADDRESS")]
-    mac_address: Option<String>,
-    #[arg(long, hide = true, value_name = "NAME")]
-    network_alias: Vec<String>,
     #[arg(long, hide = true, value_name = "CONTAINER")]
     link: Vec<String>,
     #[arg(long, hide = true, value_name = "DEVICE")]
@@ -90,8 +78,6 @@ pub(super) struct UnservedArgs {
 
 const FOREGROUND: &str = "containers run in the foreground; put the command into the background with your shell";
 const ATTACHED: &str = "output is always shown and -i opens the input";
-const PORTS: &str = "no ports are published yet; with --network=host the container's ports are this machine's";
-const NETWORK: &str = "a container gets the first free address of its network";
 const DEVICE: &str = "--privileged gives a container the host's devices";
 const NAMESPACE: &str = "containers have their own";
 const HEALTH: &str = "health checks are not run";
@@ -109,16 +95,14 @@ impl UnservedArgs {
             (given(&self.detach_keys, &[]), "--detach-keys", FOREGROUND),
             (!self.attach.is_empty(), "--attach", ATTACHED),
             (given(&self.sig_proxy, &["true"]), "--sig-proxy", "signals are always passed on"),
-            (!self.publish.is_empty(), "--publish", PORTS),
-            (self.publish_all, "--publish-all", PORTS),
             (given(&self.restart, &["no"]), "--restart", FOREGROUND),
             (!self.volumes_from.is_empty(), "--volumes-from", "name the volumes with -v"),
             (given(&self.volume_driver, &["local"]), "--volume-driver", "volumes are local directories"),
-            (given(&self.ip, &[]), "--ip", NETWORK),
-            (given(&self.ip6, &[]), "--ip6", NETWORK),
-            (given(&self.mac_address, &[]), "--mac-address", NETWORK),
-            (!self.network_alias.is_empty(), "--network-alias", "containers are not found by name yet; use --add-host"),
-            (!self.link.is_empty(), "--link", "containers are not found by name yet; use --add-host"),
+            (
+                !self.link.is_empty(),
+                "--link",
+                "containers of a network that `network create` made find each other by name; use --network-alias",
+            ),
             (!self.device.is_empty(), "--device", DEVICE),
             (!self.device_cgroup_rule.is_empty(), "--device-cgroup-rule", DEVICE),
             (given(&self.gpus, &[]), "--gpus", DEVICE),
@@ -168,8 +152,6 @@ mod tests {
     fn each_flag_is_refused_by_its_name() {
         for (line, flag) in [
             ("-d", "--detach"),
-            ("-p 8080:80", "--publish"),
-            ("-P", "--publish-all"),
             ("--restart=always", "--restart"),
             ("--device /dev/kvm", "--device"),
             ("--pid host", "--pid"),

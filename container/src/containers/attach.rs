@@ -1,0 +1,212 @@
+//! Containers that are there are connected to networks and disconnected (`network connect`, `network disconnect`), running
+//! or not.
+//!
+//! The container's record says to which networks it belongs; a start follows it. Into a running container an interface is
+//! put by whoever connects it; the endpoint lives with the container, and whoever runs that takes it down in the end.
+
+use std::io;
+
+use rbuild_cache::{Lease, PathError};
+use rbuild_executor::network::firewall::Reach;
+use rbuild_executor::network::{Namespace, bridge};
+
+use super::connect::{endpoint_request, way_out};
+use super::{Containers, LoadError, UpdateError};
+use crate::document::AtPath;
+use crate::network::{
+    Connection, EndpointSettings, InvalidAttachment, Life, Network, NetworkChoice, NetworkError, Networks, Place,
+    Purpose,
+};
+use crate::record::ContainerRecord;
+
+/// A container that was not connected or disconnected.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The network, or the container's place in it.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// What is wanted does not go with the network.
+    #[error(transparent)]
+    Settings(#[from] InvalidAttachment),
+    /// The container has no network of its own.
+    #[error(
+        "container sharing network namespace with another container or host cannot be connected to any other network"
+    )]
+    Shared,
+    /// The container is to have none.
+    #[error("container cannot be connected to multiple networks with one of the networks in private (none) mode")]
+    Private,
+    /// Its network is a process's, into which no interface can be put.
+    #[error("the network of container {name} is served by a process: restart the container to connect it")]
+    Process {
+        /// Which.
+        name: String,
+    },
+    /// Its network namespace cannot be changed.
+    #[error("cannot change the network of the running container")]
+    Inside(#[source] io::Error),
+    /// Its record cannot be changed.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// Its record cannot be had.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] PathError),
+}
+
+/// What a new connection does not give at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Everything is there.
+    Whole,
+    /// It finds others by name only when it is started again.
+    NamesAfterRestart,
+}
+
+/// The network namespace of a running container; `None` when it does not run.
+pub(super) fn namespace_of(record: &ContainerRecord) -> io::Result<Option<Namespace>> {
+    let Some(process) = record.state.process.filter(|_| record.state.status.is_live()) else { return Ok(None) };
+    // Held while the number is used, so that it is not another's.
+    let Some(_held) = process.open()? else { return Ok(None) };
+    match Namespace::of_process(process.pid) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+impl Containers {
+    /// Connects a container to one more network.
+    pub fn attach(
+        &self,
+        record: &ContainerRecord,
+        settings: &EndpointSettings,
+        lease: &Lease,
+    ) -> Result<Attached, AttachError> {
+        match &record.config.network {
+            NetworkChoice::Host | NetworkChoice::Container(_) => return Err(AttachError::Shared),
+            NetworkChoice::None => return Err(AttachError::Private),
+            NetworkChoice::Default | NetworkChoice::Named(_) => {}
+        }
+        let networks = Networks::new(self.store())?;
+        let network = self.network(&networks, &settings.network)?;
+        check(&network, settings)?;
+        let mut settings = settings.clone();
+        settings.network.clone_from(&network.name);
+        let own = self.resolved(&networks, &record.config.endpoints());
+        if own.iter().any(|(other, _)| other.id == network.id) {
+            let container = record.name.to_string();
+            return Err(NetworkError::Connected { container, name: network.name }.into());
+        }
+        let mut attached = Attached::Whole;
+        let mut connection = None;
+        if let Some(namespace) = namespace_of(record).map_err(AttachError::Inside)? {
+            if !networks.is_present(record.id.as_str())?
+                || record.state.network.connections.is_empty() && !own.is_empty()
+            {
+                return Err(AttachError::Process { name: record.name.to_string() });
+            }
+            networks.hold(&network.id, lease)?;
+            let interface = free_interface(&namespace).map_err(AttachError::Inside)?;
+            let place = Place::In { namespace: &namespace, interface: &interface, life: Life::Container };
+            let joined = networks.join_held(&network.id, &endpoint_request(record, &settings), place)?;
+            let made = Connection::of(joined.network(), joined.record());
+            let mut all = own.clone();
+            all.push((network.clone(), settings.clone()));
+            set_way_out(&namespace, &all)?;
+            self.add_hosts(record, &made)?;
+            if network.purpose == Purpose::User && !own.iter().any(|(other, _)| other.purpose == Purpose::User) {
+                attached = Attached::NamesAfterRestart;
+            }
+            connection = Some(made);
+        }
+        self.update(&record.id, |record| {
+            let mut endpoints = record.config.endpoints();
+            endpoints.push(settings.clone());
+            record.config.networks = Some(endpoints);
+            record.state.network.connections.extend(connection.clone());
+            Ok(())
+        })?;
+        Ok(attached)
+    }
+
+    /// Disconnects a container from a network.
+    pub fn detach(&self, record: &ContainerRecord, network: &str) -> Result<(), AttachError> {
+        let networks = Networks::new(self.store())?;
+        let network = self.network(&networks, network)?;
+        if network.purpose == Purpose::Host {
+            return Err(AttachError::Shared);
+        }
+        let mut own = self.resolved(&networks, &record.config.endpoints());
+        let Some(at) = own.iter().position(|(other, _)| other.id == network.id) else {
+            let container = record.name.to_string();
+            return Err(NetworkError::NotConnected { container, name: network.name }.into());
+        };
+        let (_, removed) = own.remove(at);
+        if let Some(namespace) = namespace_of(record).map_err(AttachError::Inside)? {
+            let endpoints = networks.endpoints(&network.id)?;
+            let is_own = |id: &str| id == record.id.as_str();
+            let endpoint = endpoints.iter().find(|one| one.container.as_ref().is_some_and(|one| is_own(&one.id)));
+            if let Some(endpoint) = endpoint {
+                bridge::disconnect(&namespace, &endpoint.interface).map_err(AttachError::Inside)?;
+                networks.disconnect(&network.id, record.id.as_str())?;
+                set_way_out(&namespace, &own)?;
+            }
+        }
+        self.update(&record.id, |record| {
+            let mut endpoints = record.config.endpoints();
+            endpoints.retain(|one| one.network != removed.network);
+            record.config.networks = Some(endpoints);
+            record.state.network.connections.retain(|one| one.id != network.id);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// The container's networks that are still there.
+    fn resolved(&self, networks: &Networks, settings: &[EndpointSettings]) -> Vec<(Network, EndpointSettings)> {
+        let found = |one: &EndpointSettings| Some((self.network(networks, &one.network).ok()?, one.clone()));
+        settings.iter().filter_map(found).collect()
+    }
+
+    /// Its new addresses lead to its name. The file stays the one that is mounted.
+    fn add_hosts(&self, record: &ContainerRecord, connection: &Connection) -> Result<(), PathError> {
+        use std::io::Write;
+        let path = self.directory(&record.id).join("hosts");
+        let lines: String =
+            connection.addresses.iter().map(|address| format!("{address}\t{}\n", record.config.hostname)).collect();
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).at("open", &path)?;
+        file.write_all(lines.as_bytes()).at("write", &path)
+    }
+}
+
+fn check(network: &Network, settings: &EndpointSettings) -> Result<(), AttachError> {
+    if network.ranges.is_empty() {
+        return Err(if network.purpose == Purpose::None { AttachError::Private } else { AttachError::Shared });
+    }
+    if network.purpose != Purpose::User {
+        if !settings.aliases.is_empty() {
+            return Err(InvalidAttachment::AliasOnDefault.into());
+        }
+        if !settings.addresses.is_empty() {
+            return Err(InvalidAttachment::AddressOnDefault.into());
+        }
+    }
+    Ok(())
+}
+
+fn free_interface(namespace: &Namespace) -> io::Result<String> {
+    let taken = namespace.interfaces()?;
+    let mut candidates = (0..).map(|number: u32| format!("eth{number}"));
+    Ok(candidates.find(|name| !taken.contains(name)).expect("there are more numbers than interfaces"))
+}
+
+fn set_way_out(namespace: &Namespace, networks: &[(Network, EndpointSettings)]) -> Result<(), AttachError> {
+    let way = way_out(networks).map(|number| &networks[number].0);
+    let gateways = match way {
+        Some(network) if network.reach == Reach::Outside => network.ranges.iter().map(|range| range.gateway).collect(),
+        _ => Vec::new(),
+    };
+    bridge::set_gateways(namespace, &gateways).map_err(AttachError::Inside)
+}

@@ -1,0 +1,164 @@
+//! What can go wrong with a network.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use rbuild_cache::PathError;
+use rbuild_executor::network::bridge::BridgeError;
+use rbuild_executor::network::firewall::FirewallError;
+use rbuild_executor::network::forwarding::Obstacle;
+use rbuild_executor::network::subnet::Subnet;
+
+/// Names that mean something else.
+pub(super) const RESERVED: [&str; 4] = ["bridge", "host", "none", "default"];
+
+/// Something with a network that did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// There is none.
+    #[error("network {name} not found")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+    },
+    /// Several begin like that.
+    #[error("multiple networks found with provided prefix: {text}")]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+    },
+    /// There is one already.
+    #[error("network with name {name} already exists")]
+    Exists {
+        /// Its name.
+        name: String,
+    },
+    /// It cannot be called that.
+    #[error("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, and {} mean something else", RESERVED.join(", "))]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// It comes with the store.
+    #[error("{name} is a pre-defined network and cannot be removed")]
+    Predefined {
+        /// Its name.
+        name: String,
+    },
+    /// Somebody is connected.
+    #[error("error while removing network: network {name} has active endpoints{}", listed(endpoints))]
+    InUse {
+        /// Its name.
+        name: String,
+        /// Names of containers, as far as they have one.
+        endpoints: Vec<String>,
+    },
+    /// Its name is one that the command line gives a meaning.
+    #[error("operation is not permitted on predefined {name} network")]
+    Restricted {
+        /// Its name.
+        name: String,
+    },
+    /// A container is connected already.
+    #[error("endpoint with name {container} already exists in network {name}")]
+    Connected {
+        /// The container.
+        container: String,
+        /// The network.
+        name: String,
+    },
+    /// A container is not connected.
+    #[error("container {container} is not connected to network {name}")]
+    NotConnected {
+        /// The container.
+        container: String,
+        /// The network.
+        name: String,
+    },
+    /// Only networks whose addresses were chosen let containers choose.
+    #[error(
+        "invalid endpoint settings: user specified IP address is supported only when connecting to networks with user configured subnets"
+    )]
+    NotConfigured,
+    /// Another network has a bridge of this name.
+    #[error("networks have same bridge name: {bridge} is the one of network {name}")]
+    SameBridge {
+        /// The bridge.
+        bridge: String,
+        /// The other network.
+        name: String,
+    },
+    /// Another network or a route of the host has these addresses.
+    #[error("pool overlaps with other one on this address space: {subnet} overlaps {other}, which is in use")]
+    Overlap {
+        /// What was wanted.
+        subnet: Subnet,
+        /// What is there.
+        other: Subnet,
+    },
+    /// A subnet that has no two addresses to give, or a second one of its family.
+    #[error("the subnet {subnet} cannot be used: {reason}")]
+    Unusable {
+        /// Which.
+        subnet: Subnet,
+        /// Why.
+        reason: &'static str,
+    },
+    /// All ranges for networks are in use.
+    #[error("no range of addresses is free for a network: choose one with --subnet")]
+    Exhausted,
+    /// All addresses are given.
+    #[error("no address of {subnet} is free")]
+    Full {
+        /// The range.
+        subnet: Subnet,
+    },
+    /// Another endpoint or the host has it.
+    #[error("address already in use: {address}")]
+    AddressTaken {
+        /// Which.
+        address: IpAddr,
+    },
+    /// The network has no such address.
+    #[error("the address {address} is in no subnet of the network")]
+    OutsideSubnet {
+        /// Which.
+        address: IpAddr,
+    },
+    /// No subnet of the network has this part.
+    #[error("no matching subnet for range {pool}")]
+    OutsidePool {
+        /// Which.
+        pool: Subnet,
+    },
+    /// The host's routes cannot be read.
+    #[error("cannot read the routes of this host")]
+    Routes(#[source] io::Error),
+    /// Nobody can be kept from changing the host's network meanwhile.
+    #[error("cannot lock this host's network namespace")]
+    HostLock(#[source] io::Error),
+    /// The record makes no sense.
+    #[error("the network record {} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The host does not pass on what a bridge sends.
+    #[error(transparent)]
+    Obstacle(Obstacle),
+    /// The bridge.
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    /// The rules.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] PathError),
+}
+
+fn listed(endpoints: &[String]) -> String {
+    let named: Vec<&str> = endpoints.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    if named.is_empty() { String::new() } else { format!(": {}", named.join(", ")) }
+}

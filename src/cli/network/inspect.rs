@@ -1,0 +1,123 @@
+//! `network inspect`: Docker's document.
+
+use std::collections::BTreeMap;
+
+use rbuild_container::{EndpointRecord, Network, NetworkRange};
+use rbuild_executor::network::firewall::Reach;
+use serde_json::{Map, Value, json};
+
+use crate::cli::go_template::Template;
+use crate::cli::report::{self, Failure, printable};
+use crate::engine::Engine;
+use crate::exit_code::Exit;
+
+/// Arguments of `network inspect`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct InspectArgs {
+    /// json, or a template, e.g. {{.Name}}
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Accepted for Docker's sake: everything is shown
+    #[arg(short, long)]
+    verbose: bool,
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<String>,
+}
+
+/// Runs it.
+pub(super) fn execute(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let template = match args.format.as_deref() {
+        None | Some("json") => None,
+        Some(text) => Some(Template::parse(text)?),
+    };
+    let networks = super::networks_of(engine)?;
+    let (mut found, mut exit) = (Vec::new(), Exit::Success);
+    for text in &args.networks {
+        let details = networks.find(text).and_then(|network| {
+            let endpoints = if network.ranges.is_empty() { Vec::new() } else { networks.endpoints(&network.id)? };
+            Ok(details(&network, &endpoints))
+        });
+        match details {
+            Ok(details) => found.push(details),
+            Err(error) => {
+                report::story(&format!("error: {}\n", printable(Failure::from(error).message())));
+                exit = Exit::Failure;
+            }
+        }
+    }
+    let text = match (&template, args.format.is_some()) {
+        (Some(template), _) => {
+            let mut out = String::new();
+            for details in &found {
+                out.push_str(&format!("{}\n", template.render(details)?));
+            }
+            out
+        }
+        (None, true) => format!("{}\n", serde_json::to_string(&found)?),
+        (None, false) => format!("{}\n", serde_json::to_string_pretty(&found)?),
+    };
+    report::answer(&text)?;
+    Ok(exit)
+}
+
+fn details(network: &Network, endpoints: &[EndpointRecord]) -> Value {
+    let options: BTreeMap<String, String> = network.options.clone().into();
+    let ranges: Vec<Value> = network.ranges.iter().map(|range| config(network, range)).collect();
+    json!({
+        "Name": network.name,
+        "Id": network.id.as_str(),
+        "Created": network.created.to_string(),
+        "Scope": "local",
+        "Driver": network.purpose.driver(),
+        "EnableIPv4": true,
+        "EnableIPv6": network.has_ipv6(),
+        "IPAM": { "Driver": "default", "Options": {}, "Config": ranges },
+        "Internal": network.reach == Reach::Internal,
+        "Attachable": network.attachable,
+        "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
+        "Containers": containers(network, endpoints),
+        "Options": options,
+        "Labels": network.labels,
+    })
+}
+
+fn config(network: &Network, range: &NetworkRange) -> Value {
+    let mut config = Map::new();
+    config.insert("Subnet".to_owned(), json!(range.subnet));
+    if let Some(pool) = range.pool {
+        config.insert("IPRange".to_owned(), json!(pool));
+    }
+    config.insert("Gateway".to_owned(), json!(range.gateway));
+    let others: BTreeMap<_, _> =
+        network.reserved.iter().filter(|(_, address)| range.subnet.contains(**address)).collect();
+    if !others.is_empty() {
+        config.insert("AuxiliaryAddresses".to_owned(), json!(others));
+    }
+    Value::Object(config)
+}
+
+fn containers(network: &Network, endpoints: &[EndpointRecord]) -> Value {
+    let mut all = BTreeMap::new();
+    for endpoint in endpoints {
+        let Some(container) = &endpoint.container else { continue };
+        let address = |ipv6: bool| {
+            let mut own = endpoint.addresses.iter().zip(&network.ranges);
+            let found = own.find(|(address, _)| address.is_ipv6() == ipv6);
+            found.map(|(address, range)| format!("{address}/{}", range.subnet.prefix())).unwrap_or_default()
+        };
+        all.insert(
+            container.id.clone(),
+            json!({
+                "Name": container.name,
+                "EndpointID": endpoint.id,
+                "MacAddress": endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+                "IPv4Address": address(false),
+                "IPv6Address": address(true),
+            }),
+        );
+    }
+    json!(all)
+}
