@@ -12,12 +12,12 @@ use rbuild_executor::network::bridge::{Address, Bridge, Endpoint, Neighbours};
 
 use crate::bench::{Bench, Call, Ran};
 
-const WAIT: Duration = Duration::from_secs(20);
+pub(crate) const WAIT: Duration = Duration::from_secs(20);
 
 /// A host with an uplink to a world in which 203.0.113.1 answers.
-struct Host {
-    namespace: Namespace,
-    _world: Namespace,
+pub(crate) struct Host {
+    pub(crate) namespace: Namespace,
+    world: Namespace,
 }
 
 impl Host {
@@ -43,9 +43,14 @@ impl Host {
             bridge.new_namespace(&endpoint).expect("a namespace")
         };
         let namespace = world.enter(inside).expect("a thread");
-        let host = Self { namespace, _world: world };
+        let host = Self { namespace, world };
         host.forward("1");
         host
+    }
+
+    /// Something done in the world behind the uplink.
+    pub(crate) fn world<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.world.enter(work).expect("a thread")
     }
 
     fn forward(&self, value: &str) {
@@ -54,7 +59,7 @@ impl Host {
     }
 
     /// Interfaces and tables.
-    fn census(&self) -> BTreeSet<String> {
+    pub(crate) fn census(&self) -> BTreeSet<String> {
         let mut found: BTreeSet<String> = self.namespace.interfaces().expect("readable").into_iter().collect();
         let list = || Command::new("/usr/sbin/nft").args(["list", "tables"]).output().expect("nft runs").stdout;
         let tables = String::from_utf8(self.namespace.enter(list).expect("a thread")).expect("text");
@@ -63,7 +68,7 @@ impl Host {
     }
 
     #[track_caller]
-    fn becomes(&self, before: &BTreeSet<String>) {
+    pub(crate) fn becomes(&self, before: &BTreeSet<String>) {
         let began = Instant::now();
         while self.census() != *before {
             assert!(began.elapsed() < WAIT, "left on the host: {:?}", self.census());
@@ -72,7 +77,7 @@ impl Host {
     }
 }
 
-fn scene() -> Option<(Bench, Host)> {
+pub(crate) fn scene() -> Option<(Bench, Host)> {
     if !Path::new("/usr/sbin/nft").exists() {
         eprintln!("SKIPPED: needs nft");
         return None;
@@ -82,12 +87,12 @@ fn scene() -> Option<(Bench, Host)> {
 }
 
 /// Runs the program on that host.
-fn on(host: &Host, call: Call) -> Ran {
+pub(crate) fn on(host: &Host, call: Call) -> Ran {
     host.namespace.enter(|| call.run()).expect("a thread")
 }
 
 /// Starts the program on that host.
-fn start(host: &Host, call: Call) -> Child {
+pub(crate) fn start(host: &Host, call: Call) -> Child {
     host.namespace.enter(|| call.start()).expect("a thread")
 }
 

@@ -29,7 +29,7 @@ pub(in crate::cli) struct InspectArgs {
 pub(super) fn execute(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failure> {
     let template = match args.format.as_deref() {
         None | Some("json") => None,
-        Some(text) => Some(Template::parse(text)?),
+        Some(text) => Some(Template::for_inspect(text)?),
     };
     let networks = super::networks_of(engine)?;
     let (mut found, mut exit) = (Vec::new(), Exit::Success);

@@ -1,0 +1,339 @@
+//! Containers on networks: names, ports, connecting while they run, and nobody gets what another has.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::{TcpStream, UdpSocket};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use rbuild_executor::network::Namespace;
+
+use crate::bench::{Bench, Ran};
+use crate::networks::{Host, WAIT, on, scene, start};
+
+/// A bench and the host on which its containers run.
+struct Scene {
+    bench: Bench,
+    host: Host,
+    before: BTreeSet<String>,
+}
+
+impl Scene {
+    fn new() -> Option<Self> {
+        let (bench, host) = scene()?;
+        let before = host.census();
+        Some(Self { bench, host, before })
+    }
+
+    fn rbuild(&self, args: &[&str]) -> Ran {
+        on(&self.host, self.bench.rbuild(args))
+    }
+
+    /// Runs a shell in a new container of a network; gives its output.
+    #[track_caller]
+    fn shell(&self, network: &str, script: &str) -> String {
+        self.rbuild(&["run", "--rm", "--network", network, "busybox", "sh", "-c", script]).ok().stdout
+    }
+
+    /// Starts a container that serves a word on port 80, and waits until it runs.
+    fn serve(&self, name: &str, flags: &[&str]) -> Served<'_> {
+        let call = self.bench.rbuild(["run", "--rm", "--name", name]).args(flags);
+        let call = call.args(["busybox", "sh", "-c", &format!("busybox nc -ll -p 80 -e echo from {name}")]);
+        let mut process = start(&self.host, call);
+        let began = Instant::now();
+        while !self.listed("Names").iter().any(|one| one == name) {
+            if let Ok(Some(_)) = process.try_wait() {
+                panic!("{name} ended: {}", Ran::new(process.wait_with_output().expect("it ended")).stderr);
+            }
+            assert!(began.elapsed() < WAIT, "{name} did not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Served { scene: self, name: name.to_owned(), process: Some(process) }
+    }
+
+    /// A field of all containers that run.
+    fn listed(&self, field: &str) -> Vec<String> {
+        let text = self.rbuild(&["ps", "--format", "json"]).ok().stdout;
+        let objects = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("an object"));
+        objects.map(|object| object[field].as_str().expect("text").to_owned()).collect()
+    }
+
+    /// The network namespace of a running container.
+    fn inside(&self, name: &str) -> Namespace {
+        let record = self.bench.store().join("containers/names").join(name).join("container.json");
+        let text = std::fs::read(record).expect("it is there");
+        let record: serde_json::Value = serde_json::from_slice(&text).expect("a record");
+        let pid = record["state"]["process"]["pid"].as_u64().expect("it runs");
+        Namespace::of_process(u32::try_from(pid).expect("a process")).expect("it runs")
+    }
+
+    /// What a server says who is called from the host; empty when nobody answers.
+    fn call(&self, to: &str) -> String {
+        self.host.namespace.enter(|| answer(to)).expect("a thread")
+    }
+}
+
+fn answer(to: &str) -> String {
+    let mut text = String::new();
+    let began = Instant::now();
+    while text.is_empty() && began.elapsed() < Duration::from_secs(3) {
+        if let Ok(mut stream) = TcpStream::connect_timeout(&to.parse().expect("an address"), Duration::from_secs(1)) {
+            stream.set_read_timeout(Some(WAIT)).expect("it is set");
+            // One that is reset said nothing.
+            drop(stream.read_to_string(&mut text));
+        }
+    }
+    text
+}
+
+/// A container in the background.
+struct Served<'a> {
+    scene: &'a Scene,
+    name: String,
+    process: Option<Child>,
+}
+
+impl Served<'_> {
+    fn end(mut self) {
+        let _killed = self.scene.rbuild(&["kill", &self.name]).ok();
+        if let Some(mut process) = self.process.take() {
+            process.wait().expect("it ends");
+        }
+    }
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop((process.kill(), process.wait()));
+        }
+    }
+}
+
+/// Asks the container's name server, in the container, and then the server behind the name.
+const CALL: &str = "for name in $NAMES; do busybox nslookup -type=a $name | grep -A1 ^Name: | grep ^Address; done; nc -w 3 web 80 </dev/null";
+
+#[test]
+fn containers_find_each_other_by_name_alias_and_id_also_when_started_again() {
+    let Some(scene) = Scene::new() else { return };
+    let _front = scene.rbuild(&["network", "create", "--subnet", "10.77.0.0/24", "front"]).ok();
+    for _ in 0..2 {
+        let web =
+            scene.serve("web", &["-h", "machine", "--network", "front", "--network-alias", "www", "--ip", "10.77.0.9"]);
+        let id = scene.rbuild(&["ps", "-q"]).ok().stdout;
+        let script = format!("NAMES='web WWW machine web.front {}'; {CALL}", id.trim());
+        assert_eq!(scene.shell("front", &script), format!("{}from web\n", "Address: 10.77.0.9\n".repeat(5)));
+        let conf = scene.shell("front", "cat /etc/resolv.conf");
+        assert!(conf.contains("nameserver 127.0.0.11\n") && conf.contains("ndots:0"), "{conf}");
+        // On the default bridge there are no names.
+        let conf = scene.shell("bridge", "cat /etc/resolv.conf; nc -w 1 web 80 </dev/null || echo nobody");
+        assert!(!conf.contains("127.0.0.11") && conf.ends_with("nobody\n"), "{conf}");
+        web.end();
+        let gone = scene.shell("front", "busybox nslookup web 2>&1 | grep -c 10.77; true");
+        assert_eq!(gone, "0\n");
+    }
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn ports_lead_inside_from_everywhere_and_belong_to_one() {
+    let Some(scene) = Scene::new() else { return };
+    let _front = scene.rbuild(&["network", "create", "--subnet", "10.77.0.0/24", "front"]).ok();
+    let flags = [
+        "--network",
+        "front",
+        "-p",
+        "8080:80",
+        "-p",
+        "127.0.0.1:8081:80",
+        "-p",
+        "7000-7001:70-71/udp",
+        "--expose",
+        "443",
+    ];
+    let web = scene.serve("web", &flags);
+    for from in ["127.0.0.1:8080", "127.0.0.1:8081", "203.0.113.2:8080", "[::1]:8080"] {
+        assert_eq!(scene.call(from), "from web\n", "{from}");
+    }
+    assert_eq!(scene.host.world(|| answer("203.0.113.2:8080")), "from web\n");
+    assert_eq!(scene.host.world(|| answer("203.0.113.2:8081")), "", "only loopback was named");
+    for network in ["front", "bridge"] {
+        assert_eq!(scene.shell(network, "nc -w 3 203.0.113.2 8080 </dev/null"), "from web\n", "{network}");
+    }
+    let ports = "443/tcp, 0.0.0.0:7000->70/udp, [::]:7000->70/udp, 0.0.0.0:7001->71/udp, [::]:7001->71/udp, \
+                 0.0.0.0:8080->80/tcp, 127.0.0.1:8081->80/tcp, [::]:8080->80/tcp";
+    assert_eq!(scene.listed("Ports"), [ports]);
+    assert_eq!(scene.rbuild(&["port", "web", "80/tcp"]).ok().stdout, "0.0.0.0:8080\n127.0.0.1:8081\n[::]:8080\n");
+    assert_eq!(scene.rbuild(&["port", "web", "71/udp"]).ok().stdout, "0.0.0.0:7001\n[::]:7001\n");
+    let _none = scene.rbuild(&["port", "web", "9"]).fails(1).says("no public port '9' published for web");
+    for network in ["front", "bridge", "none"] {
+        let ran = scene.rbuild(&["run", "--rm", "--network", network, "-p", "8080:80", "busybox", "true"]);
+        if network == "none" {
+            let _fine = ran.ok();
+        } else {
+            let _taken = ran.fails(125).says("Bind for 0.0.0.0:8080 failed: port is already allocated");
+        }
+    }
+    let range = scene.rbuild(&["run", "--rm", "-p", "8080-8081:80", "busybox", "true"]);
+    let _taken = range.fails(125).says("all ports are allocated");
+    web.end();
+    assert_eq!(scene.call("127.0.0.1:8080"), "", "the port is free");
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn declared_ports_are_published_on_free_ones() {
+    let Some(scene) = Scene::new() else { return };
+    let web = scene.serve("web", &["-P", "--expose", "80", "--expose", "53/udp"]);
+    let shown = scene.rbuild(&["port", "web"]).ok().stdout;
+    assert_eq!(shown.lines().filter(|line| line.starts_with("53/udp -> ")).count(), 2, "{shown}");
+    let port = shown.lines().find_map(|line| line.strip_prefix("80/tcp -> 0.0.0.0:")).expect("a port");
+    assert_eq!(scene.call(&format!("127.0.0.1:{port}")), "from web\n");
+    web.end();
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn datagrams_are_answered_through_a_published_port() {
+    let Some(scene) = Scene::new() else { return };
+    let web = scene.serve("web", &["-p", "5300:53/udp"]);
+    let server = scene.inside("web").enter(|| UdpSocket::bind("0.0.0.0:53").expect("a port")).expect("a thread");
+    // Its socket would keep the namespace.
+    let serving = std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        for _ in 0..3 {
+            let (length, from) = server.recv_from(&mut buffer).expect("a question");
+            server.send_to(&[b"re: ", &buffer[..length]].concat(), from).expect("it is sent");
+        }
+    });
+    let ask = |to: &str| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
+        socket.connect(to).expect("an address");
+        socket.set_read_timeout(Some(WAIT)).expect("it is set");
+        socket.send(b"question").expect("it is sent");
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).expect("an answer");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    for to in ["127.0.0.1:5300", "203.0.113.2:5300"] {
+        assert_eq!(scene.host.namespace.enter(|| ask(to)).expect("a thread"), "re: question", "{to}");
+    }
+    assert_eq!(scene.host.world(|| ask("203.0.113.2:5300")), "re: question");
+    serving.join().expect("it answered");
+    web.end();
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn a_running_container_is_connected_and_disconnected() {
+    let Some(scene) = Scene::new() else { return };
+    for network in ["front", "back"] {
+        let _made = scene.rbuild(&["network", "create", network]).ok();
+    }
+    let web = scene.serve("web", &["--network", "front"]);
+    let _connected = scene.rbuild(&["network", "connect", "--alias", "extra", "back", "web"]).ok();
+    assert_eq!(scene.shell("back", "nc -w 3 extra 80 </dev/null"), "from web\n");
+    let _again = scene.rbuild(&["network", "connect", "back", "web"]).fails(1).says("already exists in network back");
+    let names = scene.rbuild(&["network", "inspect", "-f", "{{json .Containers}}", "back"]).ok().stdout;
+    assert!(names.contains("\"Name\":\"web\""), "{names}");
+    let _used = scene.rbuild(&["network", "rm", "back"]).fails(1).says("network back has active endpoints: web");
+    // Another container in its namespace sees what it has.
+    let seen = scene.shell("container:web", "ls /sys/class/net; nc -w 3 127.0.0.1 80 </dev/null");
+    assert_eq!(seen, "eth0\neth1\nlo\nfrom web\n");
+    let _gone = scene.rbuild(&["network", "disconnect", "back", "web"]).ok();
+    assert_eq!(scene.shell("container:web", "ls /sys/class/net"), "eth0\nlo\n");
+    let _not =
+        scene.rbuild(&["network", "disconnect", "back", "web"]).fails(1).says("is not connected to network back");
+    let _removed = scene.rbuild(&["network", "rm", "back"]).ok();
+    // Connected by another process, it takes the network along in the end.
+    let _again = scene.rbuild(&["network", "create", "back"]).ok();
+    let _connected = scene.rbuild(&["network", "connect", "back", "web"]).ok();
+    web.end();
+    let _removed = scene.rbuild(&["network", "rm", "back", "front"]).ok();
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn a_killed_process_leaves_its_networks_to_the_next_command() {
+    let Some(scene) = Scene::new() else { return };
+    for network in ["front", "back"] {
+        let _made = scene.rbuild(&["network", "create", network]).ok();
+    }
+    let mut web = scene.serve("web", &["--network", "front", "-p", "8080:80"]);
+    let _connected = scene.rbuild(&["network", "connect", "back", "web"]).ok();
+    let mut process = web.process.take().expect("it runs");
+    process.kill().expect("it runs");
+    process.wait().expect("it ended");
+    assert_ne!(scene.host.census(), scene.before, "bridges cannot go by themselves");
+    let _listed = scene.rbuild(&["ps"]).ok();
+    scene.host.becomes(&scene.before);
+    let _removed = scene.rbuild(&["network", "rm", "back", "front"]).ok();
+    // Everything is free again.
+    let again = scene.serve("web", &["-p", "8080:80"]);
+    assert_eq!(scene.call("127.0.0.1:8080"), "from web\n");
+    again.end();
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn processes_that_race_get_addresses_and_ports_of_their_own() {
+    let Some(scene) = Scene::new() else { return };
+    let _front = scene.rbuild(&["network", "create", "--subnet", "10.77.0.0/24", "front"]).ok();
+    let script = "ip -4 -o addr show eth0 | tr -s ' ' | cut -d' ' -f4; sleep 4";
+    let runs: Vec<Child> = (0..12)
+        .map(|_| {
+            let flags = ["run", "--rm", "--network", "front", "-p", "9000-9011:80", "busybox", "sh", "-c", script];
+            start(&scene.host, scene.bench.rbuild(flags))
+        })
+        .collect();
+    let began = Instant::now();
+    let mut ports = BTreeSet::new();
+    while ports.len() < 12 && began.elapsed() < WAIT {
+        for shown in scene.listed("Ports") {
+            ports.extend(shown.strip_prefix("0.0.0.0:").and_then(|rest| rest.split("->").next()).map(str::to_owned));
+        }
+    }
+    let mut addresses = BTreeSet::new();
+    for run in runs {
+        let ran = Ran::new(run.wait_with_output().expect("it ends")).ok();
+        assert!(addresses.insert(ran.stdout.trim().to_owned()), "given twice: {}", ran.stdout);
+    }
+    assert_eq!((addresses.len(), ports.len()), (12, 12), "{addresses:?} {ports:?}");
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn contradictions_are_refused_before_anything_is_made() {
+    let Some(scene) = Scene::new() else { return };
+    let _front = scene.rbuild(&["network", "create", "front"]).ok();
+    for (flags, said) in [
+        (&["--network", "front", "--network", "host"][..], "cannot attach both user-defined and non-user-defined"),
+        (&["--network-alias", "x"], "network-scoped alias is supported only for containers in user defined networks"),
+        (&["--ip", "10.1.1.1"], "user specified IP address is supported on user defined networks only"),
+        (
+            &["--network", "front", "--ip", "172.24.0.9"],
+            "user specified IP address is supported only when connecting to networks with user configured subnets",
+        ),
+        (&["--network", "container:nobody"], "no such container: nobody"),
+        (&["--network", "container:nobody", "-p", "80"], "port publishing and the container type network mode"),
+        (&["-p", "80/sctp"], "invalid protocol"),
+        (&["--network", "nowhere"], "network nowhere not found"),
+    ] {
+        let ran = scene.rbuild(&[&["run", "--rm"], flags, &["busybox", "true"]].concat());
+        assert!(ran.code != 0 && ran.stderr.contains(said), "{flags:?}: {} {}", ran.code, ran.stderr);
+    }
+    let gateway = scene.rbuild(&[
+        "run",
+        "--rm",
+        "--network",
+        "front",
+        "--add-host",
+        "here:host-gateway",
+        "busybox",
+        "cat",
+        "/etc/hosts",
+    ]);
+    let hosts = gateway.ok().stdout;
+    assert!(hosts.lines().any(|line| line.starts_with("172.24.") && line.ends_with(".1\there")), "{hosts}");
+    scene.host.becomes(&scene.before);
+}
