@@ -337,3 +337,35 @@ fn contradictions_are_refused_before_anything_is_made() {
     assert!(hosts.lines().any(|line| line.starts_with("172.24.") && line.ends_with(".1\there")), "{hosts}");
     scene.host.becomes(&scene.before);
 }
+
+#[test]
+fn without_a_bridge_ports_are_relayed_and_own_networks_are_refused() {
+    let Some(scene) = Scene::new() else { return };
+    let programs = ["/usr/bin/pasta", "/usr/bin/slirp4netns"];
+    if !programs.iter().any(|path| std::path::Path::new(path).exists())
+        || !std::path::Path::new("/dev/net/tun").exists()
+    {
+        eprintln!("SKIPPED: needs pasta or slirp4netns, and /dev/net/tun");
+        return;
+    }
+    let rootless = |args: &[&str]| on(&scene.host, scene.bench.rbuild(["--isolation", "rootless"]).args(args));
+    let script = "busybox nc -ll -p 80 -e echo from inside";
+    let call = scene.bench.rbuild(["--isolation", "rootless", "run", "--rm", "--name", "web", "-p", "8080:80"]);
+    let mut process = start(&scene.host, call.args(["busybox", "sh", "-c", script]));
+    let said = scene.call("127.0.0.1:8080");
+    if said.is_empty() {
+        drop(process.kill());
+        panic!("{}", Ran::new(process.wait_with_output().expect("it ended")).stderr);
+    }
+    assert_eq!(said, "from inside\n");
+    let _taken = rootless(&["run", "--rm", "-p", "8080:80", "busybox", "true"])
+        .fails(125)
+        .says("Bind for 0.0.0.0:8080 failed: port is already allocated");
+    let _made = rootless(&["network", "create", "front"]).ok();
+    let _refused = rootless(&["run", "--rm", "--network", "front", "busybox", "true"])
+        .fails(125)
+        .says("network front cannot be used here");
+    let _killed = rootless(&["kill", "web"]).ok();
+    process.wait().expect("it ended");
+    scene.host.becomes(&scene.before);
+}
