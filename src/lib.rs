@@ -3,6 +3,7 @@
 //! [`engine::Engine`] opens a store; [`build::build`] takes a [`request::BuildRequest`] and gives a
 //! [`build::BuildResult`]. The command line in [`cli`] is a thin layer over the same calls.
 
+mod advice;
 pub mod build;
 pub mod build_record;
 pub mod cache_view;
@@ -22,6 +23,7 @@ pub mod output;
 pub mod progress;
 mod reap;
 pub mod remote_cache;
+mod report_page;
 pub mod request;
 mod resolve;
 mod ssh_agents;

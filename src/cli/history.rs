@@ -13,6 +13,7 @@ mod filter;
 mod inspect;
 mod logs;
 mod ls;
+pub(super) mod page;
 
 /// `rbuild history …`.
 #[derive(Debug, Subcommand)]
@@ -24,6 +25,8 @@ pub(super) enum HistoryCommand {
     Inspect(inspect::InspectArgs),
     /// Show the log of a build, or of one of its steps
     Logs(logs::LogsArgs),
+    /// Open the report of a build in a browser
+    Open(page::OpenArgs),
     /// Forget builds
     Rm(RmArgs),
     /// Write builds with their logs to a tar archive
@@ -36,6 +39,7 @@ pub(super) fn execute(command: &HistoryCommand, engine: &Engine) -> Result<Exit,
         HistoryCommand::Ls(args) => ls::execute(args, engine),
         HistoryCommand::Inspect(args) => inspect::execute(args, engine),
         HistoryCommand::Logs(args) => logs::execute(args, engine),
+        HistoryCommand::Open(args) => page::open(args, engine),
         HistoryCommand::Rm(args) => rm(args, engine),
         HistoryCommand::Export(args) => archive::execute(args, engine),
     }

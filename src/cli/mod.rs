@@ -140,6 +140,8 @@ enum Command {
     /// See the builds that were done here
     #[command(subcommand)]
     History(history::HistoryCommand),
+    /// Write a recorded build as a page: timeline, graph, sizes, logs
+    Report(history::page::ReportArgs),
     /// Draw the steps of a build, or of a Dockerfile
     Graph(graph::GraphArgs),
     /// The cache, as Docker spells it: du and prune
@@ -223,6 +225,7 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Cache(command) => cache::execute(&command, &engine),
         Command::Doctor(args) => doctor::execute(&args, &engine),
         Command::History(command) => history::execute(&command, &engine),
+        Command::Report(args) => history::page::execute(&args, &engine),
         Command::Graph(args) => graph::execute(&args, &engine),
         Command::Builder(command) => cache::execute_builder(&command, &engine),
         Command::Version => unreachable!("answered before the store is opened"),

@@ -38,6 +38,7 @@ mod peers;
 mod registry;
 mod remote;
 mod remote_caches;
+mod report;
 mod rootless;
 mod sharing;
 mod stress;

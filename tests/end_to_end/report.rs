@@ -1,0 +1,161 @@
+//! The report of a build: its size, its trace, and the page in a real browser (needs chromium).
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::bench::Bench;
+
+/// A browser without a window, driven through its debugging pipe.
+struct Browser {
+    process: Child,
+    commands: File,
+    answers: BufReader<File>,
+    session: Option<String>,
+    sent: u64,
+    /// Exceptions, and what scripts and the browser complain of.
+    complaints: Vec<String>,
+}
+
+impl Browser {
+    fn start(bench: &Bench, page: &Path) -> Self {
+        let (to, from) = (bench.path("to-browser"), bench.path("from-browser"));
+        for pipe in [&to, &from] {
+            assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        }
+        let process = Command::new("sh")
+            .args([
+                "-c",
+                "exec chromium --headless --no-sandbox --disable-gpu --remote-debugging-pipe \
+                --user-data-dir=\"$3\" about:blank 3<>\"$1\" 4<>\"$2\"",
+                "sh",
+            ])
+            .args([&to, &from, &bench.path("browser")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromium is installed");
+        let pipe = |path: &Path| File::options().read(true).write(true).open(path).unwrap();
+        let answers = BufReader::new(pipe(&from));
+        let mut browser =
+            Self { process, commands: pipe(&to), answers, session: None, sent: 0, complaints: Vec::new() };
+        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let attached =
+            browser.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+        browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        for domain in ["Runtime.enable", "Log.enable", "Page.enable"] {
+            browser.call(domain, json!({}));
+        }
+        browser.call("Page.navigate", json!({ "url": format!("file://{}", page.display()) }));
+        for _ in 0..600 {
+            if browser.ask("document.readyState + (document.querySelector('#detail h3') ? ' drawn' : '')")
+                == "complete drawn"
+            {
+                return browser;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("the page is never drawn: {:?}", browser.complaints);
+    }
+
+    fn call(&mut self, method: &str, params: Value) -> Value {
+        self.sent += 1;
+        let mut message = json!({ "id": self.sent, "method": method, "params": params });
+        if let Some(session) = &self.session {
+            message["sessionId"] = json!(session);
+        }
+        self.commands.write_all(format!("{message}\0").as_bytes()).unwrap();
+        loop {
+            let mut raw = Vec::new();
+            self.answers.read_until(0, &mut raw).unwrap();
+            raw.pop();
+            let answer: Value = serde_json::from_slice(&raw).unwrap();
+            match answer["method"].as_str() {
+                Some("Runtime.exceptionThrown" | "Runtime.consoleAPICalled" | "Log.entryAdded") => {
+                    self.complaints.push(answer["params"].to_string());
+                }
+                _ if answer["id"] == self.sent => {
+                    assert!(answer["error"].is_null(), "{method}: {answer}");
+                    return answer["result"].clone();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The value of an expression in the page.
+    fn ask(&mut self, expression: &str) -> Value {
+        let result = self.call("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
+        assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
+        result["result"]["value"].clone()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ended = self.process.kill().and_then(|()| self.process.wait());
+    }
+}
+
+const DOCKERFILE: &str = "FROM busybox AS a\nRUN echo '</script><b>bold</b>' && seq 20000 > /numbers\n\
+    FROM busybox AS b\nRUN echo b > /b && sleep 0.3\nFROM busybox\nCOPY --from=a /numbers /\nCOPY --from=b /b /\n";
+
+#[test]
+fn a_page_shows_a_build_and_answers_to_clicks() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let context = bench.context("ctx", [("Dockerfile", DOCKERFILE)]);
+    let _first = bench.build("app", &context).ok();
+    std::fs::write(context.join("Dockerfile"), DOCKERFILE.replace("sleep 0.3", "sleep 0.4")).unwrap();
+    let _second = bench.build("app", &context).ok();
+    let page = bench.path("report.html");
+    let _written = bench.rbuild(["report", "^0", "--with", "^1", "-o"]).arg(&page).run().ok();
+    let mut browser = Browser::start(&bench, &page);
+    assert_eq!(browser.ask("document.querySelectorAll('#steps tbody tr').length"), 5);
+    assert_eq!(browser.ask("document.querySelectorAll('#timeline .bar').length"), 5);
+    assert_eq!(browser.ask("document.querySelectorAll('.graph .node').length"), 5);
+    let shown = "document.querySelector('#detail h3').textContent";
+    assert!(browser.ask(shown).as_str().unwrap().contains("sleep 0.4"), "the longest step is shown first");
+    browser.ask("document.querySelectorAll('#steps tbody tr')[4].click()");
+    assert!(browser.ask(shown).as_str().unwrap().contains("COPY --from=b"));
+    browser
+        .ask("document.querySelectorAll('.graph .node')[1].dispatchEvent(new MouseEvent('click', { bubbles: true }))");
+    assert!(browser.ask(shown).as_str().unwrap().contains("seq 20000"));
+    let compared = browser.ask("document.querySelector('#compare table').textContent");
+    assert!(compared.as_str().unwrap().contains("sleep 0.3") && compared.as_str().unwrap().contains("not there"));
+    browser.ask("document.querySelectorAll('#steps th button')[3].click()");
+    let sorted = browser.ask("document.querySelector('#steps tbody tr').textContent");
+    assert!(sorted.as_str().unwrap().contains("sleep 0.4"), "{sorted}");
+    // The first build has the hostile output: it is text, and nothing else.
+    let page = bench.path("first.html");
+    let _written = bench.rbuild(["report", "^1", "-o"]).arg(&page).run().ok();
+    browser.call("Page.navigate", json!({ "url": format!("file://{}#step-2", page.display()) }));
+    let log = loop {
+        let log = browser.ask("document.querySelector('#detail pre')?.textContent || ''");
+        if log != "" {
+            break log;
+        }
+    };
+    assert_eq!(log, "</script><b>bold</b>");
+    assert_eq!(browser.ask("document.querySelectorAll('#detail b').length"), 0);
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
+#[test]
+fn a_page_of_a_hundred_steps_is_small_and_a_trace_is_well_formed() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let steps: String = (0..99).map(|n| format!("RUN echo {n}; seq 3000\n")).collect();
+    let context = bench.context("ctx", [("Dockerfile", format!("FROM busybox\n{steps}").as_str())]);
+    let _built = bench.rbuild(["build", "-q", "--network=none"]).arg(&context).run().ok();
+    let page = bench.rbuild(["report"]).run().ok().stdout;
+    assert!(page.len() < 300_000, "{} bytes", page.len());
+    assert!(page.starts_with("<!doctype html>") && page.contains("earlier lines are left out"));
+    let trace: Value = serde_json::from_str(&bench.rbuild(["report", "--format=trace"]).run().ok().stdout).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert_eq!(events.iter().filter(|event| event["ph"] == "X").count(), 100);
+    assert!(events.iter().skip(1).all(|event| event["dur"].as_i64() > Some(0) && event["ts"].is_i64()));
+    let _refused = bench.rbuild(["report", "--format=trace", "--with", "^0"]).run().fails(2).says("one build");
+    let _unknown = bench.rbuild(["report", "nope"]).run().fails(1);
+}
