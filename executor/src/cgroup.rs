@@ -8,6 +8,7 @@
 mod device;
 mod hierarchy;
 mod limits;
+mod live;
 mod owner;
 
 use std::fs;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use hierarchy::CgroupVersion;
 pub(crate) use hierarchy::Hierarchies;
+pub use live::{LiveSandbox, LiveUsage, thaw_leftover};
 pub(crate) use owner::Owner;
 
 use crate::plan::CgroupPlan;

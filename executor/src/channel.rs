@@ -1,4 +1,4 @@
-//! Typed messages with descriptors over the sockets between engine, spawner and sandbox.
+//! Typed messages with descriptors over the sockets between engine, spawner and sandbox, and of monitors of containers.
 //!
 //! Every socket is `SOCK_SEQPACKET`: one message is one JSON value, whole or not at all. Large ones travel in a sealed
 //! memfd beside the message ([`SealedBytes`]).
@@ -24,12 +24,12 @@ const MAX_FDS: usize = 64;
 const MAX_MESSAGE: usize = 64 * 1024;
 
 /// A connected pair of message sockets.
-pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Sends one message.
-pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     if bytes.len() > MAX_MESSAGE || fds.len() > MAX_FDS {
         return Err(Errno::MSGSIZE.into());
@@ -46,10 +46,7 @@ pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedF
 }
 
 /// Receives one message; `None` when the other side is gone.
-pub(crate) fn receive<T: DeserializeOwned>(
-    socket: impl AsFd,
-    flags: RecvFlags,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub fn receive<T: DeserializeOwned>(socket: impl AsFd, flags: RecvFlags) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut buffer = vec![0; MAX_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -6,7 +6,7 @@
 
 mod capability;
 mod cgroup;
-mod channel;
+pub mod channel;
 mod id_map;
 mod init;
 mod launch;
@@ -20,6 +20,7 @@ mod rlimit;
 mod root_dir;
 mod rootfs;
 mod seccomp;
+mod session;
 mod spawn_error;
 mod spawner;
 mod spec;
@@ -31,13 +32,14 @@ pub mod user_namespace;
 pub mod users;
 
 pub use capability::{ALL_CAPABILITIES, Capabilities};
-pub use cgroup::{CgroupVersion, Warning};
+pub use cgroup::{CgroupVersion, LiveSandbox, LiveUsage, Warning, thaw_leftover};
 pub use id_map::{IdMap, IdRange};
 pub use probe::{HostSupport, Overlay, Severity, Shortcoming};
 pub use process::{ExitStatus, Process, Signaller, Usage};
 pub use rlimit::raise_open_files;
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};
 pub use seccomp::{ProfileError, SeccompProfile};
+pub use session::begin_session;
 pub use spawn_error::{NotExecutable, SpawnError};
 pub use spawner::{Spawner, reexec_entry};
 pub use spec::{

@@ -66,6 +66,11 @@ impl Hierarchies {
 
     /// From the text of `/proc/self/mountinfo` and `/proc/self/cgroup`.
     pub(super) fn parse(mountinfo: &str, own: &str) -> Self {
+        Self::parse_for(mountinfo, own, &USED)
+    }
+
+    /// The same, for these controllers.
+    pub(super) fn parse_for(mountinfo: &str, own: &str, used: &[&str]) -> Self {
         let mut found = Self::default();
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -80,7 +85,7 @@ impl Hierarchies {
                 found.v2.get_or_insert(V2 { top: point, own });
             } else if *kind == "cgroup" {
                 let options = right.get(2).copied().unwrap_or_default();
-                let controllers: Vec<_> = options.split(',').filter(|o| USED.contains(o)).map(str::to_owned).collect();
+                let controllers: Vec<_> = options.split(',').filter(|o| used.contains(o)).map(str::to_owned).collect();
                 let (Some(path), Some(first)) =
                     (controllers.first().and_then(|c| own_path(own, c)), controllers.first())
                 else {
@@ -113,6 +118,11 @@ impl Hierarchies {
 
     pub(crate) fn v2(&self) -> Option<&Path> {
         self.v2.as_ref().map(|v2| v2.top.as_path())
+    }
+
+    /// The v2 group that the process is in whose groups these are.
+    pub(super) fn own_v2(&self) -> Option<&Path> {
+        self.v2.as_ref().map(|v2| v2.own.as_path())
     }
 
     /// Controllers that sandboxes can have limits of.
