@@ -10,9 +10,11 @@ use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
 use crate::etc_files::{DnsSettings, ExtraHost};
+use crate::logs::LogOptions;
 use crate::mounts::{CopyUp, MissingSource};
 use crate::network::{EndpointSettings, NetworkChoice, NetworkRequest, PortRequest};
 use crate::request::{Console, InitChoice, Lifetime, RootAccess};
+use crate::restart::RestartPolicy;
 use crate::signal::Signal;
 use crate::volume::VolumeName;
 
@@ -83,6 +85,15 @@ pub struct ContainerConfig {
     pub stop_signal: Signal,
     /// How long `stop` waits, in seconds.
     pub stop_timeout: u32,
+    /// When it is started again.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How its output is kept.
+    #[serde(default)]
+    pub log: LogOptions,
+    /// Whether its input ends when the first client that typed into it has gone.
+    #[serde(default)]
+    pub input_once: bool,
 }
 
 impl ContainerConfig {

@@ -11,9 +11,12 @@ mod attach;
 mod connect;
 mod create;
 mod export;
+mod live;
 mod remove;
+mod rename;
 mod start;
 mod stop;
+mod supervise;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -30,17 +33,21 @@ use rbuild_image::Digest;
 use crate::document::{self, AtPath, Durability, if_present};
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
+use crate::monitor::{LinkError, MonitorLink};
 use crate::name::ContainerName;
 use crate::record::{ContainerRecord, Place, RecordError};
 use crate::request::Lifetime;
-use crate::status::InvalidChange;
+use crate::status::{ContainerStatus, InvalidChange};
 
 pub use attach::{AttachError, Attached};
 pub use create::{CreateError, NewContainer, RunIn, WorkingDirError};
 pub use export::ExportError;
+pub use live::{ContainerChange, LiveError};
 pub use remove::{AnonymousVolumes, RemoveError, RemoveOptions, RunningContainer};
-pub use start::{CallerStreams, Foreground, Outcome, StartError};
+pub use rename::RenameError;
+pub use start::{Foreground, Outcome, StartError};
 pub use stop::StopError;
+pub use supervise::{Supervised, Supervision};
 
 const RECORD: &str = "container.json";
 const NAMES: &str = "names";
@@ -153,6 +160,9 @@ impl Containers {
         if !record.state.status.can_stop() || self.is_held(id)? {
             return Ok(Some(record));
         }
+        if record.state.status == ContainerStatus::Paused {
+            live::thaw_to_end(id);
+        }
         // The end is recorded before the lock is freed: look once more, now that it is known to be free.
         let repaired = self.update(id, |record| {
             if record.state.status.can_stop() && !self.is_held(id)? {
@@ -187,6 +197,16 @@ impl Containers {
         let mut containers = self.list()?.containers;
         containers.retain(|record| record.image.id == *image);
         Ok(containers)
+    }
+
+    /// Connects to the process that runs a container; `None` when it has no monitor.
+    pub fn connect_monitor(&self, id: &ContainerId) -> Result<Option<MonitorLink>, LinkError> {
+        MonitorLink::connect(&self.directory(id))
+    }
+
+    /// The log of a container, whether there is one yet or not.
+    pub fn log_file(&self, id: &ContainerId) -> PathBuf {
+        crate::logs::log_file(&self.directory(id), id)
     }
 
     /// Changes a record. `change` sees the newest state; what it gives up with is given back, and nothing is written.

@@ -148,6 +148,9 @@ pub fn merge(
         init: request.init,
         stop_signal,
         stop_timeout: request.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
+        restart: request.restart,
+        log: request.log,
+        input_once: request.input_once,
     })
 }
 

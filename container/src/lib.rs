@@ -15,6 +15,8 @@ mod exit;
 mod id;
 mod inbox;
 mod list;
+mod logs;
+mod monitor;
 mod mounts;
 mod name;
 mod network;
@@ -24,6 +26,7 @@ mod quantity;
 mod record;
 mod relay;
 mod request;
+mod restart;
 mod sandbox;
 mod signal;
 mod status;
@@ -34,9 +37,9 @@ mod volumes;
 pub use capability::{CapabilityRequest, UnknownCapability};
 pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
 pub use containers::{
-    AnonymousVolumes, AttachError, Attached, CallerStreams, Containers, CreateError, ExportError, FindError,
-    Foreground, Listing, LoadError, NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RunIn,
-    RunningContainer, StartError, StopError, UpdateError, WorkingDirError,
+    AnonymousVolumes, AttachError, Attached, ContainerChange, Containers, CreateError, ExportError, FindError,
+    Foreground, Listing, LiveError, LoadError, NewContainer, Outcome, PublishError, RemoveError, RemoveOptions,
+    RenameError, RunIn, RunningContainer, StartError, StopError, Supervised, Supervision, UpdateError, WorkingDirError,
 };
 pub use create::{
     InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, check_limits, merge,
@@ -46,6 +49,11 @@ pub use exit::ContainerExit;
 pub use id::{ContainerId, InvalidContainerId};
 pub use inbox::SignalInbox;
 pub use list::Width;
+pub use logs::{InvalidLogOption, LogDriver, LogEntry, LogOptions, LogReadError, LogReader, LogWindow, Stream};
+pub use monitor::{
+    AttachRequest, Bond, Caller, CallerStreams, DetachKeys, Followed, InvalidDetachKeys, LinkError, MonitorLink,
+    Session, StartFailure,
+};
 pub use mounts::{
     CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, parse_mount_flag, parse_tmpfs_flag,
     parse_volume_flag,
@@ -61,9 +69,11 @@ pub use network::{
 };
 pub use process_id::ProcessId;
 pub use quantity::{InvalidQuantity, bytes as parse_bytes, cpu_millis as parse_cpus, ulimit as parse_ulimit};
-pub use record::{ContainerRecord, ContainerState, ImageOrigin, RecordError};
+pub use record::{ContainerRecord, ContainerState, ImageOrigin, RecordError, Wanted};
 pub use request::{Console, InitChoice, InvalidSecurityOption, Lifetime, RootAccess, RunRequest, SecurityOptions};
+pub use restart::{InvalidRestartPolicy, RestartPolicy};
 pub use signal::{InvalidSignal, Signal};
 pub use status::{Change, ContainerStatus, InvalidChange};
+pub use terminal::size as terminal_size;
 pub use volume::{InvalidVolumeName, VolumeName};
 pub use volumes::{NewVolume, PopulateError, PrunedVolumes, Seed, Volume, VolumeError};

@@ -3,6 +3,8 @@
 //! ```text
 //! containers/ID/container.json   this record, replaced whole: temporary name, sync, rename, sync of the directory
 //!               hosts hostname resolv.conf   files of the container's own below /etc
+//!               ID-json.log      what it wrote (crate::logs)
+//!               monitor.sock     where the process that runs it is reached (crate::monitor)
 //!               changes/         what it changed in its image, unless that is in its process's scratch directory
 //! containers/names/NAME -> ID    which container has a name; a link to nowhere is a name that is free
 //! ```
@@ -88,6 +90,25 @@ pub struct ContainerState {
     /// What it is connected to while it is live.
     #[serde(default)]
     pub network: NetworkState,
+    /// Why it could not be started, in words.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// How often its policy has started it again since somebody did.
+    #[serde(default)]
+    pub restarts: u32,
+    /// What somebody wants to become of it, whatever its policy says.
+    #[serde(default)]
+    pub wanted: Option<Wanted>,
+}
+
+/// What somebody wants to become of a container whose process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// It was stopped or killed: it is not started again, not even with the machine if its policy says so.
+    Stopped,
+    /// It is started again at once (`restart`).
+    Restarted,
 }
 
 impl ContainerState {
@@ -100,28 +121,47 @@ impl ContainerState {
             started: None,
             finished: None,
             network: NetworkState::default(),
+            error: None,
+            restarts: 0,
+            wanted: None,
         }
     }
 
     /// Its process runs.
     pub(crate) fn start(&mut self, process: ProcessId, now: Timestamp) -> Result<(), InvalidChange> {
         self.status = self.status.after(Change::Start)?;
-        *self = Self { process: Some(process), exit: None, started: Some(now), finished: None, ..self.clone() };
+        *self = Self { process: Some(process), exit: None, started: Some(now), error: None, ..self.clone() };
         Ok(())
     }
 
     /// Its process ended.
     pub(crate) fn end(&mut self, exit: ContainerExit, now: Timestamp) -> Result<(), InvalidChange> {
+        let waits = self.status == ContainerStatus::Restarting;
         self.status = self.status.after(Change::Exit)?;
-        let network = NetworkState::default();
-        *self = Self { process: None, exit: Some(exit), finished: Some(now), network, ..self.clone() };
+        // One that waited for its restart had ended before.
+        let finished = if waits { self.finished } else { Some(now) };
+        *self = Self { process: None, exit: Some(exit), finished, network: NetworkState::default(), ..self.clone() };
+        Ok(())
+    }
+
+    /// Its process ended, and it is about to be started again.
+    pub(crate) fn await_restart(&mut self, exit: ContainerExit, now: Timestamp) -> Result<(), InvalidChange> {
+        self.status = self.status.after(Change::AwaitRestart)?;
+        *self = Self {
+            process: None,
+            exit: Some(exit),
+            finished: Some(now),
+            network: NetworkState::default(),
+            ..self.clone()
+        };
         Ok(())
     }
 
     /// It could not be started; as in Docker it stays in the state it was in, and shows why.
-    pub(crate) fn fail_to_start(&mut self, exit: ContainerExit) {
+    pub(crate) fn fail_to_start(&mut self, exit: ContainerExit, error: String) {
         self.process = None;
         self.exit = Some(exit);
+        self.error = Some(error);
     }
 
     /// Something that changes nothing but the status.
@@ -224,7 +264,7 @@ pub(crate) mod tests {
     fn states_change_only_as_they_may() {
         let mut state = ContainerState::created();
         assert!(state.end(ContainerExit::Code(0), Timestamp::UNIX_EPOCH).is_err());
-        state.fail_to_start(ContainerExit::NotFound);
+        state.fail_to_start(ContainerExit::NotFound, "no such program".into());
         assert_eq!((state.status, state.exit.as_ref().map(ContainerExit::code)), (ContainerStatus::Created, Some(127)));
         state.start(ProcessId { pid: 1, started: 1 }, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(state.exit, None, "a start forgets how the last process ended");

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 const BUFFER: usize = 64 * 1024;
 /// How long output may pause, once the process has ended, before it counts as complete.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Tells relays that the container's process has ended.
 pub(crate) struct Ended(OwnedFd);
@@ -32,7 +32,8 @@ impl Ended {
         Ok(())
     }
 
-    fn subscribe(&self) -> io::Result<OwnedFd> {
+    /// For a thread to look at.
+    pub(crate) fn subscribe(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
     }
 }
@@ -105,14 +106,16 @@ fn copy_input(from: &OwnedFd, to: &OwnedFd, ended: &OwnedFd) -> io::Result<()> {
     }
 }
 
-enum Written {
+/// What became of bytes.
+pub(crate) enum Written {
+    /// They are written.
     All,
     /// Nobody reads any more.
     Closed,
 }
 
 /// Writes everything, waiting while the other side is full, unless `stop` becomes readable meanwhile.
-fn write_all(to: &OwnedFd, mut bytes: &[u8], stop: Option<&OwnedFd>) -> io::Result<Written> {
+pub(crate) fn write_all(to: &OwnedFd, mut bytes: &[u8], stop: Option<&OwnedFd>) -> io::Result<Written> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(written) => bytes = &bytes[written..],
@@ -132,7 +135,7 @@ fn write_all(to: &OwnedFd, mut bytes: &[u8], stop: Option<&OwnedFd>) -> io::Resu
 }
 
 /// Waits until one of two descriptors is ready, or `timeout` has passed; which of them are.
-fn wait(fds: [(&OwnedFd, PollFlags); 2], timeout: Option<Duration>) -> io::Result<[bool; 2]> {
+pub(crate) fn wait(fds: [(&OwnedFd, PollFlags); 2], timeout: Option<Duration>) -> io::Result<[bool; 2]> {
     let mut polled = fds.map(|(fd, flags)| PollFd::from_borrowed_fd(fd.as_fd(), flags));
     let timeout = timeout.map(|t| Timespec::try_from(t).expect("half a second fits"));
     match poll(&mut polled, timeout.as_ref()) {

@@ -9,9 +9,11 @@ use rbuild_executor::{AppArmor, ProfileError, Resources, Rlimit, Seccomp, Seccom
 
 use crate::capability::CapabilityRequest;
 use crate::etc_files::{DnsSettings, ExtraHost};
+use crate::logs::LogOptions;
 use crate::mounts::MountRequest;
 use crate::name::ContainerName;
 use crate::network::{NetworkRequest, PortRequest};
+use crate::restart::RestartPolicy;
 use crate::signal::Signal;
 
 /// A new container as it was asked for.
@@ -71,6 +73,12 @@ pub struct RunRequest {
     pub stop_signal: Option<Signal>,
     /// `--stop-timeout`, in seconds.
     pub stop_timeout: Option<u32>,
+    /// `--restart`.
+    pub restart: RestartPolicy,
+    /// `--log-driver` and `--log-opt`.
+    pub log: LogOptions,
+    /// Whether its input ends with the first client: `-i` without `-d`.
+    pub input_once: bool,
 }
 
 /// What the container's standard streams are connected to.

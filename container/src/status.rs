@@ -66,7 +66,7 @@ impl ContainerStatus {
             }
             (Self::Running | Self::Paused | Self::Restarting, C::Exit) => Ok(Self::Exited),
             (Self::Running, C::Pause) => Ok(Self::Paused),
-            (Self::Running, C::AwaitRestart) => Ok(Self::Restarting),
+            (Self::Running | Self::Paused, C::AwaitRestart) => Ok(Self::Restarting),
             (Self::Created | Self::Exited | Self::Dead | Self::Removing, C::BeginRemoval) => Ok(Self::Removing),
             (Self::Removing, C::FailRemoval) => Ok(Self::Dead),
             (status, change) => Err(InvalidChange { status, change }),
@@ -159,6 +159,7 @@ mod tests {
         running + AwaitRestart = restarting
         paused + Exit = exited
         paused + Unpause = running
+        paused + AwaitRestart = restarting
         restarting + Start = running
         restarting + Exit = exited
         removing + BeginRemoval = removing

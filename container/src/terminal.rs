@@ -37,14 +37,19 @@ impl Drop for RawTerminal {
 }
 
 /// The size of the caller's terminal, if it is one that knows its size.
-pub(crate) fn size(of: impl AsFd) -> Option<WindowSize> {
+pub fn size(of: impl AsFd) -> Option<WindowSize> {
     let size = tcgetwinsize(of).ok().filter(|size| size.ws_row > 0 || size.ws_col > 0)?;
     Some(WindowSize { rows: size.ws_row, columns: size.ws_col })
 }
 
 /// Gives the container's terminal the size of the caller's; without one it keeps its own.
 pub(crate) fn copy_size(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
-    let Some(WindowSize { rows, columns }) = size(from) else { return Ok(()) };
+    size(from).map_or(Ok(()), |size| set_size(to, size))
+}
+
+/// Gives a terminal a size.
+pub(crate) fn set_size(to: impl AsFd, size: WindowSize) -> io::Result<()> {
+    let WindowSize { rows, columns } = size;
     Ok(tcsetwinsize(to, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?)
 }
 

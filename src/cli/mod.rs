@@ -20,6 +20,7 @@ pub mod report;
 mod run;
 mod stacking;
 pub(crate) mod table;
+mod time;
 mod volume;
 
 use std::ffi::{OsStr, OsString};
@@ -86,10 +87,16 @@ enum Command {
     Ps(run::PsArgs),
     /// Remove containers
     Rm(run::RmArgs),
-    /// Start a container again
+    /// Start stopped containers
     Start(run::StartArgs),
+    /// Connect to a running container
+    Attach(run::AttachArgs),
+    /// Show what a container wrote
+    Logs(run::LogsArgs),
     /// Stop running containers
     Stop(run::StopArgs),
+    /// Stop containers and start them again
+    Restart(run::RestartArgs),
     /// Send a signal to running containers
     Kill(run::KillArgs),
     /// Wait until containers have ended; print their exit codes
@@ -147,6 +154,9 @@ enum Command {
     /// The cache, as Docker spells it: du and prune
     #[command(subcommand, visible_alias = "buildx")]
     Builder(cache::BuilderCommand),
+    /// The process that runs a container; started by rbuild itself
+    #[command(hide = true)]
+    ContainerMonitor(run::MonitorArgs),
     /// Show rbuild's version
     Version,
 }
@@ -202,7 +212,11 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Ps(args) => run::list(&args, &engine),
         Command::Rm(args) => run::remove(&args, &engine),
         Command::Start(args) => run::start(&args, &engine),
+        Command::Attach(args) => run::attach(&args, &engine),
+        Command::Logs(args) => run::logs(&args, &engine),
         Command::Stop(args) => run::stop(&args, &engine),
+        Command::Restart(args) => run::restart(&args, &engine),
+        Command::ContainerMonitor(args) => run::monitor(&args, &engine),
         Command::Kill(args) => run::kill(&args, &engine),
         Command::Wait(args) => run::wait(&args, &engine),
         Command::Container(command) => run::execute_container(command, &engine),

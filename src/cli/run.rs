@@ -1,23 +1,28 @@
 //! `run` and `create`; in the files below, their flags and the commands for containers that are there.
+//!
+//! Each container is run by a monitor of its own, which this process starts and connects to (`monitor.rs`, `connected.rs`).
 
 mod arguments;
+mod attach;
+mod connected;
 mod containers;
+mod logs;
+mod monitor;
 mod network_arguments;
 mod ports;
 mod unserved;
 
 use std::fs;
 use std::io::{IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use rbuild_cache::{ImageError, Lease, SnapshotId, SystemClock};
 use rbuild_container::{
-    AnonymousVolumes, CallerStreams, ContainerRecord, Containers, Foreground, HostFiles, HostResolver, ImageOrigin,
-    NewContainer, Outcome, RemoveOptions, RunIn, RunRequest, SignalInbox, StartError, UplinkError,
+    AnonymousVolumes, ContainerRecord, Containers, HostFiles, HostResolver, ImageOrigin, NewContainer, RemoveOptions,
+    RunIn, RunRequest,
 };
-use rbuild_executor::{Capabilities, SpawnError, Warning};
+use rbuild_executor::Capabilities;
 use rbuild_image::{ImageConfig, ImageRef, Platform};
 
 use super::report::{self, Failure};
@@ -28,10 +33,14 @@ use crate::progress::{Mode, Transfers};
 use crate::transfer;
 
 use arguments::{ContainerArgs, PullPolicy};
+pub(super) use attach::{AttachArgs, StartArgs, attach, start};
+use connected::ConnectionArgs;
 pub(super) use containers::{
-    ContainerCommand, ExportArgs, KillArgs, PsArgs, RmArgs, StartArgs, StopArgs, WaitArgs, execute_container, export,
-    kill, list, remove, start, stop, wait,
+    ContainerCommand, ExportArgs, KillArgs, PsArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, execute_container, export,
+    kill, list, remove, restart, stop, wait,
 };
+pub(super) use logs::{LogsArgs, logs};
+pub(super) use monitor::{MonitorArgs, execute as monitor};
 pub(super) use ports::{PortArgs, port};
 use unserved::UnservedArgs;
 
@@ -50,9 +59,14 @@ The exit code is the container's; 125 says that it was not started, 126 that its
 127 that it was not found."
 )]
 pub(super) struct RunArgs {
+    /// Leave it running in the background, and print its id
+    #[arg(short, long)]
+    detach: bool,
     /// Remove the container when its process has ended
     #[arg(long)]
     rm: bool,
+    #[command(flatten)]
+    connection: ConnectionArgs,
     #[command(flatten)]
     container: ContainerArgs,
     #[command(flatten)]
@@ -80,7 +94,7 @@ pub(super) struct CreateArgs {
 
 /// Runs `run`.
 pub(super) fn execute(args: RunArgs, engine: &Engine) -> Result<Exit, Failure> {
-    if args.container.wants_keyboard() && !std::io::stdin().is_terminal() {
+    if args.container.wants_keyboard() && !args.detach && !std::io::stdin().is_terminal() {
         return Err(Failure::new("the input device is not a TTY").with_help("leave out -t when the input is a pipe"));
     }
     run(args, engine).map_err(|failure| failure.with_exit(Exit::Engine)).and_then(|ended| ended)
@@ -91,14 +105,20 @@ fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure>
     args.unserved.refuse()?;
     let request = args.container.request(&args.words, args.rm, engine.settings())?;
     warn_of_flags(&args.container);
+    let connection = args.connection.connection(args.detach, request.console)?;
+    let request = RunRequest { input_once: request.console.interactive && !args.detach, ..request };
     let lease = engine.store()?.lease("run")?;
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;
     // From here on Ctrl-C is the container's.
-    let mut signals = SignalInbox::open()?;
+    let mut signals = connection.signals()?;
     let containers = containers_of(engine)?;
-    let record = make(&containers, &image, &request, RunIn::ThisProcess, &lease)?;
+    let record = make(&containers, &image, &request, RunIn::AnotherProcess, &lease)?;
     write_id(&containers, &record, args.container.cidfile.as_deref(), engine, &lease)?;
-    Ok(in_foreground(&containers, &record, engine, &mut signals, &lease))
+    let started = connected::start(&containers, &record, &connection, signals.as_mut(), engine);
+    if args.detach {
+        report::answer(&format!("{}\n", record.id))?;
+    }
+    Ok(started)
 }
 
 /// Runs `create`.
@@ -106,6 +126,7 @@ pub(super) fn create(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure>
     args.unserved.refuse()?;
     let request = args.container.request(&args.words, args.rm, engine.settings())?;
     warn_of_flags(&args.container);
+    let request = RunRequest { input_once: request.console.interactive, ..request };
     let lease = engine.store()?.lease("create")?;
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;
     let containers = containers_of(engine)?;
@@ -191,58 +212,6 @@ fn make(
         bounding_capabilities: Capabilities::caller_bounding(),
     };
     Ok(containers.create(&new, lease)?)
-}
-
-/// Starts a container connected to this process's streams; gives its exit code.
-fn in_foreground(
-    containers: &Containers,
-    record: &ContainerRecord,
-    engine: &Engine,
-    signals: &mut SignalInbox,
-    lease: &Lease,
-) -> Result<Exit, Failure> {
-    let own = || -> std::io::Result<CallerStreams> {
-        Ok(CallerStreams {
-            input: std::io::stdin().as_fd().try_clone_to_owned()?,
-            output: std::io::stdout().as_fd().try_clone_to_owned()?,
-            error: std::io::stderr().as_fd().try_clone_to_owned()?,
-        })
-    };
-    let engine_error = |failure: Failure| failure.with_exit(Exit::Engine);
-    let streams = own().map_err(|error| engine_error(error.into()))?;
-    let mut warn = |warning: &Warning| report::story(&format!("warning: {warning}\n"));
-    let foreground = Foreground { streams, signals, warn: &mut warn };
-    match containers.start(&record.id, &*engine.spawner().map_err(engine_error)?, foreground, lease) {
-        Ok(Outcome { exit, lost_output: None }) => Ok(Exit::Container(exit.code())),
-        Ok(Outcome { exit, lost_output: Some(error) }) => {
-            let code = if exit.code() == 0 { Exit::Engine } else { Exit::Container(exit.code()) };
-            Err(Failure::from_error("part of the container's output was lost", &error).with_exit(code))
-        }
-        Err(error) => {
-            let exit = Exit::Container(error.exit().code());
-            let help = hint(&error);
-            let failure = Failure::from(error).with_exit(exit);
-            Err(match help {
-                Some(help) => failure.with_help(help),
-                None => failure,
-            })
-        }
-    }
-}
-
-/// What to do about a container that was not started.
-fn hint(error: &StartError) -> Option<&'static str> {
-    match error {
-        StartError::BindSource { .. } => Some("create it, or use -v, which makes a directory"),
-        StartError::User(_) => Some("--user takes a name of the image's /etc/passwd, or a number"),
-        StartError::Uplink(UplinkError::Neither { .. }) => {
-            Some("choose --network=none if it needs none; --network=host gives it this machine's own network")
-        }
-        StartError::Spawn(SpawnError::NotFound { .. }) => {
-            Some("the first word behind the image is the program; flags of `run` stand before the image")
-        }
-        _ => None,
-    }
 }
 
 /// Writes the id to `--cidfile`; where that fails the container goes again.

@@ -225,6 +225,12 @@ impl Call {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("rbuild starts")
     }
 
+    /// Starts it without waiting; what it reads can be written.
+    pub(crate) fn start_typing(mut self) -> std::process::Child {
+        self.command.stdin(Stdio::piped());
+        self.start()
+    }
+
     /// Runs it to its end.
     pub(crate) fn run(mut self) -> Ran {
         if self.input.is_some() {

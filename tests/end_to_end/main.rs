@@ -29,6 +29,7 @@ mod hits;
 mod images;
 mod interrupt;
 mod layers;
+mod life;
 mod mounts;
 mod network_commands;
 mod networks;

@@ -23,6 +23,7 @@ use crate::document::AtPath;
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::inbox::SignalInbox;
+use crate::monitor::CallerStreams;
 use crate::mounts::MissingSource;
 use crate::network::{NameServerError, NetworkError, PortTaken, UplinkError};
 use crate::process_id::ProcessId;
@@ -33,17 +34,6 @@ use crate::sandbox::{StartFacts, sandbox};
 use crate::signal::Signal;
 use crate::status::{Change, InvalidChange};
 use crate::terminal::{RawTerminal, copy_size, size};
-
-/// The caller's side of a container's standard streams.
-#[derive(Debug)]
-pub struct CallerStreams {
-    /// What the container reads when its input is open.
-    pub input: OwnedFd,
-    /// Where its output goes; with a terminal all of it.
-    pub output: OwnedFd,
-    /// Where its error output goes.
-    pub error: OwnedFd,
-}
 
 /// What a start in the foreground is connected to.
 pub struct Foreground<'a> {
@@ -188,11 +178,7 @@ impl Containers {
         let record = self.load(id)?.ok_or_else(|| StartError::NotFound { id: id.clone() })?;
         let outcome = self.run(&record, spawner, foreground, lease);
         if let Err(error) = &outcome {
-            let exit = error.exit();
-            self.record(id, |record| {
-                record.state.fail_to_start(exit);
-                Ok(())
-            })?;
+            self.record_failure(id, error)?;
         }
         if record.config.lifetime == Lifetime::Process {
             self.discard(&record, AnonymousVolumes::Remove, lease)?;
@@ -239,8 +225,17 @@ impl Containers {
         Ok(Outcome { exit, lost_output })
     }
 
+    /// Records that a container could not be started.
+    pub(super) fn record_failure(&self, id: &ContainerId, error: &StartError) -> Result<(), StartError> {
+        let (exit, text) = (error.exit(), error.to_string());
+        self.record(id, |record| {
+            record.state.fail_to_start(exit, text);
+            Ok(())
+        })
+    }
+
     /// Records what happened to a container; one that was removed by force meanwhile needs no record.
-    fn record(
+    pub(super) fn record(
         &self,
         id: &ContainerId,
         change: impl FnOnce(&mut ContainerRecord) -> Result<(), UpdateError>,
@@ -252,7 +247,7 @@ impl Containers {
         }
     }
 
-    fn sandbox_of(
+    pub(super) fn sandbox_of(
         &self,
         record: &ContainerRecord,
         connected: &Connected,
@@ -311,7 +306,7 @@ fn bind_source(path: &Path, missing: MissingSource) -> Result<PathBuf, StartErro
     }
 }
 
-fn exit_of(status: ExitStatus) -> ContainerExit {
+pub(super) fn exit_of(status: ExitStatus) -> ContainerExit {
     match status {
         ExitStatus::Exited(code) => ContainerExit::Code(code.to_le_bytes()[0]),
         ExitStatus::Signaled(number) => Signal::from_number(number).map_or(ContainerExit::Lost, ContainerExit::Signal),

@@ -1,4 +1,4 @@
-//! Containers that another process runs are told to end: `stop`, `kill`, and waiting for that.
+//! Containers that another process runs are told to end: `stop`, `kill`, `restart`, and waiting for that.
 //!
 //! A signal goes to the container's first process through a descriptor that is known to be of that very process. Its
 //! end, and with it the end of everything in its process namespace, is recorded by whoever runs it.
@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use rbuild_executor::Signaller;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Containers, LoadError};
+use super::{Containers, LoadError, UpdateError};
 use crate::id::ContainerId;
-use crate::record::ContainerRecord;
+use crate::monitor::MonitorLink;
+use crate::record::{ContainerRecord, Wanted};
 use crate::signal::Signal;
 use crate::status::ContainerStatus;
 
@@ -53,14 +54,29 @@ pub enum StopError {
 }
 
 impl Containers {
-    /// Sends a signal to a container's first process.
+    /// Sends a signal to a container's first process. One that is meant to end it keeps its policy from starting it again.
     pub fn kill(&self, record: &ContainerRecord, signal: Signal) -> Result<(), StopError> {
         if !record.state.status.can_signal() {
             return Err(StopError::NotRunning { id: record.id.clone(), status: record.state.status });
         }
-        match process(record)? {
-            Some(process) => send(record, &process, signal),
-            None => Ok(()),
+        if signal == Signal::KILL || signal == record.config.stop_signal {
+            self.want(&record.id, Wanted::Stopped)?;
+        }
+        if let Some(process) = process(record)? {
+            send(record, &process, signal)?;
+        }
+        if signal == Signal::KILL {
+            self.thaw_to_end(record);
+        }
+        Ok(())
+    }
+
+    /// The frozen do not end: where control groups are of the first kind, not even by SIGKILL.
+    fn thaw_to_end(&self, record: &ContainerRecord) {
+        if record.state.status == ContainerStatus::Paused
+            && let Err(error) = self.unpause(record)
+        {
+            tracing::warn!(id = %record.id, %error, "a container stays frozen");
         }
     }
 
@@ -70,14 +86,72 @@ impl Containers {
         if !record.state.status.can_stop() {
             return Ok(());
         }
-        let grace = grace.unwrap_or_else(|| Duration::from_secs(record.config.stop_timeout.into()));
-        if let Some(process) = process(record)? {
-            send(record, &process, record.config.stop_signal)?;
-            if !ends_within(record, &process, grace)? {
-                send(record, &process, Signal::KILL)?;
+        self.want(&record.id, Wanted::Stopped)?;
+        // One that waits for its restart may have been started meanwhile.
+        let Some(record) = self.load(&record.id)? else { return Ok(()) };
+        self.end_process(&record, grace)?;
+        self.wait_for_end(&record.id)
+    }
+
+    /// Ends a container that runs as [`Containers::stop`] does; its monitor starts it again. `false` when it did not run.
+    pub fn restart_running(&self, record: &ContainerRecord, grace: Option<Duration>) -> Result<bool, StopError> {
+        if !record.state.status.can_stop() || !self.want(&record.id, Wanted::Restarted)? {
+            return Ok(false);
+        }
+        let Some(record) = self.load(&record.id)? else { return Ok(false) };
+        let before = record.state.started;
+        self.end_process(&record, grace)?;
+        let start = Instant::now();
+        loop {
+            match self.load(&record.id)? {
+                Some(now) if now.state.status.is_live() && now.state.started != before => return Ok(true),
+                // It ended for good before its monitor read what is wanted.
+                Some(now) if !now.state.status.can_stop() => return Ok(false),
+                None => return Ok(false),
+                Some(_) if start.elapsed() > RECORDING => {
+                    return Err(StopError::NotRecorded { id: record.id.clone() });
+                }
+                Some(_) => std::thread::sleep(PAUSE),
             }
         }
-        self.wait_for_end(&record.id)
+    }
+
+    /// Ends the process of a container; its monitor, which has read by then what is wanted, goes on from there.
+    fn end_process(&self, record: &ContainerRecord, grace: Option<Duration>) -> Result<(), StopError> {
+        let grace = grace.unwrap_or_else(|| Duration::from_secs(record.config.stop_timeout.into()));
+        self.thaw_to_end(record);
+        match process(record)? {
+            Some(process) => {
+                send(record, &process, record.config.stop_signal)?;
+                if !ends_within(record, &process, grace)? {
+                    send(record, &process, Signal::KILL)?;
+                }
+                Ok(())
+            }
+            None => self.wake(&record.id),
+        }
+    }
+
+    /// Notes what is to become of a container; whether it is one that a monitor will still look at.
+    fn want(&self, id: &ContainerId, wanted: Wanted) -> Result<bool, StopError> {
+        let noted = self.update(id, |record| {
+            if record.state.status.can_stop() {
+                record.state.wanted = Some(wanted);
+            }
+            Ok(())
+        });
+        match noted {
+            Ok(record) => Ok(record.state.status.can_stop()),
+            Err(UpdateError::Gone { .. }) => Ok(false),
+            Err(UpdateError::Load(error)) => Err(error.into()),
+            Err(UpdateError::State(error)) => unreachable!("no state is changed: {error}"),
+        }
+    }
+
+    /// Tells a container's monitor, if it has one, that its record has changed.
+    fn wake(&self, id: &ContainerId) -> Result<(), StopError> {
+        let woken = MonitorLink::connect(&self.directory(id)).and_then(|link| link.map_or(Ok(()), |link| link.wake()));
+        woken.map_err(|error| StopError::Signal { id: id.clone(), source: io::Error::other(error) })
     }
 
     /// Waits until a container does not run (any more); gives its exit code, 0 for one that never ran. `None` when it was

@@ -193,7 +193,7 @@ fn a_container_does_not_go_while_its_record_is_changed() {
             std::thread::sleep(Duration::from_millis(50));
             Ok(changed.state.change(Change::BeginRemoval)?)
         });
-        assert_eq!(changed.unwrap().state.status, crate::status::ContainerStatus::Removing);
+        assert_eq!(changed.unwrap().state.status, ContainerStatus::Removing);
         removal.unwrap().join().unwrap().unwrap();
     });
     assert!(matches!(bench.containers.update(&record.id, |_| Ok(())), Err(UpdateError::Gone { .. })));

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use rbuild_container::{
-    CapabilityRequest, Console, ContainerName, DnsSettings, ExtraHost, InitChoice, Lifetime, RootAccess, RunRequest,
-    SecurityOptions, Signal, parse_bytes, parse_mount_flag, parse_tmpfs_flag, parse_ulimit, parse_volume_flag,
+    CapabilityRequest, Console, ContainerName, DnsSettings, ExtraHost, InitChoice, Lifetime, LogOptions, RestartPolicy,
+    RootAccess, RunRequest, SecurityOptions, Signal, parse_bytes, parse_mount_flag, parse_tmpfs_flag, parse_ulimit,
+    parse_volume_flag,
 };
 use rbuild_executor::Rlimit;
 use rbuild_image::Platform;
@@ -126,6 +127,15 @@ pub(super) struct ContainerArgs {
     /// Seconds that `stop` waits before it kills
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
+    /// Start it again when it ends: no, on-failure[:MAX], always, unless-stopped
+    #[arg(long, value_name = "POLICY", default_value_t)]
+    restart: RestartPolicy,
+    /// Where its output is kept: json-file or none
+    #[arg(long, value_name = "DRIVER")]
+    log_driver: Option<String>,
+    /// Limits of the log: max-size=BYTES, max-file=NUMBER
+    #[arg(long, value_name = "NAME=VALUE")]
+    log_opt: Vec<String>,
     /// When to fetch the image
     #[arg(long, value_enum, default_value_t = PullPolicy::Missing)]
     pub(super) pull: PullPolicy,
@@ -165,6 +175,9 @@ impl ContainerArgs {
         }
         for text in &self.tmpfs {
             mounts.push(parse_tmpfs_flag(text)?);
+        }
+        if remove && self.restart != RestartPolicy::No {
+            return Err(Failure::new("conflicting options: --restart and --rm"));
         }
         let mut security = SecurityOptions::default();
         for text in &self.security_opt {
@@ -206,6 +219,9 @@ impl ContainerArgs {
             init: if self.init { InitChoice::Reaper } else { InitChoice::Process },
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
+            restart: self.restart,
+            log: LogOptions::parse(self.log_driver.as_deref(), &self.log_opt)?,
+            input_once: false,
         })
     }
 

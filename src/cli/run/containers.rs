@@ -1,18 +1,21 @@
-//! Containers that are there: `ps`, `rm`, `export`, `start`, `stop`, `kill`.
+//! Containers that are there: `ps`, `rm`, `export`, `stop`, `restart`, `kill`, `wait`.
 
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
 use rbuild_container::{
     AnonymousVolumes, ContainerRecord, Containers, FindError, NetworkChoice, RemoveOptions, RunningContainer, Signal,
-    SignalInbox, Width,
+    Width,
 };
 use serde_json::json;
 
+use super::attach::{AttachArgs, StartArgs, attach, start};
+use super::connected::{self, Connection};
+use super::logs::{LogsArgs, logs};
 use super::ports::{PortArgs, port};
-use super::{CreateArgs, RunArgs, containers_of, in_foreground};
+use super::{CreateArgs, RunArgs, containers_of};
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{Table, ago, duration};
 use crate::cli::volume::pruned;
@@ -156,6 +159,29 @@ pub(in crate::cli) fn stop(args: &StopArgs, engine: &Engine) -> Result<Exit, Fai
     for_each(&args.containers, engine, |containers, text| Ok(containers.stop(&containers.find(text)?, grace)?))
 }
 
+/// Arguments of `restart`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RestartArgs {
+    /// Seconds to wait before killing [default: the container's own, else 10]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    time: Option<u64>,
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Runs `restart`.
+pub(in crate::cli) fn restart(args: &RestartArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let grace = args.time.map(Duration::from_secs);
+    for_each(&args.containers, engine, |containers, text| {
+        let record = containers.find(text)?;
+        if containers.restart_running(&record, grace)? {
+            return Ok(());
+        }
+        connected::start(containers, &record, &Connection::detached(), None, engine).map(drop)
+    })
+}
+
 /// Arguments of `kill`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct KillArgs {
@@ -173,7 +199,7 @@ pub(in crate::cli) fn kill(args: &KillArgs, engine: &Engine) -> Result<Exit, Fai
 }
 
 /// Does something to each container named; prints the names it was done to, and goes on after a failure.
-fn for_each(
+pub(super) fn for_each(
     names: &[String],
     engine: &Engine,
     act: impl Fn(&Containers, &str) -> Result<(), Failure>,
@@ -234,10 +260,16 @@ pub(in crate::cli) enum ContainerCommand {
     /// List containers
     #[command(visible_aliases = ["list", "ps"])]
     Ls(PsArgs),
-    /// Start a container again
+    /// Start stopped containers
     Start(StartArgs),
+    /// Connect to a running container
+    Attach(AttachArgs),
+    /// Show what a container wrote
+    Logs(LogsArgs),
     /// Stop running containers
     Stop(StopArgs),
+    /// Stop containers and start them again
+    Restart(RestartArgs),
     /// Send a signal to running containers
     Kill(KillArgs),
     /// Wait until containers have ended; print their exit codes
@@ -260,7 +292,10 @@ pub(in crate::cli) fn execute_container(command: ContainerCommand, engine: &Engi
         ContainerCommand::Create(args) => super::create(*args, engine),
         ContainerCommand::Ls(args) => list(&args, engine),
         ContainerCommand::Start(args) => start(&args, engine),
+        ContainerCommand::Attach(args) => attach(&args, engine),
+        ContainerCommand::Logs(args) => logs(&args, engine),
         ContainerCommand::Stop(args) => stop(&args, engine),
+        ContainerCommand::Restart(args) => restart(&args, engine),
         ContainerCommand::Kill(args) => kill(&args, engine),
         ContainerCommand::Wait(args) => wait(&args, engine),
         ContainerCommand::Rm(args) => remove(&args, engine),
@@ -268,41 +303,6 @@ pub(in crate::cli) fn execute_container(command: ContainerCommand, engine: &Engi
         ContainerCommand::Export(args) => export(&args, engine),
         ContainerCommand::Port(args) => port(&args, engine),
     }
-}
-
-/// Arguments of `start`.
-#[derive(Debug, clap::Args)]
-pub(in crate::cli) struct StartArgs {
-    /// Connect to its output and wait for its end
-    #[arg(short, long)]
-    attach: bool,
-    /// Connect to its input too
-    #[arg(short, long)]
-    interactive: bool,
-    /// Name, id, or beginning of an id
-    #[arg(value_name = "CONTAINER")]
-    container: String,
-}
-
-/// Runs `start`.
-pub(in crate::cli) fn start(args: &StartArgs, engine: &Engine) -> Result<Exit, Failure> {
-    if !args.attach && !args.interactive {
-        return Err(Failure::new("start without --attach is not supported")
-            .with_help("containers run in the foreground: use `rbuild start -a`, and -i to type"));
-    }
-    let containers = containers_of(engine)?;
-    let record = containers.find(&args.container)?;
-    let open = record.config.console.interactive;
-    if args.interactive && !open {
-        return Err(Failure::new(format!("container {} was created without -i", record.id.short()))
-            .with_help("only a container created with -i has an input"));
-    }
-    if open && record.config.console.terminal && !std::io::stdin().is_terminal() {
-        return Err(Failure::new("the input device is not a TTY"));
-    }
-    let lease = engine.store()?.lease("start")?;
-    let mut signals = SignalInbox::open()?;
-    in_foreground(&containers, &record, engine, &mut signals, &lease)
 }
 
 /// Arguments of `export`.

@@ -6,16 +6,6 @@ use crate::cli::report::Failure;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = None)]
 pub(super) struct UnservedArgs {
-    #[arg(short, long, hide = true)]
-    detach: bool,
-    #[arg(long, hide = true, value_name = "KEYS")]
-    detach_keys: Option<String>,
-    #[arg(short, long, hide = true, value_name = "STREAM")]
-    attach: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    sig_proxy: Option<String>,
-    #[arg(long, hide = true, value_name = "POLICY")]
-    restart: Option<String>,
     #[arg(long, hide = true, value_name = "CONTAINER")]
     volumes_from: Vec<String>,
     #[arg(long, hide = true, value_name = "DRIVER")]
@@ -52,10 +42,6 @@ pub(super) struct UnservedArgs {
     health_retries: Option<String>,
     #[arg(long, hide = true)]
     no_healthcheck: bool,
-    #[arg(long, hide = true, value_name = "DRIVER")]
-    log_driver: Option<String>,
-    #[arg(long, hide = true, value_name = "OPTION")]
-    log_opt: Vec<String>,
     #[arg(long, hide = true, value_name = "NAME")]
     runtime: Option<String>,
     #[arg(long, hide = true, value_name = "OPTION")]
@@ -76,12 +62,9 @@ pub(super) struct UnservedArgs {
     domainname: Option<String>,
 }
 
-const FOREGROUND: &str = "containers run in the foreground; put the command into the background with your shell";
-const ATTACHED: &str = "output is always shown and -i opens the input";
 const DEVICE: &str = "--privileged gives a container the host's devices";
 const NAMESPACE: &str = "containers have their own";
 const HEALTH: &str = "health checks are not run";
-const LOGS: &str = "the output goes to this terminal and is not stored";
 const LIMIT: &str = "use --memory, --memory-swap, --cpus, --cpu-shares, --cpuset-cpus and --pids-limit";
 
 impl UnservedArgs {
@@ -91,11 +74,6 @@ impl UnservedArgs {
             value.as_deref().is_some_and(|value| !harmless.contains(&value))
         };
         let flags = [
-            (self.detach, "--detach", FOREGROUND),
-            (given(&self.detach_keys, &[]), "--detach-keys", FOREGROUND),
-            (!self.attach.is_empty(), "--attach", ATTACHED),
-            (given(&self.sig_proxy, &["true"]), "--sig-proxy", "signals are always passed on"),
-            (given(&self.restart, &["no"]), "--restart", FOREGROUND),
             (!self.volumes_from.is_empty(), "--volumes-from", "name the volumes with -v"),
             (given(&self.volume_driver, &["local"]), "--volume-driver", "volumes are local directories"),
             (
@@ -117,8 +95,6 @@ impl UnservedArgs {
             (given(&self.health_timeout, &[]), "--health-timeout", HEALTH),
             (given(&self.health_start_period, &[]), "--health-start-period", HEALTH),
             (given(&self.health_retries, &[]), "--health-retries", HEALTH),
-            (given(&self.log_driver, &["none"]), "--log-driver", LOGS),
-            (!self.log_opt.is_empty(), "--log-opt", LOGS),
             (given(&self.runtime, &[]), "--runtime", "there is only the built-in one"),
             (!self.storage_opt.is_empty(), "--storage-opt", "containers take what space there is"),
             (given(&self.memory_reservation, &[]), "--memory-reservation", LIMIT),
@@ -151,14 +127,10 @@ mod tests {
     #[test]
     fn each_flag_is_refused_by_its_name() {
         for (line, flag) in [
-            ("-d", "--detach"),
-            ("--restart=always", "--restart"),
             ("--device /dev/kvm", "--device"),
             ("--pid host", "--pid"),
             ("--ipc=host", "--ipc"),
-            ("--sig-proxy=false", "--sig-proxy"),
             ("--oom-score-adj -500", "--oom-score-adj"),
-            ("--log-driver syslog", "--log-driver"),
         ] {
             assert_eq!(refused(line), Some(format!("{flag} is not supported")), "{line}");
         }
@@ -166,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_happens_anyway_is_accepted() {
-        for line in ["--restart no", "--ipc private", "--userns=host", "--sig-proxy=true", "--no-healthcheck"] {
+        for line in ["--ipc private", "--userns=host", "--no-healthcheck"] {
             assert_eq!(refused(line), None, "{line}");
         }
     }

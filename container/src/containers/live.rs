@@ -1,0 +1,172 @@
+//! Containers that run are looked into and changed: frozen, measured, listed by process, limited.
+
+use std::io;
+
+use rbuild_executor::{LiveSandbox, LiveUsage, Resources, SpawnError, thaw_leftover};
+
+use super::{Containers, LoadError, UpdateError};
+use crate::create::{InvalidLimit, check_limits};
+use crate::id::ContainerId;
+use crate::record::ContainerRecord;
+use crate::restart::RestartPolicy;
+use crate::status::{Change, ContainerStatus};
+
+/// What could not be done to a running container.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// It does not run.
+    #[error("container {} is not running", id.short())]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It is frozen already.
+    #[error("container {} is already paused", id.short())]
+    AlreadyPaused {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It is not frozen.
+    #[error("container {} is not paused", id.short())]
+    NotPaused {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Its control groups cannot be used.
+    #[error("cannot reach the control groups of container {}", id.short())]
+    Groups {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A limit makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] InvalidLimit),
+    /// A limit cannot be set.
+    #[error(transparent)]
+    Limit(#[from] SpawnError),
+    /// The record was not changed.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// The record cannot be had.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// What is to change of a container that exists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerChange {
+    /// Limits; those that are not given stay.
+    pub resources: Resources,
+    /// The policy.
+    pub restart: Option<RestartPolicy>,
+}
+
+impl Containers {
+    /// Freezes all processes of a container.
+    pub fn pause(&self, record: &ContainerRecord) -> Result<(), LiveError> {
+        match record.state.status {
+            ContainerStatus::Running => {}
+            ContainerStatus::Paused => return Err(LiveError::AlreadyPaused { id: record.id.clone() }),
+            _ => return Err(LiveError::NotRunning { id: record.id.clone() }),
+        }
+        let live = self.live(record)?;
+        live.freeze().map_err(|source| LiveError::Groups { id: record.id.clone(), source })?;
+        let paused = self.update(&record.id, |record| Ok(record.state.change(Change::Pause)?));
+        if paused.is_err() {
+            // It ended, or somebody else was faster.
+            thaw(record, &live)?;
+        }
+        paused.map(drop).map_err(LiveError::from)
+    }
+
+    /// Lets a frozen container go on.
+    pub fn unpause(&self, record: &ContainerRecord) -> Result<(), LiveError> {
+        if record.state.status != ContainerStatus::Paused {
+            return Err(LiveError::NotPaused { id: record.id.clone() });
+        }
+        thaw(record, &self.live(record)?)?;
+        self.update(&record.id, |record| Ok(record.state.change(Change::Unpause)?))?;
+        Ok(())
+    }
+
+    /// Processes of a container, as the host numbers them.
+    pub fn processes(&self, record: &ContainerRecord) -> Result<Vec<u32>, LiveError> {
+        self.live(record)?.processes().map_err(|source| LiveError::Groups { id: record.id.clone(), source })
+    }
+
+    /// What a container uses; all zero for one that does not run.
+    pub fn usage(&self, record: &ContainerRecord) -> Result<LiveUsage, LiveError> {
+        match self.live(record) {
+            Err(LiveError::NotRunning { .. }) => Ok(LiveUsage::default()),
+            Err(error) => Err(error),
+            Ok(live) => match live.usage() {
+                Ok(usage) => Ok(usage),
+                // It ended meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LiveUsage::default()),
+                Err(source) => Err(LiveError::Groups { id: record.id.clone(), source }),
+            },
+        }
+    }
+
+    /// Changes the limits and the policy of a container, at once where it runs.
+    pub fn change(&self, record: &ContainerRecord, change: &ContainerChange) -> Result<(), LiveError> {
+        let merged = merged(&record.config.resources, &change.resources);
+        let merged = check_limits(&merged)?;
+        if record.state.status.is_live() && change.resources != Resources::default() {
+            let changes = Resources {
+                // What follows from other limits changes with them.
+                memory_swap: if change.resources.memory.is_some() {
+                    merged.memory_swap
+                } else {
+                    change.resources.memory_swap
+                },
+                ..change.resources.clone()
+            };
+            self.live(record)?.limit(&changes)?;
+        }
+        self.update(&record.id, |record| {
+            record.config.resources = merged;
+            if let Some(restart) = change.restart {
+                record.config.restart = restart;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn live(&self, record: &ContainerRecord) -> Result<LiveSandbox, LiveError> {
+        let not_running = || LiveError::NotRunning { id: record.id.clone() };
+        let process = record.state.process.filter(|_| record.state.status.is_live()).ok_or_else(not_running)?;
+        let failed = |source| LiveError::Groups { id: record.id.clone(), source };
+        // Held while the groups are read, so that the number cannot pass to another process.
+        let _held = process.open().map_err(failed)?.ok_or_else(not_running)?;
+        LiveSandbox::of(process.pid, record.id.as_str()).map_err(failed)
+    }
+}
+
+fn thaw(record: &ContainerRecord, live: &LiveSandbox) -> Result<(), LiveError> {
+    live.thaw().map_err(|source| LiveError::Groups { id: record.id.clone(), source })
+}
+
+/// Lets what is left of a frozen container go on, so that it can end. What cannot be reached is not frozen by us.
+pub(super) fn thaw_to_end(id: &ContainerId) {
+    if let Err(error) = thaw_leftover(id.as_str()) {
+        tracing::warn!(%id, %error, "a frozen container is left");
+    }
+}
+
+/// Limits, with others in place of those that are given.
+fn merged(old: &Resources, new: &Resources) -> Resources {
+    Resources {
+        memory: new.memory.or(old.memory),
+        memory_swap: new.memory_swap.or(old.memory_swap),
+        cpu_millis: new.cpu_millis.or(old.cpu_millis),
+        cpu_shares: new.cpu_shares.or(old.cpu_shares),
+        cpuset_cpus: new.cpuset_cpus.clone().or_else(|| old.cpuset_cpus.clone()),
+        pids: new.pids.or(old.pids),
+        cgroup_parent: old.cgroup_parent.clone(),
+    }
+}

@@ -1,0 +1,338 @@
+//! A client's end of a connection to a monitor: its terminal, its keys, its signals.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::thread;
+
+use rbuild_executor::{Signaller, WindowSize, channel};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use super::detach_keys::{DetachKeys, Typed, Watch};
+use super::message::{AttachRequest, FromMonitor, StartFailure, ToMonitor};
+use super::socket::connect_to;
+use crate::inbox::SignalInbox;
+use crate::process_id::ProcessId;
+use crate::relay::{Ended, Written, wait, write_all};
+use crate::signal::Signal;
+use crate::terminal::{RawTerminal, copy_size, set_size, size};
+
+/// A connection to a monitor.
+#[derive(Debug)]
+pub struct MonitorLink(OwnedFd);
+
+/// The caller's standard streams.
+#[derive(Debug)]
+pub struct CallerStreams {
+    /// What the container reads when its input is open.
+    pub input: OwnedFd,
+    /// Where its output goes; with a terminal all of it.
+    pub output: OwnedFd,
+    /// Where its error output goes.
+    pub error: OwnedFd,
+}
+
+/// What a client brings along.
+#[derive(Debug)]
+pub struct Caller<'a> {
+    /// Its streams.
+    pub streams: CallerStreams,
+    /// Its signals, to be passed on; without them they do to the caller what they do.
+    pub signals: Option<&'a mut SignalInbox>,
+    /// The keys that detach it.
+    pub keys: DetachKeys,
+}
+
+/// A container that runs and to which a client is connected.
+#[derive(Debug)]
+pub struct Session {
+    link: MonitorLink,
+    process: ProcessId,
+    is_terminal: bool,
+    /// Its terminal, or its input.
+    inner: Option<OwnedFd>,
+    typing: bool,
+}
+
+/// How being connected ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// The container ended.
+    Ended {
+        /// Its exit code.
+        code: u8,
+        /// Why part of its output did not arrive.
+        lost_output: Option<String>,
+    },
+    /// The client typed its detach keys.
+    Detached,
+}
+
+/// A connection that did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The container was not started.
+    #[error(transparent)]
+    NotStarted(#[from] StartFailure),
+    /// A signal that was meant to end it came before it ran.
+    #[error("interrupted by {signal} before the container ran")]
+    Interrupted {
+        /// Which.
+        signal: Signal,
+    },
+    /// The monitor ended without a word, and its container with it.
+    #[error("the process that runs the container was killed, and the container with it")]
+    Died,
+    /// The connection cannot be used.
+    #[error("cannot talk to the process that runs the container")]
+    Connection(#[source] io::Error),
+    /// The caller's streams cannot be connected.
+    #[error("cannot connect to the container's streams")]
+    Streams(#[source] io::Error),
+}
+
+/// Signals that would have ended the caller, had it not collected them for the container.
+const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+
+impl MonitorLink {
+    /// A connection to a monitor that is about to be started; the second end is for it.
+    pub fn pair() -> Result<(Self, OwnedFd), LinkError> {
+        let (ours, theirs) = channel::pair().map_err(LinkError::Connection)?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// Connects to the monitor of the container with this directory; `None` when there is none.
+    pub(crate) fn connect(directory: &Path) -> Result<Option<Self>, LinkError> {
+        Ok(connect_to(directory).map_err(LinkError::Connection)?.map(Self))
+    }
+
+    /// Asks to be connected.
+    pub fn attach(&self, request: AttachRequest, streams: Option<&CallerStreams>) -> Result<(), LinkError> {
+        let (output, error) = streams.map(|streams| (streams.output.as_fd(), streams.error.as_fd())).unzip();
+        let descriptors: Vec<_> =
+            [output.filter(|_| request.output), error.filter(|_| request.error)].into_iter().flatten().collect();
+        self.say(&ToMonitor::Attach(request), &descriptors)
+    }
+
+    /// Tells the monitor that the container's record has changed.
+    pub(crate) fn wake(&self) -> Result<(), LinkError> {
+        self.say(&ToMonitor::Wake, &[])
+    }
+
+    /// Waits until the container runs. `signals` may interrupt that.
+    pub fn running(
+        self,
+        mut signals: Option<&mut SignalInbox>,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Session, LinkError> {
+        loop {
+            if let Some(signals) = &mut signals {
+                if let Some(signal) = signals.take().into_iter().find(|signal| ENDING.contains(signal)) {
+                    return Err(LinkError::Interrupted { signal });
+                }
+                if !self.wait_with(signals)? {
+                    continue;
+                }
+            }
+            match self.receive()? {
+                (FromMonitor::Warning(text), _) => warn(&text),
+                (FromMonitor::NotStarted(failure), _) => return Err(failure.into()),
+                (FromMonitor::Running { process, terminal }, mut inner) => {
+                    let inner = inner.pop();
+                    return Ok(Session { link: self, process, is_terminal: terminal, inner, typing: false });
+                }
+                (FromMonitor::Ended { .. }, _) => return Err(LinkError::Died),
+            }
+        }
+    }
+
+    fn say(&self, message: &ToMonitor, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), LinkError> {
+        match channel::send(&self.0, message, descriptors) {
+            // What it says before it ends is still to be read.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(LinkError::Connection),
+        }
+    }
+
+    fn receive(&self) -> Result<(FromMonitor, Vec<OwnedFd>), LinkError> {
+        channel::receive(&self.0, RecvFlags::empty()).map_err(LinkError::Connection)?.ok_or(LinkError::Died)
+    }
+
+    /// Waits for a message or a signal; whether there is a message.
+    fn wait_with(&self, signals: &SignalInbox) -> Result<bool, LinkError> {
+        let mut polled = [
+            PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.readiness(), PollFlags::IN),
+        ];
+        match poll(&mut polled, None) {
+            Ok(_) => Ok(!polled[0].revents().is_empty()),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(LinkError::Connection(error.into())),
+        }
+    }
+}
+
+impl Session {
+    /// Stays connected until the container ends or the client detaches. `typing` says whether the caller's input is the
+    /// container's.
+    pub fn follow(mut self, caller: Caller<'_>, typing: bool) -> Result<Followed, LinkError> {
+        let Caller { streams, signals, keys } = caller;
+        self.typing = typing && self.inner.is_some();
+        let terminal = self.inner.as_ref().filter(|_| self.is_terminal);
+        let terminal = terminal.map(OwnedFd::try_clone).transpose().map_err(LinkError::Streams)?;
+        let mut raw = None;
+        if self.is_terminal && self.typing {
+            raw = RawTerminal::enter(streams.input.as_fd()).map_err(LinkError::Streams)?;
+        }
+        if let Some(terminal) = &terminal {
+            fit(&streams.output, terminal).map_err(LinkError::Streams)?;
+        }
+        let ended = Ended::new().map_err(LinkError::Streams)?;
+        let detached = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let detached = detached.map_err(|error| LinkError::Streams(error.into()))?;
+        if let (true, Some(inner)) = (self.typing, self.inner.take()) {
+            let typist = Typist {
+                from: streams.input,
+                to: inner,
+                watch: Watch::new(&if self.is_terminal { keys } else { DetachKeys::none() }),
+                ended: ended.subscribe().map_err(LinkError::Streams)?,
+                detached: detached.try_clone().map_err(LinkError::Streams)?,
+                monitor: self.link.0.try_clone().map_err(LinkError::Streams)?,
+            };
+            let started = thread::Builder::new().name("container-input".into()).spawn(move || typist.run());
+            // Not joined: it may be waiting for a key that nobody presses.
+            drop(started.map_err(LinkError::Streams)?);
+        }
+        let result = self.watch(signals, &detached, terminal.as_ref().map(|inner| (&streams.output, inner)));
+        ended.announce().map_err(LinkError::Streams)?;
+        drop(raw);
+        result
+    }
+
+    fn watch(
+        &self,
+        mut signals: Option<&mut SignalInbox>,
+        detached: &OwnedFd,
+        window: Option<(&OwnedFd, &OwnedFd)>,
+    ) -> Result<Followed, LinkError> {
+        loop {
+            if let Some(signals) = &mut signals {
+                for signal in signals.take() {
+                    match (signal, window) {
+                        // The kernel tells the container's processes when the size of their terminal changes.
+                        (Signal::WINCH, Some((from, to))) => copy_size(from, to).map_err(LinkError::Streams)?,
+                        (Signal::WINCH, None) => {}
+                        _ => self.pass_on(signal).map_err(LinkError::Connection)?,
+                    }
+                }
+            }
+            let mut polled = vec![
+                PollFd::from_borrowed_fd(self.link.0.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(detached.as_fd(), PollFlags::IN),
+            ];
+            polled.extend(signals.as_ref().map(|signals| PollFd::from_borrowed_fd(signals.readiness(), PollFlags::IN)));
+            match poll(&mut polled, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(LinkError::Connection(error.into())),
+            }
+            let (said, left) = (!polled[0].revents().is_empty(), !polled[1].revents().is_empty());
+            if left {
+                self.link.say(&ToMonitor::Detach, &[])?;
+                return Ok(Followed::Detached);
+            }
+            if said {
+                match self.link.receive()? {
+                    (FromMonitor::Ended { code, lost_output }, _) => {
+                        return Ok(Followed::Ended { code, lost_output });
+                    }
+                    (FromMonitor::NotStarted(failure), _) => return Err(failure.into()),
+                    (FromMonitor::Warning(_) | FromMonitor::Running { .. }, _) => {}
+                }
+            }
+        }
+    }
+
+    fn pass_on(&self, signal: Signal) -> io::Result<()> {
+        match self.process.open()? {
+            Some(process) => Signaller::new(process).signal(signal.number()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gives the container's terminal the size of the caller's. It changes twice, so that a program that fills the screen draws it
+/// again.
+fn fit(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    if let Some(window) = size(from) {
+        if size(to) == Some(window) {
+            set_size(to, WindowSize { rows: window.rows.saturating_add(1), ..window })?;
+        }
+        set_size(to, window)?;
+    }
+    Ok(())
+}
+
+/// Copies what the caller types.
+struct Typist {
+    from: OwnedFd,
+    to: OwnedFd,
+    watch: Watch,
+    ended: OwnedFd,
+    detached: OwnedFd,
+    monitor: OwnedFd,
+}
+
+impl Typist {
+    fn run(mut self) {
+        match self.copy() {
+            Ok(Stopped::EndOfInput) => {
+                // The container's own end closes when the monitor's does, too.
+                drop(self.to);
+                drop(channel::send(&self.monitor, &ToMonitor::InputEnded, &[]));
+            }
+            Ok(Stopped::Detached) => drop(rustix::io::write(&self.detached, &1_u64.to_ne_bytes())),
+            Ok(Stopped::ContainerEnded) => {}
+            Err(error) => tracing::debug!(%error, "input is not copied any more"),
+        }
+    }
+
+    fn copy(&mut self) -> io::Result<Stopped> {
+        // A container that does not read must not keep this thread when it ends.
+        rustix::fs::fcntl_setfl(&self.to, rustix::fs::fcntl_getfl(&self.to)? | rustix::fs::OFlags::NONBLOCK)?;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let [readable, over] = wait([(&self.from, PollFlags::IN), (&self.ended, PollFlags::IN)], None)?;
+            if over {
+                return Ok(Stopped::ContainerEnded);
+            }
+            if !readable {
+                continue;
+            }
+            let read = match rustix::io::read(&self.from, &mut buffer) {
+                Ok(0) | Err(Errno::IO) => return Ok(Stopped::EndOfInput),
+                Ok(read) => read,
+                Err(Errno::INTR | Errno::AGAIN) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (bytes, detach) = match self.watch.see(&buffer[..read]) {
+                Typed::Bytes(bytes) => (bytes, false),
+                Typed::Detach(bytes) => (bytes, true),
+            };
+            match write_all(&self.to, &bytes, Some(&self.ended))? {
+                Written::All => {}
+                Written::Closed => return Ok(Stopped::ContainerEnded),
+            }
+            if detach {
+                return Ok(Stopped::Detached);
+            }
+        }
+    }
+}
+
+enum Stopped {
+    EndOfInput,
+    Detached,
+    ContainerEnded,
+}

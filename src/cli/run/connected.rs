@@ -1,0 +1,183 @@
+//! This process and a container: started, connected, followed to its end.
+
+use std::os::fd::AsFd;
+
+use rbuild_container::{
+    AnonymousVolumes, AttachRequest, Bond, Caller, CallerStreams, Console, ContainerRecord, Containers, DetachKeys,
+    Followed, Lifetime, LinkError, MonitorLink, RemoveOptions, SignalInbox, terminal_size,
+};
+
+use super::monitor;
+use crate::cli::report::{self, Failure};
+use crate::engine::Engine;
+use crate::exit_code::Exit;
+
+/// Flags of `run` that say how this process is connected.
+#[derive(Debug, clap::Args)]
+pub(super) struct ConnectionArgs {
+    /// Keys that leave the container running [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
+    /// Connect only these: stdin, stdout, stderr
+    #[arg(short, long, value_name = "STREAM")]
+    attach: Vec<String>,
+    /// Pass signals on; with false they end this process, and the container goes on
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    sig_proxy: bool,
+}
+
+/// How this process is connected to a container.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) input: bool,
+    pub(super) output: bool,
+    pub(super) error: bool,
+    pub(super) bond: Bond,
+    pub(super) sig_proxy: bool,
+    pub(super) keys: DetachKeys,
+}
+
+impl ConnectionArgs {
+    pub(super) fn connection(&self, detach: bool, console: Console) -> Result<Connection, Failure> {
+        if detach {
+            if !self.attach.is_empty() {
+                return Err(Failure::new("conflicting options: -a and -d"));
+            }
+            return Ok(Connection::detached());
+        }
+        let mut chosen = [self.attach.is_empty(); 3];
+        for stream in &self.attach {
+            let index = match stream.to_lowercase().as_str() {
+                "stdin" => 0,
+                "stdout" => 1,
+                "stderr" => 2,
+                _ => {
+                    return Err(Failure::new(format!("invalid argument {stream:?} for --attach"))
+                        .with_help("valid streams are stdin, stdout and stderr"));
+                }
+            };
+            chosen[index] = true;
+        }
+        Ok(Connection {
+            input: chosen[0] && console.interactive,
+            output: chosen[1],
+            error: chosen[2],
+            bond: if self.sig_proxy { Bond::Bound } else { Bond::Loose },
+            sig_proxy: self.sig_proxy,
+            keys: self.detach_keys.clone().unwrap_or_default(),
+        })
+    }
+}
+
+impl Connection {
+    /// Not connected: the container runs in the background.
+    pub(super) fn detached() -> Self {
+        Self {
+            input: false,
+            output: false,
+            error: false,
+            bond: Bond::Loose,
+            sig_proxy: false,
+            keys: DetachKeys::default(),
+        }
+    }
+
+    fn is_detached(&self) -> bool {
+        !self.input && !self.output && !self.error && self.bond == Bond::Loose
+    }
+
+    /// The signals that are to be passed on.
+    pub(super) fn signals(&self) -> Result<Option<SignalInbox>, Failure> {
+        Ok(self.sig_proxy.then(SignalInbox::open).transpose()?)
+    }
+
+    fn request(&self, streams: Option<&CallerStreams>) -> AttachRequest {
+        AttachRequest {
+            input: self.input,
+            output: self.output,
+            error: self.error,
+            bond: self.bond,
+            window: streams.and_then(|streams| terminal_size(&streams.output)),
+        }
+    }
+}
+
+/// Starts a container in a process of its own. In the background, this returns when it runs; connected, when it has ended,
+/// with its exit code.
+pub(super) fn start(
+    containers: &Containers,
+    record: &ContainerRecord,
+    connection: &Connection,
+    signals: Option<&mut SignalInbox>,
+    engine: &Engine,
+) -> Result<Exit, Failure> {
+    let (link, theirs) = MonitorLink::pair()?;
+    let streams = if connection.is_detached() { None } else { Some(own_streams()?) };
+    link.attach(connection.request(streams.as_ref()), streams.as_ref())?;
+    monitor::start(&record.id, theirs, engine)?;
+    let result = follow(link, connection, streams, signals);
+    if let Err(LinkError::Died) = &result
+        && record.config.lifetime == Lifetime::Process
+    {
+        // Nobody else will.
+        let lease = engine.store()?.lease("rm")?;
+        let options = RemoveOptions { volumes: AnonymousVolumes::Remove, ..RemoveOptions::default() };
+        containers.remove(&record.id, options, &lease)?;
+    }
+    outcome(result)
+}
+
+/// Connects to a container that runs; returns when it has ended, with its exit code.
+pub(super) fn attach(
+    link: MonitorLink,
+    connection: &Connection,
+    signals: Option<&mut SignalInbox>,
+) -> Result<Exit, Failure> {
+    let streams = own_streams()?;
+    link.attach(connection.request(Some(&streams)), Some(&streams))?;
+    outcome(follow(link, connection, Some(streams), signals))
+}
+
+fn follow(
+    link: MonitorLink,
+    connection: &Connection,
+    streams: Option<CallerStreams>,
+    mut signals: Option<&mut SignalInbox>,
+) -> Result<Option<Followed>, LinkError> {
+    let mut warn = |warning: &str| report::story(&format!("warning: {}\n", report::printable(warning)));
+    let attached = link.running(signals.as_deref_mut(), &mut warn)?;
+    let Some(streams) = streams else { return Ok(None) };
+    let caller = Caller { streams, signals, keys: connection.keys.clone() };
+    attached.follow(caller, connection.input).map(Some)
+}
+
+fn outcome(result: Result<Option<Followed>, LinkError>) -> Result<Exit, Failure> {
+    match result {
+        Ok(None | Some(Followed::Detached)) => Ok(Exit::Success),
+        Ok(Some(Followed::Ended { code, lost_output: None })) => Ok(Exit::Container(code)),
+        Ok(Some(Followed::Ended { code, lost_output: Some(reason) })) => {
+            let exit = if code == 0 { Exit::Engine } else { Exit::Container(code) };
+            Err(Failure::new(format!("part of the container's output was lost: {reason}")).with_exit(exit))
+        }
+        Err(LinkError::NotStarted(failure)) => {
+            let shown = Failure::new(failure.message).with_exit(Exit::Container(failure.code));
+            Err(match failure.help {
+                Some(help) => shown.with_help(help),
+                None => shown,
+            })
+        }
+        Err(LinkError::Interrupted { signal }) => {
+            let code = u8::try_from(128 + signal.number()).unwrap_or(u8::MAX);
+            Err(Failure::from(LinkError::Interrupted { signal }).with_exit(Exit::Container(code)))
+        }
+        Err(error) => Err(Failure::from(error).with_exit(Exit::Engine)),
+    }
+}
+
+fn own_streams() -> Result<CallerStreams, Failure> {
+    Ok(CallerStreams {
+        input: std::io::stdin().as_fd().try_clone_to_owned()?,
+        output: std::io::stdout().as_fd().try_clone_to_owned()?,
+        error: std::io::stderr().as_fd().try_clone_to_owned()?,
+    })
+}

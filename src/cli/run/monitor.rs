@@ -1,0 +1,82 @@
+//! The process that runs a container, from both sides: how it is started, and what it does.
+
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use rbuild_container::{ContainerId, SignalInbox, StartError, StartFailure, Supervised, Supervision, UplinkError};
+use rbuild_executor::{SpawnError, Spawner, begin_session};
+
+use super::containers_of;
+use crate::cli::report::{self, Failure};
+use crate::engine::Engine;
+use crate::exit_code::Exit;
+
+/// Arguments of the monitor.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct MonitorArgs {
+    /// The container
+    #[arg(value_name = "ID")]
+    id: ContainerId,
+}
+
+/// Starts a monitor; it speaks over `connection`, and outlives this process.
+pub(super) fn start(id: &ContainerId, connection: OwnedFd, engine: &Engine) -> Result<(), Failure> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--root").arg(&engine.settings().root).arg("container-monitor").arg(id.as_str());
+    command.stdin(Stdio::from(connection)).stdout(Stdio::null()).stderr(Stdio::null());
+    let started = command.spawn();
+    // Not waited for: when this process ends before it, it is somebody else's child.
+    started.map(drop).map_err(|error| Failure::from_error("cannot start the process that runs the container", &error))
+}
+
+/// Is the monitor.
+pub(in crate::cli) fn execute(args: &MonitorArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let first = begin_session()?;
+    let mut signals = SignalInbox::open()?;
+    let spare = first.try_clone()?;
+    match supervise(args, engine, first, &mut signals) {
+        Ok(supervised) => supervised.announce(),
+        Err(failure) => {
+            let help = failure.help().map(str::to_owned);
+            let told = StartFailure { message: failure.message().to_owned(), help, code: 125 };
+            Supervised::refused(spare, told).announce();
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// When this returns nothing of the container is left but its record and its files.
+fn supervise(
+    args: &MonitorArgs,
+    engine: &Engine,
+    first: OwnedFd,
+    signals: &mut SignalInbox,
+) -> Result<Supervised, Failure> {
+    let lease = engine.store()?.lease("container")?;
+    let spawner = Spawner::start()
+        .map_err(|error| Failure::from_error("cannot start the process that starts sandboxes", &error))?;
+    let with = Supervision { spawner: &spawner, signals, first, explain: &explain };
+    Ok(containers_of(engine)?.supervise(&args.id, with, &lease)?)
+}
+
+/// A failed start in words.
+fn explain(error: &StartError) -> StartFailure {
+    let mut message = error.to_string();
+    report::append_causes(&mut message, error);
+    StartFailure { message, help: hint(error).map(str::to_owned), code: error.exit().code() }
+}
+
+/// What to do about a container that was not started.
+fn hint(error: &StartError) -> Option<&'static str> {
+    match error {
+        StartError::BindSource { .. } => Some("create it, or use -v, which makes a directory"),
+        StartError::User(_) => Some("--user takes a name of the image's /etc/passwd, or a number"),
+        StartError::Uplink(UplinkError::Neither { .. }) => {
+            Some("choose --network=none if it needs none; --network=host gives it this machine's own network")
+        }
+        StartError::Spawn(SpawnError::NotFound { .. }) => {
+            Some("the first word behind the image is the program; flags of `run` stand before the image")
+        }
+        _ => None,
+    }
+}
