@@ -92,7 +92,8 @@ pub(super) fn render_as(
                 lines.push(template.render_row(row, of.row_type)?);
             }
             let cells = lines.iter().flat_map(|lines| lines.split('\n'));
-            out = Table::of(cells.map(|line| line.split('\t').map(str::to_owned).collect()).collect()).render();
+            out =
+                Table::of(cells.map(|line| line.split('\t').map(str::to_owned).collect()).collect()).docker().render();
         }
     }
     Ok(out)

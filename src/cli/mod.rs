@@ -271,10 +271,26 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
         word == "help"
             || command.get_subcommands().any(|sub| word == sub.get_name() || sub.get_all_aliases().any(|a| word == a))
     };
+    if arguments.get(at).is_some_and(|word| word == "history") && names_an_image(&command, &arguments[at + 1..]) {
+        arguments.insert(at, OsString::from("image"));
+    }
     if arguments.get(at).is_some_and(|word| !is_command(word)) {
         arguments.insert(at, OsString::from("build"));
     }
     arguments
+}
+
+/// Whether what follows `history` is an image, as in Docker, rather than one of the commands about builds.
+fn names_an_image(command: &clap::Command, rest: &[OsString]) -> bool {
+    let Some(history) = command.find_subcommand("history") else { return false };
+    let is_option = |word: &&OsString| word.as_encoded_bytes().starts_with(b"-");
+    let first = rest.iter().enumerate().find(|(at, word)| {
+        let is_value = at.checked_sub(1).is_some_and(|before| rest[before] == "--format");
+        !is_option(word) && !is_value
+    });
+    first.is_some_and(|(_, word)| {
+        !history.get_subcommands().any(|sub| word == sub.get_name() || sub.get_all_aliases().any(|a| word == a))
+    })
 }
 
 #[cfg(test)]
@@ -298,6 +314,12 @@ mod tests {
             ("--root=/r load -i a.tar", "--root=/r load -i a.tar"),
             ("--root /r --log-level debug images", "--root /r --log-level debug images"),
             ("run hello", "run hello"),
+            ("history ls", "history ls"),
+            ("history logs app", "history logs app"),
+            ("history", "history"),
+            ("history --help", "history --help"),
+            ("history app:1", "image history app:1"),
+            ("--root /r history -q --format json app", "--root /r image history -q --format json app"),
             ("./images", "build ./images"),
             ("--version", "--version"),
             ("--help", "--help"),

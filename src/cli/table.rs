@@ -4,17 +4,25 @@
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    /// The width that every column but the last has at least.
+    least: usize,
 }
 
 impl Table {
     /// A table with a heading.
     pub(crate) fn new<const N: usize>(heading: [&str; N]) -> Self {
-        Self { rows: vec![heading.map(str::to_owned).to_vec()] }
+        Self { rows: vec![heading.map(str::to_owned).to_vec()], least: 0 }
     }
 
     /// A table of rows, the heading first.
     pub(crate) fn of(rows: Vec<Vec<String>>) -> Self {
-        Self { rows }
+        Self { rows, least: 0 }
+    }
+
+    /// The same table as wide as Docker's: no column is narrower than ten characters.
+    #[must_use]
+    pub(crate) fn docker(self) -> Self {
+        Self { least: 10, ..self }
     }
 
     /// Adds a row.
@@ -35,7 +43,7 @@ impl Table {
                 let last = column + 1 == columns;
                 out.push_str(cell);
                 if !last {
-                    let pad = widths[column] + 3 - cell.chars().count();
+                    let pad = (widths[column] + 3).max(self.least) - cell.chars().count();
                     out.extend(std::iter::repeat_n(' ', pad));
                 }
             }
@@ -50,6 +58,11 @@ impl Table {
 
 /// A size in decimal units with three significant digits: `4.26MB`.
 pub(crate) fn size(bytes: u64) -> String {
+    rounded_size(bytes, 3)
+}
+
+/// A size in decimal units with so many significant digits.
+pub(super) fn rounded_size(bytes: u64, significant: usize) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -57,13 +70,8 @@ pub(crate) fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 100.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
-    };
+    let before = if value >= 100.0 { 3 } else { 1 + usize::from(value >= 10.0) };
+    let digits = if unit == 0 { 0 } else { significant - before };
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{}", UNITS[unit])
@@ -112,6 +120,7 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+        assert_eq!([rounded_size(1_982_256, 4), rounded_size(12, 4)], ["1.982MB", "12B"]);
         for (seconds, text) in [
             (0, "Less than a second"),
             (59, "59 seconds"),
@@ -134,5 +143,8 @@ mod tests {
         table.row(["a-long-name".to_owned(), "1B".to_owned()]);
         table.row(["b".to_owned(), String::new()]);
         assert_eq!(table.render(), "NAME          SIZE\na-long-name   1B\nb\n");
+        let mut table = Table::new(["TAG", "SIZE"]).docker();
+        table.row(["1".to_owned(), "1B".to_owned()]);
+        assert_eq!(table.render(), "TAG       SIZE\n1         1B\n");
     }
 }

@@ -26,6 +26,7 @@ mod errors;
 mod evaluation;
 mod history;
 mod hits;
+mod image_commands;
 mod images;
 mod interrupt;
 mod layers;
