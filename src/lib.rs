@@ -16,6 +16,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod exit_code;
 mod fetch;
+mod file_changes;
 mod graph_view;
 pub mod image_names;
 mod interrupt;

@@ -9,7 +9,7 @@ use super::report::{self, Failure};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::request::{ArchiveFormat, Destination};
-use crate::transfer::{self, ImportRequest, Input, SaveRequest};
+use crate::transfer::{self, ImportRequest, Input, LoadRequest, SaveRequest};
 
 /// Arguments of `load`.
 #[derive(Debug, clap::Args)]
@@ -23,9 +23,12 @@ pub(super) struct LoadArgs {
     /// Name for the image, where the archive has only one
     #[arg(short, long, value_name = "NAME")]
     tag: Option<ImageRef>,
-    /// Print only names
+    /// No progress (none is shown anyway)
     #[arg(short, long)]
     quiet: bool,
+    /// Only this platform of each image
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
 }
 
 /// Runs `load`.
@@ -36,15 +39,13 @@ pub(super) fn load(args: &LoadArgs, engine: &Engine) -> Result<Exit, Failure> {
         (None, Some(file)) => Input::File(settings.absolute(file)),
         (None, None) => Input::Stdin,
     };
-    let loaded = transfer::load(engine, &input, args.tag.as_ref().map(ImageRef::tag_or_latest).as_ref())?;
+    let name = args.tag.as_ref().map(ImageRef::tag_or_latest);
+    let loaded = transfer::load(engine, &LoadRequest { input, name, platform: args.platform.clone() })?;
     for image in loaded {
-        let line = match (&image.reference, args.quiet) {
-            (Some(reference), false) => format!("Loaded image: {reference}\n"),
-            (Some(reference), true) => format!("{reference}\n"),
-            (None, false) => format!("Loaded image ID: {}\n", image.id),
-            (None, true) => format!("{}\n", image.id),
-        };
-        report::answer(&line)?;
+        report::answer(&match &image.reference {
+            Some(reference) => format!("Loaded image: {reference}\n"),
+            None => format!("Loaded image ID: {}\n", image.id),
+        })?;
     }
     Ok(Exit::Success)
 }
@@ -61,6 +62,9 @@ pub(super) struct SaveArgs {
     /// Format of the archive: docker is what `docker load` reads, oci an OCI layout
     #[arg(long, value_enum, default_value_t = FormatArg::Docker)]
     format: FormatArg,
+    /// This platform of each image [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -90,14 +94,17 @@ pub(super) fn save(args: &SaveArgs, engine: &Engine) -> Result<Exit, Failure> {
         FormatArg::Docker => ArchiveFormat::Docker,
         FormatArg::Oci => ArchiveFormat::Oci,
     };
-    transfer::save(engine, &SaveRequest { images: args.images.clone(), dest, format })?;
+    transfer::save(
+        engine,
+        &SaveRequest { images: args.images.clone(), dest, format, platform: args.platform.clone() },
+    )?;
     Ok(Exit::Success)
 }
 
 /// Arguments of `import`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ImportArgs {
-    /// Root file system as a tar, compressed or not; `-` is standard input
+    /// Root file system as a tar, compressed or not: a file, a URL, or `-` for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Name of the image
@@ -117,7 +124,11 @@ pub(super) struct ImportArgs {
 /// Runs `import`.
 pub(super) fn import(args: &ImportArgs, engine: &Engine) -> Result<Exit, Failure> {
     let settings = engine.settings();
-    let input = if args.file.as_os_str() == "-" { Input::Stdin } else { Input::File(settings.absolute(&args.file)) };
+    let input = match args.file.to_str() {
+        Some("-") => Input::Stdin,
+        Some(url) if url.starts_with("http://") || url.starts_with("https://") => Input::Url(url.to_owned()),
+        _ => Input::File(settings.absolute(&args.file)),
+    };
     let request = ImportRequest {
         input,
         name: args.name.as_ref().map(ImageRef::tag_or_latest),

@@ -125,6 +125,10 @@ enum Command {
     Rmi(images::RemoveArgs),
     /// Show an image's details as JSON
     Inspect(images::InspectAnyArgs),
+    /// Make an image of a container and its changes
+    Commit(images::CommitArgs),
+    /// Look for images on Docker Hub, or in another registry
+    Search(images::SearchArgs),
     /// Read images from an archive
     Load(load_save::LoadArgs),
     /// Write images to an archive
@@ -229,6 +233,8 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Tag(args) => images::tag(&args, &engine),
         Command::Rmi(args) => images::remove(&args, &engine),
         Command::Inspect(args) => images::inspect_any(&args, &engine),
+        Command::Commit(args) => images::commit(&args, &engine),
+        Command::Search(args) => images::search(&args, &engine),
         Command::Load(args) => load_save::load(&args, &engine),
         Command::Save(args) => load_save::save(&args, &engine),
         Command::Import(args) => load_save::import(&args, &engine),

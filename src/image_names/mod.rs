@@ -1,5 +1,6 @@
 //! Names and ids of stored images: what people type, what they see in lists, what naming and removing do.
 
+mod diff;
 mod filter;
 mod history;
 mod inspect;
@@ -11,6 +12,7 @@ use rbuild_image::{Digest, ImageConfig, ImageRef, MAX_CONFIG_BYTES, Platform};
 
 use crate::cli::report::Failure;
 
+pub(crate) use diff::diff;
 pub use filter::{FilterUse, ImageFilter};
 pub use history::{HistoryRow, history};
 pub use inspect::Inspection;

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 
 use rbuild_cache::{BlobRole, ImageRecord, Lease, Store, wait_silently};
 use rbuild_image::archive::{Archive, ArchiveImage, ArchiveInput, ArchiveLimits, ArchiveManifest};
-use rbuild_image::{BlobSink, BlobSource, Digest, ImageRef, copy_blob};
+use rbuild_image::{BlobSink, BlobSource, Digest, ImageRef, Platform, copy_blob};
 
 use super::Input;
 use super::pull::created;
@@ -23,8 +22,20 @@ pub struct Loaded {
     pub id: Digest,
 }
 
-/// Loads every image of an archive; `name` names the only one.
-pub fn load(engine: &Engine, input: &Input, name: Option<&ImageRef>) -> Result<Vec<Loaded>, Failure> {
+/// What to load.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    /// The archive or layout.
+    pub input: Input,
+    /// A name for its only image.
+    pub name: Option<ImageRef>,
+    /// Only this platform of each image.
+    pub platform: Option<Platform>,
+}
+
+/// Loads every image of an archive.
+pub fn load(engine: &Engine, request: &LoadRequest) -> Result<Vec<Loaded>, Failure> {
+    let (input, name) = (&request.input, request.name.as_ref());
     let store = engine.store()?;
     let lease = store.lease("load")?;
     let source = input.name();
@@ -36,7 +47,7 @@ pub fn load(engine: &Engine, input: &Input, name: Option<&ImageRef>) -> Result<V
             Ok(file) => ArchiveInput::File(file),
             Err(error) => return Err(unreadable(&error)),
         },
-        Input::Stdin => ArchiveInput::Stream(Box::new(io::stdin())),
+        Input::Stdin | Input::Url(_) => ArchiveInput::Stream(input.open()?),
     };
     let mut scratch = || {
         let path = lease.scratch_name("archive")?;
@@ -54,6 +65,8 @@ pub fn load(engine: &Engine, input: &Input, name: Option<&ImageRef>) -> Result<V
     }
     let mut loaded = Vec::new();
     for image in archive.images() {
+        let chosen = request.platform.as_ref().map(|platform| only(image, platform, &source)).transpose()?;
+        let image = chosen.as_ref().unwrap_or(image);
         let names = name.map_or_else(|| image.names.clone(), |name| vec![name.clone()]);
         let id = take_in(engine, store, &lease, &archive, image, &names, &source)?;
         if names.is_empty() {
@@ -62,6 +75,17 @@ pub fn load(engine: &Engine, input: &Input, name: Option<&ImageRef>) -> Result<V
         loaded.extend(names.into_iter().map(|name| Loaded { reference: Some(name), id }));
     }
     Ok(loaded)
+}
+
+/// The part of an image that is for one platform.
+fn only(image: &ArchiveImage, platform: &Platform, source: &str) -> Result<ArchiveImage, Failure> {
+    let Some(manifest) = image.select(platform) else {
+        let known: Vec<String> = image.manifests.iter().map(|manifest| manifest.platform.to_string()).collect();
+        let name = image.names.first().map_or_else(|| "an image".to_owned(), ToString::to_string);
+        return Err(Failure::new(format!("{source} has no {name} for {platform}"))
+            .with_help(format!("it has {}", known.join(", "))));
+    };
+    Ok(ArchiveImage { indexes: Vec::new(), manifests: vec![manifest.clone()], ..image.clone() })
 }
 
 /// Takes in one image of an open archive, under `names` or none.
@@ -102,7 +126,7 @@ fn take_in(
     for record in &records {
         store.images().put(record, names)?;
     }
-    let host = rbuild_image::Platform::host();
+    let host = Platform::host();
     let best = records.iter().min_by_key(|record| record.platform.rank_for(&host).unwrap_or(u32::MAX));
     best.map(|record| record.id).ok_or_else(|| Failure::new(format!("{source} holds no image")))
 }

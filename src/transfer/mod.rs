@@ -1,25 +1,30 @@
 //! Images in and out of the store: archives, root file systems, registries.
 
+mod commit;
+mod config_changes;
 mod import;
 mod load;
 mod login;
 mod pull;
 mod push;
 mod save;
+mod search;
 mod unpack;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+pub use commit::{CommitRequest, Pausing, commit};
 pub use import::{ImportRequest, import};
 pub(crate) use load::load_image;
-pub use load::{Loaded, load};
+pub use load::{LoadRequest, Loaded, load};
 pub use login::{login, logout};
 pub use pull::{Pulled, pull};
 pub(crate) use pull::{Watch, created, ensure_unpacked, fetch};
 pub use push::{Pushed, push};
 pub use save::{SaveRequest, save};
+pub use search::{Found, FoundRepository, HubFilter, HubImage, search};
 pub(crate) use unpack::{LayerBlob, unpack};
 
 use crate::cli::report::Failure;
@@ -33,6 +38,8 @@ pub enum Input {
     Stdin,
     /// A directory (an OCI layout).
     Directory(PathBuf),
+    /// A file behind a URL.
+    Url(String),
 }
 
 impl Input {
@@ -40,6 +47,7 @@ impl Input {
     fn open(&self) -> Result<Box<dyn Read + Send>, Failure> {
         match self {
             Self::Stdin => Ok(Box::new(io::stdin())),
+            Self::Url(url) => Err(Failure::new(format!("{url} is not a file here"))),
             Self::File(path) | Self::Directory(path) => match File::open(path) {
                 Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_dir()) => {
                     Err(Failure::new(format!("{} is a directory", path.display()))
@@ -55,6 +63,7 @@ impl Input {
     fn name(&self) -> String {
         match self {
             Self::Stdin => "standard input".to_owned(),
+            Self::Url(url) => rbuild_image::registry::without_credentials(url),
             Self::File(path) | Self::Directory(path) => path.display().to_string(),
         }
     }

@@ -18,6 +18,8 @@ pub struct SaveRequest {
     pub dest: Destination,
     /// As what.
     pub format: ArchiveFormat,
+    /// This platform of each image; this machine's where it is not given.
+    pub platform: Option<Platform>,
 }
 
 /// Writes images as an archive. Those that came with a manifest leave with the same layers.
@@ -26,7 +28,7 @@ pub fn save(engine: &Engine, request: &SaveRequest) -> Result<(), Failure> {
     let lease = store.lease("save")?;
     let (mut staged, mut names): (Vec<Staged<'_>>, Vec<Vec<ImageRef>>) = (Vec::new(), Vec::new());
     for text in &request.images {
-        let image = store.images().acquire(text, None, &lease).map_err(image_names::explain)?;
+        let image = store.images().acquire(text, request.platform.as_ref(), &lease).map_err(image_names::explain)?;
         let name = text.parse::<ImageRef>().ok().map(|name| name.tag_or_latest());
         let name: Vec<ImageRef> = name.filter(|name| image.references.contains(name)).into_iter().collect();
         let flavour = match request.format {

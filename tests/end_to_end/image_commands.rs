@@ -1,6 +1,7 @@
 //! Image commands: lists, details, history, names and removal, with Docker's words.
 
 use crate::bench::{Bench, Ran};
+use crate::web_server::WebServer;
 
 fn lines(ran: &Ran) -> Vec<&str> {
     ran.stdout.lines().collect()
@@ -144,4 +145,101 @@ fn prune_takes_what_has_no_name_and_gives_room_back() {
     assert!(pruned.contains("\n\nTotal reclaimed space: "), "{pruned}");
     let ran = bench.rbuild(["images", "-q"]).run().ok();
     assert_eq!(lines(&ran).len(), 2, "busybox and app:1 are names of one image: {}", ran.stdout);
+}
+
+#[test]
+fn images_are_compared_file_by_file() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let build = |name: &str, run: &str| {
+        let dockerfile = format!("FROM busybox\nRUN mkdir /d && {run}\n");
+        let context = bench.context(name, [("Dockerfile", dockerfile.as_str())]);
+        let _built = bench.build(name, &context).ok();
+    };
+    build("one", "echo a > /d/f && echo gone > /d/gone && echo x > /d/mode && ln -s a /d/link");
+    build("two", "echo abc > /d/f && echo new > /d/new && echo x > /d/mode && chmod 4755 /d/mode && ln -s b /d/link");
+    let shown = bench.rbuild(["image", "diff", "one", "two"]).run().ok().stdout;
+    assert_eq!(
+        shown,
+        "C /d/f (content 2 → 4 bytes, time)\nD /d/gone\nC /d/link (target, time)\nC /d/mode (mode 0644 → 4755, time)\nA /d/new\n"
+            .replace(", time", if shown.contains("time") { ", time" } else { "" }),
+        "{shown}"
+    );
+    assert_eq!(bench.rbuild(["image", "diff", "one", "one"]).run().ok().stdout, "");
+    let json = bench.rbuild(["image", "diff", "--format", "json", "one", "two"]).run().ok().stdout;
+    let rows: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 5, "{json}");
+    assert_eq!((&rows[0]["Path"], &rows[0]["SizeAfter"]), (&"/d/f".into(), &4.into()));
+    assert_eq!((&rows[3]["ModeBefore"], &rows[3]["ModeAfter"]), (&"0644".into(), &"4755".into()));
+    let paths = bench.rbuild(["image", "diff", "--format", "{{.Change}}{{.Path}}", "two", "one"]).run().ok().stdout;
+    assert!(paths.contains("A/d/gone\n") && paths.contains("D/d/new\n"), "{paths}");
+    let _none = bench.rbuild(["image", "diff", "one", "nope"]).run().fails(1).says("nope");
+}
+
+#[test]
+fn a_container_becomes_an_image() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let script = "echo new > /new && mkdir -p /dir/sub && echo x > /dir/sub/f && ln /new /hard && ln -s new /soft && \
+                  rm /etc/group && rm -r /home && mkdir /home && chmod 700 /root && chmod 4755 /bin/busybox && mkfifo /pipe";
+    let _ran = bench
+        .rbuild(["run", "--name", "work", "-e", "V=1", "--network=none", "busybox", "sh", "-c", script])
+        .run()
+        .ok();
+    let ran = bench.rbuild([
+        "commit",
+        "-a",
+        "Jane <j@x>",
+        "-m",
+        "done",
+        "-c",
+        "CMD [\"cat\", \"/new\"]",
+        "-c",
+        "LABEL a=b",
+        "work",
+        "made:1",
+    ]);
+    let id = ran.run().ok().stdout;
+    assert!(id.starts_with("sha256:"), "{id}");
+    let look = "cat /new /hard /soft; stat -c %h /new; ls /etc/group 2>/dev/null; ls -A /home; stat -c %a /root /bin/busybox; \
+                test -p /pipe && echo pipe; cat /dir/sub/f; echo $V";
+    assert_eq!(bench.shell("made:1", look), "new\nnew\nnew\n2\n700\n4755\npipe\nx\n1\n");
+    assert_eq!(bench.rbuild(["run", "--rm", "--network=none", "made:1"]).run().ok().stdout, "new\n");
+    let template = "{{.Author}} {{.Comment}} {{len .RootFS.Layers}} {{.Config.Labels}}";
+    let shown = bench.rbuild(["inspect", "-f", template, "made:1"]).run().ok().stdout;
+    assert_eq!(shown, "Jane <j@x> done 2 map[a:b]\n");
+    let changes = bench.rbuild(["image", "diff", "--format", "{{.Change}} {{.Path}}", "busybox", "made:1"]).run().ok();
+    for expected in ["D /etc/group", "D /home/app", "A /hard", "A /pipe", "C /root", "C /bin/busybox"] {
+        assert!(changes.stdout.lines().any(|line| line == expected), "no {expected:?} in {}", changes.stdout);
+    }
+    // It leaves and comes back as the same image, and is a base like any other.
+    let _saved = bench.rbuild(["save", "-o", "made.tar", "made:1"]).run().ok();
+    let other = bench.path("other");
+    let _loaded = bench.rbuild_at(&other, ["load", "-i", "made.tar"]).run().ok();
+    assert_eq!(bench.rbuild_at(&other, ["images", "-q", "--no-trunc"]).run().ok().stdout, id);
+    let context = bench.context("on", [("Dockerfile", "FROM made:1\nRUN test -f /dir/sub/f\n")]);
+    let _built = bench.build("on", &context).ok();
+    let _refused = bench.rbuild(["commit", "-c", "RUN x", "work"]).run().fails(2).says("is not a valid change command");
+    let _none = bench.rbuild(["commit", "nope"]).run().fails(1).says("nope");
+    let _removed = bench.rbuild(["rm", "work"]).run().ok();
+}
+
+#[test]
+fn imports_come_from_files_urls_and_standard_input() {
+    let Some(bench) = Bench::new() else { return };
+    let tar = bench.busybox_tar();
+    let bytes = std::fs::read(&tar).unwrap();
+    let _piped = bench.rbuild(["import", "-", "piped"]).input(bytes).run().ok();
+    let _file = bench.rbuild(["import", "-m", "said", "-c", "ENV A=b"]).arg(&tar).arg("file:2").run().ok();
+    let served = bench.path("served");
+    std::fs::create_dir(&served).unwrap();
+    std::fs::copy(&tar, served.join("root.tar")).unwrap();
+    let server = WebServer::start(&served);
+    let url = format!("{}/root.tar", server.url);
+    let _fetched = bench.rbuild(["import", &url, "fetched"]).run().ok();
+    let layers = |name: &str| bench.rbuild(["inspect", "-f", "{{.RootFS.Layers}}", name]).run().ok().stdout;
+    assert_eq!((layers("piped"), layers("file:2")), (layers("fetched"), layers("fetched")));
+    let comment = |name: &str| bench.rbuild(["inspect", "-f", "{{.Comment}}", name]).run().ok().stdout;
+    assert_eq!(comment("piped"), "Imported from -\n");
+    assert_eq!(comment("file:2"), "said\n");
+    assert_eq!(comment("fetched"), format!("Imported from {url}\n"));
+    let _none = bench.rbuild(["import", &format!("{}/none", server.url), "x"]).run().fails(1);
 }

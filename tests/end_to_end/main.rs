@@ -21,6 +21,8 @@ mod confinement;
 mod container_networks;
 mod containers;
 mod contexts;
+mod damaged_archives;
+mod docker_words;
 mod equality;
 mod errors;
 mod evaluation;

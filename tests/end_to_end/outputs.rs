@@ -180,14 +180,14 @@ fn provenance_is_attached_as_buildkit_attaches_it() {
 }
 
 /// A Docker daemon of the test's own.
-struct Dockerd {
+pub(crate) struct Dockerd {
     child: Child,
     socket: PathBuf,
 }
 
 impl Dockerd {
     /// Starts one, or says why the test is skipped.
-    fn start(bench: &Bench) -> Option<Self> {
+    pub(crate) fn start(bench: &Bench) -> Option<Self> {
         if !has("dockerd") || !has("docker") {
             return None;
         }
@@ -218,7 +218,7 @@ impl Dockerd {
         format!("unix://{}", self.socket.display())
     }
 
-    fn docker<const N: usize>(&self, args: [&str; N]) -> Command {
+    pub(crate) fn docker<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = Command::new("docker");
         command.args(["-H", &self.host()]).args(args).stdin(Stdio::null());
         command

@@ -42,12 +42,17 @@ pub enum ExportError {
 }
 
 impl Containers {
-    /// Writes all files of a container as a tar.
-    pub fn export(&self, record: &ContainerRecord, out: &mut dyn Write, lease: &Lease) -> Result<(), ExportError> {
+    /// A container's files: its image, which `lease` keeps, with its changes on top.
+    pub fn view(&self, record: &ContainerRecord, lease: &Lease) -> Result<View, ExportError> {
         if let Some(snapshot) = record.snapshot {
             lease.hold(Hold::Snapshot(snapshot))?;
         }
-        let view = self.writable(record).view()?;
+        Ok(self.writable(record).view()?)
+    }
+
+    /// Writes all files of a container as a tar.
+    pub fn export(&self, record: &ContainerRecord, out: &mut dyn Write, lease: &Lease) -> Result<(), ExportError> {
+        let view = self.view(record, lease)?;
         let mut export = Export { view: &view, tar: TarWriter::new(out), names: HashMap::new() };
         export.directory(&ContainerPath::root())?;
         export.tar.finish().map(drop).map_err(ExportError::Finish)

@@ -112,7 +112,7 @@ fn verb_of(verb: char, value: &Value, flags: Flags) -> String {
         ('x', Value::Text(text)) => pad(text.bytes().map(|byte| format!("{byte:02x}")).collect(), flags),
         ('X', Value::Text(text)) => pad(text.bytes().map(|byte| format!("{byte:02X}")).collect(), flags),
         ('t', Value::Bool(_)) => pad(value.print(), flags),
-        ('d', Value::Integer(number)) => integer(*number, 10, false, flags),
+        ('d', Value::Integer(number) | Value::Duration(number)) => integer(*number, 10, false, flags),
         ('b', Value::Integer(number)) => integer(*number, 2, false, flags),
         ('o' | 'O', Value::Integer(number)) => integer(*number, 8, false, flags),
         ('x', Value::Integer(number)) => integer(*number, 16, false, flags),
@@ -244,4 +244,29 @@ fn exponent_form(text: &str) -> String {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
     format!("{mantissa}e{sign}{digits:0>2}")
+}
+
+/// A duration as Go prints it: `1h0m3s`, `1.5s`, `20ms`.
+pub(super) fn duration(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let total = nanoseconds.unsigned_abs();
+    let fraction = |value: u64, unit: u64| {
+        let text = format!("{}.{:0width$}", value / unit, value % unit, width = unit.ilog10() as usize);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match total {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{total}ns"),
+        1_000..1_000_000 => format!("{sign}{}µs", fraction(total, 1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", fraction(total, 1_000_000)),
+        _ => {
+            let minutes = total / 60_000_000_000;
+            let seconds = fraction(total % 60_000_000_000, 1_000_000_000);
+            match minutes {
+                0 => format!("{sign}{seconds}s"),
+                1..60 => format!("{sign}{minutes}m{seconds}s"),
+                _ => format!("{sign}{}h{}m{seconds}s", minutes / 60, minutes % 60),
+            }
+        }
+    }
 }

@@ -10,6 +10,8 @@ pub(crate) enum Shape {
     Text,
     /// A number.
     Integer,
+    /// A number of nanoseconds, printed as a duration.
+    Duration,
     /// true or false
     Bool,
     /// A slice.

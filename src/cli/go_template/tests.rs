@@ -52,6 +52,23 @@ fn templates_give_what_docker_gives() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), recorded.cases.len(), wrong.join("\n"));
 }
 
+#[test]
+fn durations_are_gos() {
+    for (nanoseconds, shown) in [
+        (0, "0s"),
+        (7, "7ns"),
+        (1_500, "1.5µs"),
+        (20_000_000, "20ms"),
+        (3_000_000_000, "3s"),
+        (1_050_000_000, "1.05s"),
+        (90_000_000_000, "1m30s"),
+        (3_603_000_000_000, "1h0m3s"),
+        (-3_000_000_000, "-3s"),
+    ] {
+        assert_eq!(printf::duration(nanoseconds), shown);
+    }
+}
+
 /// Docker's `join` refuses lists that it knows no type of; there is no reason to.
 #[test]
 fn join_takes_any_list() {

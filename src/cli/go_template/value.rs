@@ -18,6 +18,8 @@ pub(super) enum Value {
     Bool(bool),
     /// An integer.
     Integer(i64),
+    /// Nanoseconds.
+    Duration(i64),
     /// A number with a fraction.
     Float(f64),
     /// Text.
@@ -86,6 +88,7 @@ impl Value {
             (Shape::Text, Json::String(_)) | (Shape::Integer, Json::Number(_)) | (Shape::Bool, Json::Bool(_)) => {
                 Self::from_json(json)
             }
+            (Shape::Duration, _) => Self::Duration(json.as_i64().unwrap_or(0)),
             (Shape::Text, _) => Self::text(""),
             (Shape::Integer, _) => Self::Integer(0),
             (Shape::Bool, _) => Self::Bool(false),
@@ -119,7 +122,7 @@ impl Value {
         match self {
             Self::Missing | Self::NilPointer(_) => Json::Null,
             Self::Bool(value) => Json::Bool(*value),
-            Self::Integer(value) => Json::from(*value),
+            Self::Integer(value) | Self::Duration(value) => Json::from(*value),
             Self::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => Json::from(*value as i64),
             Self::Float(value) => Number::from_f64(*value).map_or(Json::Null, Json::Number),
             Self::Text(text) => Json::from(text.as_ref()),
@@ -142,7 +145,7 @@ impl Value {
         match self {
             Self::Missing | Self::NilPointer(_) => false,
             Self::Bool(value) => *value,
-            Self::Integer(value) => *value != 0,
+            Self::Integer(value) | Self::Duration(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
             Self::Text(text) => !text.is_empty(),
             Self::List(items) => !items.is_empty(),
@@ -158,6 +161,7 @@ impl Value {
             Self::NilPointer(name) => name,
             Self::Bool(_) => "bool",
             Self::Integer(_) => "int",
+            Self::Duration(_) => "time.Duration",
             Self::Float(_) => "float64",
             Self::Text(_) => "string",
             Self::List(_) => "[]interface {}",
@@ -192,6 +196,7 @@ impl Value {
             Self::Missing | Self::NilPointer(_) => out.push_str("<nil>"),
             Self::Bool(value) => out.push_str(&value.to_string()),
             Self::Integer(value) => out.push_str(&value.to_string()),
+            Self::Duration(value) => out.push_str(&super::printf::duration(*value)),
             Self::Float(value) => out.push_str(&super::printf::shortest(*value)),
             Self::Text(text) => out.push_str(text),
             Self::List(items) => {

@@ -1,9 +1,12 @@
 //! `images`, `image …`, `tag`, `rmi`, `history`, `inspect`.
 
+mod commit;
+mod diff;
 mod history;
 mod inspect;
 mod list;
 mod remove;
+mod search;
 mod shape;
 
 use clap::Subcommand;
@@ -14,10 +17,13 @@ use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::image_names;
 
+pub(super) use commit::{CommitArgs, commit};
+pub(super) use diff::{DiffArgs, diff};
 pub(super) use history::{HistoryArgs, history};
 pub(super) use inspect::{InspectAnyArgs, InspectArgs, inspect, inspect_any};
 pub(super) use list::{ListArgs, list};
 pub(super) use remove::{PruneArgs, RemoveArgs, prune, remove};
+pub(super) use search::{SearchArgs, search};
 
 /// `rbuild image …`: the same commands under Docker's newer spelling.
 #[derive(Debug, Subcommand)]
@@ -29,6 +35,8 @@ pub(super) enum ImageCommand {
     Inspect(InspectArgs),
     /// Show how an image came to be
     History(HistoryArgs),
+    /// Show the files that differ between two images
+    Diff(DiffArgs),
     /// Remove images
     #[command(visible_alias = "remove")]
     Rm(RemoveArgs),
@@ -54,6 +62,7 @@ pub(super) fn execute(command: ImageCommand, engine: &Engine) -> Result<Exit, Fa
         ImageCommand::Ls(args) => list(&args, engine),
         ImageCommand::Inspect(args) => inspect(&args, engine),
         ImageCommand::History(args) => history(&args, engine),
+        ImageCommand::Diff(args) => diff(&args, engine),
         ImageCommand::Rm(args) => remove(&args, engine),
         ImageCommand::Prune(args) => prune(&args, engine),
         ImageCommand::Tag(args) => tag(&args, engine),

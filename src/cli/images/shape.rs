@@ -10,10 +10,10 @@ const HEALTHCHECK: Shape = Shape::Struct(
     "v1.HealthcheckConfig",
     &[
         Field::optional("Test", WORDS),
-        Field::optional("Interval", Shape::Integer),
-        Field::optional("Timeout", Shape::Integer),
-        Field::optional("StartPeriod", Shape::Integer),
-        Field::optional("StartInterval", Shape::Integer),
+        Field::optional("Interval", Shape::Duration),
+        Field::optional("Timeout", Shape::Duration),
+        Field::optional("StartPeriod", Shape::Duration),
+        Field::optional("StartInterval", Shape::Duration),
         Field::optional("Retries", Shape::Integer),
     ],
 );
