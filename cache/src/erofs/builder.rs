@@ -240,11 +240,16 @@ impl IndexBuilder {
         let node = self.leaf_node(path, member)?;
         self.make_room(path);
         let parent = self.stage_parent(path)?;
+        self.uncover(parent, path);
         self.add_node(parent, path, node).map(drop)
     }
 
     fn leaf_node(&mut self, path: &ContainerPath, member: &Member) -> Result<Node, IndexError> {
-        let attributes = self.attributes(member)?;
+        let mut attributes = self.attributes(member)?;
+        if matches!(member.node, MemberNode::Symlink(_)) {
+            // Linux has no others.
+            attributes.mode = 0o777;
+        }
         let fault = |what| unrepresentable(path, what);
         let device = |major, minor| encode_device(major, minor).ok_or_else(|| fault(Unrepresentable::Device));
         let node = match &member.node {
@@ -326,6 +331,7 @@ impl IndexBuilder {
             _ => source,
         };
         let parent = self.stage_parent(path)?;
+        self.uncover(parent, path);
         self.add_node(parent, path, Node { word: source, ..Node::new(Kind::Link) }).map(drop)
     }
 
@@ -336,6 +342,14 @@ impl IndexBuilder {
             && id != ROOT
         {
             self.tree.detach(id);
+        }
+    }
+
+    /// Drops a whiteout of `path`: what comes in its place hides what the parent has there, too.
+    fn uncover(&mut self, parent: NodeId, path: &ContainerPath) {
+        let existing = self.tree.child(parent, path.file_name().unwrap_or_default());
+        if let Some(whiteout) = existing.filter(|id| self.tree.node(*id).kind == Kind::Whiteout) {
+            self.tree.detach(whiteout);
         }
     }
 

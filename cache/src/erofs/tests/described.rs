@@ -40,7 +40,7 @@ pub(super) fn of_directory(root: &Path) -> Described {
             format!("{} {major}:{minor}", if kind.is_char_device() { "char" } else { "block" })
         };
         if !kind.is_dir() {
-            inodes.entry(stat.ino()).or_insert_with(Vec::new).push(name.clone());
+            inodes.entry((stat.dev(), stat.ino())).or_insert_with(Vec::new).push(name.clone());
         }
         let links = if kind.is_dir() { 0 } else { stat.nlink() };
         let mtime = (stat.mtime(), stat.mtime_nsec() as u32);

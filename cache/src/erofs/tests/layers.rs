@@ -18,12 +18,14 @@ pub(super) fn assert_same(tar: &[u8]) {
     let mounted = of_directory(&layer.mount().path());
     let read = of_index(&layer.index(), &layer.devices());
     assert_eq!(read, mounted);
-    // A directory that the archive does not have is of the time when it is unpacked; in an index it is of time 0.
+    // Directories that the archive does not have, and whiteouts, are of the time when they are unpacked; in an index
+    // they are of time 0.
     for (path, text) in &mounted {
-        if text.starts_with("dir 755 0:0 0.000000000 ")
-            && want.get(path).is_some_and(|text| text.starts_with("dir 755 0:0"))
-        {
-            want.insert(path.clone(), text.clone());
+        for kind in ["dir 755 0:0 ", "char 0:0 0 0:0 "] {
+            let timeless = text.strip_prefix(kind).is_some_and(|rest| rest.starts_with("0.000000000 "));
+            if timeless && want.get(path).is_some_and(|text| text.starts_with(kind)) {
+                want.insert(path.clone(), text.clone());
+            }
         }
     }
     for (path, text) in &want {

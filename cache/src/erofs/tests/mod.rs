@@ -1,8 +1,12 @@
 //! Indexes mounted by the kernel, read by [`Index`], and checked by `fsck.erofs`, beside plain extractions of the same
 //! tars. Mounts, owners and devices need root; without it those tests say so and check nothing.
 
+mod cost;
 mod described;
+mod fsck;
+mod hostile;
 mod layers;
+mod merged;
 
 use std::fs::File;
 use std::io;
