@@ -1,6 +1,7 @@
 //! Indexes mounted by the kernel, read by [`Index`], and checked by `fsck.erofs`, beside plain extractions of the same
 //! tars. Mounts, owners and devices need root; without it those tests say so and check nothing.
 
+mod attacks;
 mod cost;
 mod described;
 mod fsck;
