@@ -19,6 +19,7 @@ pub mod firewall;
 pub mod forwarding;
 mod namespace;
 mod netlink;
+mod nftables;
 pub mod subnet;
 pub mod user_mode;
 

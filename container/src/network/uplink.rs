@@ -145,6 +145,7 @@ fn is_of_host(error: &NetworkError) -> bool {
     match error {
         NetworkError::Obstacle(_) => true,
         NetworkError::Firewall(FirewallError::Missing | FirewallError::Refused { .. }) => true,
+        NetworkError::Firewall(FirewallError::Kernel(_)) => true,
         NetworkError::Bridge(BridgeError::Kernel { source, .. } | BridgeError::Attach { source, .. }) => {
             // No privileges; a kernel without bridges or veth pairs.
             let errors = [Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP];

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::nftables;
 use super::subnet::Subnet;
 
 /// Where `nft` may be; it is often not in the search path of ordinary shells.
@@ -83,6 +84,9 @@ pub enum FirewallError {
     /// It cannot be run.
     #[error("cannot run nft")]
     Run(#[source] io::Error),
+    /// The kernel does not tell of rules, or does not let them be changed.
+    #[error("cannot speak to the kernel's packet filter")]
+    Kernel(#[source] io::Error),
     /// It does not accept the rules.
     #[error("nft refused the rules: {message}")]
     Refused {
@@ -98,7 +102,7 @@ pub fn apply(rules: &Rules<'_>) -> Result<(), FirewallError> {
 
 /// Removes a table; one that is gone already is fine.
 pub fn remove(table: &str) -> Result<(), FirewallError> {
-    write(&format!("add table inet {table}\ndelete table inet {table}\n"))
+    nftables::delete_table(table).map_err(FirewallError::Kernel)
 }
 
 /// Leads what is sent to `address`, port 53, to other ports of the same address: a name server that takes no port away from
@@ -114,11 +118,6 @@ pub fn redirect_names(address: Ipv4Addr, udp: u16, tcp: u16) -> Result<(), Firew
 /// Feeds `nft` with one transaction.
 fn write(script: &str) -> Result<(), FirewallError> {
     run(&["-f", "-"], script).map(drop)
-}
-
-/// All chains, as JSON.
-pub(super) fn chains() -> Result<Vec<u8>, FirewallError> {
-    run(&["-j", "list", "chains"], "")
 }
 
 /// A table with its rules, as JSON.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::firewall::{self, FirewallError};
 use super::netlink::Netlink;
+use super::nftables::{self, ForwardChain};
 
 /// What keeps packets from being passed on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,11 +54,11 @@ pub fn obstacle(bridge: &str) -> Result<Option<Obstacle>, FirewallError> {
             return Ok(Some(Obstacle::Sysctl { interface }));
         }
     }
-    let listed = firewall::chains()?;
-    for chain in forwarding_chains(&listed) {
+    let chains = nftables::forward_chains().map_err(FirewallError::Kernel)?;
+    for chain in chains.iter().filter(|chain| !chain.table.starts_with(OUR_TABLES)) {
         // What happens to packets that a chain names is told by its table only.
-        let table = firewall::table(&chain.family, &chain.table)?;
-        if let Some(obstacle) = chain.refuses(&table) {
+        let table = firewall::table(chain.family, &chain.table)?;
+        if let Some(obstacle) = refuses(chain, &table) {
             return Ok(Some(obstacle));
         }
     }
@@ -80,55 +81,27 @@ fn uplinks() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A chain of somebody's that forwarded IPv4 packets pass.
-#[derive(Debug, PartialEq, Eq)]
-struct Chain {
-    family: String,
-    table: String,
-    name: String,
-    drops: bool,
-}
-
-/// All chains that forwarded IPv4 packets pass, but ours.
-fn forwarding_chains(listed: &[u8]) -> Vec<Chain> {
-    let listed: Value = serde_json::from_slice(listed).unwrap_or_default();
-    let text = |chain: &Value, key: &str| chain.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+/// What it does to packets of ours, by the listing of its table. One that has rules about interfaces of ours was told
+/// what to do by somebody who knew.
+fn refuses(chain: &ForwardChain, table: &[u8]) -> Option<Obstacle> {
+    let listed: Value = serde_json::from_slice(table).unwrap_or_default();
     let all = listed.get("nftables").and_then(Value::as_array).into_iter().flatten();
-    all.filter_map(|item| item.get("chain"))
-        .filter(|chain| text(chain, "hook") == "forward")
-        .map(|chain| Chain {
-            family: text(chain, "family"),
-            table: text(chain, "table"),
-            name: text(chain, "name"),
-            drops: text(chain, "policy") == "drop",
-        })
-        .filter(|chain| ["ip", "inet"].contains(&chain.family.as_str()) && !chain.table.starts_with(OUR_TABLES))
-        .collect()
-}
-
-impl Chain {
-    /// What it does to packets of ours, by the listing of its table. One that has rules about interfaces of ours was told
-    /// what to do by somebody who knew.
-    fn refuses(&self, table: &[u8]) -> Option<Obstacle> {
-        let listed: Value = serde_json::from_slice(table).unwrap_or_default();
-        let all = listed.get("nftables").and_then(Value::as_array).into_iter().flatten();
-        let rules: Vec<&Value> = all.filter_map(|item| item.get("rule")).collect();
-        if rules.iter().filter_map(|rule| rule.get("expr")).any(names_ours) {
-            return None;
-        }
-        let (table, chain) = (format!("{} {}", self.family, self.table), self.name.clone());
-        if self.drops {
-            return Some(Obstacle::Policy { table, chain });
-        }
-        let own = |rule: &&&Value| rule.get("chain").and_then(Value::as_str) == Some(&self.name);
-        let last = rules.iter().rev().find(own)?;
-        let parts = last.get("expr")?.as_array()?;
-        let harmless = ["counter", "log"];
-        let ends = ["reject", "drop"];
-        let is = |part: &Value, names: &[&str]| names.iter().any(|name| part.get(name).is_some());
-        let unconditional = parts.iter().all(|part| is(part, &harmless) || is(part, &ends));
-        (unconditional && parts.iter().any(|part| is(part, &ends))).then_some(Obstacle::Rule { table, chain })
+    let rules: Vec<&Value> = all.filter_map(|item| item.get("rule")).collect();
+    if rules.iter().filter_map(|rule| rule.get("expr")).any(names_ours) {
+        return None;
     }
+    let (table, name) = (format!("{} {}", chain.family, chain.table), chain.name.clone());
+    if chain.drops {
+        return Some(Obstacle::Policy { table, chain: name });
+    }
+    let own = |rule: &&&Value| rule.get("chain").and_then(Value::as_str) == Some(&chain.name);
+    let last = rules.iter().rev().find(own)?;
+    let parts = last.get("expr")?.as_array()?;
+    let harmless = ["counter", "log"];
+    let ends = ["reject", "drop"];
+    let is = |part: &Value, names: &[&str]| names.iter().any(|name| part.get(name).is_some());
+    let unconditional = parts.iter().all(|part| is(part, &harmless) || is(part, &ends));
+    (unconditional && parts.iter().any(|part| is(part, &ends))).then_some(Obstacle::Rule { table, chain: name })
 }
 
 /// What the names of our interfaces begin with.
@@ -150,26 +123,8 @@ fn names_ours(rule: &Value) -> bool {
 mod tests {
     use super::*;
 
-    fn chain(drops: bool) -> Chain {
-        Chain { family: "inet".into(), table: "firewalld".into(), name: "filter_FORWARD".into(), drops }
-    }
-
-    #[test]
-    fn chains_of_others_that_forwarded_packets_pass_are_found() {
-        let listed = |chain: &str| format!(r#"{{"nftables":[{{"metainfo":{{"version":"1"}}}},{{"chain":{chain}}}]}}"#);
-        let text = r#"{"family":"ip","table":"filter","name":"FORWARD","handle":2,"type":"filter","hook":"forward","prio":0,"policy":"drop"}"#;
-        let found = forwarding_chains(listed(text).as_bytes());
-        let want = Chain { family: "ip".into(), table: "filter".into(), name: "FORWARD".into(), drops: true };
-        assert_eq!(found, [want]);
-        assert!(!forwarding_chains(listed(&text.replace("drop", "accept")).as_bytes())[0].drops);
-        for other in ["\"input\"", "\"output\""] {
-            assert_eq!(forwarding_chains(listed(&text.replace("\"forward\"", other)).as_bytes()), []);
-        }
-        assert_eq!(
-            forwarding_chains(listed(&text.replace("\"filter\",\"name", "\"rbuild-1234\",\"name")).as_bytes()),
-            []
-        );
-        assert_eq!(forwarding_chains(b"not json"), []);
+    fn chain(drops: bool) -> ForwardChain {
+        ForwardChain { family: "inet", table: "firewalld".into(), name: "filter_FORWARD".into(), drops }
     }
 
     #[test]
@@ -188,7 +143,7 @@ mod tests {
         let obstacle = Obstacle::Rule { table: "inet firewalld".into(), chain: "filter_FORWARD".into() };
         let judge = |drops, rules: &[&String]| {
             let rules: String = rules.iter().map(|rule| rule.as_str()).collect();
-            chain(drops).refuses(table(&rules).as_bytes())
+            refuses(&chain(drops), table(&rules).as_bytes())
         };
         assert_eq!(judge(false, &[&established, &reject]), Some(obstacle.clone()));
         assert_eq!(judge(false, &[&established, &counted]), Some(obstacle));
