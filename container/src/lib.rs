@@ -20,6 +20,7 @@ mod monitor;
 mod mounts;
 mod name;
 mod network;
+mod network_document;
 mod port_list;
 mod process_id;
 mod quantity;

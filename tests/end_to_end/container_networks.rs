@@ -308,7 +308,7 @@ fn contradictions_are_refused_before_anything_is_made() {
     let _front = scene.rbuild(&["network", "create", "front"]).ok();
     for (flags, said) in [
         (&["--network", "front", "--network", "host"][..], "cannot attach both user-defined and non-user-defined"),
-        (&["--network-alias", "x"], "network-scoped alias is supported only for containers in user defined networks"),
+        (&["--network-alias", "x"], "network-scoped aliases are only supported for user-defined networks"),
         (&["--ip", "10.1.1.1"], "user specified IP address is supported on user defined networks only"),
         (
             &["--network", "front", "--ip", "172.24.0.9"],

@@ -13,11 +13,11 @@ pub(super) fn allocate(
     asked: &[IpAddr],
 ) -> Result<Vec<IpAddr>, NetworkError> {
     let ranges = &network.ranges;
-    if let Some(stray) = asked.iter().find(|address| !ranges.iter().any(|range| range.subnet.contains(**address))) {
-        return Err(NetworkError::OutsideSubnet { address: *stray });
-    }
     if !asked.is_empty() && network.addressing == Addressing::Automatic {
         return Err(NetworkError::NotConfigured);
+    }
+    if let Some(stray) = asked.iter().find(|address| !ranges.iter().any(|range| range.subnet.contains(**address))) {
+        return Err(NetworkError::OutsideSubnet { address: *stray });
     }
     let free = |address: IpAddr| {
         !others.iter().any(|other| other.addresses.contains(&address))

@@ -76,7 +76,7 @@ pub enum InvalidAttachment {
         network: String,
     },
     /// Only networks that a user made have names.
-    #[error("network-scoped alias is supported only for containers in user defined networks")]
+    #[error("network-scoped aliases are only supported for user-defined networks")]
     AliasOnDefault,
     /// Only networks that a user made let one choose.
     #[error("user specified IP address is supported on user defined networks only")]
@@ -282,10 +282,7 @@ mod tests {
             "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
         );
         assert_eq!(resolved(&["a1", "a1"], |_| ()), "network \"a1\" is specified multiple times");
-        assert_eq!(
-            resolved(&[], alias),
-            "network-scoped alias is supported only for containers in user defined networks"
-        );
+        assert_eq!(resolved(&[], alias), "network-scoped aliases are only supported for user-defined networks");
         assert_eq!(resolved(&[], address), "user specified IP address is supported on user defined networks only");
         assert_eq!(
             resolved(&["name=front,alias=x"], alias),
