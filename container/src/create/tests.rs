@@ -96,7 +96,14 @@ fn an_image_without_a_request_gives_dockers_defaults() {
       "shm_size": 67108864,
       "init": "process",
       "stop_signal": "SIGTERM",
-      "stop_timeout": 10
+      "stop_timeout": 10,
+      "restart": "no",
+      "log": {
+        "driver": "json-file",
+        "max_size": null,
+        "max_file": 1
+      },
+      "input_once": false
     }
     "#);
     assert_eq!(serde_json::from_str::<ContainerConfig>(&serde_json::to_string(&config).unwrap()).unwrap(), config);

@@ -43,7 +43,6 @@ pub struct PortRelays {
     /// The threads end when this is closed.
     life: Option<PipeWriter>,
     threads: Vec<JoinHandle<()>>,
-    connections: Connections,
 }
 
 impl PortRelays {
@@ -65,10 +64,10 @@ impl PortRelays {
             }
         }
         let (ended, life) = io::pipe()?;
-        let mut relays = Self { life: Some(life), threads: Vec::new(), connections: Connections::default() };
+        let mut relays = Self { life: Some(life), threads: Vec::new() };
         if !streams.is_empty() {
-            let (ended, connections) = (ended.try_clone()?, relays.connections.clone());
-            relays.spawn("ports-tcp", move || relay_streams(&streams, &ended, &connections))?;
+            let ended = ended.try_clone()?;
+            relays.spawn("ports-tcp", move || relay_streams(&streams, &ended, &Connections::default()))?;
         }
         if !datagrams.is_empty() {
             relays.spawn("ports-udp", move || relay_datagrams(&datagrams, &ended))?;
@@ -90,7 +89,6 @@ impl Drop for PortRelays {
                 tracing::warn!("the relay of published ports panicked");
             }
         }
-        self.connections.end();
     }
 }
 
@@ -145,8 +143,15 @@ fn address_inside() -> io::Result<IpAddr> {
 }
 
 /// The connections that are open.
-#[derive(Clone, Debug, Default)]
-struct Connections(Arc<Mutex<Vec<Weak<Connection>>>>);
+#[derive(Debug, Default)]
+struct Connections(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    all: Vec<Weak<Connection>>,
+    /// One that is made now is ended at once.
+    ended: bool,
+}
 
 #[derive(Debug)]
 struct Connection {
@@ -154,25 +159,34 @@ struct Connection {
     inner: TcpStream,
 }
 
+impl Connection {
+    /// Neither side waits for what will not come.
+    fn end(&self) {
+        // It may have ended already.
+        drop(self.outer.shutdown(Shutdown::Both));
+        drop(self.inner.shutdown(Shutdown::Both));
+    }
+}
+
 impl Connections {
     fn open(&self) -> usize {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|one| one.strong_count() > 0);
-        all.len()
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.all.retain(|one| one.strong_count() > 0);
+        open.all.len()
     }
 
     fn add(&self, connection: &Arc<Connection>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(connection));
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.ended {
+            connection.end();
+        }
+        open.all.push(Arc::downgrade(connection));
     }
 
-    /// Neither side waits for what will not come.
     fn end(&self) {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for connection in all.iter().filter_map(Weak::upgrade) {
-            // It may have ended already.
-            drop(connection.outer.shutdown(Shutdown::Both));
-            drop(connection.inner.shutdown(Shutdown::Both));
-        }
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.ended = true;
+        open.all.iter().filter_map(Weak::upgrade).for_each(|connection| connection.end());
     }
 }
 
@@ -189,7 +203,6 @@ fn relay_streams(listeners: &[(TcpListener, Target)], ended: &PipeReader, connec
                 Err(error) => return tracing::warn!(%error, "published ports are not relayed any more"),
             }
             if !polled[0].revents().is_empty() {
-                // Those that are being made are ended here; those that are open by whoever ends us.
                 connections.end();
                 return;
             }
@@ -339,6 +352,22 @@ mod tests {
         drop(relays);
         assert_eq!(open.read(&mut [0]).unwrap_or(0), 0);
         assert!(TcpStream::connect(addresses[0]).is_err(), "the port is free again");
+    }
+
+    #[test]
+    fn a_connection_that_is_made_while_all_are_ended_is_ended_too() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ends = Vec::new();
+        let mut connected = || {
+            let one = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+            ends.push(server.accept().unwrap().0);
+            one
+        };
+        let connection = Arc::new(Connection { outer: connected(), inner: connected() });
+        let connections = Connections::default();
+        connections.end();
+        connections.add(&connection);
+        assert!(ends.iter_mut().all(|end| end.read(&mut [0]).unwrap() == 0));
     }
 
     #[test]
