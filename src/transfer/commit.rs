@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use rbuild_cache::snapshot::{Content, LayerWriter, Metadata};
 use rbuild_cache::view::{FileKind, Stat, View};
-use rbuild_cache::{Lease, SnapshotId, Store};
-use rbuild_container::{ContainerMountSource, ContainerRecord, Containers};
+use rbuild_cache::{Lease, SnapshotId};
+use rbuild_container::{ContainerId, ContainerMountSource, ContainerRecord, ContainerStatus, Containers};
 use rbuild_image::{ContainerPath, DiffId, Digest, Empty, History, ImageConfig, ImageRef, RuntimeConfig};
 
 use super::config_changes;
@@ -46,13 +46,6 @@ pub fn commit(engine: &Engine, containers: &Containers, request: &CommitRequest)
     let store = engine.store()?;
     let lease = store.lease("commit")?;
     let record = containers.find(&request.container)?;
-    if record.state.status.is_live() && request.pausing == Pausing::WhileReading {
-        return Err(Failure::new(format!(
-            "container {} runs, and running containers cannot be frozen yet",
-            record.id.short()
-        ))
-        .with_help("stop it first, or take its files as they are at this moment with --pause=false"));
-    }
     let image = store.images().by_id(&record.image.id)?;
     let base = match image_names::config(store, &record.image.id) {
         Ok(config) => config,
@@ -63,9 +56,11 @@ pub fn commit(engine: &Engine, containers: &Containers, request: &CommitRequest)
         },
     };
     let now = jiff::Timestamp::now();
+    let still = Still::of(containers, &record, request.pausing)?;
     let view = containers.view(&record, &lease)?;
     let parent = store.snapshots().view(record.snapshot)?;
-    let snapshot = write_layer(store, &lease, record.snapshot, (&parent, &view))?;
+    let snapshot = write_layer(engine, &lease, record.snapshot, (&parent, &view))?;
+    still.end()?;
 
     let layers = store.snapshots().layers(snapshot)?;
     let mut config = base;
@@ -129,16 +124,70 @@ fn of_container(image: &RuntimeConfig, record: &ContainerRecord) -> RuntimeConfi
     }
 }
 
+/// A running container stands still while this lives.
+struct Still<'a> {
+    containers: &'a Containers,
+    frozen: Option<ContainerId>,
+}
+
+impl<'a> Still<'a> {
+    fn of(containers: &'a Containers, record: &ContainerRecord, pausing: Pausing) -> Result<Self, Failure> {
+        let freezes = pausing == Pausing::WhileReading && record.state.status == ContainerStatus::Running;
+        if freezes {
+            containers.pause(record).map_err(|error| {
+                Failure::from(error).with_help("--pause=false takes the files as they are, while the container goes on")
+            })?;
+        }
+        Ok(Self { containers, frozen: freezes.then(|| record.id.clone()) })
+    }
+
+    /// Lets it go on.
+    fn end(mut self) -> Result<(), Failure> {
+        self.go_on()
+    }
+
+    fn go_on(&mut self) -> Result<(), Failure> {
+        let Some(id) = self.frozen.take() else { return Ok(()) };
+        match self.containers.load(&id)? {
+            // Somebody else may have let it go on, or ended it.
+            Some(record) if record.state.status == ContainerStatus::Paused => Ok(self.containers.unpause(&record)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        if let Err(failure) = self.go_on() {
+            tracing::error!(failure = failure.message(), "the container stays frozen: rbuild unpause lets it go on");
+        }
+    }
+}
+
+/// Whether it is one of the empty places that a run makes for its own mounts: as in Docker no part of the image.
+fn is_place_to_mount(path: &ContainerPath, stat: &Stat) -> bool {
+    match path.as_bytes() {
+        b"/dev" | b"/proc" | b"/sys" => stat.kind.is_directory(),
+        b"/etc/hosts" | b"/etc/hostname" | b"/etc/resolv.conf" => stat.kind == FileKind::File && stat.size == 0,
+        _ => false,
+    }
+}
+
 /// Writes what differs from `parent` to `view` as a layer on top of it.
 fn write_layer(
-    store: &Store,
+    engine: &Engine,
     lease: &Lease,
     parent: Option<SnapshotId>,
     (before, after): (&View, &View),
 ) -> Result<SnapshotId, Failure> {
-    let active = store.snapshots().prepare(parent, lease)?;
+    let active = engine.store()?.snapshots().prepare(parent, lease)?;
     let mut layer = Layer { writer: active.writer()?, view: after, names: HashMap::new(), removed: None };
-    compare::<Failure>(before, after, Comparing::Identity, &mut |change| layer.take(&change))?;
+    compare::<Failure>(before, after, Comparing::Identity, &mut |change| {
+        if engine.cancel().is_cancelled() {
+            return Err(Failure::interrupted());
+        }
+        layer.take(&change)
+    })?;
     layer.writer.finish()?;
     drop(layer);
     Ok(active.commit(lease)?.id())
@@ -157,6 +206,10 @@ impl Layer<'_> {
     fn take(&mut self, change: &FileChange) -> Result<(), Failure> {
         let path = &change.path;
         let Some(stat) = &change.after else { return self.remove(path) };
+        let is_empty = |stat: &Stat| Ok::<_, Failure>(!stat.kind.is_directory() || self.view.list(path)?.is_empty());
+        if change.before.is_none() && is_place_to_mount(path, stat) && is_empty(stat)? {
+            return Ok(());
+        }
         let metadata = Metadata { xattrs: self.view.xattrs(path)?, ..Metadata::from(stat) };
         let replaced = change.before.is_some() && change.aspects == [Aspect::Type];
         if replaced {

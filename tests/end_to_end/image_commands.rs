@@ -210,6 +210,9 @@ fn a_container_becomes_an_image() {
     for expected in ["D /etc/group", "D /home/app", "A /hard", "A /pipe", "C /root", "C /bin/busybox"] {
         assert!(changes.stdout.lines().any(|line| line == expected), "no {expected:?} in {}", changes.stdout);
     }
+    for place in ["/proc", "/sys", "/dev", "/etc/hosts"] {
+        assert!(!changes.stdout.lines().any(|line| line == format!("A {place}")), "{}", changes.stdout);
+    }
     // It leaves and comes back as the same image, and is a base like any other.
     let _saved = bench.rbuild(["save", "-o", "made.tar", "made:1"]).run().ok();
     let other = bench.path("other");
@@ -242,4 +245,35 @@ fn imports_come_from_files_urls_and_standard_input() {
     assert_eq!(comment("file:2"), "said\n");
     assert_eq!(comment("fetched"), format!("Imported from {url}\n"));
     let _none = bench.rbuild(["import", &format!("{}/none", server.url), "x"]).run().fails(1);
+}
+
+#[test]
+fn a_running_container_stands_still_for_a_commit_and_goes_on() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let script = "echo x > /there; while true; do date > /clock; sleep 0.05; done";
+    let _ran = bench.rbuild(["run", "-d", "--network=none", "--name=live", "busybox", "sh", "-c", script]).run().ok();
+    for _ in 0..200 {
+        if bench.rbuild(["export", "-o", "live.tar", "live"]).run().code == 0
+            && std::process::Command::new("tar")
+                .arg("-tf")
+                .arg(bench.path("live.tar"))
+                .output()
+                .is_ok_and(|listed| String::from_utf8_lossy(&listed.stdout).lines().any(|name| name.ends_with("clock")))
+        {
+            break;
+        }
+    }
+    let going = bench.rbuild(["commit", "--pause=false", "live", "made:going"]).run().ok();
+    assert!(going.stdout.starts_with("sha256:"), "{}", going.stdout);
+    assert_eq!(bench.shell("made:going", "cat /there"), "x\n");
+    let ran = bench.rbuild(["commit", "live", "made:still"]).run();
+    // Where control groups cannot freeze, that is said; where they can, the container runs again.
+    if ran.code == 0 {
+        assert_eq!(bench.shell("made:still", "cat /there"), "x\n");
+    } else {
+        let _said = ran.fails(1).says("--pause=false");
+    }
+    let running = bench.rbuild(["ps", "-q"]).run().ok().stdout;
+    assert_eq!(running.lines().count(), 1, "{running}");
+    let _stopped = bench.rbuild(["rm", "-f", "live"]).run().ok();
 }

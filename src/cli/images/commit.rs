@@ -7,6 +7,7 @@ use crate::cli::report::{self, Failure};
 use crate::cli::run::containers_of;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
+use crate::interrupt::Interrupts;
 use crate::transfer::{self, CommitRequest, Pausing};
 
 /// Arguments of `commit`.
@@ -43,6 +44,7 @@ pub(in crate::cli) fn commit(args: &CommitArgs, engine: &Engine) -> Result<Exit,
         changes: args.change.clone(),
         pausing: if args.pause { Pausing::WhileReading } else { Pausing::Never },
     };
+    let _interrupts = Interrupts::cancelling(engine.cancel())?;
     let id = transfer::commit(engine, &containers_of(engine)?, &request)?;
     report::answer(&format!("{id}\n"))?;
     Ok(Exit::Success)
