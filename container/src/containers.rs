@@ -9,6 +9,7 @@
 
 mod attach;
 mod connect;
+mod copy;
 mod create;
 mod export;
 mod live;
@@ -40,6 +41,7 @@ use crate::request::Lifetime;
 use crate::status::{ContainerStatus, InvalidChange};
 
 pub use attach::{AttachError, Attached};
+pub use copy::{CopyError, Files, Links as CopyLinks, Owners as CopyOwners};
 pub use create::{CreateError, NewContainer, RunIn, WorkingDirError};
 pub use export::ExportError;
 pub use live::{ContainerChange, LiveError};
@@ -202,6 +204,16 @@ impl Containers {
     /// Connects to the process that runs a container; `None` when it has no monitor.
     pub fn connect_monitor(&self, id: &ContainerId) -> Result<Option<MonitorLink>, LinkError> {
         MonitorLink::connect(&self.directory(id))
+    }
+
+    /// Where a container's own files are.
+    pub fn directory_of(&self, id: &ContainerId) -> PathBuf {
+        self.directory(id)
+    }
+
+    /// Bytes that a container has written into its image.
+    pub fn written(&self, record: &ContainerRecord) -> Result<u64, PathError> {
+        document::disk_usage(&self.changes(record))
     }
 
     /// The log of a container, whether there is one yet or not.

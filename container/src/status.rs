@@ -78,6 +78,11 @@ impl ContainerStatus {
         matches!(self, Self::Running | Self::Paused)
     }
 
+    /// Whether `ps` leaves it out unless it is asked for all.
+    pub fn is_at_rest(self) -> bool {
+        !matches!(self, Self::Running | Self::Paused | Self::Restarting)
+    }
+
     /// Whether `start` may start it.
     pub fn can_start(self) -> bool {
         self.after(Change::Start).is_ok()

@@ -38,6 +38,7 @@ pub use probe::{HostSupport, Overlay, Severity, Shortcoming};
 pub use process::{ExitStatus, Process, Signaller, Usage};
 pub use rlimit::raise_open_files;
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};
+pub use rootfs::open_rootfs;
 pub use seccomp::{ProfileError, SeccompProfile};
 pub use session::begin_session;
 pub use spawn_error::{NotExecutable, SpawnError};

@@ -8,6 +8,7 @@ pub(crate) mod overlay;
 pub(crate) mod source;
 
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -17,11 +18,27 @@ use rustix::mount::{
     fsmount, fsopen, move_mount, open_tree,
 };
 
+use crate::plan::OverlayMarks;
+use crate::root_dir::RootDir;
+use crate::spec::{Durability, Rootfs};
 use crate::sys::mount::{Depth, set_attributes};
+use crate::user_namespace::{Powers, powers};
 
 /// Attributes of the kernel's file systems in a sandbox.
 pub(crate) const NO_SUID_DEV_EXEC: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// The files of a sandbox that does not run, mounted where nobody else sees them for as long as this is held.
+pub fn open_rootfs(rootfs: &Rootfs) -> io::Result<RootDir> {
+    match rootfs {
+        Rootfs::Directory(path) => RootDir::open(path),
+        Rootfs::Overlay { lowers, upper, work } => {
+            let marks = if powers() == Powers::All { OverlayMarks::Trusted } else { OverlayMarks::User };
+            let mount = overlay::mount(lowers, upper, work, Durability::EachSync, marks);
+            Ok(RootDir::from_fd(mount.map_err(|error| overlay::explain(error, upper))?))
+        }
+    }
+}
 
 /// A new file system, mounted nowhere yet.
 pub(crate) fn new_mount(kind: &CStr, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd> {

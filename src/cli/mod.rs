@@ -10,6 +10,7 @@ mod go_template;
 mod graph;
 mod history;
 mod images;
+mod inspect;
 mod isolation;
 mod limits;
 mod list_format;
@@ -19,6 +20,7 @@ mod pull;
 pub mod report;
 mod run;
 mod stacking;
+mod system;
 pub(crate) mod table;
 mod time;
 mod volume;
@@ -112,6 +114,24 @@ enum Command {
     Network(network::NetworkCommand),
     /// List the ports of this machine that lead to a container
     Port(run::PortArgs),
+    /// Freeze all processes of containers
+    Pause(run::NamesArgs),
+    /// Let frozen containers go on
+    Unpause(run::NamesArgs),
+    /// Give a container another name
+    Rename(run::RenameArgs),
+    /// Change limits and policy of containers
+    Update(run::UpdateArgs),
+    /// List the processes of a container
+    Top(run::TopArgs),
+    /// Show what containers use
+    Stats(run::StatsArgs),
+    /// Copy files into or out of a container
+    Cp(run::CopyArgs),
+    /// Show what a container has changed in its image
+    Diff(run::DiffArgs),
+    /// Show what happens to containers
+    Events(run::EventsArgs),
     /// Write a container's file system as a tar archive
     Export(run::ExportArgs),
     /// List images
@@ -123,12 +143,12 @@ enum Command {
     Tag(images::TagArgs),
     /// Remove images
     Rmi(images::RemoveArgs),
-    /// Show an image's details as JSON
-    Inspect(images::InspectAnyArgs),
     /// Make an image of a container and its changes
     Commit(images::CommitArgs),
     /// Look for images on Docker Hub, or in another registry
     Search(images::SearchArgs),
+    /// Show details of containers, images and volumes as JSON
+    Inspect(inspect::InspectArgs),
     /// Read images from an archive
     Load(load_save::LoadArgs),
     /// Write images to an archive
@@ -161,8 +181,13 @@ enum Command {
     /// The process that runs a container; started by rbuild itself
     #[command(hide = true)]
     ContainerMonitor(run::MonitorArgs),
+    /// Show what this rbuild works with
+    Info(system::InfoArgs),
+    /// Space, events, and removing what is not needed
+    #[command(subcommand)]
+    System(system::SystemCommand),
     /// Show rbuild's version
-    Version,
+    Version(system::VersionArgs),
 }
 
 impl Command {
@@ -173,7 +198,7 @@ impl Command {
 
     /// Whether the command needs the store, and with it the powers to read all of it.
     fn uses_store(&self) -> bool {
-        !matches!(self, Self::Version | Self::Login(_) | Self::Logout(_))
+        !matches!(self, Self::Version(_) | Self::Login(_) | Self::Logout(_))
     }
 }
 
@@ -204,9 +229,8 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
 }
 
 fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
-    if let Command::Version = command {
-        report::answer(&format!("rbuild {VERSION}\n"))?;
-        return Ok(Exit::Success);
+    if let Command::Version(args) = &command {
+        return system::version(args);
     }
     let engine = Engine::new(settings.clone());
     match command {
@@ -227,14 +251,23 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Volume(command) => volume::execute(command, &engine),
         Command::Network(command) => network::execute(command, &engine),
         Command::Port(args) => run::port(&args, &engine),
+        Command::Pause(args) => run::pause(&args, &engine),
+        Command::Unpause(args) => run::unpause(&args, &engine),
+        Command::Rename(args) => run::rename(&args, &engine),
+        Command::Update(args) => run::update(&args, &engine),
+        Command::Top(args) => run::top(&args, &engine),
+        Command::Stats(args) => run::stats(&args, &engine),
+        Command::Cp(args) => run::copy(&args, &engine),
+        Command::Diff(args) => run::diff(&args, &engine),
+        Command::Events(args) => run::events(&args, &engine),
         Command::Export(args) => run::export(&args, &engine),
         Command::Images(args) => images::list(&args, &engine),
         Command::Image(command) => images::execute(command, &engine),
         Command::Tag(args) => images::tag(&args, &engine),
         Command::Rmi(args) => images::remove(&args, &engine),
-        Command::Inspect(args) => images::inspect_any(&args, &engine),
         Command::Commit(args) => images::commit(&args, &engine),
         Command::Search(args) => images::search(&args, &engine),
+        Command::Inspect(args) => inspect::inspect(&args, &engine),
         Command::Load(args) => load_save::load(&args, &engine),
         Command::Save(args) => load_save::save(&args, &engine),
         Command::Import(args) => load_save::import(&args, &engine),
@@ -248,7 +281,9 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Report(args) => history::page::execute(&args, &engine),
         Command::Graph(args) => graph::execute(&args, &engine),
         Command::Builder(command) => cache::execute_builder(&command, &engine),
-        Command::Version => unreachable!("answered before the store is opened"),
+        Command::Info(args) => system::info(&args, &engine),
+        Command::System(command) => system::execute(&command, &engine),
+        Command::Version(_) => unreachable!("answered before the store is opened"),
     }
 }
 

@@ -6,6 +6,11 @@ mod arguments;
 mod attach;
 mod connected;
 mod containers;
+mod copy;
+mod details;
+mod events;
+mod listing;
+mod live;
 mod logs;
 mod monitor;
 mod network_arguments;
@@ -36,8 +41,15 @@ use arguments::{ContainerArgs, PullPolicy};
 pub(super) use attach::{AttachArgs, StartArgs, attach, start};
 use connected::ConnectionArgs;
 pub(super) use containers::{
-    ContainerCommand, ExportArgs, KillArgs, PsArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, execute_container, export,
-    kill, list, remove, restart, stop, wait,
+    ContainerCommand, ExportArgs, KillArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, execute_container, export, kill,
+    remove, restart, stop, wait,
+};
+pub(super) use copy::{CopyArgs, DiffArgs, copy, diff};
+pub(super) use details::details;
+pub(super) use events::{EventsArgs, events};
+pub(super) use listing::{PsArgs, list};
+pub(super) use live::{
+    NamesArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs, pause, rename, stats, top, unpause, update,
 };
 pub(super) use logs::{LogsArgs, logs};
 pub(super) use monitor::{MonitorArgs, execute as monitor};

@@ -77,6 +77,26 @@ pub(super) fn rounded_size(bytes: u64, significant: usize) -> String {
     format!("{text}{}", UNITS[unit])
 }
 
+/// A size in binary units with four significant digits: `7.586MiB`.
+pub(super) fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = match value {
+        _ if value >= 1000.0 || unit == 0 => 0,
+        _ if value >= 100.0 => 1,
+        _ if value >= 10.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.digits$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
+}
+
 /// A span of seconds in Docker's words: `5 seconds`, `About an hour`, `3 weeks`.
 pub(super) fn duration(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
@@ -121,6 +141,11 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!([rounded_size(1_982_256, 4), rounded_size(12, 4)], ["1.982MB", "12B"]);
+        for (bytes, text) in
+            [(0, "0B"), (1023, "1023B"), (7_954_432, "7.586MiB"), (25_222_639_616, "23.49GiB"), (1 << 30, "1GiB")]
+        {
+            assert_eq!(binary_size(bytes), text);
+        }
         for (seconds, text) in [
             (0, "Less than a second"),
             (59, "59 seconds"),

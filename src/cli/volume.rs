@@ -135,7 +135,7 @@ fn list(args: &LsArgs, containers: &Containers) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-fn details(volume: &Volume, containers: &Containers) -> serde_json::Value {
+pub(super) fn details(volume: &Volume, containers: &Containers) -> serde_json::Value {
     json!({
         "CreatedAt": volume.created.to_string(),
         "Driver": "local",

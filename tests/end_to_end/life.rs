@@ -124,7 +124,7 @@ fn a_restart_keeps_the_container_even_with_rm() {
 #[test]
 fn a_killed_monitor_takes_its_container_along_and_is_noticed() {
     let Some(bench) = Bench::with_busybox() else { return };
-    let id = background(&bench, "orphan", &["--restart=always"], "sleep 4712");
+    let id = background(&bench, "orphan", &["--restart=always"], "sleep 1000");
     let mark = format!("container-monitor {id}");
     let pgrep = || Command::new("pgrep").args(["-f", &mark]).output().unwrap().stdout;
     let pid: i32 = String::from_utf8(pgrep()).unwrap().trim().parse().unwrap();
@@ -139,11 +139,12 @@ fn a_killed_monitor_takes_its_container_along_and_is_noticed() {
             "leaked: {target}"
         );
     }
+    let process = bench.rbuild(["inspect", "-f", "{{.State.Pid}}", "orphan"]).run().ok().stdout;
+    let process = format!("/proc/{}", process.trim());
+    assert!(std::path::Path::new(&process).exists());
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     until("it is noticed", || status(&bench, "orphan").starts_with("Exited (255)"));
-    until("its process is gone", || {
-        Command::new("pgrep").args(["-f", "sleep 4712"]).output().unwrap().stdout.is_empty()
-    });
+    until("its process is gone", || !std::path::Path::new(&process).exists());
     let _ran = bench.rbuild(["start", "orphan"]).run().ok();
     assert!(status(&bench, "orphan").starts_with("Up "));
     let _ran = bench.rbuild(["rm", "-f", "orphan"]).run().ok();

@@ -18,6 +18,7 @@ mod caching;
 mod census;
 mod collection;
 mod confinement;
+mod container_commands;
 mod container_networks;
 mod containers;
 mod contexts;

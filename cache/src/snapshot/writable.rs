@@ -14,7 +14,7 @@ use super::store::{SnapshotError, Snapshots};
 use super::writer::LayerWriter;
 use crate::id::SnapshotId;
 use crate::path_error::AtPath;
-use crate::view::View;
+use crate::view::{LayerReader, View};
 
 /// A writable place. See the module.
 pub struct Writable {
@@ -58,6 +58,11 @@ impl Writable {
         let mut layers = vec![self.kind.changes(&self.place)];
         layers.extend(self.snapshots.readers(&chain)?);
         Ok(View::new(layers))
+    }
+
+    /// What was changed, by itself.
+    pub fn changes(&self) -> Arc<dyn LayerReader> {
+        self.kind.changes(&self.place)
     }
 
     /// Writes into it without mounting it; only before anything else was written.

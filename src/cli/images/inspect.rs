@@ -1,10 +1,11 @@
-//! `inspect` and `image inspect`.
+//! `image inspect`.
 
-use clap::ValueEnum;
+use rbuild_cache::ImageError;
 use serde_json::Value;
 
 use super::shape::IMAGE;
-use crate::cli::go_template::Template;
+use crate::cli::go_template::{Shape, Template};
+use crate::cli::inspect::indented;
 use crate::cli::report::{self, Failure, printable};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
@@ -24,27 +25,13 @@ pub(in crate::cli) struct InspectArgs {
     platform: Option<rbuild_image::Platform>,
 }
 
-/// What `inspect` finds things by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    /// Images
-    Image,
-}
-
-/// Arguments of `inspect`.
-#[derive(Debug, clap::Args)]
-pub(in crate::cli) struct InspectAnyArgs {
-    #[command(flatten)]
-    inspect: InspectArgs,
-    /// Only things of this kind
-    #[arg(long = "type", value_enum, value_name = "KIND")]
-    kind: Option<Kind>,
-}
-
-/// Runs `inspect`.
-pub(in crate::cli) fn inspect_any(args: &InspectAnyArgs, engine: &Engine) -> Result<Exit, Failure> {
-    match args.kind {
-        Some(Kind::Image) | None => inspect(&args.inspect, engine),
+/// The document of an image and the types that templates see in it; `None` when there is none of that name.
+pub(in crate::cli) fn details(name: &str, engine: &Engine) -> Result<Option<(Value, Option<&'static Shape>)>, Failure> {
+    let store = engine.store()?;
+    match store.images().acquire(name, None, &store.lease("inspect")?) {
+        Err(ImageError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(image_names::explain(error)),
+        Ok(_) => Ok(Some((serde_json::to_value(image_names::inspect(store, name, None)?)?, Some(&IMAGE)))),
     }
 }
 
@@ -71,13 +58,7 @@ pub(in crate::cli) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exi
             }
         }
         (None, Some(_)) => out = format!("{}\n", serde_json::to_string(&found)?),
-        (None, None) => {
-            // Docker indents by four.
-            let mut bytes = Vec::new();
-            let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-            serde::Serialize::serialize(&found, &mut serde_json::Serializer::with_formatter(&mut bytes, indent))?;
-            out = format!("{}\n", String::from_utf8_lossy(&bytes));
-        }
+        (None, None) => out = indented(&found)?,
     }
     report::answer(&printable(&out))?;
     failed.map_or(Ok(Exit::Success), Err)

@@ -1,4 +1,4 @@
-//! `images`, `image …`, `tag`, `rmi`, `history`, `inspect`.
+//! `images`, `image …`, `tag`, `rmi`, `history`.
 
 mod commit;
 mod diff;
@@ -20,7 +20,7 @@ use crate::image_names;
 pub(super) use commit::{CommitArgs, commit};
 pub(super) use diff::{DiffArgs, diff};
 pub(super) use history::{HistoryArgs, history};
-pub(super) use inspect::{InspectAnyArgs, InspectArgs, inspect, inspect_any};
+pub(super) use inspect::{InspectArgs, details, inspect};
 pub(super) use list::{ListArgs, list};
 pub(super) use remove::{PruneArgs, RemoveArgs, prune, remove};
 pub(super) use search::{SearchArgs, search};

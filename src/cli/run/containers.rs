@@ -1,119 +1,25 @@
-//! Containers that are there: `ps`, `rm`, `export`, `stop`, `restart`, `kill`, `wait`.
+//! Containers that are there: `rm`, `export`, `stop`, `restart`, `kill`, `wait`.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use rbuild_container::{
-    AnonymousVolumes, ContainerRecord, Containers, FindError, NetworkChoice, RemoveOptions, RunningContainer, Signal,
-    Width,
-};
-use serde_json::json;
+use rbuild_container::{AnonymousVolumes, Containers, FindError, RemoveOptions, RunningContainer, Signal};
 
 use super::attach::{AttachArgs, StartArgs, attach, start};
 use super::connected::{self, Connection};
+use super::copy::{CopyArgs, DiffArgs, copy, diff};
+use super::listing::{PsArgs, list};
+use super::live::{NamesArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs, pause, rename, stats, top, unpause, update};
 use super::logs::{LogsArgs, logs};
 use super::ports::{PortArgs, port};
 use super::{CreateArgs, RunArgs, containers_of};
+use crate::cli::inspect::{InspectContainerArgs, inspect_container};
 use crate::cli::report::{self, Failure, printable};
-use crate::cli::table::{Table, ago, duration};
 use crate::cli::volume::pruned;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
-
-/// Arguments of `ps`.
-#[derive(Debug, clap::Args)]
-pub(in crate::cli) struct PsArgs {
-    /// Also containers that do not run
-    #[arg(short, long)]
-    all: bool,
-    /// Only ids
-    #[arg(short, long)]
-    quiet: bool,
-    /// Whole ids and commands
-    #[arg(long)]
-    no_trunc: bool,
-    /// Only the newest container, whatever its state
-    #[arg(short, long)]
-    latest: bool,
-    /// Only this many of the newest containers, whatever their state
-    #[arg(short = 'n', long, value_name = "NUMBER")]
-    last: Option<usize>,
-    /// One JSON object a line
-    #[arg(long, value_name = "FORMAT", value_parser = ["json", "table"])]
-    format: Option<String>,
-}
-
-/// Runs `ps`.
-pub(in crate::cli) fn list(args: &PsArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let containers = containers_of(engine)?;
-    containers.remove_leftovers(&engine.store()?.lease("ps")?)?;
-    let listing = containers.list()?;
-    let newest = if args.latest { Some(1) } else { args.last };
-    let shown = |record: &&ContainerRecord| args.all || newest.is_some() || record.state.status.is_live();
-    let rows = listing.containers.iter().filter(shown).take(newest.unwrap_or(usize::MAX));
-    let rows: Vec<&ContainerRecord> = rows.collect();
-    report::answer(&rendered(args, &rows)?)?;
-    for (id, error) in &listing.damaged {
-        report::story(&format!("warning: container {}: {error}\n", id.short()));
-    }
-    Ok(Exit::Success)
-}
-
-fn rendered(args: &PsArgs, rows: &[&ContainerRecord]) -> Result<String, Failure> {
-    let now = jiff::Timestamp::now();
-    let id = |record: &ContainerRecord| {
-        if args.no_trunc { record.id.to_string() } else { record.id.short().to_owned() }
-    };
-    let width = if args.no_trunc { Width::Whole } else { Width::Short };
-    if args.quiet {
-        return Ok(rows.iter().map(|record| format!("{}\n", id(record))).collect());
-    }
-    if args.format.as_deref() == Some("json") {
-        let mut out = String::new();
-        for record in rows {
-            let object = json!({
-                "ID": id(record),
-                "Image": record.image.name,
-                "Command": record.command_text(width),
-                "CreatedAt": record.created.to_string(),
-                "RunningFor": ago(Some(record.created), now),
-                "State": record.state.status.name(),
-                "Status": record.status_text(now, duration),
-                "Ports": record.ports_text(),
-                "Names": record.name.as_str(),
-                "Labels": record.config.labels,
-                "Networks": networks(record),
-            });
-            out.push_str(&serde_json::to_string(&object)?);
-            out.push('\n');
-        }
-        return Ok(out);
-    }
-    let mut table = Table::new(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
-    for record in rows {
-        table.row([
-            id(record),
-            printable(&record.image.name),
-            printable(&record.command_text(width)),
-            ago(Some(record.created), now),
-            record.status_text(now, duration),
-            record.ports_text(),
-            record.name.to_string(),
-        ]);
-    }
-    Ok(table.render())
-}
-
-/// Names of the networks of a container.
-fn networks(record: &ContainerRecord) -> String {
-    let endpoints = record.config.endpoints();
-    if endpoints.is_empty() && !matches!(record.config.network, NetworkChoice::Named(_) | NetworkChoice::Default) {
-        return record.config.network.to_string();
-    }
-    endpoints.into_iter().map(|one| one.network).collect::<Vec<_>>().join(",")
-}
 
 /// Arguments of `rm`.
 #[derive(Debug, clap::Args)]
@@ -279,6 +185,24 @@ pub(in crate::cli) enum ContainerCommand {
     Rm(RmArgs),
     /// Remove all containers that do not run
     Prune(PruneArgs),
+    /// Show containers' details as JSON
+    Inspect(InspectContainerArgs),
+    /// Freeze all processes of containers
+    Pause(NamesArgs),
+    /// Let frozen containers go on
+    Unpause(NamesArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
+    /// Change limits and policy of containers
+    Update(UpdateArgs),
+    /// List the processes of a container
+    Top(TopArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
+    /// Copy files into or out of a container
+    Cp(CopyArgs),
+    /// Show what a container has changed in its image
+    Diff(DiffArgs),
     /// Write a container's file system as a tar archive
     Export(ExportArgs),
     /// List the ports of this machine that lead to a container
@@ -300,6 +224,15 @@ pub(in crate::cli) fn execute_container(command: ContainerCommand, engine: &Engi
         ContainerCommand::Wait(args) => wait(&args, engine),
         ContainerCommand::Rm(args) => remove(&args, engine),
         ContainerCommand::Prune(_) => prune(engine),
+        ContainerCommand::Inspect(args) => inspect_container(&args, engine),
+        ContainerCommand::Pause(args) => pause(&args, engine),
+        ContainerCommand::Unpause(args) => unpause(&args, engine),
+        ContainerCommand::Rename(args) => rename(&args, engine),
+        ContainerCommand::Update(args) => update(&args, engine),
+        ContainerCommand::Top(args) => top(&args, engine),
+        ContainerCommand::Stats(args) => stats(&args, engine),
+        ContainerCommand::Cp(args) => copy(&args, engine),
+        ContainerCommand::Diff(args) => diff(&args, engine),
         ContainerCommand::Export(args) => export(&args, engine),
         ContainerCommand::Port(args) => port(&args, engine),
     }

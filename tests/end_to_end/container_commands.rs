@@ -1,0 +1,161 @@
+//! Commands for containers that are there: listed, looked into, changed, copied into and out of.
+
+use crate::bench::Bench;
+
+fn background(bench: &Bench, name: &str, options: &[&str], script: &str) {
+    let ran = bench.rbuild(["run", "-d", "--network=none", "--name", name]).args(options);
+    let _ran = ran.args(["busybox", "sh", "-c", script]).run().ok();
+}
+
+#[test]
+fn lists_are_filtered_and_formatted() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    background(&bench, "up", &["--label", "tier=front"], "sleep 1000");
+    background(&bench, "down", &["-v", "data:/data"], "exit 3");
+    let _ran = bench.rbuild(["wait", "down"]).run().ok();
+    let names = |args: &[&str]| -> Vec<String> {
+        let ran = bench.rbuild(["ps", "--format", "{{.Names}}"]).args(args).run().ok();
+        ran.stdout.lines().map(str::to_owned).collect()
+    };
+    assert_eq!(names(&[]), ["up"]);
+    assert_eq!(names(&["-a"]), ["down", "up"]);
+    for (filter, want) in [
+        ("name=^up$", vec!["up"]),
+        ("status=exited", vec!["down"]),
+        ("exited=3", vec!["down"]),
+        ("exited=0", vec![]),
+        ("label=tier", vec!["up"]),
+        ("label=tier=back", vec![]),
+        ("ancestor=busybox", vec!["down", "up"]),
+        ("volume=data", vec!["down"]),
+        ("before=down", vec!["up"]),
+        ("since=up", vec!["down"]),
+        ("network=none", vec!["down", "up"]),
+    ] {
+        assert_eq!(names(&["-a", "-f", filter]), want, "{filter}");
+    }
+    assert_eq!(names(&["-n", "1"]), ["down"]);
+    let _ran = bench.rbuild(["ps", "-f", "colour=red"]).run().fails(1).says("invalid filter 'colour'");
+    let sized = bench.rbuild(["ps", "-as"]).run().ok().stdout;
+    assert!(sized.lines().next().unwrap().ends_with("SIZE") && sized.contains("(virtual "), "{sized}");
+    let _ran = bench.rbuild(["rename", "down", "low"]).run().ok();
+    let _ran = bench.rbuild(["rename", "low", "up"]).run().fails(1).says("already in use");
+    assert_eq!(names(&["-a"]), ["low", "up"]);
+    let _ran = bench.rbuild(["rm", "-f", "up", "low"]).run().ok();
+}
+
+#[test]
+fn details_are_dockers() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    background(&bench, "web", &["-e", "A=b", "--restart=on-failure:4", "-v", "data:/data:ro"], "exit 7");
+    let _ran = bench.rbuild(["wait", "web"]).run().ok();
+    let _ran = bench.rbuild(["update", "--restart=no", "web"]).run().ok();
+    let _ran = bench.rbuild(["stop", "web"]).run().ok();
+    let said = |template: &str| bench.rbuild(["inspect", "-f", template, "web"]).run().ok().stdout.trim().to_owned();
+    assert_eq!(said("{{.State.Status}} {{.State.ExitCode}} {{.State.Running}}"), "exited 7 false");
+    assert_eq!(said("{{.Name}} {{.Path}} {{.HostConfig.RestartPolicy.Name}}"), "/web sh no");
+    assert_eq!(said("{{range .Mounts}}{{.Name}} {{.Destination}} {{.RW}}{{end}}"), "data /data false");
+    assert_eq!(said("{{json .Config.Cmd}}"), "[\"sh\",\"-c\",\"exit 7\"]");
+    let all = bench.rbuild(["container", "inspect", "web"]).run().ok().stdout;
+    let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+    assert_eq!(all[0]["Config"]["Image"], "busybox");
+    assert!(all[0]["LogPath"].as_str().unwrap().ends_with("-json.log"));
+    let _ran = bench.rbuild(["inspect", "--type=image", "web"]).run().fails(1).says("no such image: web");
+    let _ran = bench.rbuild(["inspect", "busybox"]).run().ok();
+    assert!(bench.rbuild(["inspect", "data"]).run().ok().stdout.contains("Mountpoint"));
+    let _ran = bench.rbuild(["inspect", "nothing"]).run().fails(1).says("no such object: nothing");
+}
+
+#[test]
+fn a_running_container_is_frozen_measured_and_limited() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    background(&bench, "busy", &[], "while :; do echo x; sleep 0.05; done");
+    let _ran = bench.rbuild(["pause", "busy"]).run().ok();
+    let _ran = bench.rbuild(["pause", "busy"]).run().fails(1).says("already paused");
+    assert!(bench.rbuild(["ps"]).run().ok().stdout.contains("(Paused)"));
+    let frozen = bench.rbuild(["logs", "busy"]).run().ok().stdout;
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(bench.rbuild(["logs", "busy"]).run().ok().stdout, frozen);
+    let _ran = bench.rbuild(["unpause", "busy"]).run().ok();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_ne!(bench.rbuild(["logs", "busy"]).run().ok().stdout, frozen);
+    let top = bench.rbuild(["top", "busy"]).run().ok().stdout;
+    assert!(top.contains("PID") && top.contains("sh -c while"), "{top}");
+    let _ran = bench.rbuild(["update", "--memory=64m", "busy"]).run().ok();
+    let stats = bench.rbuild(["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}}"]).run().ok();
+    assert!(stats.stdout.starts_with("busy ") && stats.stdout.contains("/ 64MiB"), "{}", stats.stdout);
+    let _ran = bench.rbuild(["pause", "busy"]).run().ok();
+    let _ran = bench.rbuild(["rm", "-f", "busy"]).run().ok();
+}
+
+#[test]
+fn files_are_copied_both_ways_and_links_lead_nowhere_else() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let from = bench.context("from", [("a", "one\n"), ("sub/b", "two\n")]);
+    let script = "ln -s / /esc; ln -s /etc /linked; echo inside > /tmp/f; sleep 1000";
+    background(&bench, "box", &["-v", "data:/data"], script);
+    for state in ["running", "stopped"] {
+        if state == "stopped" {
+            let _ran = bench.rbuild(["stop", "-t", "0", "box"]).run().ok();
+        }
+        let dest = format!("box:/tmp/{state}");
+        let _ran = bench.rbuild(["cp"]).arg(&from).arg(&dest).run().ok();
+        let out = bench.path(format!("out-{state}"));
+        let _ran = bench.rbuild(["cp", &dest]).arg(&out).run().ok();
+        assert_eq!(std::fs::read_to_string(out.join("sub/b")).unwrap(), "two\n", "{state}");
+        let _ran = bench.rbuild(["cp", "box:/tmp/f"]).arg(&out).run().ok();
+        assert_eq!(std::fs::read_to_string(out.join("f")).unwrap(), "inside\n", "{state}");
+        // Through a link of the container's own: it leads to the container's root, not to this machine's.
+        let target = format!("box:/esc/tmp/via-{state}");
+        let _ran = bench.rbuild(["cp"]).arg(from.join("a")).arg(&target).run().ok();
+        assert!(!std::path::Path::new(&format!("/tmp/via-{state}")).exists());
+        let _ran = bench.rbuild(["cp", &format!("box:/tmp/via-{state}")]).arg(&out).run().ok();
+        let _ran = bench.rbuild(["cp"]).arg(from.join("a")).arg(format!("box:/data/{state}")).run().ok();
+        let volume = bench.store().join("volumes/data/_data").join(state);
+        assert_eq!(std::fs::read_to_string(volume).unwrap(), "one\n", "a volume is reached, too");
+        let _ran = bench.rbuild(["cp", "box:/no/such", "."]).run().fails(1).says("no such file or directory");
+    }
+    let tar = bench.rbuild(["cp", "box:/tmp/f", "-"]).run().ok();
+    assert!(tar.stdout.contains("ustar") && tar.stdout.contains("inside\n"));
+    let diff = bench.rbuild(["diff", "box"]).run().ok().stdout;
+    assert!(diff.contains("C /tmp\n") && diff.contains("A /tmp/f\n") && diff.contains("A /esc\n"), "{diff}");
+    let _ran = bench.rbuild(["rm", "box"]).run().ok();
+}
+
+#[test]
+fn the_system_is_described_and_tidied() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    background(&bench, "done", &[], "true");
+    let _ran = bench.rbuild(["wait", "done"]).run().ok();
+    let info = bench.rbuild(["info", "-f", "{{.Containers}} {{.ContainersRunning}} {{.Images}}"]).run().ok();
+    assert_eq!(info.stdout, "1 0 1\n");
+    assert!(
+        bench
+            .rbuild(["version", "-f", "{{.Client.Version}}"])
+            .run()
+            .ok()
+            .stdout
+            .starts_with(|c: char| c.is_ascii_digit())
+    );
+    let df = bench.rbuild(["system", "df"]).run().ok().stdout;
+    assert!(df.starts_with("TYPE") && df.contains("Local Volumes"), "{df}");
+    let pruned = bench.rbuild(["system", "prune", "-f"]).run().ok().stdout;
+    assert!(pruned.contains("Deleted Containers:") && pruned.contains("Total reclaimed space"), "{pruned}");
+    assert_eq!(bench.rbuild(["ps", "-aq"]).run().ok().stdout, "");
+}
+
+#[test]
+fn events_are_told_as_they_happen() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let listener = bench.rbuild(["events", "--format", "{{.Action}}"]).start();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    background(&bench, "shown", &[], "exit 0");
+    let _ran = bench.rbuild(["wait", "shown"]).run().ok();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let _ran = bench.rbuild(["rm", "shown"]).run().ok();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let mut listener = listener;
+    listener.kill().unwrap();
+    let told = String::from_utf8(listener.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(told, "create\nstart\ndie\ndestroy\n");
+}
