@@ -83,6 +83,15 @@ pub enum Event {
         processor: u64,
         /// The most memory in use at once, in bytes.
         memory: u64,
+        /// The most processes at once, where the host counts them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        processes: Option<u64>,
+        /// Bytes read from disks.
+        #[serde(default)]
+        read: u64,
+        /// Bytes written to disks.
+        #[serde(default)]
+        written: u64,
         /// When.
         at: u64,
     },

@@ -49,6 +49,15 @@ pub struct StepDetail {
     /// The most bytes of memory at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// The most processes at once, where the host counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// Bytes read from disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_read: Option<u64>,
+    /// Bytes written to disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_written: Option<u64>,
     /// Bytes of output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
@@ -120,8 +129,11 @@ fn detail(
         },
         error: step.failure.as_ref().map(|failure| failure.message.clone()),
         size: report.filter(|_| ran).and_then(|report| layer_size(store, report)),
-        processor_ns: step.used.map(|(processor, _)| processor),
-        memory: step.used.map(|(_, memory)| memory),
+        processor_ns: step.used.map(|used| used.processor),
+        memory: step.used.map(|used| used.memory),
+        processes: step.used.and_then(|used| used.processes),
+        disk_read: step.used.map(|used| used.read),
+        disk_written: step.used.map(|used| used.written),
         output_bytes: some(step.output_bytes),
         transfers: step.transfers.iter().map(|(item, (current, _))| (item.clone(), *current)).collect(),
     }

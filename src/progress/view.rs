@@ -19,6 +19,21 @@ pub(crate) struct View {
     pub(crate) last: u64,
 }
 
+/// What a step's process used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// Processor time, in nanoseconds.
+    pub(crate) processor: u64,
+    /// The most bytes of memory at once.
+    pub(crate) memory: u64,
+    /// The most processes at once, where the host counts them.
+    pub(crate) processes: Option<u64>,
+    /// Bytes read from disks.
+    pub(crate) read: u64,
+    /// Bytes written to disks.
+    pub(crate) written: u64,
+}
+
 /// One step.
 #[derive(Debug)]
 pub(crate) struct Step {
@@ -41,7 +56,7 @@ pub(crate) struct Step {
     /// Why it failed.
     pub(crate) failure: Option<VertexFailure>,
     /// Processor time in nanoseconds, and the most bytes of memory at once.
-    pub(crate) used: Option<(u64, u64)>,
+    pub(crate) used: Option<Used>,
     /// Transfers by item: bytes moved, bytes in all where known.
     pub(crate) transfers: BTreeMap<String, (u64, Option<u64>)>,
     /// Bytes of output in all.
@@ -112,9 +127,10 @@ impl View {
             }
             Event::Done { vertex, outcome, at } => self.finish(*vertex, outcome, *at),
             Event::Log { vertex, data, .. } => self.keep(*vertex, data),
-            Event::Used { vertex, processor, memory, .. } => {
+            Event::Used { vertex, processor, memory, processes, read, written, at: _ } => {
                 if let Some(step) = self.steps.get_mut(vertex) {
-                    step.used = Some((*processor, *memory));
+                    let (processor, memory, processes) = (*processor, *memory, *processes);
+                    step.used = Some(Used { processor, memory, processes, read: *read, written: *written });
                 }
             }
             Event::Bytes { vertex: Some(vertex), item, current, total, .. } => {
@@ -214,10 +230,12 @@ pub(crate) mod tests {
         let mut view = View::default();
         view.fold(&plan);
         view.fold(&Event::Started { vertex: ids[0], at: 5 });
-        view.fold(&Event::Used { vertex: ids[0], processor: 7, memory: 9, at: 8 });
+        let (processes, read, written) = (Some(3), 11, 13);
+        view.fold(&Event::Used { vertex: ids[0], processor: 7, memory: 9, processes, read, written, at: 8 });
         view.fold(&Event::Done { vertex: ids[0], outcome: Outcome::Cancelled, at: 12 });
         let step = view.step(ids[0]).unwrap();
-        assert_eq!((step.started, step.ended, step.used, step.took()), (Some(5), Some(12), Some((7, 9)), Some(7)));
+        assert_eq!((step.started, step.ended, step.took()), (Some(5), Some(12), Some(7)));
+        assert_eq!(step.used, Some(Used { processor: 7, memory: 9, processes, read, written }));
         assert_eq!(view.last, 12);
     }
 }

@@ -204,8 +204,15 @@ fn run(
     });
     let usage = process.usage();
     let processor = u64::try_from((usage.user + usage.system).as_nanos()).unwrap_or(u64::MAX);
-    let used = Event::Used { vertex, processor, memory: usage.memory_peak, at: worker.now() };
-    control.events.emit(used);
+    control.events.emit(Event::Used {
+        vertex,
+        processor,
+        memory: usage.memory_peak,
+        processes: usage.pids_peak,
+        read: usage.read,
+        written: usage.written,
+        at: worker.now(),
+    });
     let status = ended?;
     if process.was_lost() {
         let message = format!(

@@ -174,7 +174,8 @@ fn pretty(build: &BuildInfo, steps: &[RecordedStep], now: Timestamp) -> String {
     pairs("LABEL", &inputs.labels, &mut out);
 
     if !steps.is_empty() {
-        let mut table = Table::new(["STEP", "STATUS", "TIME", "CPU", "MEMORY", "SIZE", "NAME"]);
+        let mut table =
+            Table::new(["STEP", "STATUS", "TIME", "CPU", "MEMORY", "PIDS", "READ", "WRITTEN", "SIZE", "NAME"]);
         for step in steps {
             let detail = &step.detail;
             let processor = detail.processor_ns.map(std::time::Duration::from_nanos);
@@ -184,6 +185,9 @@ fn pretty(build: &BuildInfo, steps: &[RecordedStep], now: Timestamp) -> String {
                 step.duration.map(took).unwrap_or_default(),
                 processor.map(took).unwrap_or_default(),
                 detail.memory.map(size).unwrap_or_default(),
+                detail.processes.map(|count| count.to_string()).unwrap_or_default(),
+                detail.disk_read.map(size).unwrap_or_default(),
+                detail.disk_written.map(size).unwrap_or_default(),
                 detail.size.map(size).unwrap_or_default(),
                 printable(&step.name.replace('\n', " ")),
             ]);
@@ -292,6 +296,9 @@ mod tests {
         let used = StepDetail {
             processor_ns: Some(61_000_000_000),
             memory: Some(5_000_000),
+            processes: Some(12),
+            disk_read: Some(0),
+            disk_written: Some(2_000_000),
             exit_code: Some(2),
             ..StepDetail::default()
         };
@@ -322,9 +329,9 @@ mod tests {
         NPM_TOKEN   ****
         VERSION     1\u{1b}[2J
 
-        STEP   STATUS   TIME     CPU      MEMORY   SIZE   NAME
-        1      cached                                     [test 1/2] FROM busybox
-        2      failed   1m  4s   1m  1s   5MB             [test 2/2] RUN make test
+        STEP   STATUS   TIME     CPU      MEMORY   PIDS   READ   WRITTEN   SIZE   NAME
+        1      cached                                                             [test 1/2] FROM busybox
+        2      failed   1m  4s   1m  1s   5MB      12     0B     2MB              [test 2/2] RUN make test
 
         WARNING: an old base
         Print build logs: rbuild history logs 0123456789abcdef0123
