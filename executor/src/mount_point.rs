@@ -98,6 +98,20 @@ impl MountPoints {
         Ok(made)
     }
 
+    /// Whether the last place that was opened is in `/proc`, and none of the files there that programs which imitate them
+    /// (lxcfs) put their own over. A link of the image may lead there (CVE-2019-16884).
+    pub(crate) fn last_is_in_proc(&self) -> bool {
+        const OVER: [&str; 9] =
+            ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev"];
+        let Some(inside) = self.covered.last().and_then(|path| path.as_bytes().strip_prefix(b"/proc")) else {
+            return false;
+        };
+        match inside.strip_prefix(b"/") {
+            Some(file) => !OVER.iter().any(|over| over.as_bytes() == file),
+            None => inside.is_empty(),
+        }
+    }
+
     /// Opens the place for one of the kernel's file systems, which must not be a symlink (rule S-16); `None` if it is.
     pub(crate) fn open_kernel(&mut self, target: &ContainerPath) -> io::Result<Option<OwnedFd>> {
         match self.root.lstat(target) {

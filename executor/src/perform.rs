@@ -362,6 +362,12 @@ fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(),
     let place = points
         .open(&step.target, shape, step.mount_point)
         .map_err(|source| SpawnError::Mount { target: target(), source })?;
+    if points.last_is_in_proc() {
+        return Err(SpawnError::Mount {
+            target: target(),
+            source: io::Error::other("it is inside /proc, which belongs to the kernel"),
+        });
+    }
     rootfs::attach(opened.mount, place.as_fd())
         .map_err(|errno| SpawnError::Mount { target: target(), source: errno.into() })
 }

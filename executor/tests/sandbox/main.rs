@@ -13,6 +13,7 @@ mod hosts;
 mod lifetime;
 mod process;
 mod stacking;
+mod variants;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         lifetime::TESTS,
         hosts::TESTS,
         stacking::TESTS,
+        variants::TESTS,
         bench::TESTS,
     ]
     .concat();
