@@ -21,7 +21,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = Namespace::new().expect("a namespace");
         let address = |ip: &str| Address { ip: ip.parse().expect("an address"), prefix: 24 };
         let inside = || {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::bench::{Bench, Ran};
+use crate::networks::Host;
 use crate::overlays::kinds;
 
 /// An id that nobody has.
@@ -129,6 +130,41 @@ fn an_ordinary_user_builds_and_runs_with_all_owners() {
     let _ran = bench.rbuild(["load", "-i"]).arg(&archive).run().ok();
     let owners = bench.shell("rootless:1", "stat -c '%u:%g %a' /copied /etc/passwd; ls /d/old");
     assert_eq!(owners, "1000:50 640\n0:0 644\ng\n");
+}
+
+#[test]
+fn an_ordinary_users_steps_reach_the_world_and_not_the_host() {
+    let Some(bench) = Bench::new() else { return };
+    let installed = |program: &str| Path::new("/usr/bin").join(program).exists();
+    if !Path::new("/dev/net/tun").exists() || !(installed("slirp4netns") || installed("pasta")) {
+        eprintln!("SKIPPED: needs /dev/net/tun, and slirp4netns or pasta");
+        return;
+    }
+    let person = Person::new(&bench, Subordinates::Many).with_busybox();
+    let host = Host::new();
+    let before = host.census();
+    let on_host = |args: &[&str]| {
+        let mut command = person.command(args);
+        Ran::new(host.namespace.enter(|| command.output().unwrap()).unwrap())
+    };
+    let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let private = host.namespace.enter(listen).unwrap();
+    let port = private.local_addr().unwrap().port();
+    // The host's loopback, by its own name and by those under which user-mode stacks may offer it.
+    let reach = format!(
+        "nc 203.0.113.1 80 </dev/null; for a in 127.0.0.1 10.0.2.2 10.0.2.3 203.0.113.1; do \
+         nc -w 1 $a {port} </dev/null 2>/dev/null && echo reached; done | tr a-z A-Z; ls /sys/class/net | tr '\\n' ' '"
+    );
+    let file = format!("FROM busybox\nRUN {reach}\n");
+    let context = bench.context("context", [("Dockerfile", file.as_str())]);
+    let built = on_host(&["build", "--progress=plain", context.to_str().unwrap()]).ok();
+    let said: String = built.stderr.lines().filter(|line| !line.contains("RUN")).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("you are 203.0.113.2") && !said.contains("REACHED"), "{said}");
+    let ran = on_host(&["run", "--rm", "busybox", "sh", "-c", &reach]).ok();
+    assert!(ran.stdout.contains("you are 203.0.113.2") && !ran.stdout.contains("REACHED"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("eth0"), "{}", ran.stdout);
+    host.becomes(&before);
+    drop(private);
 }
 
 #[test]

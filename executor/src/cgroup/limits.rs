@@ -140,7 +140,8 @@ fn default_pids(result: Result<(), SpawnError>, warnings: &mut Vec<Warning>) {
 fn write(limit: &str, file: &Path, value: &str) -> Result<(), SpawnError> {
     fs::write(file, value).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            refused(limit, &format!("{} does not exist: the controller is not delegated", file.display()))
+            let file = file.display();
+            refused(limit, &format!("{file} does not exist: the controller is not delegated (systemd: Delegate=yes)"))
         }
         _ => refused(limit, &format!("writing {value:?} to {}: {error}", file.display())),
     })
