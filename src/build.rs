@@ -18,6 +18,7 @@ use crate::cli::report::{Failure, story};
 use crate::context::{self, LocalContext};
 use crate::dockerfile;
 use crate::engine::Engine;
+use crate::foreign;
 use crate::interrupt::Interrupts;
 use crate::output::attest::Attester;
 use crate::output::image::check_rights;
@@ -191,6 +192,10 @@ fn run(
     notes: &mut Notes,
 ) -> Result<BuildResult, Failure> {
     let Prepared { source, plan, contexts, warnings, agents } = prepared;
+    // What another place has need not run here.
+    if request.cache_from.is_empty() {
+        foreign::check(&plan.graph)?;
+    }
     check_rights(engine, request)?;
     notes.dockerfile_digest = Some(Digest::sha256(source.text()));
     notes.platforms = plan.platforms.iter().map(|platform| platform.platform.to_string()).collect();

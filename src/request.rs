@@ -64,6 +64,8 @@ pub struct BuildRequest {
     pub annotations: Vec<Annotation>,
     /// Whether images say where they come from (`--provenance`).
     pub provenance: Option<ProvenanceMode>,
+    /// Whether images list their packages (`--sbom`).
+    pub sbom: bool,
     /// Whether the result is the same wherever and whenever it is built (`--reproducible`).
     pub reproducible: bool,
     /// At most this many steps run at once; by default those that keep processors busy share them, and others run beside.

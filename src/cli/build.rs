@@ -109,7 +109,10 @@ pub(super) struct BuildArgs {
     /// Attach where the image comes from: true, or mode=min|max
     #[arg(long, value_name = "MODE")]
     provenance: Option<String>,
-    /// Attach an attestation: type=provenance[,mode=min|max]
+    /// Attach a list of the packages inside: true
+    #[arg(long, value_name = "BOOL")]
+    sbom: Option<String>,
+    /// Attach an attestation: type=provenance[,mode=min|max] or type=sbom
     #[arg(long, value_name = "SPEC")]
     attest: Vec<String>,
     /// The same bits wherever and whenever it is built: times become SOURCE_DATE_EPOCH [default: 0] where they are later
@@ -154,8 +157,6 @@ pub(super) struct BuildArgs {
 /// Flags of `docker build` and buildx that are refused by name.
 #[derive(Debug, clap::Args)]
 struct UnservedArgs {
-    #[arg(long, hide = true, value_name = "SPEC")]
-    sbom: Option<String>,
     #[arg(long, hide = true, value_name = "NAME")]
     builder: Option<String>,
     #[arg(long, hide = true)]
@@ -165,11 +166,6 @@ struct UnservedArgs {
 impl UnservedArgs {
     fn refuse(&self) -> Result<(), Failure> {
         let given = [
-            (
-                self.sbom.as_deref().is_some_and(|value| value != "false"),
-                "--sbom",
-                "lists of packages cannot be made yet; --sbom=false is accepted",
-            ),
             (self.builder.is_some(), "--builder", "rbuild has no builder instances; leave it out"),
             (
                 self.squash,
@@ -245,6 +241,35 @@ impl BuildArgs {
         let matches = command.try_get_matches_from(words);
         let parsed = matches.and_then(|matches| <Self as clap::FromArgMatches>::from_arg_matches(&matches));
         parsed.map_err(|error| Failure::usage(error.to_string().trim().to_owned(), "see `rbuild build --help`"))
+    }
+
+    /// The progress view that was asked for.
+    pub(super) fn mode(&self) -> Option<Mode> {
+        if self.quiet { Some(Mode::Quiet) } else { self.progress }
+    }
+
+    /// Refuses what says where a result goes, for commands that keep none.
+    pub(super) fn refuse_outputs(&self) -> Result<(), Failure> {
+        self.unserved.refuse()?;
+        let given = [
+            ("--output", !self.output.is_empty()),
+            ("--push", self.push),
+            ("--load", self.load),
+            ("--tag", !self.tags.is_empty()),
+            ("--iidfile", self.iidfile.is_some()),
+            ("--metadata-file", self.metadata_file.is_some()),
+            ("--cache-to", !self.cache_to.is_empty()),
+            ("--platform", self.platform.len() > 1),
+            ("--check", self.check),
+            ("--call", self.call.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(Failure::usage(
+                format!("{flag} has no meaning here: the result is compared, not kept"),
+                "leave it out",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What to do instead of building, if asked to.

@@ -64,6 +64,7 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         outputs: output_spec::outputs(args, settings)?,
         annotations: output_spec::annotations(&args.annotation)?,
         provenance: output_spec::provenance(args)?,
+        sbom: output_spec::sbom(args)?,
         reproducible: args.reproducible,
         jobs: args.jobs.map(|jobs| jobs as usize),
         show_cached_logs: args.show_cached_logs,

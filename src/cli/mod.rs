@@ -15,6 +15,8 @@ mod isolation;
 mod limits;
 mod list_format;
 mod load_save;
+mod login;
+mod manifest;
 mod network;
 mod pull;
 pub mod report;
@@ -23,6 +25,7 @@ mod stacking;
 mod system;
 pub(crate) mod table;
 mod time;
+mod verify;
 mod volume;
 
 use std::ffi::{OsStr, OsString};
@@ -159,10 +162,15 @@ enum Command {
     Pull(pull::PullArgs),
     /// Send an image to a registry
     Push(pull::PushArgs),
+    /// See what registries say of images
+    #[command(subcommand)]
+    Manifest(manifest::ManifestCommand),
+    /// Build an image again and say whether it is the same
+    Verify(Box<verify::VerifyArgs>),
     /// Store a registry's credentials
-    Login(pull::LoginArgs),
+    Login(login::LoginArgs),
     /// Forget a registry's credentials
-    Logout(pull::LogoutArgs),
+    Logout(login::LogoutArgs),
     /// See and prune what builds left for later ones
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -193,12 +201,12 @@ enum Command {
 impl Command {
     /// Whether the command may start programs of images.
     fn runs_programs(&self) -> bool {
-        matches!(self, Self::Build(_) | Self::Run(_) | Self::Create(_) | Self::Start(_))
+        matches!(self, Self::Build(_) | Self::Verify(_) | Self::Run(_) | Self::Create(_) | Self::Start(_))
     }
 
     /// Whether the command needs the store, and with it the powers to read all of it.
     fn uses_store(&self) -> bool {
-        !matches!(self, Self::Version(_) | Self::Login(_) | Self::Logout(_))
+        !matches!(self, Self::Version(_) | Self::Login(_) | Self::Logout(_) | Self::Manifest(_))
     }
 }
 
@@ -273,8 +281,10 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Import(args) => load_save::import(&args, &engine),
         Command::Pull(args) => pull::pull(&args, &engine),
         Command::Push(args) => pull::push(&args, &engine),
-        Command::Login(args) => pull::login(&args, &engine),
-        Command::Logout(args) => pull::logout(&args, &engine),
+        Command::Manifest(command) => manifest::execute(&command, &engine),
+        Command::Verify(args) => verify::execute(&args, &engine),
+        Command::Login(args) => login::login(&args, &engine),
+        Command::Logout(args) => login::logout(&args, &engine),
         Command::Cache(command) => cache::execute(&command, &engine),
         Command::Doctor(args) => doctor::execute(&args, &engine),
         Command::History(command) => history::execute(&command, &engine),

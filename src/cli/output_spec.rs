@@ -104,6 +104,7 @@ pub(super) fn provenance(args: &BuildArgs) -> Result<Option<ProvenanceMode>, Fai
             fields(text).into_iter().partition(|field| field.starts_with("type="));
         match kind.first().map(String::as_str) {
             Some("type=provenance") => mode = provenance_mode(text, &rest)?,
+            Some("type=sbom") => drop(sbom_wanted(text, &rest)?),
             _ => {
                 return Err(Failure::usage(
                     format!("--attest {text:?}: type is missing or unknown"),
@@ -116,6 +117,39 @@ pub(super) fn provenance(args: &BuildArgs) -> Result<Option<ProvenanceMode>, Fai
         mode = provenance_mode(text, &fields(text))?;
     }
     Ok(mode)
+}
+
+/// `--sbom` and `--attest type=sbom`: the last word counts.
+pub(super) fn sbom(args: &BuildArgs) -> Result<bool, Failure> {
+    let mut wanted = false;
+    for text in &args.attest {
+        let (kind, rest): (Vec<String>, Vec<String>) =
+            fields(text).into_iter().partition(|field| field.starts_with("type="));
+        if kind.first().map(String::as_str) == Some("type=sbom") {
+            wanted = sbom_wanted(text, &rest)?;
+        }
+    }
+    if let Some(text) = &args.sbom {
+        wanted = sbom_wanted(text, &fields(text))?;
+    }
+    Ok(wanted)
+}
+
+fn sbom_wanted(text: &str, fields: &[String]) -> Result<bool, Failure> {
+    let mut wanted = true;
+    for field in fields {
+        match field.as_str() {
+            "true" | "disabled=false" => {}
+            "false" | "disabled=true" => wanted = false,
+            other => {
+                return Err(Failure::usage(
+                    format!("sbom {text:?}: {other:?} is not known"),
+                    "known are true and false; rbuild reads packages itself, without a generator's image",
+                ));
+            }
+        }
+    }
+    Ok(wanted)
 }
 
 fn provenance_mode(text: &str, fields: &[String]) -> Result<Option<ProvenanceMode>, Failure> {

@@ -1,6 +1,4 @@
-//! `pull`, `push`, `login`, `logout`: registries.
-
-use std::io::Read;
+//! `pull`, `push`, `image copy`: images between registries, archives and the store.
 
 use rbuild_image::{ImageRef, Platform};
 
@@ -8,7 +6,7 @@ use super::report::{self, Failure};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::progress::{Mode, Transfers};
-use crate::transfer;
+use crate::transfer::{self, CopyRequest, ImagePlace};
 
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
@@ -19,6 +17,9 @@ pub(super) struct PullArgs {
     /// Platform to choose [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    /// Fetch every tag of the repository
+    #[arg(short, long)]
+    all_tags: bool,
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
@@ -26,10 +27,27 @@ pub(super) struct PullArgs {
 
 /// Runs `pull`.
 pub(super) fn pull(args: &PullArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let reference = args.image.tag_or_latest();
+    if args.all_tags {
+        if args.image.tag().is_some() || args.image.digest().is_some() {
+            return Err(Failure::usage("--all-tags: a tag or digest cannot be given with it", "name a repository"));
+        }
+        let tags = engine.client()?.tags(&args.image)?;
+        if tags.is_empty() {
+            return Err(Failure::new(format!("{} has no tags", args.image)));
+        }
+        for tag in tags {
+            let reference = args.image.with_tag(&tag)?;
+            pull_one(args, &reference, engine)?;
+        }
+        return Ok(Exit::Success);
+    }
+    pull_one(args, &args.image.tag_or_latest(), engine)
+}
+
+fn pull_one(args: &PullArgs, reference: &ImageRef, engine: &Engine) -> Result<Exit, Failure> {
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let transfers = Transfers::start(mode(args.quiet), engine.settings());
-    let pulled = transfer::pull(engine, &reference, &platform, &transfers);
+    let pulled = transfer::pull(engine, reference, &platform, &transfers);
     transfers.finish();
     let pulled = pulled?;
     if !args.quiet {
@@ -43,9 +61,12 @@ pub(super) fn pull(args: &PullArgs, engine: &Engine) -> Result<Exit, Failure> {
 /// Arguments of `push`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PushArgs {
-    /// Image to send; its name says where to
-    #[arg(value_name = "NAME")]
-    image: ImageRef,
+    /// Images to send; their names say where to
+    #[arg(value_name = "NAME", required = true)]
+    images: Vec<ImageRef>,
+    /// Send every tag of the repositories
+    #[arg(short, long)]
+    all_tags: bool,
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
@@ -53,79 +74,73 @@ pub(super) struct PushArgs {
 
 /// Runs `push`.
 pub(super) fn push(args: &PushArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let reference = args.image.tag_or_latest();
-    let transfers = Transfers::start(mode(args.quiet), engine.settings());
-    let pushed = transfer::push(engine, &reference, &transfers);
-    transfers.finish();
-    let pushed = pushed?;
-    if args.quiet {
-        report::answer(&format!("{}\n", reference.canonical()))?;
-    } else {
-        let tag = reference.tag().unwrap_or("latest");
-        report::answer(&format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size))?;
+    let mut references = Vec::new();
+    for image in &args.images {
+        if image.digest().is_some() {
+            return Err(Failure::usage(format!("{image}: cannot push a digest reference"), "name a tag"));
+        }
+        match (args.all_tags, image.tag()) {
+            (false, _) => references.push(image.tag_or_latest()),
+            (true, None) => references.extend(transfer::stored_tags(engine, image)?),
+            (true, Some(_)) => {
+                return Err(Failure::usage("--all-tags: a tag cannot be given with it", "name a repository"));
+            }
+        }
     }
+    for reference in references {
+        let transfers = Transfers::start(mode(args.quiet), engine.settings());
+        let pushed = transfer::push(engine, &reference, &transfers);
+        transfers.finish();
+        let pushed = pushed?;
+        if args.quiet {
+            report::answer(&format!("{}\n", reference.canonical()))?;
+        } else {
+            let tag = reference.tag().unwrap_or("latest");
+            report::answer(&format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// Arguments of `image copy`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Places:
+  NAME, docker://NAME           a registry
+  store:NAME                    rbuild's store
+  oci:DIR[:NAME]                an OCI layout
+  oci-archive:FILE[:NAME]       an OCI layout in a tar
+  docker-archive:FILE[:NAME]    what `docker load` reads
+
+Examples:
+  rbuild image copy debian:12 registry.example/mirror/debian:12
+  rbuild image copy store:app:1 oci:out:1
+  rbuild image copy oci-archive:app.tar registry.example/app:1")]
+pub(super) struct CopyArgs {
+    /// Where the image is
+    #[arg(value_name = "SOURCE")]
+    from: ImagePlace,
+    /// Where it is to be
+    #[arg(value_name = "DESTINATION")]
+    to: ImagePlace,
+    /// Only the image for this platform [default: all; for the store and docker-archive this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Print only the digest
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs `image copy`.
+pub(super) fn copy(args: &CopyArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let request = CopyRequest { from: args.from.clone(), to: args.to.clone(), platform: args.platform.clone() };
+    let transfers = Transfers::start(mode(args.quiet), engine.settings());
+    let digest = transfer::copy(engine, &request, &transfers);
+    transfers.finish();
+    report::answer(&format!("{}\n", digest?))?;
     Ok(Exit::Success)
 }
 
 fn mode(quiet: bool) -> Mode {
     if quiet { Mode::Quiet } else { Mode::Auto }
-}
-
-/// Arguments of `login`.
-#[derive(Debug, clap::Args)]
-pub(super) struct LoginArgs {
-    /// Registry's host, with a port if it has one [default: docker.io]
-    #[arg(value_name = "SERVER")]
-    server: Option<String>,
-    /// User name
-    #[arg(short, long)]
-    username: Option<String>,
-    /// Password; better given by --password-stdin
-    #[arg(short, long, conflicts_with = "password_stdin")]
-    password: Option<String>,
-    /// Read the password from standard input
-    #[arg(long)]
-    password_stdin: bool,
-}
-
-/// Runs `login`.
-pub(super) fn login(args: &LoginArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let missing = |what: &str| Failure::usage(format!("{what} is missing"), "use -u NAME and --password-stdin");
-    let user = args.username.clone().ok_or_else(|| missing("the user name"))?;
-    let password = match (&args.password, args.password_stdin) {
-        (Some(password), _) => {
-            report::story("WARNING: a password on the command line can be seen by others; use --password-stdin\n");
-            password.clone()
-        }
-        (None, true) => {
-            let mut text = String::new();
-            std::io::stdin().take(64 * 1024).read_to_string(&mut text)?;
-            text.trim_end_matches(['\n', '\r']).to_owned()
-        }
-        (None, false) => return Err(missing("the password")),
-    };
-    transfer::login(engine, args.server.as_deref().unwrap_or("docker.io"), &user, password)?;
-    report::answer("Login Succeeded\n")?;
-    Ok(Exit::Success)
-}
-
-/// Arguments of `logout`.
-#[derive(Debug, clap::Args)]
-pub(super) struct LogoutArgs {
-    /// Registry's host [default: docker.io]
-    #[arg(value_name = "SERVER")]
-    server: Option<String>,
-}
-
-/// Runs `logout`.
-pub(super) fn logout(args: &LogoutArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let server = args.server.as_deref().unwrap_or("docker.io");
-    let known = transfer::logout(engine, server)?;
-    let said = if known {
-        format!("Removing login credentials for {server}\n")
-    } else {
-        format!("Not logged in to {server}\n")
-    };
-    report::answer(&said)?;
-    Ok(Exit::Success)
 }

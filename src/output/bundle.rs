@@ -93,7 +93,7 @@ impl<'a> Bundle<'a> {
             let mut manifest = staged.manifest.clone();
             manifest.annotations = chosen(&notes, AnnotationPlace::ManifestDescriptor, manifest.platform.as_ref());
             manifests.push(manifest);
-            let statements = attester.statements(one, staged, &names(request, form))?;
+            let statements = attester.statements(one, staged, &names(request, form), (store, lease))?;
             if !statements.is_empty() {
                 attestations.push(assemble_attestations(&staged.manifest, statements));
             }

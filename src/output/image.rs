@@ -173,7 +173,15 @@ pub(crate) fn check_rights(engine: &Engine, request: &BuildRequest) -> Result<()
         }
         let client = if image.insecure { trusting(engine, &names)? } else { engine.client()? };
         for (name, _) in by_repository(&names) {
-            client.check_push(&name)?;
+            client.check_push(&name).map_err(|error| {
+                let refused = error.is_unauthorized();
+                let failure = Failure::from(error);
+                match refused {
+                    true => failure
+                        .with_help(format!("`rbuild login {}` with an account that may push there", name.registry())),
+                    false => failure,
+                }
+            })?;
         }
     }
     Ok(())

@@ -182,6 +182,10 @@ pub fn pack_layers<'a>(
             let times = if at < recipe.base_layers { Times::Kept } else { recipe.times };
             let packed = match recipe.existing {
                 ExistingBlobs::Recompressed => repack_layer(store, lease, snapshot, &known, packing, times),
+                // One that came uncompressed, in an archive, was never meant to travel like that.
+                ExistingBlobs::Kept if is_bare(snapshot, &known) => {
+                    repack_layer(store, lease, snapshot, &known, packing, times)
+                }
                 ExistingBlobs::Kept => pack_layer(lease, snapshot, &known, packing, times),
             };
             *work[at].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(packed);
@@ -265,6 +269,13 @@ pub(crate) fn pack_layer(
         };
         Ok(layer.diff_id)
     })
+}
+
+/// Whether the blob that a layer came as is not compressed.
+fn is_bare(snapshot: &Snapshot<Committed>, known: &BTreeMap<DiffId, Descriptor>) -> bool {
+    let blob =
+        snapshot.is_imported().then(|| snapshot.layer().ok()).flatten().and_then(|layer| known.get(&layer.diff_id));
+    blob.is_some_and(|blob| blob.media_type.compression() == Some(rbuild_image::Compression::None))
 }
 
 /// A layer's blob in the wanted compression, also where it came in another one.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rbuild_image::credentials::{Credentials, DockerConfig, Fixed, Secret};
+use rbuild_image::credentials::{CredentialSource, Credentials, DockerConfig, Fixed, Secret};
 use rbuild_image::registry::Client;
 
 use crate::cli::report::Failure;
@@ -17,6 +17,18 @@ pub fn login(engine: &Engine, registry: &str, username: &str, password: String) 
     Client::new(options).check_login(registry)?;
     config.login(registry, &credentials)?;
     Ok(())
+}
+
+/// Checks the credentials that are kept for a registry; false when there are none, or they are not taken any more.
+pub fn login_again(engine: &Engine, registry: &str) -> Result<bool, Failure> {
+    if config(engine)?.get(registry)?.is_none() {
+        return Ok(false);
+    }
+    match engine.client()?.check_login(registry) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_unauthorized() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Forgets a registry's credentials; says whether there were any.

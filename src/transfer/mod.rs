@@ -2,6 +2,7 @@
 
 mod commit;
 mod config_changes;
+mod copy;
 mod import;
 mod load;
 mod login;
@@ -16,13 +17,14 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 pub use commit::{CommitRequest, Pausing, commit};
+pub use copy::{CopyRequest, FileKind, ImagePlace, InvalidPlace, copy};
 pub use import::{ImportRequest, import};
 pub(crate) use load::load_image;
 pub use load::{LoadRequest, Loaded, load};
-pub use login::{login, logout};
+pub use login::{login, login_again, logout};
 pub use pull::{Pulled, pull};
 pub(crate) use pull::{Watch, created, ensure_unpacked, fetch};
-pub use push::{Pushed, push};
+pub use push::{Pushed, push, stored_tags};
 pub use save::{SaveRequest, save};
 pub use search::{Found, FoundRepository, HubFilter, HubImage, search};
 pub(crate) use unpack::{LayerBlob, unpack};

@@ -60,17 +60,28 @@ pub(crate) fn fetch(
     resolved: &ResolvedImage,
     watch: &dyn TransferSink,
 ) -> Result<Pulled, Failure> {
+    let reference = &resolved.reference;
+    let names = [reference.clone(), reference.with_digest(resolved.descriptor().digest)];
+    fetch_as(engine, lease, resolved, &names, watch)
+}
+
+/// As [`fetch`], under other names.
+pub(super) fn fetch_as(
+    engine: &Engine,
+    lease: &Lease,
+    resolved: &ResolvedImage,
+    names: &[ImageRef],
+    watch: &dyn TransferSink,
+) -> Result<Pulled, Failure> {
     let store = engine.store()?;
     let id = resolved.image.config.digest;
     let digest = resolved.descriptor().digest;
-    let reference = &resolved.reference;
-    let names = [reference.clone(), reference.with_digest(digest)];
     lease.hold(Hold::Blob(id))?;
     if let Some(known) = store.images().by_id(&id)?
         && known.record.manifest.as_ref().is_some_and(|manifest| manifest.digest == resolved.manifest.0.digest)
         && known.record.snapshot.is_some() | known.record.diff_ids.is_empty()
     {
-        for name in &names {
+        for name in names {
             store.images().tag(name, &id).map_err(image_names::explain)?;
         }
         return Ok(Pulled { id, digest, was_present: true });
@@ -102,7 +113,7 @@ pub(crate) fn fetch(
         created_at: created(config),
         blobs,
     };
-    store.images().put(&record, &names)?;
+    store.images().put(&record, names)?;
     Ok(Pulled { id, digest, was_present: false })
 }
 

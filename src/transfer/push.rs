@@ -1,61 +1,191 @@
-//! `push`: a stored image to the registry that its name says.
+//! `push`: stored images to the registries that their names say.
 
-use rbuild_cache::wait_silently;
-use rbuild_image::push::{PushRequest, push as push_image};
-use rbuild_image::{Digest, ImageRef};
+use std::collections::BTreeMap;
+use std::io::{self, Cursor, Read};
+
+use rbuild_cache::{BlobRole, Lease, Store, StoredImage, wait_silently};
+use rbuild_image::{
+    BlobSource, DescribedBytes, Descriptor, Digest, Document, Flavour, ImageRef, MAX_MANIFEST_BYTES, assemble_index,
+    parse_index,
+};
 
 use super::pull::Watch;
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
-use crate::output::stage::{self, Packing};
+use crate::output::image::push_everywhere;
+use crate::output::stage::{self, Packing, Staged};
 use crate::progress::Transfers;
-use crate::request::Compression;
+use crate::request::{Compression, PushAs};
 
 /// What a push left in the registry.
 #[derive(Clone, Debug)]
 pub struct Pushed {
-    /// Digest of the manifest.
+    /// Digest of the manifest or index.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
 }
 
-/// Sends an image. One that came with a manifest leaves with the same; a built one is packed first.
+/// Sends the image that a name leads to, for all its platforms. One that came with a manifest leaves with the same; a
+/// built one is packed first. An index that came whole, attestations included, leaves as it came.
 pub fn push(engine: &Engine, reference: &ImageRef, transfers: &Transfers) -> Result<Pushed, Failure> {
     let store = engine.store()?;
     let lease = store.lease(&format!("push {reference}"))?;
-    let image = store.images().acquire(&reference.canonical(), None, &lease).map_err(image_names::explain)?;
+    let stored = stored(engine, &lease, reference)?;
     transfers.say(&format!("Pushing {reference}"));
-    let packing = Packing { compression: Compression::Gzip(None), flavour: rbuild_image::Flavour::Oci };
-    let staged = match stage::original(store, &image)? {
-        Some(staged) => staged,
-        None => stage::pack(engine, &lease, &image.record, packing)?,
-    };
     let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
-    let request = PushRequest {
-        name: reference,
-        tags: &[],
-        media_type: &staged.manifest.media_type,
-        bytes: &staged.manifest_bytes,
-        mount_from: &[],
-    };
-    let pushed = push_image(&engine.client()?, &request, &staged, &watch)?;
-    if !image.references.iter().any(|known| known.digest() == Some(&pushed.digest)) {
-        remember(engine, &lease, reference, &image.record, &staged)?;
-    }
-    Ok(Pushed { digest: pushed.digest, size: pushed.size })
+    let names = std::slice::from_ref(reference);
+    push_everywhere(&engine.client()?, stored.root(), &stored, names, PushAs::Tags, stored.elsewhere(), &watch)?;
+    stored.remember(engine, &lease, reference)?;
+    Ok(Pushed { digest: stored.root().0.digest, size: stored.root().0.size })
 }
 
-/// Names the image by the digest that it was pushed under, as Docker does.
-fn remember(
-    engine: &Engine,
-    lease: &rbuild_cache::Lease,
-    reference: &ImageRef,
-    record: &rbuild_cache::ImageRecord,
-    staged: &stage::Staged<'_>,
-) -> Result<(), Failure> {
+/// The tags of a repository that the store has, in order.
+pub fn stored_tags(engine: &Engine, repository: &ImageRef) -> Result<Vec<ImageRef>, Failure> {
+    let mut tags = Vec::new();
+    for image in engine.store()?.images().list()? {
+        for reference in &image.references {
+            if reference.name() == repository.name() && reference.tag().is_some() && !tags.contains(reference) {
+                tags.push(reference.clone());
+            }
+        }
+    }
+    tags.sort_by_key(ImageRef::canonical);
+    match tags.is_empty() {
+        true => Err(Failure::new(format!("no image of the store is named {}", repository.familiar_name()))
+            .with_help("`rbuild images` lists what there is")),
+        false => Ok(tags),
+    }
+}
+
+/// An image of the store, ready to leave.
+pub(crate) struct Stored<'a> {
+    store: &'a Store,
+    images: Vec<StoredImage>,
+    staged: Vec<Staged<'a>>,
+    root: DescribedBytes,
+    memory: BTreeMap<Digest, Vec<u8>>,
+    elsewhere: Vec<ImageRef>,
+}
+
+/// Makes the image that a name leads to ready to leave, for all its platforms.
+pub(crate) fn stored<'a>(engine: &'a Engine, lease: &Lease, name: &ImageRef) -> Result<Stored<'a>, Failure> {
     let store = engine.store()?;
-    store.blobs_for(lease, &wait_silently).put(&staged.manifest_bytes)?;
-    store.images().tag(&reference.with_digest(staged.manifest.digest), &record.id).map_err(image_names::explain)
+    let mut images = Vec::new();
+    for image in store.images().list()? {
+        if image.references.iter().any(|known| known.canonical() == name.canonical()) {
+            let (id, platform) = (image.record.id.to_string(), image.record.platform.clone());
+            images.push(store.images().acquire(&id, Some(&platform), lease).map_err(image_names::explain)?);
+        }
+    }
+    if images.is_empty() {
+        // An id, or the beginning of one; or nothing, which this says.
+        images.push(store.images().acquire(&name.canonical(), None, lease).map_err(image_names::explain)?);
+    }
+    images.sort_by_key(|image| image.record.platform.to_string());
+    let elsewhere = images.iter().flat_map(|image| image.references.iter().cloned()).collect();
+    if let Some(root) = whole_index(store, &images)? {
+        return Ok(Stored { store, images, staged: Vec::new(), root, memory: BTreeMap::new(), elsewhere });
+    }
+    let packing = Packing { compression: Compression::Gzip(None), flavour: Flavour::Oci };
+    let mut staged = Vec::new();
+    for image in &images {
+        staged.push(match stage::original(store, image)? {
+            Some(original) => original,
+            None => stage::pack(engine, lease, &image.record, packing)?,
+        });
+    }
+    let mut memory = BTreeMap::new();
+    let root = match staged.as_slice() {
+        [one] => (one.manifest.clone(), one.manifest_bytes.clone()),
+        several => {
+            let manifest = |(staged, image): (&Staged<'_>, &StoredImage)| Descriptor {
+                platform: Some(image.record.platform.clone()),
+                ..staged.manifest.clone()
+            };
+            let index =
+                assemble_index(several.iter().zip(&images).map(manifest).collect(), Flavour::Oci, &BTreeMap::new());
+            memory.insert(index.0.digest, index.1.clone());
+            memory.extend(several.iter().map(|staged| (staged.manifest.digest, staged.manifest_bytes.clone())));
+            index
+        }
+    };
+    Ok(Stored { store, images, staged, root, memory, elsewhere })
+}
+
+/// An index that all of these images came from, when everything that it names is still there.
+fn whole_index(store: &Store, images: &[StoredImage]) -> Result<Option<DescribedBytes>, Failure> {
+    let Some(first) = images.first() else { return Ok(None) };
+    let indexes = first.record.blobs.iter().filter(|(_, role)| **role == BlobRole::Index);
+    for (digest, _) in indexes {
+        let Ok(bytes) = store.blobs().read(digest, MAX_MANIFEST_BYTES) else { continue };
+        let Ok(index) = parse_index(&bytes, None) else { continue };
+        let names = |image: &StoredImage| {
+            let manifest = image.record.manifest.as_ref();
+            manifest.is_some_and(|manifest| index.manifests.iter().any(|child| child.digest == manifest.digest))
+        };
+        if images.iter().all(names) && index.manifests.iter().all(|child| is_whole(store, child)) {
+            let media_type = index.media_type.clone().unwrap_or(rbuild_image::MediaType::OciIndex);
+            return Ok(Some((Descriptor::new(media_type, *digest, bytes.len() as u64), bytes)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a manifest and everything below it is in the store.
+fn is_whole(store: &Store, descriptor: &Descriptor) -> bool {
+    let Ok(bytes) = store.blobs().read(&descriptor.digest, MAX_MANIFEST_BYTES) else { return false };
+    let Ok(document) = Document::parse(&bytes, Some(&descriptor.media_type)) else { return false };
+    match document {
+        Document::Manifest(_) => document.children().iter().all(|child| store.blobs().len(&child.digest).is_ok()),
+        // An index in an index is nobody's habit; what cannot be shown to be whole is put together anew.
+        Document::Index(_) => false,
+    }
+}
+
+impl Stored<'_> {
+    /// The manifest or index.
+    pub(crate) fn root(&self) -> &DescribedBytes {
+        &self.root
+    }
+
+    /// Other names that it has: their repositories may have its blobs.
+    pub(crate) fn elsewhere(&self) -> &[ImageRef] {
+        &self.elsewhere
+    }
+
+    /// Names the images by the digest that they were pushed under, as Docker does.
+    fn remember(&self, engine: &Engine, lease: &Lease, reference: &ImageRef) -> Result<(), Failure> {
+        let by_digest = reference.with_digest(self.root.0.digest);
+        for image in &self.images {
+            if image.references.iter().any(|known| known.canonical() == by_digest.canonical()) {
+                continue;
+            }
+            let store = engine.store()?;
+            store.blobs_for(lease, &wait_silently).put(&self.root.1)?;
+            store.images().tag(&by_digest, &image.record.id).map_err(image_names::explain)?;
+        }
+        Ok(())
+    }
+
+    fn first<T>(&self, ask: impl Fn(&Staged<'_>) -> io::Result<T>) -> Option<T> {
+        self.staged.iter().find_map(|staged| ask(staged).ok())
+    }
+}
+
+impl BlobSource for Stored<'_> {
+    fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        if let Some(bytes) = self.memory.get(digest) {
+            return Ok(Box::new(Cursor::new(bytes.clone())));
+        }
+        self.first(|staged| staged.open(digest)).map_or_else(|| BlobSource::open(&self.store.blobs(), digest), Ok)
+    }
+
+    fn size(&self, digest: &Digest) -> io::Result<u64> {
+        if let Some(bytes) = self.memory.get(digest) {
+            return Ok(bytes.len() as u64);
+        }
+        self.first(|staged| staged.size(digest)).map_or_else(|| BlobSource::size(&self.store.blobs(), digest), Ok)
+    }
 }

@@ -248,6 +248,8 @@ fn docker_gets_the_layers_that_it_lacks() {
     assert!(said.contains("1 layers sent, 2 were there"), "{said}");
     let id = run(&mut daemon.docker(["image", "inspect", "--format={{.Id}}", "app:1"]));
     assert_eq!(id.trim(), std::fs::read_to_string(bench.path("id")).unwrap());
+    let ran = run(&mut daemon.docker(["run", "--rm", "--network=none", "app:1"]));
+    assert_eq!(ran, "1\n2\n");
     // What it has is whole: it comes back as it went.
     run(daemon.docker(["save", "-o"]).arg(bench.path("back.tar")).arg("app:1"));
     let other = bench.path("other");

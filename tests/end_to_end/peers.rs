@@ -151,3 +151,47 @@ fn images_pushed_by_others_are_pulled() {
     let ran = bench.rbuild(["run", "--rm", "--network=none", &name]).run().ok();
     assert_eq!(ran.stdout, "y\n");
 }
+
+#[test]
+fn podman_and_buildah_take_what_we_push() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    if !has("docker-registry") || !has("podman") || !has("buildah") || !has("runc") {
+        return;
+    }
+    let registry = Registry::start(&bench.path("registry"));
+    let context = bench.context("ctx", [("Dockerfile", "FROM busybox\nRUN echo pushed > /f\nCMD [\"cat\", \"/f\"]\n")]);
+    // Without limits of its own podman needs no power that a container may lack.
+    std::fs::write(bench.path("containers.conf"), "[containers]\ndefault_ulimits = []\n").unwrap();
+    let peer = |program: &str| {
+        let mut command = Command::new(program);
+        let dir = bench.path(program);
+        command.env("CONTAINERS_CONF", bench.path("containers.conf"));
+        command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
+        command.args(["--storage-driver", "vfs"]);
+        command
+    };
+    for (tag, more) in [
+        ("plain", &[][..]),
+        ("attested", &["--provenance=true", "--sbom=true"]),
+        ("zstd", &["-o", "type=image,compression=zstd,force-compression=true"]),
+    ] {
+        let name = registry.name(&format!("team/app:{tag}"));
+        let ran = bench.rbuild(["build", "--push", "--iidfile=id", "-t", &name]).args(more).arg(&context).run();
+        let _pushed = ran.ok();
+        let id = std::fs::read_to_string(bench.path("id")).unwrap();
+        let pulled = run(peer("buildah").args(["pull", "-q", "--tls-verify=false"]).arg(format!("docker://{name}")));
+        assert_eq!(format!("sha256:{}", pulled.trim()), id, "{tag}");
+        let ran = run(peer("podman")
+            .args([
+                "--cgroup-manager=cgroupfs",
+                "run",
+                "--rm",
+                "--network=none",
+                "--runtime=runc",
+                "--tls-verify=false",
+                "-q",
+            ])
+            .arg(&name));
+        assert_eq!(ran, "pushed\n", "{tag}");
+    }
+}

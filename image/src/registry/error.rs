@@ -43,6 +43,11 @@ impl RegistryError {
         matches!(*self.cause, Cause::Cancelled(_))
     }
 
+    /// Whether the registry wants to know who asks, or does not let this one.
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(*self.cause, Cause::Unauthorized { .. } | Cause::Status { status: 403, .. })
+    }
+
     /// Whether the registry says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         matches!(*self.cause, Cause::Status { status: 404, .. })
@@ -437,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn server_text_is_cut_and_escaped() {
+    fn r36_server_text_is_cut_and_escaped() {
         let page = b"<html>\x1b]0;owned\x07\x1b[2Jgone</html>\r\n".repeat(200);
         let text = detail(&page);
         assert!(text.len() <= MAX_DETAIL, "{}", text.len());
@@ -453,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_what_they_are_about() {
+    fn r36_errors_name_what_they_are_about() {
         let target = |item: Option<&str>| Target {
             registry: "r.example".into(),
             repository: "a/b".into(),

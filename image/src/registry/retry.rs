@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_ceiling() {
+    fn r30_pauses_double_up_to_a_ceiling() {
         let mut retry = Retry::new(RetryPolicy::default());
         let mut pauses = Vec::new();
         for _ in 0..9 {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn only_progress_refills_the_budget() {
+    fn r30_only_progress_refills_the_budget() {
         let policy = RetryPolicy { attempts: 3, first_pause: Duration::ZERO, ..RetryPolicy::default() };
         let mut retry = Retry::new(policy);
         let mut verdicts = Vec::new();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn final_failures_and_long_pauses_end_it() {
+    fn r30_final_failures_and_long_pauses_end_it() {
         let mut retry = Retry::new(RetryPolicy::default());
         retry.begin();
         assert_eq!(retry.failed(Again::Never), Ok(Verdict::GiveUp));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn r30_retry_after_is_seconds_or_a_date() {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         for (value, want) in [
             ("1", Some(1)),

@@ -189,7 +189,7 @@ fn run_all(faults: &[Fault], kit: &Path, edit: &(dyn Fn(&mut ClientOptions) + Sy
 
 /// All faults, with shorter waits than by default so that the ones that wait do not hold up everybody.
 #[test]
-fn every_fault_ends_as_it_must() {
+fn r30_to_r36_every_fault_ends_as_it_must() {
     let Some(kit) = kit() else { return };
     let mut faults = table(&kit);
     // The ones that take longest begin first.
@@ -209,7 +209,7 @@ fn every_fault_ends_as_it_must() {
 /// The same with the waits that users have.
 #[test]
 #[ignore = "takes over a minute, most of it waiting"]
-fn every_fault_ends_as_it_must_with_default_timeouts() {
+fn r32_every_fault_ends_as_it_must_with_default_timeouts() {
     let Some(kit) = kit() else { return };
     let mut faults = table(&kit);
     faults.sort_by_key(|fault| std::cmp::Reverse(fault.seconds));

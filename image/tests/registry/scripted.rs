@@ -45,7 +45,7 @@ fn serve(image: &TestImage, request: &Request) -> Answer {
 }
 
 #[test]
-fn a_partial_blob_of_an_earlier_process_is_completed() {
+fn r31_a_partial_blob_of_an_earlier_process_is_completed() {
     let image = Arc::new(TestImage::new("partial", &[300_000]));
     let served = image.clone();
     let server = Server::start(move |request| serve(&served, request));
@@ -66,7 +66,7 @@ fn a_partial_blob_of_an_earlier_process_is_completed() {
 }
 
 #[test]
-fn a_damaged_partial_blob_is_fetched_anew() {
+fn r31_a_damaged_partial_blob_is_fetched_anew() {
     let image = Arc::new(TestImage::new("damaged", &[300_000]));
     let served = image.clone();
     let server = Server::start(move |request| serve(&served, request));
@@ -208,7 +208,7 @@ fn small_blobs_take_three_requests_and_large_ones_four() {
 }
 
 #[test]
-fn an_interrupted_upload_goes_on_where_the_registry_is() {
+fn r34_an_interrupted_upload_goes_on_where_the_registry_is() {
     let first = AtomicBool::new(true);
     let server = upload_server(move |request, uploads| {
         if request.method == "PATCH" && first.swap(false, Ordering::SeqCst) {
@@ -228,7 +228,7 @@ fn an_interrupted_upload_goes_on_where_the_registry_is() {
 }
 
 #[test]
-fn a_forgotten_session_is_begun_anew_once() {
+fn r34_a_forgotten_session_is_begun_anew_once() {
     let first = AtomicBool::new(true);
     let server = upload_server(move |request, uploads| {
         if request.method == "PUT" && first.swap(false, Ordering::SeqCst) {
@@ -246,7 +246,7 @@ fn a_forgotten_session_is_begun_anew_once() {
 }
 
 #[test]
-fn the_lost_answer_to_the_last_request_is_no_loss() {
+fn r34_the_lost_answer_to_the_last_request_is_no_loss() {
     for size in [1000, 2_000_000] {
         let first = AtomicBool::new(true);
         let server = upload_server(move |request, uploads| {
@@ -460,7 +460,7 @@ fn tags_and_repositories_are_listed_over_pages() {
 }
 
 #[test]
-fn every_wait_ends_soon_after_cancellation_and_partial_data_stays() {
+fn r35_every_wait_ends_soon_after_cancellation_and_partial_data_stays() {
     let image = Arc::new(TestImage::new("cancel", &[400_000]));
     let layer = image.layers[0].clone();
     let body = image.store.get(&layer.digest).unwrap();
@@ -606,7 +606,7 @@ fn hosts_that_are_not_there_are_named() {
 }
 
 #[test]
-fn a_descriptor_that_is_too_large_is_refused_before_a_request() {
+fn r33_a_descriptor_that_is_too_large_is_refused_before_a_request() {
     let server = Server::start(|_| Answer::new(500));
     let blob = Descriptor::new(MediaType::OciConfig, Digest::sha256("x"), 9 << 20);
     let error = Client::new(options()).fetch_bytes(&name(&server), &blob, 8 << 20).unwrap_err();

@@ -34,6 +34,8 @@ pub(crate) enum Answer {
     Full(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// Like `Full` with a body of which only so many bytes are sent, then silence.
     Stall(u16, Vec<u8>, usize),
+    /// A body of which only so many bytes are sent; then the connection ends.
+    Cut(u16, Vec<u8>, usize),
     /// The connection is closed without a word.
     Close,
     /// Silence.
@@ -136,6 +138,12 @@ fn write_answer(mut stream: &TcpStream, request: &Request, answer: Answer) -> bo
             (status, headers, body, all)
         }
         Answer::Stall(status, body, sent) => (status, Vec::new(), body, sent),
+        Answer::Cut(status, body, sent) => {
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _sent = stream.write_all(&[head.as_bytes(), &body[..sent]].concat());
+            let _closed = stream.shutdown(std::net::Shutdown::Both);
+            return false;
+        }
     };
     let mut head = format!("HTTP/1.1 {status} X\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {

@@ -54,6 +54,9 @@ pub(super) enum ImageCommand {
     Pull(pull::PullArgs),
     /// Send an image to a registry
     Push(pull::PushArgs),
+    /// Copy an image between registries, archives and the store
+    #[command(visible_alias = "cp")]
+    Copy(pull::CopyArgs),
 }
 
 /// Runs `rbuild image …`.
@@ -71,6 +74,7 @@ pub(super) fn execute(command: ImageCommand, engine: &Engine) -> Result<Exit, Fa
         ImageCommand::Import(args) => load_save::import(&args, engine),
         ImageCommand::Pull(args) => pull::pull(&args, engine),
         ImageCommand::Push(args) => pull::push(&args, engine),
+        ImageCommand::Copy(args) => pull::copy(&args, engine),
     }
 }
 

@@ -1,8 +1,11 @@
 //! What is attested about an image: statements in in-toto's form, made only when they are asked for.
 
+mod packages;
 mod provenance;
+mod spdx;
 
 use jiff::Timestamp;
+use rbuild_cache::{Lease, Store};
 use rbuild_image::{ImageRef, Platform};
 use rbuild_parser::Source;
 use rbuild_solver::Graph;
@@ -30,7 +33,7 @@ pub(crate) struct Attester<'a> {
 impl Attester<'_> {
     /// Whether nothing is attested.
     pub(crate) fn is_idle(&self) -> bool {
-        self.request.provenance.is_none()
+        self.request.provenance.is_none() && !self.request.sbom
     }
 
     /// The statements about one image, each with its predicate's type.
@@ -39,9 +42,19 @@ impl Attester<'_> {
         built: &Built,
         staged: &Staged<'_>,
         names: &[ImageRef],
+        (store, lease): (&Store, &Lease),
     ) -> Result<Vec<(String, Vec<u8>)>, Failure> {
         let mut statements = Vec::new();
         let subject = subject(names, &built.config.platform(), staged);
+        if self.request.sbom {
+            let view = store.snapshots().view(built.snapshot)?;
+            let scratch = || lease.scratch_name("packages").map_err(std::io::Error::other);
+            let packages = packages::list(&view, &scratch)?;
+            let name = names.first().map_or_else(|| "image".to_owned(), ImageRef::canonical);
+            let created = built.config.created.clone().unwrap_or_else(|| Timestamp::UNIX_EPOCH.to_string());
+            let document = spdx::document(&name, &created, &packages);
+            statements.push(statement(spdx::PREDICATE_TYPE, &subject, &document));
+        }
         if let Some(mode) = self.request.provenance {
             let predicate = provenance::predicate(self, mode, &built.config.platform());
             statements.push(statement(provenance::PREDICATE_TYPE, &subject, &predicate));
