@@ -7,6 +7,7 @@
 
 mod device;
 mod hierarchy;
+mod join;
 mod limits;
 mod live;
 mod owner;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use hierarchy::CgroupVersion;
 pub(crate) use hierarchy::Hierarchies;
+pub(crate) use join::join_sandbox;
 pub use live::{LiveSandbox, LiveUsage, thaw_leftover};
 pub(crate) use owner::Owner;
 
@@ -31,6 +33,8 @@ use crate::sys::bpf;
 
 /// Our directory in each hierarchy.
 const PARENT: &str = "rbuild";
+/// The group in a spawner's directory whose devices are confined (v1).
+const DEVICES: &str = "devices";
 
 /// What an ordinary user can do about limits.
 pub(crate) const NOT_DELEGATED: &str = "this user may make no cgroups, so nothing is limited; \
@@ -50,6 +54,12 @@ pub enum Warning {
     /// An ordinary user was given no cgroup to make others in: no limits, no OOM report.
     #[error("{}", NOT_DELEGATED)]
     NotDelegated,
+    /// A process that enters a sandbox stays in its caller's cgroup.
+    #[error("the process does not count against the container's default limits: {reason}")]
+    OtherCgroup {
+        /// Why.
+        reason: String,
+    },
     /// The default limit on processes is not in force.
     #[error("the number of processes is not limited: {reason}")]
     NoProcessLimit {
@@ -245,7 +255,7 @@ impl Cgroups {
         self.device_gate.get_or_insert_with(|| {
             let devices = hierarchies.v1().iter().find(|h| h.controllers.iter().any(|c| c == "devices"));
             let Some(devices) = devices else { return Err("the devices controller is not mounted".to_owned()) };
-            let directory = devices.directory.join(PARENT).join(owner.name()).join("devices");
+            let directory = devices.directory.join(PARENT).join(owner.name()).join(DEVICES);
             device::confine_v1(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
             Ok(directory.join("cgroup.procs"))
         })
@@ -255,7 +265,7 @@ impl Cgroups {
     pub(crate) fn close(&mut self) {
         for directory in self.hierarchies.directories() {
             let own = directory.join(PARENT).join(self.owner.name());
-            for path in [own.join("devices"), own, directory.join(PARENT)] {
+            for path in [own.join(DEVICES), own, directory.join(PARENT)] {
                 // Absent where nothing was made, not empty where others live.
                 drop(fs::remove_dir(path));
             }

@@ -4,7 +4,7 @@
 //! or binary), and no capability but the one to signal the program, also not by exec. It loads no filter: it runs nothing but
 //! the loop below, and compiling a second one costs every step a tenth of its time.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid};
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capabilities;
 use crate::channel;
 use crate::launch;
-use crate::perform::{Inside, die_with_parent};
+use crate::perform::{Inside, Tie};
 use crate::spawn_error::SpawnError;
 use crate::sys;
-use crate::sys::process::{Block, Close};
+use crate::sys::process::Block;
 
 /// How the program ended, told by its init to the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,20 +47,12 @@ pub(crate) fn run(inside: Inside<'_>, program: Pid) -> ! {
 fn confine(inside: &Inside<'_>) -> Result<(), SpawnError> {
     let failed = |errno| SpawnError::setup("confine the init process", errno);
     rustix::thread::set_name(c"rbuild-init").map_err(failed)?;
-    close_all_but(&inside.exit).map_err(failed)?;
+    // Nothing of the sandbox's pipes, terminal or mounts stays open here.
+    sys::process::close_all_but(&[inside.exit.as_fd()]).map_err(failed)?;
     launch::drop_bounding(Capabilities::KILL).map_err(failed)?;
     launch::set_capabilities(Capabilities::KILL).map_err(failed)?;
     rustix::thread::set_no_new_privs(true).map_err(failed)?;
-    die_with_parent(None)
-}
-
-/// Nothing of the sandbox's pipes, terminal or mounts stays open here.
-fn close_all_but(kept: &OwnedFd) -> rustix::io::Result<()> {
-    let kept = u32::try_from(kept.as_raw_fd()).map_err(|_| Errno::BADF)?;
-    if let Some(below) = kept.checked_sub(1) {
-        sys::process::close_range(0, below, Close::Now)?;
-    }
-    sys::process::close_range(kept + 1, u32::MAX, Close::Now)
+    Tie::Parent.bind()
 }
 
 /// Waits for the program, forwarding every signal to it and reaping every orphan.

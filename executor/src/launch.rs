@@ -14,21 +14,37 @@ use rustix::thread::{CapabilitySets, SecureComputingMode};
 
 use crate::capability::Capabilities;
 use crate::channel;
-use crate::perform::{Built, Inside, SetupMessage, die_with_parent};
-use crate::plan::{Groups, ProcessPlan};
+use crate::perform::{Built, SetupMessage, Tie};
+use crate::plan::{Groups, MissingCwd, ProcessPlan};
 use crate::rlimit::Planned;
 use crate::root_dir::{NewDirectory, RootDir};
 use crate::spawn_error::{NotExecutable, SpawnError};
+use crate::stat::{FileKind, Stat};
 use crate::stdio::Slot;
 use crate::sys;
 use crate::sys::process::Close;
 use crate::sys::seccomp::Instruction;
 
+/// What becomes of a process: the same for the first one of a sandbox and for those that enter it later.
+pub(crate) struct Launch<'a> {
+    pub(crate) process: &'a ProcessPlan,
+    /// What of the plan's capabilities this host lets it have.
+    pub(crate) capabilities: Capabilities,
+    /// The compiled filter, unless unconfined.
+    pub(crate) filter: Option<&'a [Instruction]>,
+    /// To the owner, until the program starts.
+    pub(crate) setup: OwnedFd,
+    pub(crate) slots: [Slot; 3],
+    pub(crate) stdio: Vec<OwnedFd>,
+    /// Whose end is its own.
+    pub(crate) tie: Tie<'a>,
+}
+
 /// Becomes the program.
-pub(crate) fn launch(mut inside: Inside<'_>, built: Built) -> Result<Infallible, SpawnError> {
-    let process = &inside.plan.process;
+pub(crate) fn launch(mut launch: Launch<'_>, built: Built) -> Result<Infallible, SpawnError> {
+    let Launch { process, capabilities, filter, .. } = launch;
     rustix::process::setsid().map_err(|e| SpawnError::setup("start a session", e))?;
-    let stdio = stdio(&mut inside.stdio, inside.slots, &built, process.user.uid)
+    let stdio = stdio(&mut launch.stdio, launch.slots, &built, process.user.uid)
         .map_err(|e| SpawnError::setup("prepare the standard descriptors", e))?;
     if let Some((_, theirs)) = &built.terminal {
         rustix::process::ioctl_tiocsctty(theirs).map_err(|e| SpawnError::setup("take the terminal", e))?;
@@ -42,13 +58,12 @@ pub(crate) fn launch(mut inside: Inside<'_>, built: Built) -> Result<Infallible,
         limit.prepare().map_err(|errno| refused(limit, errno))?;
     }
     if let Some(profile) = &process.apparmor {
-        take_on(profile, &built)
-            .map_err(|e| SpawnError::setup(&format!("take on the AppArmor profile {profile}"), e))?;
+        let proc = built.proc.as_ref().expect("a plan with a profile mounts /proc");
+        take_on(profile, proc.as_fd())?;
     }
     let program = Program::new(process)?;
     let entered = enter(process);
-    let capabilities = inside.capabilities();
-    take_ids(process, capabilities, inside.filter.is_some()).map_err(|e| SpawnError::setup("give up privileges", e))?;
+    take_ids(process, capabilities, filter.is_some()).map_err(|e| SpawnError::setup("give up privileges", e))?;
     // Where only the user may go (a network file system, say), the user goes.
     if let Err(SpawnError::Cwd { .. }) = &entered {
         enter(process)?;
@@ -56,7 +71,7 @@ pub(crate) fn launch(mut inside: Inside<'_>, built: Built) -> Result<Infallible,
     rustix::process::umask(Mode::from_raw_mode(0o022));
     sys::signal::reset().map_err(|e| SpawnError::setup("reset signals", e))?;
     // Changing ids has cleared it.
-    die_with_parent(None)?;
+    launch.tie.bind()?;
     sys::process::close_range(3, u32::MAX, Close::OnExec)
         .map_err(|e| SpawnError::setup("close inherited descriptors", e))?;
     // From here on nothing is opened any more.
@@ -64,9 +79,9 @@ pub(crate) fn launch(mut inside: Inside<'_>, built: Built) -> Result<Infallible,
         limit.apply().map_err(|errno| refused(limit, errno))?;
     }
     let terminal: Vec<BorrowedFd<'_>> = built.terminal.iter().map(|(ours, _)| ours.as_fd()).collect();
-    channel::send(&inside.setup, &SetupMessage::Ready, &terminal)
+    channel::send(&launch.setup, &SetupMessage::Ready, &terminal)
         .map_err(|e| SpawnError::setup("report to the owner", e))?;
-    confine(process, capabilities, inside.filter).map_err(|e| SpawnError::setup("load the system call filter", e))?;
+    confine(process, capabilities, filter).map_err(|e| SpawnError::setup("load the system call filter", e))?;
     Err(program.execute())
 }
 
@@ -77,8 +92,15 @@ fn stdio(given: &mut Vec<OwnedFd>, slots: [Slot; 3], built: &Built, uid: u32) ->
         match slot {
             Slot::Null => {
                 let dev = built.dev.as_ref().ok_or(Errno::NODEV)?;
-                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                Ok(rustix::fs::openat(dev, c"null", flags, Mode::empty())?)
+                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let null = rustix::fs::openat(dev, c"null", flags, Mode::empty())?;
+                // In a sandbox that runs somebody may have put something else there.
+                let stat = Stat::of(&null)?;
+                if stat.kind != FileKind::CharDevice || stat.device_file != (1, 3) {
+                    return Err(io::Error::other("/dev/null of the sandbox is not the null device"));
+                }
+                rustix::fs::fcntl_setfl(&null, OFlags::RDWR)?;
+                Ok(null)
             }
             Slot::Terminal => {
                 let (_, theirs) = built.terminal.as_ref().ok_or(Errno::NOTTY)?;
@@ -115,31 +137,35 @@ fn install(stdio: &[OwnedFd; 3]) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the kernel confine the program from its `execve` on. Written through our own procfs mount (rule S-20).
-fn take_on(profile: &str, built: &Built) -> io::Result<()> {
-    let proc = built.proc.as_ref().ok_or(Errno::NOENT)?;
+/// Has the kernel confine the program from its `execve` on, and what this process forks until then. Written through a procfs
+/// that nothing in a sandbox can have replaced (rule S-20).
+pub(crate) fn take_on(profile: &str, proc: BorrowedFd<'_>) -> Result<(), SpawnError> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let own = std::process::id();
-    let open = |file: &str| {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::openat2(proc, format!("{own}/attr/{file}"), flags, Mode::empty(), resolve)
+    let write = || -> io::Result<()> {
+        // Its own number as that procfs counts, which may be another pid namespace's.
+        let own = rustix::fs::readlinkat(proc, c"self", Vec::new())?.into_string().map_err(|_| Errno::INVAL)?;
+        let open = |file: &str| {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat2(proc, format!("{own}/attr/{file}"), flags, Mode::empty(), resolve)
+        };
+        // The directory of its own came with Linux 5.8.
+        let file = match open("apparmor/exec") {
+            Err(Errno::NOENT) => open("exec")?,
+            other => other?,
+        };
+        rustix::io::write(file, format!("exec {profile}").as_bytes())?;
+        Ok(())
     };
-    // The directory of its own came with Linux 5.8.
-    let file = match open("apparmor/exec") {
-        Err(Errno::NOENT) => open("exec")?,
-        other => other?,
-    };
-    rustix::io::write(file, format!("exec {profile}").as_bytes())?;
-    Ok(())
+    write().map_err(|e| SpawnError::setup(&format!("take on the AppArmor profile {profile}"), e))
 }
 
-/// Enters the working directory through a confined lookup, and makes sure of where that is (rule S-14). One that is
-/// missing, perhaps because a mount hides it, is made first, as runc does (rule S-15).
+/// Enters the working directory through a confined lookup, and makes sure of where that is (rule S-14). In a new sandbox one
+/// that is missing, perhaps because a mount hides it, is made first, as runc does (rule S-15).
 fn enter(process: &ProcessPlan) -> Result<(), SpawnError> {
     let cwd = || -> io::Result<()> {
         let root = RootDir::open("/".as_ref())?;
         let directory = match root.open_dir_path(&process.cwd) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && process.missing_cwd == MissingCwd::Make => {
                 let new = NewDirectory { mode: 0o755, uid: 0, gid: 0 };
                 root.create_dir_all(&process.cwd, new)?;
                 root.open_dir_path(&process.cwd)?

@@ -1,12 +1,14 @@
 //! A [`SandboxSpec`] becomes a running, confined process. Knows nothing of builds, layers or registries.
 //!
-//! [`Spawner::spawn`] is the one way to run anything in an image: for `RUN`, `run` and health checks only the
-//! specification differs. A specification becomes a [`plan::SetupPlan`] (pure data), which a forked child replays.
+//! [`Spawner::spawn`] is the one way to run anything in an image, and [`Spawner::exec`] the one way into a sandbox that runs:
+//! for `RUN`, `run`, `exec` and health checks only the specification differs. A specification becomes a plan (pure data,
+//! [`plan`]), which a forked child replays.
 //! [`RootDir`] is the one way to touch a file system that somebody else made.
 
 mod capability;
 mod cgroup;
 pub mod channel;
+mod enter;
 mod id_map;
 mod init;
 mod launch;
@@ -44,8 +46,8 @@ pub use session::begin_session;
 pub use spawn_error::{NotExecutable, SpawnError};
 pub use spawner::{Spawner, reexec_entry};
 pub use spec::{
-    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, Ids, Init, KernelPaths, Mount, MountPoint,
-    MountSource, NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
+    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExecLifetime, ExecSpec, Ids, Init, KernelPaths,
+    Mount, MountPoint, MountSource, NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
 pub use stacking::{Stacking, StackingChoice, StackingReport, examine as examine_stacking};
 pub use stat::{FileKind, Stat, Timestamp};

@@ -14,7 +14,6 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Signal;
-use rustix::termios::Winsize;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +21,7 @@ use crate::capability::Capabilities;
 use crate::cgroup::{CgroupVersion, SandboxCgroup};
 use crate::channel;
 use crate::init;
-use crate::launch;
+use crate::launch::{self, Launch};
 use crate::mount_point::{Leftovers, MountPoints, Shape};
 use crate::plan::{DeviceOrigin, MountStep, Namespace, PlannedSource, SetupPlan, Step};
 use crate::root_dir::RootDir;
@@ -68,7 +67,7 @@ pub(crate) struct Inside<'a> {
     pub(crate) ready: Vec<OwnedFd>,
 }
 
-impl Inside<'_> {
+impl<'a> Inside<'a> {
     /// Whether devices have to be kept away without the help of a cgroup.
     pub(crate) fn lacks_device_confinement(&self) -> bool {
         self.plan.cgroup.confine_devices && !self.cgroup.devices_confined
@@ -78,6 +77,19 @@ impl Inside<'_> {
     pub(crate) fn capabilities(&self) -> Capabilities {
         let planned = self.plan.process.capabilities;
         if self.lacks_device_confinement() { planned.difference(Capabilities::MKNOD) } else { planned }
+    }
+
+    fn launch(self, tie: Tie<'a>) -> Launch<'a> {
+        let capabilities = self.capabilities();
+        Launch {
+            process: &self.plan.process,
+            capabilities,
+            filter: self.filter,
+            setup: self.setup,
+            slots: self.slots,
+            stdio: self.stdio,
+            tie,
+        }
     }
 }
 
@@ -116,7 +128,7 @@ pub(crate) fn run(inside: Inside<'_>) -> ! {
 }
 
 fn set_up(mut inside: Inside<'_>) -> Result<Infallible, SpawnError> {
-    die_with_parent(Some(inside.spawner))?;
+    Tie::Watched(inside.spawner).bind()?;
     rustix::process::umask(Mode::empty());
     join(&inside)?;
     match sys::keyring::join_new_session() {
@@ -135,18 +147,34 @@ fn set_up(mut inside: Inside<'_>) -> Result<Infallible, SpawnError> {
     start(inside, built)
 }
 
-/// Ends this process when its parent does. The parent may already have ended, which only its pidfd tells.
-pub(crate) fn die_with_parent(parent: Option<BorrowedFd<'_>>) -> Result<(), SpawnError> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|e| SpawnError::setup("tie the sandbox to its owner", e))?;
-    if let Some(parent) = parent {
-        let mut polled = [PollFd::new(&parent, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0) {
-            return Err(SpawnError::Died);
+/// With whose end a process ends.
+#[derive(Clone, Copy)]
+pub(crate) enum Tie<'a> {
+    /// Its parent's; this descriptor becomes readable with it.
+    Watched(BorrowedFd<'a>),
+    /// Its parent's, which cannot end before without ending the whole sandbox.
+    Parent,
+    /// Nobody's.
+    Free,
+}
+
+impl Tie<'_> {
+    /// Ends this process when its parent does. The parent may already have ended, which the kernel's signal does not tell.
+    pub(crate) fn bind(self) -> Result<(), SpawnError> {
+        if matches!(self, Self::Free) {
+            return Ok(());
         }
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|e| SpawnError::setup("tie the sandbox to its owner", e))?;
+        if let Self::Watched(parent) = self {
+            let mut polled = [PollFd::new(&parent, PollFlags::IN)];
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            if rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0) {
+                return Err(SpawnError::Died);
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Joins cgroups and namespaces that exist, and makes the cgroup namespace, which shows what was joined as its root.
@@ -313,11 +341,7 @@ fn sysctl(built: &Built, name: &str, value: &str) -> io::Result<()> {
 fn terminal(window: Option<WindowSize>, built: &mut Built) -> io::Result<()> {
     let pts = built.pts.as_ref().expect("the terminal comes after /dev/pts");
     let dev = built.dev.as_ref().expect("the terminal comes after /dev");
-    let (ours, theirs) = device::terminal(pts)?;
-    if let Some(WindowSize { rows, columns }) = window {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&ours, size)?;
-    }
+    let (ours, theirs) = device::terminal(pts, window)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let console = rustix::fs::openat(dev, c"console", flags, Mode::empty())?;
     rootfs::attach(rootfs::clone_tree(&theirs, false)?, console.as_fd())?;
@@ -429,13 +453,14 @@ fn report_leftovers(inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnE
 /// Becomes the program, or its init.
 fn start(inside: Inside<'_>, built: Built) -> Result<Infallible, SpawnError> {
     if inside.plan.process.init == Init::Process {
-        return launch::launch(inside, built);
+        let spawner = Tie::Watched(inside.spawner);
+        return launch::launch(inside.launch(spawner), built);
     }
     init::prepare()?;
     match sys::clone::fork(0, None).map_err(|e| SpawnError::setup("start the program", e))? {
         Forked::Child => {
-            die_with_parent(None)?;
-            launch::launch(inside, built)
+            Tie::Parent.bind()?;
+            launch::launch(inside.launch(Tie::Parent), built)
         }
         Forked::Parent { pid, .. } => init::run(inside, pid),
     }

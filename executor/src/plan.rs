@@ -4,6 +4,7 @@
 //! the caller's mounts, so that none of them uncovers what is masked; the root becomes read-only last, so that mount points
 //! can be made; then the old root goes away.
 
+mod exec;
 mod kernel;
 
 use std::path::PathBuf;
@@ -11,13 +12,15 @@ use std::path::PathBuf;
 use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
+pub use exec::{ExecPlan, ExecStep, OutOfReach, exec};
+
 use crate::capability::Capabilities;
 use crate::id_map::IdMap;
 use crate::rlimit;
 use crate::spawn_error::SpawnError;
 use crate::spec::{
     Access, AppArmor, DOCKER_DEFAULT_PROFILE, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource,
-    NetworkMode, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
+    NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
 
 /// What a plan depends on of the machine and the caller.
@@ -47,6 +50,15 @@ impl HostFacts {
             Some(_) => OverlayMarks::User,
         }
     }
+}
+
+/// What the process that starts sandboxes is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Plan {
+    /// A new sandbox.
+    Sandbox(Box<SetupPlan>),
+    /// One more process in a sandbox.
+    Exec(Box<ExecPlan>),
 }
 
 /// Everything that has to be done for a sandbox, in order, as plain data.
@@ -97,6 +109,8 @@ pub enum Namespace {
     Time,
     /// The view of the cgroup tree; entered after the process joined its cgroups.
     Cgroup,
+    /// Users and groups. A sandbox is in its owner's; a process that enters it may come from another.
+    User,
 }
 
 /// What cgroups have to enforce.
@@ -190,6 +204,15 @@ pub enum Groups {
     Kept,
 }
 
+/// What becomes of a working directory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MissingCwd {
+    /// It is made.
+    Make,
+    /// The process does not start.
+    Refuse,
+}
+
 /// A character device below `/dev`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNode {
@@ -254,6 +277,8 @@ pub struct ProcessPlan {
     pub env: Vec<String>,
     /// Its working directory.
     pub cwd: ContainerPath,
+    /// What if that is missing.
+    pub missing_cwd: MissingCwd,
     /// Its ids.
     pub user: Ids,
     /// Whether its groups can be set.
@@ -275,9 +300,14 @@ pub struct ProcessPlan {
 /// Turns a specification into a plan.
 pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnError> {
     check(spec)?;
-    check_ids(spec, host)?;
     let mut blob = Vec::new();
-    let process = process(spec, host)?;
+    let allowed = Allowed {
+        capabilities: &spec.confinement.capabilities,
+        no_new_privileges: spec.confinement.no_new_privileges,
+        seccomp: &spec.confinement.seccomp,
+        apparmor: &spec.confinement.apparmor,
+    };
+    let process = process(&spec.process, &allowed, (spec.init, MissingCwd::Make), host)?;
     let masked = spec.confinement.kernel_paths == KernelPaths::Masked;
     let mut namespaces = vec![Namespace::Mount, Namespace::Pid, Namespace::Ipc, Namespace::Uts];
     let mut steps = vec![Step::Root(spec.rootfs.clone(), spec.durability), Step::Proc];
@@ -348,10 +378,23 @@ impl SetupPlan {
     }
 }
 
-fn process(spec: &SandboxSpec, host: &HostFacts) -> Result<ProcessPlan, SpawnError> {
-    let capabilities = Capabilities::from_names(&spec.confinement.capabilities)
-        .map_err(|name| invalid(format!("there is no capability {name:?}")))?;
-    let process = &spec.process;
+/// What a process may do, of whichever specification.
+struct Allowed<'a> {
+    capabilities: &'a [String],
+    no_new_privileges: bool,
+    seccomp: &'a Seccomp,
+    apparmor: &'a AppArmor,
+}
+
+/// The same for the process of a new sandbox and for one that enters a sandbox.
+fn process(
+    process: &ProcessSpec,
+    allowed: &Allowed<'_>,
+    (init, missing_cwd): (Init, MissingCwd),
+    host: &HostFacts,
+) -> Result<ProcessPlan, SpawnError> {
+    check_process(process)?;
+    check_ids(process, host)?;
     // The engine raised its own limit; what it was given goes on to programs.
     let kept = host.open_files.filter(|_| process.rlimits.iter().all(|limit| limit.name != "NOFILE"));
     let inherited = kept.map(|(soft, hard)| Rlimit { name: "NOFILE".to_owned(), soft, hard });
@@ -362,15 +405,20 @@ fn process(spec: &SandboxSpec, host: &HostFacts) -> Result<ProcessPlan, SpawnErr
         argv: process.argv.clone(),
         env: process.env.clone(),
         cwd: process.cwd.clone(),
+        missing_cwd,
         user: process.user.clone(),
         groups: if host.user_namespace.as_ref().is_some_and(IdMap::is_single) { Groups::Kept } else { Groups::Set },
-        capabilities: capabilities.intersection(host.bounding),
-        no_new_privileges: spec.confinement.no_new_privileges,
-        apparmor: apparmor(&spec.confinement.apparmor, host.apparmor.as_deref())?,
-        seccomp: spec.confinement.seccomp.clone(),
+        capabilities: capabilities(allowed.capabilities)?.intersection(host.bounding),
+        no_new_privileges: allowed.no_new_privileges,
+        apparmor: apparmor(allowed.apparmor, host.apparmor.as_deref())?,
+        seccomp: allowed.seccomp.clone(),
         rlimits: rlimits.collect::<Result<_, _>>()?,
-        init: spec.init,
+        init,
     })
+}
+
+fn capabilities(names: &[String]) -> Result<Capabilities, SpawnError> {
+    Capabilities::from_names(names).map_err(|name| invalid(format!("there is no capability {name:?}")))
 }
 
 /// The profile to take on. One that was asked for and is not there is an error, never skipped.
@@ -403,16 +451,7 @@ fn mount_step(mount: &Mount, blob: &mut Vec<u8>) -> MountStep {
 
 /// Refuses what no set-up could make sense of.
 fn check(spec: &SandboxSpec) -> Result<(), SpawnError> {
-    let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if spec.id.is_empty() || spec.id.len() > 64 || !spec.id.chars().all(named) {
-        return Err(invalid(format!("the id {:?} is not 1 to 64 of a-z, 0-9 and -", spec.id)));
-    }
-    if spec.process.argv.first().is_none_or(String::is_empty) {
-        return Err(invalid("no program was given".to_owned()));
-    }
-    if spec.process.argv.iter().chain(&spec.process.env).any(|text| text.contains('\0')) {
-        return Err(invalid("an argument or environment variable contains a NUL byte".to_owned()));
-    }
+    check_id(&spec.id)?;
     if let Some(mount) = spec.mounts.iter().find(|mount| mount.target.is_root()) {
         return Err(invalid(format!("nothing can be mounted at {}", mount.target)));
     }
@@ -422,10 +461,28 @@ fn check(spec: &SandboxSpec) -> Result<(), SpawnError> {
     Ok(())
 }
 
+fn check_id(id: &str) -> Result<(), SpawnError> {
+    let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if id.is_empty() || id.len() > 64 || !id.chars().all(named) {
+        return Err(invalid(format!("the id {id:?} is not 1 to 64 of a-z, 0-9 and -")));
+    }
+    Ok(())
+}
+
+fn check_process(process: &ProcessSpec) -> Result<(), SpawnError> {
+    if process.argv.first().is_none_or(String::is_empty) {
+        return Err(invalid("no program was given".to_owned()));
+    }
+    if process.argv.iter().chain(&process.env).any(|text| text.contains('\0')) {
+        return Err(invalid("an argument or environment variable contains a NUL byte".to_owned()));
+    }
+    Ok(())
+}
+
 /// Refuses users and groups that cannot exist in this user namespace.
-fn check_ids(spec: &SandboxSpec, host: &HostFacts) -> Result<(), SpawnError> {
+fn check_ids(process: &ProcessSpec, host: &HostFacts) -> Result<(), SpawnError> {
     let Some(map) = &host.user_namespace else { return Ok(()) };
-    let user = &spec.process.user;
+    let user = &process.user;
     let groups = if map.is_single() { &[][..] } else { &user.groups[..] };
     let unmapped_group = std::iter::once(&user.gid).chain(groups).find(|gid| !map.has_gid(**gid));
     match (map.has_uid(user.uid), unmapped_group) {

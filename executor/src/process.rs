@@ -1,7 +1,8 @@
-//! A sandbox that runs, seen from its owner.
+//! A sandbox that runs, seen from its owner; or a process that its owner sent into a sandbox.
 //!
-//! Invariant: when a [`Process`] is gone (waited for or dropped), so are all processes, mounts and cgroups of its sandbox
-//! (rule B-14), and the mount points that had to be made for it.
+//! Invariant: when the [`Process`] of a sandbox is gone (waited for or dropped), so are all processes, mounts and cgroups of it
+//! (rule B-14), and the mount points that had to be made for it. What a process started that entered a sandbox is the
+//! sandbox's, and ends with that.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +15,6 @@ use crate::cgroup::Warning;
 use crate::mount_point::Leftovers;
 use crate::root_dir::RootDir;
 use crate::spawner::{Ended, ExitMessage, Started, receive};
-use crate::spec::Rootfs;
 use crate::stacking::Stacks;
 use crate::sys;
 
@@ -73,14 +73,14 @@ pub struct Usage {
     pub written: u64,
 }
 
-/// A running sandbox.
+/// A running sandbox, or a process in one.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
     exit: OwnedFd,
-    /// Where changes of the root end up.
-    backing: PathBuf,
+    /// Where changes of the root end up, if the root is its own.
+    backing: Option<PathBuf>,
     leftovers: Leftovers,
     /// What stands for its overlays.
     stacks: Stacks,
@@ -114,12 +114,8 @@ impl Signaller {
 }
 
 impl Process {
-    pub(crate) fn new(started: Started, exit: OwnedFd, rootfs: &Rootfs, stacks: Stacks) -> Self {
+    pub(crate) fn new(started: Started, exit: OwnedFd, backing: Option<PathBuf>, stacks: Stacks) -> Self {
         let Started { pid, pidfd, warnings, program } = started;
-        let backing = match rootfs {
-            Rootfs::Overlay { upper, .. } => upper.clone(),
-            Rootfs::Directory(path) => path.clone(),
-        };
         Self {
             pid,
             pidfd,
@@ -143,7 +139,7 @@ impl Process {
         self.terminal = terminal;
     }
 
-    /// PID 1 of the sandbox as the host numbers it.
+    /// PID 1 of the sandbox, or the process that entered one, as the host numbers it.
     pub fn pid(&self) -> i32 {
         self.pid
     }
@@ -178,7 +174,7 @@ impl Process {
         send_signal(self.pidfd.as_fd(), signal)
     }
 
-    /// Kills every process of the sandbox: with its PID 1 goes the pid namespace.
+    /// Kills every process of the sandbox: with its PID 1 goes the pid namespace. Of a process that entered one, only that.
     pub fn kill_all(&self) -> io::Result<()> {
         self.signal(libc::SIGKILL)
     }
@@ -269,10 +265,10 @@ impl Process {
             return Ok(());
         }
         stacks.settle()?;
-        if !leftovers.is_empty()
-            && let Err(error) = RootDir::open(&self.backing).and_then(|backing| leftovers.remove(&backing))
+        if let Some(backing) = self.backing.as_deref().filter(|_| !leftovers.is_empty())
+            && let Err(error) = RootDir::open(backing).and_then(|root| leftovers.remove(&root))
         {
-            tracing::warn!(root = %self.backing.display(), %error, "mount points stay behind");
+            tracing::warn!(root = %backing.display(), %error, "mount points stay behind");
         }
         stacks.finish(&leftovers.visited())
     }

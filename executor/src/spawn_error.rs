@@ -127,6 +127,9 @@ pub enum SpawnError {
     /// The sandbox died before it could start the program.
     #[error("the sandbox was killed while it was being set up")]
     Died,
+    /// The sandbox that was to be entered has ended.
+    #[error("the sandbox has ended")]
+    SandboxGone,
     /// The process that starts sandboxes is gone.
     #[error("the process that starts sandboxes has ended")]
     SpawnerGone {

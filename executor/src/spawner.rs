@@ -13,13 +13,14 @@
 //! The spawner ends, and kills every sandbox, when the engine's end of the control socket closes, which the kernel does even
 //! for `kill -9`. A sandbox gets a parent-death signal for the case that the spawner dies.
 
+mod entering;
 mod serve;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as ChildStdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -34,11 +35,11 @@ use crate::cgroup::{GroupEvents, Warning};
 use crate::channel::{self, SealedBytes};
 use crate::init::ProgramEnded;
 use crate::perform::SetupMessage;
-use crate::plan::{self, HostFacts, SetupPlan};
+use crate::plan::{self, HostFacts, Plan};
 use crate::process::Process;
 use crate::rootfs;
 use crate::spawn_error::SpawnError;
-use crate::spec::SandboxSpec;
+use crate::spec::{ExecLifetime, ExecSpec, Rootfs, SandboxSpec};
 use crate::stacking::{Stacker, StackingChoice, Stacks};
 use crate::stdio::{Slot, Stdio, WindowSize};
 use crate::sys::mount::{Depth, set_attributes};
@@ -62,7 +63,8 @@ pub struct Spawner {
     stacker: Stacker,
 }
 
-/// To the spawner: start this. The plan, the two sockets and the standard descriptors travel along.
+/// To the spawner: start this. The plan, the two sockets, PID 1 of the sandbox that is to be entered, if one is, and the standard
+/// descriptors travel along.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) slots: [Slot; 3],
@@ -82,6 +84,8 @@ pub(crate) enum ExitMessage {
     NotStarted { not_started: SpawnError },
     /// PID 1 ended and was reaped, the cgroup is gone.
     Ended(Ended),
+    /// It is inside, as the sandbox's own: nobody waits for it.
+    Detached { detached: Vec<Warning> },
     /// The program ended; its init is about to.
     Program(ProgramEnded),
 }
@@ -120,6 +124,7 @@ impl Ended {
 /// What the exit socket says first.
 enum Beginning {
     Started(Started),
+    Detached(Vec<Warning>),
     NotStarted(SpawnError),
     /// Nobody has the other end any more.
     Silence,
@@ -204,27 +209,126 @@ impl Spawner {
         if !stacks.mounts.is_empty() {
             plan.use_ready_mounts();
         }
+        let plan = Plan::Sandbox(Box::new(plan));
+        let begun = self.begin(&plan, stdio, window, &Along::Mounts(&stacks.mounts))?;
+        // From here on only the sandbox uses them, and they end with it.
+        stacks.mounts.clear();
+        let backing = match &spec.rootfs {
+            Rootfs::Overlay { upper, .. } => upper.clone(),
+            Rootfs::Directory(path) => path.clone(),
+        };
+        begun.into_process(Some(backing), stacks)
+    }
+
+    /// Starts one more process in the sandbox whose PID 1 is behind the pidfd `sandbox`; returns when its program runs, or with
+    /// the reason why it does not. It ends with this spawner.
+    pub fn exec(
+        &self,
+        sandbox: BorrowedFd<'_>,
+        spec: &ExecSpec,
+        stdio: Stdio,
+        window: Option<WindowSize>,
+    ) -> Result<Process, SpawnError> {
+        if stdio.uses_terminal() && !spec.process.terminal {
+            return Err(SpawnError::Invalid { reason: "a descriptor is the terminal, and there is none".to_owned() });
+        }
+        let spec = ExecSpec { lifetime: ExecLifetime::Caller, ..spec.clone() };
+        let plan = Plan::Exec(Box::new(plan::exec(&spec, &self.host)?));
+        self.begin(&plan, stdio, window, &Along::Sandbox(sandbox))?.into_process(None, Stacks::default())
+    }
+
+    /// Like [`Spawner::exec`], for a process that nobody is connected to or waits for: it ends with its sandbox alone.
+    pub fn exec_detached(&self, sandbox: BorrowedFd<'_>, spec: &ExecSpec) -> Result<Vec<Warning>, SpawnError> {
+        let spec = ExecSpec { lifetime: ExecLifetime::Sandbox, ..spec.clone() };
+        let plan = Plan::Exec(Box::new(plan::exec(&spec, &self.host)?));
+        self.begin(&plan, Stdio::null(), None, &Along::Sandbox(sandbox))?.into_detached()
+    }
+
+    /// Sends a plan, and waits until something was started.
+    fn begin(
+        &self,
+        plan: &Plan,
+        stdio: Stdio,
+        window: Option<WindowSize>,
+        along: &Along<'_>,
+    ) -> Result<Begun, SpawnError> {
         let gone = |source| SpawnError::SpawnerGone { source };
         let (setup, their_setup) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
         let (exit, their_exit) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
         let sockets = [their_setup.as_fd(), their_exit.as_fd()];
-        self.request(&plan, &stdio, window, sockets, &stacks.mounts).map_err(gone)?;
-        // From here on only the sandbox uses them, and they end with it.
-        stacks.mounts.clear();
+        self.request(plan, &stdio, window, sockets, along).map_err(gone)?;
         drop((their_setup, their_exit, stdio));
-
-        let started = match started(&exit).map_err(gone)? {
-            Beginning::Started(started) => started,
-            Beginning::NotStarted(error) => return Err(error),
+        match started(&exit).map_err(gone)? {
+            Beginning::NotStarted(error) => Err(error),
             // It lives and did not answer: the request lost its descriptors on the way, where there was no room for them.
             Beginning::Silence if self.is_alive() => {
-                return Err(SpawnError::setup("pass a sandbox to the process that starts them", Errno::MFILE));
+                Err(SpawnError::setup("pass a sandbox to the process that starts them", Errno::MFILE))
             }
-            Beginning::Silence => return Err(gone(io::ErrorKind::UnexpectedEof.into())),
+            Beginning::Silence => Err(gone(io::ErrorKind::UnexpectedEof.into())),
+            beginning => Ok(Begun { beginning, setup, exit }),
+        }
+    }
+
+    fn request(
+        &self,
+        plan: &Plan,
+        stdio: &Stdio,
+        window: Option<WindowSize>,
+        sockets: [BorrowedFd<'_>; 2],
+        along: &Along<'_>,
+    ) -> io::Result<()> {
+        let control = self.control.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        let text = serde_json::to_vec(plan)?;
+        let length = (text.len() as u64).to_le_bytes();
+        let blob = match plan {
+            Plan::Sandbox(plan) => &plan.blob[..],
+            Plan::Exec(_) => &[],
         };
-        let mut process = Process::new(started, exit, &spec.rootfs, stacks);
+        let plan = SealedBytes::write("rbuild-plan", &[&length, &text, blob])?;
+        let (slots, more) = stdio.wire();
+        let mut fds = vec![plan.as_fd()];
+        fds.extend(sockets);
+        fds.extend(along.descriptors());
+        fds.extend(more);
+        let mounts = match along {
+            Along::Mounts(mounts) => mounts.len(),
+            Along::Sandbox(_) => 0,
+        };
+        channel::send(control, &Request { slots, mounts, window }, &fds)
+    }
+}
+
+/// What goes along with a plan beside sockets and streams.
+enum Along<'a> {
+    /// The mounts that a new sandbox uses.
+    Mounts(&'a [OwnedFd]),
+    /// PID 1 of the sandbox to enter.
+    Sandbox(BorrowedFd<'a>),
+}
+
+impl Along<'_> {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Mounts(mounts) => mounts.iter().map(AsFd::as_fd).collect(),
+            Self::Sandbox(sandbox) => vec![*sandbox],
+        }
+    }
+}
+
+/// Something that was started, and what its owner hears of it.
+struct Begun {
+    beginning: Beginning,
+    setup: OwnedFd,
+    exit: OwnedFd,
+}
+
+impl Begun {
+    /// Waits until the program runs. `backing` is where changes of the root end up.
+    fn into_process(self, backing: Option<PathBuf>, stacks: Stacks) -> Result<Process, SpawnError> {
+        let Beginning::Started(started) = self.beginning else { return Err(SpawnError::Died) };
+        let mut process = Process::new(started, self.exit, backing, stacks);
         let mut ready = false;
-        while let Some((message, mut fds)) = channel::receive(&setup, RecvFlags::empty()).map_err(gone)? {
+        while let Some((message, mut fds)) = next(&self.setup)? {
             match message {
                 SetupMessage::Leftovers(leftovers) => process.set_leftovers(leftovers),
                 SetupMessage::Ready => {
@@ -238,24 +342,24 @@ impl Spawner {
         if ready { Ok(process) } else { Err(SpawnError::Died) }
     }
 
-    fn request(
-        &self,
-        plan: &SetupPlan,
-        stdio: &Stdio,
-        window: Option<WindowSize>,
-        [setup, exit]: [BorrowedFd<'_>; 2],
-        mounts: &[OwnedFd],
-    ) -> io::Result<()> {
-        let control = self.control.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        let text = serde_json::to_vec(plan)?;
-        let length = (text.len() as u64).to_le_bytes();
-        let plan = SealedBytes::write("rbuild-plan", &[&length, &text, &plan.blob])?;
-        let (slots, more) = stdio.wire();
-        let mut fds = vec![plan.as_fd(), setup, exit];
-        fds.extend(mounts.iter().map(AsFd::as_fd));
-        fds.extend(more);
-        channel::send(control, &Request { slots, mounts: mounts.len(), window }, &fds)
+    /// Waits until the program runs.
+    fn into_detached(self) -> Result<Vec<Warning>, SpawnError> {
+        let Beginning::Detached(warnings) = self.beginning else { return Err(SpawnError::Died) };
+        let mut ready = false;
+        while let Some((message, _)) = next(&self.setup)? {
+            match message {
+                SetupMessage::Leftovers(_) => {}
+                SetupMessage::Ready => ready = true,
+                SetupMessage::Failed(error) => return Err(error),
+            }
+        }
+        if ready { Ok(warnings) } else { Err(SpawnError::Died) }
     }
+}
+
+/// The next word about a set-up; none once the program runs, or never will.
+fn next(setup: &OwnedFd) -> Result<Option<(SetupMessage, Vec<OwnedFd>)>, SpawnError> {
+    channel::receive(setup, RecvFlags::empty()).map_err(|source| SpawnError::SpawnerGone { source })
 }
 
 impl Drop for Spawner {
@@ -278,6 +382,7 @@ fn started(exit: &OwnedFd) -> io::Result<Beginning> {
                 return Ok(Beginning::Started(Started { pid, pidfd, warnings, program }));
             }
             Some((ExitMessage::Program(ended), _)) => program = Some(ended.status),
+            Some((ExitMessage::Detached { detached }, _)) => return Ok(Beginning::Detached(detached)),
             Some((ExitMessage::NotStarted { not_started }, _)) => return Ok(Beginning::NotStarted(not_started)),
             Some((ExitMessage::Ended(_), _)) => return Err(io::ErrorKind::InvalidData.into()),
             None => return Ok(Beginning::Silence),

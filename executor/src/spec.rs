@@ -1,11 +1,16 @@
-//! What is wanted of a sandbox, as plain data: one specification for `RUN`, `run` and health checks.
+//! What is wanted of a sandbox, as plain data: one specification for `RUN` and `run`, and one for a process that enters a
+//! sandbox.
 //!
 //! Nothing here touches the machine; the plan turns a specification into ordered set-up steps.
+
+mod exec;
 
 use std::path::PathBuf;
 
 use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
+
+pub use exec::{ExecLifetime, ExecSpec};
 
 use crate::seccomp::SeccompProfile;
 
@@ -151,7 +156,7 @@ pub struct ProcessSpec {
     pub argv: Vec<String>,
     /// `NAME=value`, exactly what the process gets.
     pub env: Vec<String>,
-    /// Working directory; made when it is missing inside the root.
+    /// Working directory; made when it is missing inside the root of a new sandbox.
     pub cwd: ContainerPath,
     /// Ids, already looked up in the image.
     pub user: Ids,

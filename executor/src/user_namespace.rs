@@ -15,6 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,7 +24,7 @@ use std::sync::OnceLock;
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
 use crate::id_map::{IdMap, IdRange, name_of, subordinate_ids};
 use crate::sys;
@@ -145,15 +146,26 @@ pub fn subordinate(caller: Caller<'_>) -> Subordinate {
 /// Starts this program anew, with `arguments` (its own name first), as root of a new user namespace. Returns only when that
 /// failed. The process must have one thread; it may be left in the new namespace.
 pub fn enter(caller: Caller<'_>, arguments: &[OsString]) -> EnterError {
-    match become_root(caller) {
-        Err(error) => error,
-        Ok(()) => {
-            let name = arguments.first().cloned().unwrap_or_default();
-            let rest = arguments.get(1..).unwrap_or_default();
-            let source = Command::new("/proc/self/exe").arg0(name).args(rest).exec();
-            EnterError::Step { step: "start again in the user namespace", source }
-        }
-    }
+    become_root(caller).map_or_else(|error| error, |()| start_again(arguments))
+}
+
+/// Like [`enter`], in the user namespace that the process behind the pidfd `member` is in, which the caller must have made.
+pub fn join(member: BorrowedFd<'_>, arguments: &[OsString]) -> EnterError {
+    let join = || -> Result<(), EnterError> {
+        let step =
+            |errno: Errno| EnterError::Step { step: "enter the container's user namespace", source: errno.into() };
+        rustix::thread::move_into_thread_name_spaces(member, ThreadNameSpaceType::USER).map_err(step)?;
+        sys::process::unshare(UnshareFlags::NEWNS).map_err(step)?;
+        root_identity()
+    };
+    join().map_or_else(|error| error, |()| start_again(arguments))
+}
+
+fn start_again(arguments: &[OsString]) -> EnterError {
+    let name = arguments.first().cloned().unwrap_or_default();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let source = Command::new("/proc/self/exe").arg0(name).args(rest).exec();
+    EnterError::Step { step: "start again in the user namespace", source }
 }
 
 fn become_root(caller: Caller<'_>) -> Result<(), EnterError> {
@@ -178,6 +190,10 @@ fn become_root(caller: Caller<'_>) -> Result<(), EnterError> {
     if !mapped {
         map_own_id(caller)?;
     }
+    root_identity()
+}
+
+fn root_identity() -> Result<(), EnterError> {
     let identity = |errno: Errno| EnterError::Step { step: "become root of the user namespace", source: errno.into() };
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).map_err(identity)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).map_err(identity)

@@ -1,7 +1,7 @@
 //! Plans of typical sandboxes, pinned step by step.
 
 use super::*;
-use crate::spec::{Confinement, DEFAULT_CAPABILITIES, ProcessSpec, Rlimit};
+use crate::spec::{Confinement, DEFAULT_CAPABILITIES, ExecLifetime, ExecSpec, ProcessSpec, Rlimit};
 
 fn host() -> HostFacts {
     HostFacts {
@@ -167,7 +167,7 @@ fn a_run_step_is_set_up_in_this_order() {
     insta::assert_snapshot!(format!("{:?}\n{:?}\n{:?}", plan.namespaces, plan.cgroup, plan.process), @r#"
     [Mount, Pid, Ipc, Uts, Net, Time, Cgroup]
     CgroupPlan { limits: Resources { memory: None, memory_swap: None, cpu_millis: None, cpu_shares: None, cpuset_cpus: None, pids: None, cgroup_parent: None }, default_pids: Some(2048), confine_devices: true }
-    ProcessPlan { argv: ["/bin/sh", "-c", "true"], env: ["PATH=/bin"], cwd: "/", user: Ids { uid: 0, gid: 0, groups: [0] }, groups: Set, capabilities: Capabilities(2818844155), no_new_privileges: false, seccomp: Default, apparmor: None, rlimits: [Planned { index: 9, soft: 1, hard: 2 }], init: Reaper }
+    ProcessPlan { argv: ["/bin/sh", "-c", "true"], env: ["PATH=/bin"], cwd: "/", missing_cwd: Make, user: Ids { uid: 0, gid: 0, groups: [0] }, groups: Set, capabilities: Capabilities(2818844155), no_new_privileges: false, seccomp: Default, apparmor: None, rlimits: [Planned { index: 9, soft: 1, hard: 2 }], init: Reaper }
     "#);
 }
 
@@ -196,6 +196,75 @@ fn a_privileged_container_with_a_terminal_sees_everything() {
     Pivot
     Hostname("buildkitsandbox")
     "#);
+}
+
+fn exec_spec() -> ExecSpec {
+    let sandbox = spec();
+    ExecSpec {
+        id: "box".to_owned(),
+        process: sandbox.process,
+        capabilities: vec!["CHOWN".to_owned(), "SYS_ADMIN".to_owned()],
+        sandbox_capabilities: vec!["CHOWN".to_owned()],
+        no_new_privileges: false,
+        seccomp: Seccomp::Default,
+        apparmor: AppArmor::HostDefault,
+        limits: Resources::default(),
+        lifetime: ExecLifetime::Caller,
+    }
+}
+
+#[test]
+fn a_sandbox_is_entered_in_this_order() {
+    let mut spec = exec_spec();
+    spec.process.terminal = true;
+    let host = HostFacts { apparmor: Some(vec!["docker-default".to_owned()]), ..host() };
+    let plan = exec(&spec, &host).expect("a valid specification");
+    let steps: String = plan.steps.iter().map(|step| format!("{step:?}\n")).collect();
+    insta::assert_snapshot!(steps, @r#"
+    JoinCgroups(Stay)
+    SessionKeyring
+    AppArmor("docker-default")
+    Enter([User, Mount, Pid, Ipc, Uts, Net, Time, Cgroup])
+    Terminal
+    CloseHost
+    "#);
+    insta::assert_snapshot!(format!("{:?}\n{:?} {:?}", plan.process, plan.filter_for, plan.lifetime), @r#"
+    ProcessPlan { argv: ["/bin/sh", "-c", "true"], env: ["PATH=/bin"], cwd: "/", missing_cwd: Refuse, user: Ids { uid: 0, gid: 0, groups: [0] }, groups: Set, capabilities: Capabilities(2097153), no_new_privileges: false, seccomp: Default, apparmor: None, rlimits: [Planned { index: 9, soft: 1, hard: 2 }], init: Process }
+    Capabilities(1) Caller
+    "#);
+}
+
+#[test]
+fn a_process_escapes_no_limits_and_is_given_nothing_that_its_caller_does_not_have() {
+    let mut spec = exec_spec();
+    spec.limits.memory = Some(1 << 20);
+    let host = HostFacts {
+        bounding: Capabilities::from_names(&["CHOWN"]).expect("known names"),
+        time_namespaces: false,
+        ..host()
+    };
+    let plan = exec(&spec, &host).expect("a valid specification");
+    assert_eq!(plan.process.capabilities, host.bounding);
+    let steps: String = plan.steps.iter().map(|step| format!("{step:?}\n")).collect();
+    insta::assert_snapshot!(steps, @"
+    JoinCgroups(Refuse)
+    SessionKeyring
+    Enter([User, Mount, Pid, Ipc, Uts, Net, Cgroup])
+    CloseHost
+    ");
+    for change in [
+        &(|s: &mut ExecSpec| s.id = "/".to_owned()) as &dyn Fn(&mut ExecSpec),
+        &|s| s.process.argv.clear(),
+        &|s| s.sandbox_capabilities.push("FLY".to_owned()),
+        &|s| s.process.env.push("A=\0".to_owned()),
+    ] {
+        let mut spec = exec_spec();
+        change(&mut spec);
+        assert!(matches!(exec(&spec, &host), Err(SpawnError::Invalid { .. })));
+    }
+    let nested = nested("0 1000 1\n");
+    spec.process.user.uid = 7;
+    assert!(matches!(exec(&spec, &nested), Err(SpawnError::UnmappedId { id: 7, .. })));
 }
 
 #[test]

@@ -8,11 +8,13 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
 
 use super::{NO_SUID_DEV_EXEC, attach, clone_tree, new_mount};
 use crate::plan::{DeviceNode, DeviceOrigin};
 use crate::root_dir::{DirFd, Node};
 use crate::stat::{FileKind, Stat};
+use crate::stdio::WindowSize;
 
 /// Links that programs expect.
 const LINKS: [(&str, &str); 5] = [
@@ -118,11 +120,15 @@ pub(crate) fn mqueue() -> rustix::io::Result<OwnedFd> {
 
 /// Both sides of a new terminal of the given devpts: ours and the sandbox's. Neither is opened by a path that something
 /// in the image could redirect (rule S-19).
-pub(crate) fn terminal(devpts: impl AsFd) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn terminal(devpts: impl AsFd, window: Option<WindowSize>) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let ours = rustix::fs::openat(devpts, c"ptmx", flags, Mode::empty())?;
     rustix::pty::unlockpt(&ours)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
+    if let Some(WindowSize { rows, columns }) = window {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&ours, size)?;
+    }
     Ok((ours, theirs))
 }

@@ -12,12 +12,14 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, PidfdFlags};
 
+use super::entering::{Arrival, Entering};
 use super::{ARGV0, Ended, ExitMessage, Request};
 use crate::capability::Capabilities;
-use crate::cgroup::{Cgroups, SandboxCgroup};
+use crate::cgroup::{Cgroups, SandboxCgroup, Warning};
 use crate::channel::{self, SealedBytes};
+use crate::enter::{self, Entry};
 use crate::perform::{self, Inside};
-use crate::plan::{Namespace, SetupPlan};
+use crate::plan::{ExecPlan, Namespace, Plan, SetupPlan};
 use crate::seccomp::{self, Circumstances, SeccompProfile};
 use crate::spawn_error::SpawnError;
 use crate::spec::Seccomp;
@@ -43,12 +45,23 @@ pub fn reexec_entry() {
     sys::process::exit_now(code);
 }
 
-/// A sandbox that runs.
+/// A sandbox that runs, or a process that entered one.
 struct Running {
     pid: Pid,
     pidfd: OwnedFd,
     exit: OwnedFd,
-    cgroup: SandboxCgroup,
+    /// Those of a sandbox of ours.
+    cgroup: Option<SandboxCgroup>,
+    /// What tells a process in another's sandbox that this one has ended, until its program runs.
+    _tie: Option<OwnedFd>,
+}
+
+/// What came along with a request.
+struct Attached {
+    setup: OwnedFd,
+    exit: OwnedFd,
+    /// Mounts that the engine made, or PID 1 of the sandbox to enter; then the standard descriptors.
+    others: Vec<OwnedFd>,
 }
 
 struct Serving {
@@ -56,6 +69,7 @@ struct Serving {
     own: OwnedFd,
     cgroups: Cgroups,
     running: Vec<Running>,
+    entering: Vec<Entering>,
     filters: BTreeMap<Capabilities, Arc<[Instruction]>>,
 }
 
@@ -69,10 +83,13 @@ fn serve() -> io::Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     drop(null);
     let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    let mut serving = Serving { own, cgroups: Cgroups::open(), running: Vec::new(), filters: BTreeMap::new() };
+    let mut serving =
+        Serving { own, cgroups: Cgroups::open(), running: Vec::new(), entering: Vec::new(), filters: BTreeMap::new() };
     loop {
         let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
-        polled.extend(serving.running.iter().map(|running| PollFd::new(&running.pidfd, PollFlags::IN)));
+        let children = serving.running.iter().map(|running| &running.pidfd);
+        let children = children.chain(serving.entering.iter().map(|entering| &entering.pidfd));
+        polled.extend(children.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
         match rustix::event::poll(&mut polled, None) {
             Err(Errno::INTR) => continue,
             other => other?,
@@ -80,9 +97,12 @@ fn serve() -> io::Result<()> {
         let asked = !polled[0].revents().is_empty();
         let ended: Vec<usize> =
             polled[1..].iter().enumerate().filter(|(_, fd)| !fd.revents().is_empty()).map(|(index, _)| index).collect();
+        let running = serving.running.len();
         for index in ended.into_iter().rev() {
-            let running = serving.running.swap_remove(index);
-            end(running);
+            match index.checked_sub(running) {
+                Some(index) => serving.arrive(index),
+                None => end(serving.running.swap_remove(index)),
+            }
         }
         if asked {
             match channel::receive::<Request>(&control, RecvFlags::empty()) {
@@ -104,34 +124,28 @@ impl Serving {
         let mut fds = fds.into_iter();
         let (Some(plan), Some(setup), Some(exit)) = (fds.next(), fds.next(), fds.next()) else { return };
         let Ok(answer) = exit.try_clone() else { return };
-        if let Err(error) = self.start(request, plan, setup, exit, fds.collect()) {
+        let attached = Attached { setup, exit, others: fds.collect() };
+        let done = match read_plan(plan).map_err(|e| SpawnError::setup("read the plan", e)) {
+            Ok(Plan::Sandbox(plan)) => self.start(request, &plan, attached),
+            Ok(Plan::Exec(plan)) => self.exec(request, &plan, attached),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
             // The owner may be gone; then nobody wants to know.
             drop(channel::send(&answer, &ExitMessage::NotStarted { not_started: error }, &[]));
         }
     }
 
-    fn start(
-        &mut self,
-        request: &Request,
-        plan: OwnedFd,
-        setup: OwnedFd,
-        exit: OwnedFd,
-        given: Vec<OwnedFd>,
-    ) -> Result<(), SpawnError> {
-        let mut ready = given;
+    fn start(&mut self, request: &Request, plan: &SetupPlan, attached: Attached) -> Result<(), SpawnError> {
+        let Attached { setup, exit, others: mut ready } = attached;
         let stdio = ready.split_off(request.mounts.min(ready.len()));
-        let plan = read_plan(plan).map_err(|e| SpawnError::setup("read the plan", e))?;
         let network = plan.network.as_ref().map(|path| {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             rustix::fs::open(path, flags, Mode::empty())
                 .map_err(|errno| SpawnError::Network { path: path.clone(), source: errno.into() })
         });
         let network = network.transpose()?;
-        let filter = match &plan.process.seccomp {
-            Seccomp::Unconfined => None,
-            Seccomp::Default => Some(self.filter(plan.process.capabilities)?),
-            Seccomp::Profile(profile) => Some(custom_filter(profile, plan.process.capabilities)?),
-        };
+        let filter = self.filter(&plan.process.seccomp, plan.process.capabilities)?;
         let (mut cgroup, warnings) = self.cgroups.create(&plan.id, &plan.cgroup)?;
         let namespaces = plan.namespaces.iter().fold(0, |flags, namespace| flags | clone_flag(*namespace));
         let forked = clone::fork(namespaces, cgroup.into.as_ref().map(AsFd::as_fd));
@@ -140,7 +154,7 @@ impl Serving {
                 let spawner = self.own.as_fd();
                 let filter = filter.as_deref();
                 perform::run(Inside {
-                    plan: &plan,
+                    plan,
                     cgroup: &cgroup,
                     filter,
                     setup,
@@ -154,10 +168,7 @@ impl Serving {
                 })
             }
             Ok(Forked::Parent { pid, pidfd }) => {
-                let started = ExitMessage::Started { started: pid.as_raw_nonzero().get(), warnings };
-                // When the owner is gone, so is the control socket, and everything ends at the next turn of the loop.
-                drop(channel::send(&exit, &started, &[pidfd.as_fd()]));
-                self.running.push(Running { pid, pidfd, exit, cgroup });
+                self.watch(Running { pid, pidfd, exit, cgroup: Some(cgroup), _tie: None }, warnings);
                 Ok(())
             }
             Err(errno) => {
@@ -167,8 +178,65 @@ impl Serving {
         }
     }
 
+    /// Sends a guide ahead, who brings one more process into a sandbox.
+    fn exec(&mut self, request: &Request, plan: &ExecPlan, attached: Attached) -> Result<(), SpawnError> {
+        let Attached { setup, exit, mut others } = attached;
+        if others.is_empty() {
+            return Err(SpawnError::Invalid { reason: "no sandbox was given to enter".to_owned() });
+        }
+        let target = others.remove(0);
+        let filter = self.filter(&plan.process.seccomp, plan.filter_for)?;
+        let (ours, enter) = channel::pair().map_err(|e| SpawnError::setup("make a socket", e))?;
+        match clone::fork(0, None).map_err(|e| SpawnError::setup("enter the sandbox", e))? {
+            Forked::Child => enter::run(Entry {
+                plan,
+                filter: filter.as_deref(),
+                target: Some(target),
+                setup,
+                enter: enter.into(),
+                spawner: self.own.as_fd(),
+                slots: request.slots,
+                window: request.window,
+                stdio: others,
+            }),
+            Forked::Parent { pid, pidfd } => {
+                self.entering.push(Entering { pid, pidfd, socket: ours, exit });
+                Ok(())
+            }
+        }
+    }
+
+    /// A guide has done its part, or failed.
+    fn arrive(&mut self, index: usize) {
+        let entering = self.entering.swap_remove(index);
+        if let Some(Arrival { pid, pidfd, socket, exit, warnings }) = entering.arrive() {
+            self.watch(Running { pid, pidfd, exit, cgroup: None, _tie: Some(socket) }, warnings);
+        }
+    }
+
+    /// Tells the owner that a process runs, and from now on waits for its end.
+    fn watch(&mut self, running: Running, warnings: Vec<Warning>) {
+        let started = ExitMessage::Started { started: running.pid.as_raw_nonzero().get(), warnings };
+        // When the owner is gone, so is the control socket, and everything ends at the next turn of the loop.
+        drop(channel::send(&running.exit, &started, &[running.pidfd.as_fd()]));
+        self.running.push(running);
+    }
+
+    /// The compiled filter of a program with these capabilities.
+    fn filter(
+        &mut self,
+        seccomp: &Seccomp,
+        capabilities: Capabilities,
+    ) -> Result<Option<Arc<[Instruction]>>, SpawnError> {
+        match seccomp {
+            Seccomp::Unconfined => Ok(None),
+            Seccomp::Default => self.default_filter(capabilities).map(Some),
+            Seccomp::Profile(profile) => custom_filter(profile, capabilities).map(Some),
+        }
+    }
+
     /// The compiled profile; equal for all sandboxes with the same capabilities.
-    fn filter(&mut self, capabilities: Capabilities) -> Result<Arc<[Instruction]>, SpawnError> {
+    fn default_filter(&mut self, capabilities: Capabilities) -> Result<Arc<[Instruction]>, SpawnError> {
         if let Some(compiled) = self.filters.get(&capabilities) {
             return Ok(Arc::clone(compiled));
         }
@@ -181,6 +249,9 @@ impl Serving {
 
     /// The engine is gone: so is everything that it started.
     fn close(mut self) {
+        for entering in self.entering.drain(..) {
+            entering.give_up();
+        }
         for running in &self.running {
             let _ = sys::process::signal(running.pidfd.as_fd(), libc::SIGKILL);
         }
@@ -208,25 +279,30 @@ fn end(mut running: Running) {
             other => break other,
         }
     };
-    let group = running.cgroup.events();
-    running.cgroup.remove();
+    let group = running.cgroup.as_ref().map(SandboxCgroup::events).unwrap_or_default();
+    if let Some(cgroup) = &mut running.cgroup {
+        cgroup.remove();
+    }
     if let Ok(Some(reaped)) = reaped {
         // The owner may have lost interest.
         drop(channel::send(&running.exit, &ExitMessage::Ended(Ended::new(&reaped, group)), &[]));
     }
 }
 
-fn read_plan(fd: OwnedFd) -> io::Result<SetupPlan> {
+fn read_plan(fd: OwnedFd) -> io::Result<Plan> {
     let bytes = SealedBytes::read(fd)?;
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or(io::ErrorKind::InvalidData)?;
     let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| io::ErrorKind::InvalidData)?;
     let (text, blob) = rest.split_at_checked(length).ok_or(io::ErrorKind::InvalidData)?;
-    let mut plan: SetupPlan = serde_json::from_slice(text)?;
-    plan.blob = blob.to_vec();
+    let mut plan: Plan = serde_json::from_slice(text)?;
+    if let Plan::Sandbox(plan) = &mut plan {
+        plan.blob = blob.to_vec();
+    }
     Ok(plan)
 }
 
-/// The cgroup namespace is not here: it must be made after joining the cgroups that it shall show as its root.
+/// The cgroup namespace is not here: it must be made after joining the cgroups that it shall show as its root. The user
+/// namespace is the spawner's.
 fn clone_flag(namespace: Namespace) -> u64 {
     match namespace {
         Namespace::Mount => clone::NEW_MOUNT,
@@ -235,6 +311,6 @@ fn clone_flag(namespace: Namespace) -> u64 {
         Namespace::Uts => clone::NEW_UTS,
         Namespace::Net => clone::NEW_NET,
         Namespace::Time => clone::NEW_TIME,
-        Namespace::Cgroup => 0,
+        Namespace::Cgroup | Namespace::User => 0,
     }
 }

@@ -13,6 +13,7 @@ pub(crate) const NEW_UTS: u64 = 0x0400_0000;
 pub(crate) const NEW_IPC: u64 = 0x0800_0000;
 pub(crate) const NEW_PID: u64 = 0x2000_0000;
 pub(crate) const NEW_NET: u64 = 0x4000_0000;
+const PARENT: u64 = 0x0000_8000;
 const PIDFD: u64 = 0x0000_1000;
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -50,17 +51,26 @@ pub(crate) enum Forked {
 ///
 /// Only for processes with a single thread: then the child may do all that the parent could.
 pub(crate) fn fork(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
-    let mut pidfd: libc::c_int = -1;
-    let mut args = CloneArgs {
-        flags: namespaces | PIDFD,
-        pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
+    let mut args = CloneArgs { flags: namespaces, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
     if let Some(cgroup) = cgroup {
         args.flags |= INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
+    clone(args)
+}
+
+/// Forks a child of this process's own parent, who will reap it.
+///
+/// Only for processes with a single thread.
+pub(crate) fn fork_sibling() -> Result<Forked> {
+    // The kernel takes the exit signal of the caller's.
+    clone(CloneArgs { flags: PARENT, ..CloneArgs::default() })
+}
+
+fn clone(mut args: CloneArgs) -> Result<Forked> {
+    let mut pidfd: libc::c_int = -1;
+    args.flags |= PIDFD;
+    args.pidfd = &raw mut pidfd as u64;
     // SAFETY: the arguments are a valid `clone_args` of the stated size that outlives the call. Neither CLONE_VM nor a
     // stack is given, so the child goes on with a copy of this memory, as after fork; the process has one thread.
     let code = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };

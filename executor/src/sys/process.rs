@@ -98,6 +98,20 @@ pub(crate) fn close_range(first: u32, last: u32, when: Close) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
+/// Closes every descriptor but these, now. For a forked child that no longer uses the values that own the others.
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
+    let mut first = 0;
+    for fd in kept {
+        if first < fd {
+            close_range(first, fd - 1, Close::Now)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, u32::MAX, Close::Now)
+}
+
 /// Leaves the given namespaces for new ones.
 pub(crate) fn unshare(namespaces: rustix::thread::UnshareFlags) -> Result<()> {
     // SAFETY: the flags of the callers (cgroup, mount and the like) do not stop sharing descriptors or memory.

@@ -8,6 +8,7 @@
 mod bench;
 mod confinement;
 mod denied;
+mod exec;
 mod files;
 mod hosts;
 mod lifetime;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         files::TESTS,
         confinement::TESTS,
         denied::TESTS,
+        exec::TESTS,
         lifetime::TESTS,
         hosts::TESTS,
         stacking::TESTS,

@@ -65,7 +65,7 @@ impl World {
             "sh", "true", "false", "cat", "ls", "id", "grep", "sleep", "mount", "umount", "mkdir", "rm", "touch",
             "kill", "hostname", "stat", "readlink", "echo", "pwd", "env", "dd", "ps", "tty", "wc", "mknod", "ip",
             "find", "seq", "chmod", "head", "yes", "sort", "test", "setsid", "tr", "awk", "usleep", "ln", "mv",
-            "chown", "mkfifo",
+            "chown", "mkfifo", "stty", "unshare",
         ];
         for applet in applets {
             symlink("busybox", layer("bottom/bin").join(applet)).unwrap();
