@@ -11,6 +11,7 @@ mod containers;
 mod create;
 mod document;
 mod etc_files;
+mod exec;
 mod exit;
 mod id;
 mod inbox;
@@ -39,14 +40,15 @@ pub use capability::{CapabilityRequest, UnknownCapability};
 pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
 pub use containers::{
     AnonymousVolumes, AttachError, Attached, ContainerChange, Containers, CopyError, CopyLinks, CopyOwners,
-    CreateError, ExportError, Files, FindError, Foreground, Listing, LiveError, LoadError, NewContainer, Outcome,
-    PublishError, RemoveError, RemoveOptions, RenameError, RunIn, RunningContainer, StartError, StopError, Supervised,
-    Supervision, UpdateError, WorkingDirError,
+    CreateError, ExecError, ExportError, Files, FindError, Foreground, Listing, LiveError, LoadError, NewContainer,
+    Outcome, PublishError, RemoveError, RemoveOptions, RenameError, RunIn, RunningContainer, StartError, StopError,
+    Supervised, Supervision, UpdateError, WorkingDirError,
 };
 pub use create::{
     InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, check_limits, merge,
 };
 pub use etc_files::{DnsSettings, ExtraHost, HostAddress, HostFiles, InvalidExtraHost};
+pub use exec::ExecRequest;
 pub use exit::ContainerExit;
 pub use id::{ContainerId, InvalidContainerId};
 pub use inbox::SignalInbox;

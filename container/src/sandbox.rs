@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use rbuild_executor::{
-    Access, Confinement, Durability, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, ProcessSpec,
+    Access, Confinement, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, ProcessSpec,
     Rootfs, SandboxSpec, users::User,
 };
 use rbuild_image::ContainerPath;
@@ -33,12 +33,7 @@ pub(crate) struct StartFacts {
 
 /// The sandbox of a container.
 pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFacts) -> SandboxSpec {
-    let mut ids = facts.user.ids;
-    for group in facts.groups {
-        if !ids.groups.contains(&group) {
-            ids.groups.push(group);
-        }
-    }
+    let ids = with_groups(facts.user.ids, facts.groups);
     SandboxSpec {
         id: id.to_string(),
         rootfs: facts.rootfs,
@@ -78,6 +73,16 @@ pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFa
     }
 }
 
+/// A user's ids with the groups that were asked for besides.
+pub(crate) fn with_groups(mut ids: Ids, more: Vec<u32>) -> Ids {
+    for group in more {
+        if !ids.groups.contains(&group) {
+            ids.groups.push(group);
+        }
+    }
+    ids
+}
+
 /// The files of `/etc` and the container's mounts, outer ones first; a mount at one of the files takes its place.
 fn mounts(config: &ContainerConfig, sources: Vec<Option<PathBuf>>, etc: Vec<(&'static str, PathBuf)>) -> Vec<Mount> {
     let own = etc.into_iter().map(|(name, path)| Mount {
@@ -114,7 +119,7 @@ mod tests {
     use crate::create::{Surroundings, merge};
     use crate::mounts::{parse_tmpfs_flag, parse_volume_flag};
     use crate::request::{Console, RunRequest};
-    use rbuild_executor::{ALL_CAPABILITIES, Capabilities, Ids};
+    use rbuild_executor::{ALL_CAPABILITIES, Capabilities};
     use rbuild_image::RuntimeConfig;
     use std::path::Path;
 

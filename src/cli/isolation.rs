@@ -1,8 +1,10 @@
 //! As whom rbuild works: root as it is, anybody else as root of a user namespace of theirs, unless told otherwise.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 
 use clap::ValueEnum;
+use rbuild_container::Containers;
 use rbuild_executor::IdMap;
 use rbuild_executor::user_namespace::{self, Caller, EnterError};
 
@@ -56,7 +58,11 @@ pub(super) fn choose(
         return Ok(());
     }
     let caller = Caller { uid, gid, path: settings.path.as_deref() };
-    let error = user_namespace::enter(caller, arguments);
+    let inside = command.works_inside().and_then(|text| Containers::peek_process(&settings.root, text));
+    let error = match inside {
+        Some(process) => user_namespace::join(process.as_fd(), arguments),
+        None => user_namespace::enter(caller, arguments),
+    };
     if let Command::Doctor(_) = command {
         // What does not work is its answer.
         return Ok(());

@@ -88,6 +88,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Create a container without starting it
     Create(Box<run::CreateArgs>),
+    /// Execute a command in a container that runs
+    Exec(run::ExecArgs),
     /// List containers
     Ps(run::PsArgs),
     /// Remove containers
@@ -204,6 +206,14 @@ impl Command {
         matches!(self, Self::Build(_) | Self::Verify(_) | Self::Run(_) | Self::Create(_) | Self::Start(_))
     }
 
+    /// The running container that the command works inside of, as it was typed: it has to be done in that one's user namespace.
+    fn works_inside(&self) -> Option<&str> {
+        match self {
+            Self::Exec(args) | Self::Container(run::ContainerCommand::Exec(args)) => Some(args.container()),
+            _ => None,
+        }
+    }
+
     /// Whether the command needs the store, and with it the powers to read all of it.
     fn uses_store(&self) -> bool {
         !matches!(self, Self::Version(_) | Self::Login(_) | Self::Logout(_) | Self::Manifest(_))
@@ -245,6 +255,7 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Build(args) => build::execute(*args, &engine),
         Command::Run(args) => run::execute(*args, &engine),
         Command::Create(args) => run::create(*args, &engine),
+        Command::Exec(args) => run::exec(&args, &engine),
         Command::Ps(args) => run::list(&args, &engine),
         Command::Rm(args) => run::remove(&args, &engine),
         Command::Start(args) => run::start(&args, &engine),

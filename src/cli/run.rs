@@ -9,6 +9,7 @@ mod containers;
 mod copy;
 mod details;
 mod events;
+mod exec;
 mod listing;
 mod live;
 mod logs;
@@ -47,6 +48,7 @@ pub(super) use containers::{
 pub(super) use copy::{CopyArgs, DiffArgs, copy, diff};
 pub(super) use details::details;
 pub(super) use events::{EventsArgs, events};
+pub(super) use exec::{ExecArgs, execute as exec};
 pub(super) use listing::{PsArgs, list};
 pub(super) use live::{
     NamesArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs, pause, rename, stats, top, unpause, update,

@@ -27,6 +27,7 @@ mod docker_words;
 mod equality;
 mod errors;
 mod evaluation;
+mod exec;
 mod history;
 mod hits;
 mod image_commands;

@@ -267,3 +267,37 @@ fn an_ordinary_users_killed_build_leaves_nothing() {
     let _ran = person.rbuild(&["images"]).ok();
     assert_eq!(fs::read_dir(person.store().join("leases")).unwrap().count(), 0);
 }
+
+#[test]
+fn an_ordinary_user_enters_a_container_of_its_own() {
+    for subordinates in [Subordinates::Many, Subordinates::None] {
+        let Some(bench) = Bench::new() else { return };
+        let person = Person::new(&bench, subordinates).with_busybox();
+        let script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done";
+        let mut command =
+            person.command(&["run", "--rm", "--name=web", "--network=none", "busybox", "sh", "-c", script]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert_eq!(line, "up\n");
+        let seen = "id -u; grep -E 'Cap(Eff|Inh)|Seccomp:' /proc/self/status; readlink /proc/self/ns/user; \
+                    readlink /proc/1/ns/user; cat /proc/1/cmdline | head -c 2";
+        let seen = person.rbuild(&["exec", "web", "sh", "-c", seen]).ok().stdout;
+        let lines: Vec<&str> = seen.lines().collect();
+        assert_eq!(
+            lines[..4],
+            ["0", "CapInh:\t0000000000000000", "CapEff:\t00000000a80425fb", "Seccomp:\t2"],
+            "{seen}"
+        );
+        assert_eq!(lines[4], lines[5]);
+        if subordinates == Subordinates::Many {
+            let user = person.rbuild(&["exec", "-u", "app", "web", "id"]).ok().stdout;
+            assert!(user.starts_with("uid=1000(app) gid=1000(app)"), "{user}");
+        }
+        assert_eq!(person.rbuild(&["exec", "web", "no-such-program"]).code, 127);
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        child.wait().unwrap();
+        let _ran = person.rbuild(&["exec", "web", "true"]).fails(1);
+    }
+}

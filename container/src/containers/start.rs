@@ -162,7 +162,7 @@ impl StartError {
 }
 
 /// Signals that would have ended the caller, had it not collected them for the container.
-const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+pub(super) const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
 impl Containers {
     /// Starts a container, connects it to the caller, and returns when it has ended. One with `--rm` is gone then,
@@ -257,7 +257,7 @@ impl Containers {
             lease.hold(Hold::Snapshot(snapshot))?;
         }
         let writable = self.writable(record);
-        let (user, groups) = look_up_user(&record.config, &writable)?;
+        let (user, groups) = look_up_user(&record.config.user, &record.config, &writable)?;
         let sources = record
             .config
             .mounts
@@ -275,10 +275,32 @@ impl Containers {
     }
 }
 
+/// Why a user cannot be looked up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookUpError {
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+impl From<LookUpError> for StartError {
+    fn from(error: LookUpError) -> Self {
+        match error {
+            LookUpError::User(error) => error.into(),
+            LookUpError::Snapshot(error) => error.into(),
+        }
+    }
+}
+
 /// Looks up user and groups in the container's own files, which may be changed by it (S-22).
-fn look_up_user(config: &ContainerConfig, writable: &Writable) -> Result<(User, Vec<u32>), StartError> {
+pub(super) fn look_up_user(
+    user: &str,
+    config: &ContainerConfig,
+    writable: &Writable,
+) -> Result<(User, Vec<u32>), LookUpError> {
     let view = writable.view()?;
-    let user = users::lookup_with(|path| read_user_file(&view, path), &config.user)?;
+    let user = users::lookup_with(|path| read_user_file(&view, path), user)?;
     let mut groups = Vec::new();
     if !config.group_add.is_empty() {
         let file = read_user_file(&view, &ContainerPath::new("/etc/group")).unwrap_or_default();
@@ -315,7 +337,7 @@ pub(super) fn exit_of(status: ExitStatus) -> ContainerExit {
 }
 
 /// The two sides of a container's streams before it runs.
-struct Connection {
+pub(super) struct Connection {
     console: Console,
     caller: CallerStreams,
     inner: Option<Stdio>,
@@ -325,7 +347,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(console: Console, caller: CallerStreams) -> io::Result<Self> {
+    pub(super) fn new(console: Console, caller: CallerStreams) -> io::Result<Self> {
         if console.terminal {
             let inner = Some(Stdio::terminal());
             return Ok(Self { console, caller, inner, input: None, outputs: Vec::new() });
@@ -343,17 +365,17 @@ impl Connection {
     }
 
     /// The container's side; closed here when the process has it.
-    fn take_inner(&mut self) -> Stdio {
+    pub(super) fn take_inner(&mut self) -> Stdio {
         self.inner.take().expect("taken once, by the one start this connection is made for")
     }
 
     /// The first size of the container's terminal: the caller's.
-    fn window(&self) -> Option<WindowSize> {
+    pub(super) fn window(&self) -> Option<WindowSize> {
         if self.console.terminal { size(&self.caller.output) } else { None }
     }
 
     /// Begins to copy.
-    fn relay(mut self, process: &mut Process) -> io::Result<Relays> {
+    pub(super) fn relay(mut self, process: &mut Process) -> io::Result<Relays> {
         let ended = Ended::new()?;
         let mut relays = Relays { ended, outputs: Vec::new(), raw: None, window: None };
         if self.console.terminal {
@@ -394,7 +416,7 @@ impl Window {
 }
 
 /// Streams that are being copied.
-struct Relays {
+pub(super) struct Relays {
     ended: Ended,
     outputs: Vec<JoinHandle<io::Result<()>>>,
     raw: Option<RawTerminal>,
@@ -403,7 +425,7 @@ struct Relays {
 
 impl Relays {
     /// The container's process has ended: waits until all of its output has reached the caller.
-    fn finish(self) -> io::Result<()> {
+    pub(super) fn finish(self) -> io::Result<()> {
         self.ended.announce()?;
         let mut result = Ok(());
         for output in self.outputs {
@@ -416,7 +438,7 @@ impl Relays {
 }
 
 /// Passes signals on until the process has ended.
-fn follow(process: &mut Process, relays: &Relays, signals: &mut SignalInbox) -> io::Result<ExitStatus> {
+pub(super) fn follow(process: &mut Process, relays: &Relays, signals: &mut SignalInbox) -> io::Result<ExitStatus> {
     loop {
         for signal in signals.take() {
             match (&relays.window, signal) {

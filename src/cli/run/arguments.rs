@@ -187,7 +187,7 @@ impl ContainerArgs {
             name: self.name.clone(),
             command: words.iter().skip(1).cloned().collect(),
             entrypoint: self.entrypoint.clone(),
-            env: self.environment(settings)?,
+            env: environment(&self.env_file, &self.env, settings)?,
             user: self.user.clone(),
             group_add: self.group_add.clone(),
             working_dir: self.workdir.clone(),
@@ -225,21 +225,6 @@ impl ContainerArgs {
         })
     }
 
-    /// The variables of the files, then those of `-e`.
-    fn environment(&self, settings: &Settings) -> Result<Vec<String>, Failure> {
-        let mut env = Vec::new();
-        for file in &self.env_file {
-            let text = read_lines(&settings.absolute(file))?;
-            for line in text.lines() {
-                env.extend(env_file_line(line, &own_variable).map_err(Failure::new)?);
-            }
-        }
-        for text in &self.env {
-            env.push(env_flag(text, &own_variable).map_err(Failure::new)?);
-        }
-        Ok(env)
-    }
-
     /// The labels of the files, then those of `--label`.
     fn labels(&self, settings: &Settings) -> Result<BTreeMap<String, String>, Failure> {
         let mut labels = BTreeMap::new();
@@ -259,6 +244,21 @@ impl ContainerArgs {
         self.label.iter().try_for_each(|text| add(text))?;
         Ok(labels)
     }
+}
+
+/// The variables of the files (`--env-file`), then those of `-e`.
+pub(super) fn environment(files: &[PathBuf], flags: &[String], settings: &Settings) -> Result<Vec<String>, Failure> {
+    let mut env = Vec::new();
+    for file in files {
+        let text = read_lines(&settings.absolute(file))?;
+        for line in text.lines() {
+            env.extend(env_file_line(line, &own_variable).map_err(Failure::new)?);
+        }
+    }
+    for text in flags {
+        env.push(env_flag(text, &own_variable).map_err(Failure::new)?);
+    }
+    Ok(env)
 }
 
 fn own_variable(name: &str) -> Option<String> {

@@ -174,7 +174,8 @@ fn outcome(result: Result<Option<Followed>, LinkError>) -> Result<Exit, Failure>
     }
 }
 
-fn own_streams() -> Result<CallerStreams, Failure> {
+/// This process's standard streams.
+pub(super) fn own_streams() -> Result<CallerStreams, Failure> {
     Ok(CallerStreams {
         input: std::io::stdin().as_fd().try_clone_to_owned()?,
         output: std::io::stdout().as_fd().try_clone_to_owned()?,

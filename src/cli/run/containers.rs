@@ -14,7 +14,7 @@ use super::listing::{PsArgs, list};
 use super::live::{NamesArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs, pause, rename, stats, top, unpause, update};
 use super::logs::{LogsArgs, logs};
 use super::ports::{PortArgs, port};
-use super::{CreateArgs, RunArgs, containers_of};
+use super::{CreateArgs, ExecArgs, RunArgs, containers_of};
 use crate::cli::inspect::{InspectContainerArgs, inspect_container};
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::volume::pruned;
@@ -163,6 +163,8 @@ pub(in crate::cli) enum ContainerCommand {
     Run(Box<RunArgs>),
     /// Create a container without starting it
     Create(Box<CreateArgs>),
+    /// Execute a command in a container that runs
+    Exec(ExecArgs),
     /// List containers
     #[command(visible_aliases = ["list", "ps"])]
     Ls(PsArgs),
@@ -214,6 +216,7 @@ pub(in crate::cli) fn execute_container(command: ContainerCommand, engine: &Engi
     match command {
         ContainerCommand::Run(args) => super::execute(*args, engine),
         ContainerCommand::Create(args) => super::create(*args, engine),
+        ContainerCommand::Exec(args) => super::exec(&args, engine),
         ContainerCommand::Ls(args) => list(&args, engine),
         ContainerCommand::Start(args) => start(&args, engine),
         ContainerCommand::Attach(args) => attach(&args, engine),
