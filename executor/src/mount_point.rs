@@ -62,6 +62,8 @@ pub(crate) struct MountPoints {
     leftovers: Leftovers,
     /// Where something else than the root is mounted by now.
     covered: Vec<ContainerPath>,
+    /// How much of what was made the owner knows of.
+    told: usize,
 }
 
 /// The kind of thing that is going to be mounted.
@@ -73,7 +75,7 @@ pub(crate) enum Shape {
 
 impl MountPoints {
     pub(crate) fn new(root: RootDir, backing: RootDir) -> Self {
-        Self { root, backing, leftovers: Leftovers::default(), covered: Vec::new() }
+        Self { root, backing, leftovers: Leftovers::default(), covered: Vec::new(), told: 0 }
     }
 
     /// Opens the place for a mount, following symlinks inside the root, and makes it if it is missing.
@@ -207,6 +209,13 @@ impl MountPoints {
         }
         self.leftovers.made.push(Made { path, inode: stat.inode, kind: stat.kind });
         Ok(())
+    }
+
+    /// What was made until now, if that is more than last time: for the owner, who has to remove it should this process be
+    /// killed before it comes to [`MountPoints::finish`].
+    pub(crate) fn news(&mut self) -> Option<Leftovers> {
+        let made = self.leftovers.made.len();
+        (std::mem::replace(&mut self.told, made) < made).then(|| self.leftovers.clone())
     }
 
     /// Everything that is to be removed later, with the times at this moment.

@@ -140,7 +140,10 @@ fn set_up(mut inside: Inside<'_>) -> Result<Infallible, SpawnError> {
     mount_change(c"/", private).map_err(|e| SpawnError::setup("detach from the host's mounts", e))?;
     let ready = std::mem::take(&mut inside.ready);
     let mut built = Built { ready: ready.into_iter().map(Some).collect(), ..Built::default() };
-    let done = inside.plan.steps.iter().try_for_each(|step| perform(step, &inside, &mut built));
+    let done = inside.plan.steps.iter().try_for_each(|step| {
+        let done = perform(step, &inside, &mut built);
+        report_news(&inside, &mut built).and(done)
+    });
     // Told in any case: a failed set-up leaves something to remove, too.
     report_leftovers(&inside, &mut built)?;
     done?;
@@ -438,6 +441,13 @@ fn pivot(built: &Built) -> io::Result<()> {
     unmount(c".", UnmountFlags::DETACH)?;
     rustix::process::chdir(c"/")?;
     Ok(())
+}
+
+/// Tells the owner of mount points that were made just now: whoever is killed later has told.
+fn report_news(inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
+    let Some(news) = built.mount_points.as_mut().and_then(MountPoints::news) else { return Ok(()) };
+    let sent = channel::send(&inside.setup, &SetupMessage::Leftovers(news), &[]);
+    sent.map_err(|source| SpawnError::setup("remember the mount points that were made", source))
 }
 
 fn report_leftovers(inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {

@@ -226,13 +226,24 @@ fn probes(world: &World) {
             mount("/probes", MountSource::Bind { path: binary.clone() }, Access::ReadOnly),
             mount("/etc/resolv.conf", resolv.clone(), Access::ReadOnly),
         ];
-        let output = world.run(&spec);
-        let found = verdicts(&output.text);
-        assert!(found.len() > 90, "{mode}: {}", output.text);
-        for (probe, want) in expected["must"][mode].as_object().unwrap() {
-            let have = found.get(probe).map_or("missing", String::as_str);
-            if !meets(have, want) {
-                wrong.push(format!("{mode}: {probe} is {have}, must be {want}"));
+        let mut outputs = vec![("its own process", world.run(&spec))];
+        if mode.starts_with("run") {
+            // The same through `exec`, in a sandbox that does nothing else.
+            let mut resident = SandboxSpec { rootfs: world.upper().rootfs(), ..spec.clone() };
+            resident.id = crate::world::next_id();
+            resident.process.argv = vec!["sleep".to_owned(), "1000".to_owned()];
+            let (process, _output) = world.start(&resident).unwrap();
+            let inside = crate::exec::exec_spec(&resident, &["/probes"]);
+            outputs.push(("exec", crate::exec::exec(&world.spawner, &process, &inside).unwrap()));
+        }
+        for (how, output) in outputs {
+            let found = verdicts(&output.text);
+            assert!(found.len() > 90, "{mode}: {}", output.text);
+            for (probe, want) in expected["must"][mode].as_object().unwrap() {
+                let have = found.get(probe).map_or("missing", String::as_str);
+                if !meets(have, want) {
+                    wrong.push(format!("{mode}, {how}: {probe} is {have}, must be {want}"));
+                }
             }
         }
     }
