@@ -34,6 +34,7 @@ mod image_commands;
 mod images;
 mod interrupt;
 mod layers;
+mod leaks;
 mod life;
 mod mounts;
 mod network_commands;
