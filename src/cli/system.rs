@@ -163,7 +163,7 @@ fn df(args: &DfArgs, engine: &Engine) -> Result<Exit, Failure> {
     ]
     .into_iter()
     .map(|(kind, total, active, bytes, free)| {
-        let percent = if bytes == 0 { String::new() } else { format!(" ({}%)", free * 100 / bytes) };
+        let percent = (free * 100).checked_div(bytes).map_or_else(String::new, |percent| format!(" ({percent}%)"));
         let row = json!({
             "Active": active.to_string(),
             "Reclaimable": format!("{}{percent}", size(free)),

@@ -210,7 +210,7 @@ impl Containers {
         // Whatever fails from here on drops the process, and that kills it.
         let process_id = ProcessId::of(pid).map_err(StartError::Follow)?.unwrap_or(ProcessId { pid, started: 0 });
         let connected_to = uplink.state().clone();
-        self.record(&record.id, |record| {
+        self.record_start(&record.id, |record| {
             record.state.network = connected_to;
             Ok(record.state.start(process_id, self.now())?)
         })?;
@@ -232,6 +232,20 @@ impl Containers {
             record.state.fail_to_start(exit, text);
             Ok(())
         })
+    }
+
+    /// Records that a container runs; one that was removed meanwhile must not, or nobody would see it.
+    pub(super) fn record_start(
+        &self,
+        id: &ContainerId,
+        change: impl FnOnce(&mut ContainerRecord) -> Result<(), UpdateError>,
+    ) -> Result<(), StartError> {
+        match self.update(id, change) {
+            Ok(_) => Ok(()),
+            Err(UpdateError::Gone { id }) => Err(StartError::NotFound { id }),
+            Err(UpdateError::State(error)) => Err(error.into()),
+            Err(UpdateError::Load(error)) => Err(error.into()),
+        }
     }
 
     /// Records what happened to a container; one that was removed by force meanwhile needs no record.

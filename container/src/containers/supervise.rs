@@ -203,7 +203,7 @@ impl Containers {
         let pid = u32::try_from(process.pid()).unwrap_or(0);
         let process_id = ProcessId::of(pid).map_err(StartError::Follow)?.unwrap_or(ProcessId { pid, started: 0 });
         let connected_to = uplink.state().clone();
-        self.record(&record.id, |record| {
+        self.record_start(&record.id, |record| {
             record.state.network = connected_to;
             Ok(record.state.start(process_id, self.now())?)
         })?;
