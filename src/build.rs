@@ -69,6 +69,9 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     }
     // What this build held is free to go now.
     drop(lease);
+    if let Err(error) = store.remove_replaced_layers() {
+        tracing::debug!(%error, "left for a collection");
+    }
     keeper.finish();
     result
 }

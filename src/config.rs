@@ -65,6 +65,8 @@ pub struct Settings {
     pub overlay: Option<String>,
     /// What layers are put over each other with.
     pub stacking: StackingChoice,
+    /// `RBUILD_SNAPSHOTTER`, or what `--snapshotter` says: how new layers are kept.
+    pub snapshotter: Option<String>,
     /// Terminal type, handed to containers with `-t`.
     pub term: Option<String>,
 }
@@ -119,6 +121,7 @@ impl Settings {
             isolation: text("RBUILD_ISOLATION"),
             overlay: text("RBUILD_OVERLAY"),
             stacking: StackingChoice::default(),
+            snapshotter: text("RBUILD_SNAPSHOTTER"),
             term,
         }
     }

@@ -91,7 +91,7 @@ impl Check {
 pub fn examine(engine: &Engine) -> Examination {
     let support = HostSupport::probe();
     let rootless = support.user_namespace.is_some() || !support.root;
-    let mut checks = vec![kernel(&support), namespaces(&support), overlay(engine, &support), erofs(&support)];
+    let mut checks = vec![kernel(&support), namespaces(&support), overlay(engine, &support), erofs(engine, &support)];
     checks.extend([ids(engine, &support), cgroups(&support), seccomp(&support), apparmor(&support)]);
     checks.push(network(engine, rootless));
     checks.extend(missing(&support));
@@ -180,13 +180,34 @@ fn scratch(engine: &Engine) -> Result<(Lease, PathBuf), Failure> {
     Ok((lease, place))
 }
 
-fn erofs(support: &HostSupport) -> Check {
-    let found = match (support.erofs, support.user_namespace.is_some()) {
-        (true, false) => "erofs is there",
-        (true, true) => "erofs is there, but cannot be mounted in a user namespace",
-        (false, _) => "no erofs",
+/// How layers are kept, and whether there is a choice.
+fn erofs(engine: &Engine, support: &HostSupport) -> Check {
+    let kept = |engine: &Engine| -> Result<(&'static str, std::io::Result<()>), Failure> {
+        let snapshots = engine.store()?.snapshots();
+        Ok((snapshots.kind_of_new_layers()?, snapshots.mounts_erofs()))
     };
-    Check::works("erofs", format!("{found}; layers are kept as directories"))
+    let why = match (support.erofs, support.user_namespace.is_some()) {
+        (_, true) => ", which cannot be mounted in a user namespace",
+        (false, _) => ", which this kernel does not have",
+        (true, false) => "",
+    };
+    match kept(engine) {
+        Ok(("erofs", _)) => Check::works("layers", "kept as tars and mounted through erofs, never unpacked"),
+        Ok((_, Ok(()))) => Check::works("layers", "kept as directories; --snapshotter erofs works here, too"),
+        Ok((_, Err(error))) => Check::works(
+            "layers",
+            format!("kept as directories; --snapshotter erofs needs erofs from files{why} ({error})"),
+        ),
+        Err(failure) => Check::worse(
+            "layers",
+            State::Broken,
+            failure.message().to_owned(),
+            "nothing can be built",
+            failure
+                .help()
+                .unwrap_or("leave out --snapshotter, RBUILD_SNAPSHOTTER and the key of the configuration file"),
+        ),
+    }
 }
 
 fn ids(engine: &Engine, support: &HostSupport) -> Check {

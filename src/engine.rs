@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rbuild_cache::snapshot::SnapshotterChoice;
 use rbuild_cache::{HistoryLimits, Keeper, OpenOptions, Store};
 use rbuild_executor::Spawner;
 use rbuild_image::credentials::DockerConfig;
@@ -59,6 +60,7 @@ impl Engine {
             return Ok(store);
         }
         let mut options = OpenOptions::new(self.settings.command.clone());
+        options.snapshotter = self.snapshotter()?;
         options.reaper = Some(Arc::new(Reaper::new(self.settings.root.clone())));
         let opened = Store::open(&self.settings.root, options)?;
         Ok(self.store.get_or_init(|| opened))
@@ -71,6 +73,16 @@ impl Engine {
         }
         let loaded = ConfigFile::load(self.settings.config_file.as_deref(), &self.settings.config_places)?;
         Ok(self.config.get_or_init(|| loaded))
+    }
+
+    /// How new layers are kept: what the command line or the environment says, else the configuration file.
+    fn snapshotter(&self) -> Result<SnapshotterChoice, Failure> {
+        match &self.settings.snapshotter {
+            Some(text) => {
+                text.parse().map_err(|error| Failure::from_error("--snapshotter or RBUILD_SNAPSHOTTER", &error))
+            }
+            None => Ok(self.config()?.snapshotter),
+        }
     }
 
     /// How much of the history of builds is kept.

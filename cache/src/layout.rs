@@ -5,7 +5,8 @@
 //!       meta.db (-wal, -shm)   the database
 //!       reserve                room that a full disk is emptied with
 //!       blobs/sha256/HEX       content, verified; laid out as in an OCI image layout
-//!       layers/PATH            one layer's files; PATH is in the database
+//!       erofs                  where layers that are tars were found to be mountable
+//!       layers/PATH            one layer's files, or its tar and index; PATH is in the database
 //!       cache-mounts/HASH/N/   RUN --mount=type=cache
 //!       logs/BUILD/            full logs of every step
 //!       quarantine/            damaged files that a repair took out of use
@@ -72,6 +73,11 @@ impl Layout {
     /// A layer's files, by the `path` that the database has for it.
     pub fn layer(&self, path: &str) -> PathBuf {
         self.layers().join(path)
+    }
+
+    /// Says when and where it was found out that layers that are tars can be mounted.
+    pub(crate) fn erofs_note(&self) -> PathBuf {
+        self.root.join("erofs")
     }
 
     /// The directory of all cache mounts.

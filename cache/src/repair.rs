@@ -77,10 +77,13 @@ impl Store {
         let in_use = self.layers_in_use()?;
         let lease = self.lease("repair")?;
         let sources = self.layer_sources()?;
-        let mut restored = Vec::new();
+        let mut restored = self.snapshots().restore_indexes(report, &in_use)?;
         // Parents first: what is unpacked looks at what is below.
         for imported in self.imported_layers()? {
             let layer = imported.layer;
+            if restored.contains(&layer) {
+                continue;
+            }
             let Some(blob) = sources.get(&imported.diff_id) else { continue };
             if !damaged.contains(&layer) || in_use.contains(&layer) || report.damaged_blobs().contains(blob) {
                 continue;

@@ -21,6 +21,7 @@ use crate::lease::{self, Lease, LeaseInfo, Reap};
 use crate::lock::{Holder, LockError, LockGuard, LockMode, LockName, Locks, OnWait};
 use crate::path_error::{AtPath, PathError};
 use crate::reserve;
+use crate::snapshot::{SnapshotterChoice, Snapshotting};
 
 /// File systems whose locks and shared memory reach other hosts or nobody: `statfs` magic and name.
 const NETWORK: &[(u64, &str)] =
@@ -46,12 +47,20 @@ pub struct OpenOptions {
     pub clock: Arc<dyn Clock>,
     /// Takes down what dead invocations left outside the store.
     pub reaper: Option<Arc<dyn Reap>>,
+    /// How new layers are kept.
+    pub snapshotter: SnapshotterChoice,
 }
 
 impl OpenOptions {
     /// Opens for `command`, making the store if there is none.
     pub fn new(command: impl Into<String>) -> Self {
-        Self { creation: Creation::IfMissing, command: command.into(), clock: Arc::new(SystemClock), reaper: None }
+        Self {
+            creation: Creation::IfMissing,
+            command: command.into(),
+            clock: Arc::new(SystemClock),
+            reaper: None,
+            snapshotter: SnapshotterChoice::Auto,
+        }
     }
 }
 
@@ -153,6 +162,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// Who keeps the ceiling while this process adds to the store.
     growth: RwLock<Option<Arc<Growth>>>,
+    snapshotting: Snapshotting,
 }
 
 impl Store {
@@ -168,8 +178,11 @@ impl Store {
         let db = Db::open(&layout.database())?;
         lease::sweep(&layout, options.reaper.as_deref())?;
         let locks = Locks::new(layout.locks(), options.command.clone());
-        let OpenOptions { command, clock, .. } = options;
-        Ok(Self { inner: Arc::new(Inner { layout, db, locks, command, clock, growth: RwLock::default() }) })
+        let OpenOptions { command, clock, snapshotter, .. } = options;
+        let snapshotting = Snapshotting::new(snapshotter);
+        Ok(Self {
+            inner: Arc::new(Inner { layout, db, locks, command, clock, growth: RwLock::default(), snapshotting }),
+        })
     }
 
     /// Path names.
@@ -208,6 +221,10 @@ impl Store {
 
     pub(crate) fn locks(&self) -> &Locks {
         &self.inner.locks
+    }
+
+    pub(crate) fn snapshotting(&self) -> &Snapshotting {
+        &self.inner.snapshotting
     }
 
     pub(crate) fn growth(&self) -> Option<Arc<Growth>> {

@@ -18,7 +18,7 @@ use crate::gc::{PruneError, garbage_paths, quarantined};
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::Hold;
 use crate::path_error::{AtPath, PathError};
-use crate::snapshot::Times;
+use crate::snapshot::{Times, index_digest};
 use crate::store::Store;
 
 /// How closely to look.
@@ -90,6 +90,12 @@ pub enum Problem {
         /// What images know it by.
         diff_id: DiffId,
     },
+    /// The index of a layer that is kept as its tar is another one than was made.
+    #[error("the index of layer {layer} is damaged")]
+    LayerIndex {
+        /// Which layer.
+        layer: LayerId,
+    },
     /// A layer's files cannot be read as a layer.
     #[error("layer {layer} cannot be read: {detail}")]
     LayerUnreadable {
@@ -146,6 +152,7 @@ impl Problem {
             Self::LayerMissing { layer, .. }
             | Self::LayerContent { layer, .. }
             | Self::LayerFiles { layer, .. }
+            | Self::LayerIndex { layer }
             | Self::LayerUnreadable { layer, .. } => Some(*layer),
             _ => None,
         }
@@ -187,6 +194,7 @@ impl Store {
         self.check_layers(&mut report)?;
         if depth == VerifyDepth::Content {
             self.check_layer_content(interrupt, &mut report)?;
+            self.check_indexes(interrupt, &mut report)?;
             self.check_imported_layers(interrupt, &mut report)?;
         }
         self.check_images(&mut report)?;
@@ -278,6 +286,40 @@ impl Store {
                 // Something below it is missing, which is told elsewhere; or it is itself unreadable.
                 Err(error) => report.problems.push(Problem::LayerUnreadable { layer, detail: error.to_string() }),
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the indexes of layers that are kept as tars are those that were made. A missing one is no problem: it is
+    /// made again when it is needed.
+    fn check_indexes(
+        &self,
+        interrupt: &(dyn Fn() -> ControlFlow<()> + Sync),
+        report: &mut VerifyReport,
+    ) -> Result<(), PruneError> {
+        let look = |tx: &Tx<'_>| {
+            tx.all("SELECT id, path, index_digest FROM layers WHERE index_digest IS NOT NULL ORDER BY id", [], |row| {
+                let Text(want) = row.get(2)?;
+                Ok((row.get::<_, LayerId>(0)?, row.get::<_, String>(1)?, want))
+            })
+        };
+        let rows: Vec<(LayerId, String, Digest)> = self.db().read(look)?;
+        let mut damaged = Vec::new();
+        for row in rows {
+            if interrupt().is_break() {
+                report.interrupted = true;
+                return Ok(());
+            }
+            match index_digest(&self.layout().layer(&row.1)) {
+                Ok(found) if found == row.2 => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => damaged.push(row),
+            }
+        }
+        if !damaged.is_empty() {
+            let still = self.db().read(look)?;
+            let problems = damaged.into_iter().filter(|row| still.contains(row));
+            report.problems.extend(problems.map(|(layer, ..)| Problem::LayerIndex { layer }));
         }
         Ok(())
     }

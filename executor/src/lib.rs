@@ -40,6 +40,7 @@ pub use probe::{HostSupport, Overlay, Severity, Shortcoming};
 pub use process::{ExitStatus, Process, Signaller, Usage};
 pub use rlimit::raise_open_files;
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};
+pub use rootfs::erofs::try_erofs;
 pub use rootfs::open_rootfs;
 pub use seccomp::{ProfileError, SeccompProfile};
 pub use session::begin_session;
@@ -47,7 +48,7 @@ pub use spawn_error::{NotExecutable, SpawnError};
 pub use spawner::{Spawner, reexec_entry};
 pub use spec::{
     Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExecLifetime, ExecSpec, Ids, Init, KernelPaths,
-    Mount, MountPoint, MountSource, NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
+    Lower, Mount, MountPoint, MountSource, NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
 };
 pub use stacking::{Stacking, StackingChoice, StackingReport, examine as examine_stacking};
 pub use stat::{FileKind, Stat, Timestamp};

@@ -2,6 +2,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod device;
+pub(crate) mod erofs;
 pub(crate) mod mask;
 pub(crate) mod memory_file;
 pub(crate) mod overlay;

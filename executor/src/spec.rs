@@ -48,8 +48,8 @@ pub struct SandboxSpec {
 pub enum Rootfs {
     /// An overlay mount; `lowers` are ordered top first and may be empty.
     Overlay {
-        /// Immutable directories or mounts, the topmost first.
-        lowers: Vec<PathBuf>,
+        /// What never changes, the topmost first.
+        lowers: Vec<Lower>,
         /// The directory that takes the changes.
         upper: PathBuf,
         /// overlayfs's scratch directory, on the same file system as `upper`.
@@ -57,6 +57,20 @@ pub enum Rootfs {
     },
     /// A plain directory, bind-mounted.
     Directory(PathBuf),
+}
+
+/// One lower layer of an overlay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lower {
+    /// A directory.
+    Directory(PathBuf),
+    /// An EROFS image in a file, mounted for the overlay alone.
+    Erofs {
+        /// The image: names, metadata, and where contents lie.
+        index: PathBuf,
+        /// The files that contents lie in, in the order in which the image numbers them.
+        devices: Vec<PathBuf>,
+    },
 }
 
 /// What `fsync` and `sync` in an overlay root do.
@@ -113,8 +127,8 @@ pub enum MountSource {
     },
     /// An overlay of its own (a stage mounted `rw` whose changes are thrown away), optionally only a subdirectory of it.
     Overlay {
-        /// Immutable directories, the topmost first.
-        lowers: Vec<PathBuf>,
+        /// What never changes, the topmost first.
+        lowers: Vec<Lower>,
         /// Takes the changes.
         upper: PathBuf,
         /// overlayfs's scratch directory.

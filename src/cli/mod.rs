@@ -77,6 +77,9 @@ struct GlobalArgs {
     /// What layers are put over each other with: auto, overlayfs, fuse-overlayfs or copy [default: auto, or RBUILD_OVERLAY]
     #[arg(long, value_enum, value_name = "KIND")]
     overlay: Option<stacking::Overlay>,
+    /// How new layers are kept: auto, erofs (as tars, never unpacked), or directory [default: auto, or RBUILD_SNAPSHOTTER]
+    #[arg(long, value_name = "KIND", value_parser = ["auto", "erofs", "directory"])]
+    snapshotter: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -237,7 +240,8 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
         Ok(stacking) => stacking,
         Err(failure) => return report::failure(&failure, &settings),
     };
-    let settings = Settings { root, stacking, ..settings };
+    let snapshotter = cli.global.snapshotter.or_else(|| settings.snapshotter.clone());
+    let settings = Settings { root, stacking, snapshotter, ..settings };
     match isolation::choose(cli.global.isolation, &cli.command, &settings, &arguments)
         .and_then(|()| dispatch(cli.command, &settings))
     {
@@ -321,10 +325,13 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
         match word {
-            "--root" | "--log-level" | "--isolation" | "--overlay" => at += 2,
+            "--root" | "--log-level" | "--isolation" | "--overlay" | "--snapshotter" => at += 2,
             "-h" | "--help" | "-V" | "--version" if arguments.len() == at + 1 => return arguments,
-            _ if ["--root=", "--log-level=", "--isolation=", "--overlay="].iter().any(|o| word.starts_with(o)) => {
-                at += 1
+            _ if ["--root=", "--log-level=", "--isolation=", "--overlay=", "--snapshotter="]
+                .iter()
+                .any(|option| word.starts_with(option)) =>
+            {
+                at += 1;
             }
             _ => break,
         }

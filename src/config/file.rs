@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rbuild_cache::snapshot::{InvalidSnapshotter, SnapshotterChoice};
 use rbuild_cache::{GcPolicy, HistoryLimits, Limits, PruneFilter, PruneScope, Space};
 use rbuild_image::registry::HostConfig;
 use rbuild_parser::suggestion;
@@ -29,6 +30,8 @@ pub struct ConfigFile {
     pub history: HistoryLimits,
     /// Settings of registries, by host.
     pub registries: BTreeMap<String, HostConfig>,
+    /// How new layers are kept.
+    pub snapshotter: SnapshotterChoice,
 }
 
 impl Default for ConfigFile {
@@ -37,6 +40,7 @@ impl Default for ConfigFile {
             gc: GcPolicy::defaults(&Limits::default()),
             history: HistoryLimits::default(),
             registries: BTreeMap::new(),
+            snapshotter: SnapshotterChoice::Auto,
         }
     }
 }
@@ -117,8 +121,9 @@ impl ConfigFile {
         let top = Section { path, name: String::new(), table: &table };
         let worker = top.section("worker")?;
         let builder = top.section("builder")?;
-        top.only(&["gc", "worker", "builder", "history", "registry"])?;
+        top.only(&["gc", "worker", "builder", "history", "registry", "snapshotter"])?;
         let registries = top.section("registry")?.map(|section| section.registries()).transpose()?.unwrap_or_default();
+        let snapshotter = top.snapshotter()?;
         let history = top.section("history")?.map(|section| section.history()).transpose()?.unwrap_or_default();
         let mut sections: Vec<Section<'_>> = top.section("gc")?.into_iter().collect();
         if let Some(worker) = &worker {
@@ -131,8 +136,8 @@ impl ConfigFile {
             sections.extend(builder.section("gc")?);
         }
         match &sections[..] {
-            [] => Ok(Self { history, registries, ..Self::default() }),
-            [section] => Ok(Self { gc: section.policies()?, history, registries }),
+            [] => Ok(Self { history, registries, snapshotter, ..Self::default() }),
+            [section] => Ok(Self { gc: section.policies()?, history, registries, snapshotter }),
             [first, second, ..] => Err(ConfigError::Twice {
                 path: path.to_owned(),
                 first: format!("[{}]", first.name),
@@ -219,6 +224,17 @@ impl<'a> Section<'a> {
             Some((key, _)) => {
                 Err(self.wrong(key, "bytes, a size such as \"10GB\" or a part of the disk such as \"20%\" is wanted"))
             }
+        }
+    }
+
+    /// `snapshotter`, a key of its own.
+    fn snapshotter(&self) -> Result<SnapshotterChoice, ConfigError> {
+        match self.table.get("snapshotter") {
+            None => Ok(SnapshotterChoice::Auto),
+            Some(Value::String(text)) => {
+                text.parse().map_err(|error: InvalidSnapshotter| self.wrong("snapshotter", error.to_string()))
+            }
+            Some(_) => Err(self.wrong("snapshotter", "auto, erofs or directory is wanted")),
         }
     }
 
@@ -331,6 +347,17 @@ fn nearest(key: &str, known: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_to_keep_layers_is_one_of_three() {
+        let parse = |text: &str| ConfigFile::parse(Path::new("config.toml"), text);
+        let parsed = parse("snapshotter = \"directory\"\n[history]\nmaxEntries = 50\n").unwrap();
+        assert_eq!(parsed.snapshotter, SnapshotterChoice::Directory);
+        assert_eq!(parse("").unwrap().snapshotter, SnapshotterChoice::Auto);
+        let error = parse("snapshotter = \"btrfs\"\n").unwrap_err().to_string();
+        assert!(error.contains("\"btrfs\" is no way to keep layers"), "{error}");
+        assert!(parse("snapshotter = 1\n").is_err());
+    }
 
     #[test]
     fn the_history_has_limits_of_its_own() {

@@ -57,7 +57,7 @@ impl CheckedOut {
                 }
                 FileKind::File => {
                     let root = Arc::clone(&self.root);
-                    let open = Box::new(move || root.open_file(&source));
+                    let open = Box::new(move || Ok(root.open_file(&source)?.into()));
                     writer.file(&inside, &self.metadata(mode(stat.mode)), Content::File(open))?;
                 }
                 _ => return Err(Failure::new(format!("a checkout has a special file: {inside}"))),

@@ -160,7 +160,7 @@ fn keep(with: Fetching<'_>, sink: FileSink<'_>, answer: &WebAnswer, filename: &s
     let mut writer = active.writer()?;
     let mtime = Some(Timestamp { seconds: answer.modified.unwrap_or(0), nanoseconds: 0 });
     let metadata = Metadata { mode: MODE, mtime, ..Metadata::default() };
-    let open = Box::new(move || File::open(path));
+    let open = Box::new(move || Ok(File::open(path)?.into()));
     writer.file(&ContainerPath::root().join(filename), &metadata, Content::File(open))?;
     let root = Metadata { mode: 0o755, mtime, ..Metadata::default() };
     writer.set_directory_metadata(&ContainerPath::root(), &root)?;

@@ -238,7 +238,7 @@ impl Layer<'_> {
         }
         // A container that runs may still write to it: what is there now is taken, and no more than that.
         let file = self.view.open(path)?;
-        let size = file.metadata()?.len();
+        let size = file.size()?;
         let mut reader = std::io::Read::take(file, size);
         Ok(self.writer.file(path, metadata, Content::Stream(&mut reader, size))?)
     }

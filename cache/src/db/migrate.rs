@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_4_collections.sql"),
     include_str!("schema_5_descriptions.sql"),
     include_str!("schema_6_usage.sql"),
+    include_str!("schema_7_index.sql"),
 ];
 
 /// The schema that this program writes.

@@ -170,6 +170,20 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Removes what layers were before this process gave them another form, as far as nobody can use it any more; the rest
+    /// goes with a collection. For the end of an invocation, without a lease of its own from before.
+    pub fn remove_replaced_layers(&self) -> Result<(), PruneError> {
+        if !self.snapshotting().take_replaced() {
+            return Ok(());
+        }
+        let lease = self.lease("end of a build")?;
+        let mut sweeper =
+            sweep::Sweeper { store: self, lease: &lease, interrupt: &|| ControlFlow::Continue(()), freed: 0 };
+        scan::replaced_layers(&mut sweeper)
+    }
+}
+
 /// Everything that lies in the store without a name.
 pub(crate) fn garbage_paths(store: &Store) -> Result<Vec<PathBuf>, PruneError> {
     let garbage = scan::find(store)?;

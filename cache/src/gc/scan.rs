@@ -89,6 +89,25 @@ pub(super) fn garbage(sweeper: &mut Sweeper<'_>) -> Result<ControlFlow<()>, Prun
     Ok(ControlFlow::Continue(()))
 }
 
+/// Removes what layers were before they got another form, as far as nobody can use it any more.
+pub(super) fn replaced_layers(sweeper: &mut Sweeper<'_>) -> Result<(), PruneError> {
+    let store = sweeper.store;
+    let layers = list(&store.layout().layers())?;
+    let live = lease::live(store.layout())?;
+    let named = named_layers(store)?;
+    for found in layers.into_iter().filter(|found| !named.contains(&found.name)) {
+        if is_abandoned(&found, &live) {
+            sweeper.tree(&found.path)?;
+        }
+    }
+    Ok(())
+}
+
+fn named_layers(store: &Store) -> Result<BTreeSet<String>, DbError> {
+    let layers: Vec<String> = store.db().read(|tx| tx.all("SELECT path FROM layers", [], |row| row.get(0)))?;
+    Ok(layers.into_iter().collect())
+}
+
 /// Finds what nobody names, without changing anything.
 pub(crate) fn find(store: &Store) -> Result<Garbage, PruneError> {
     let layout = store.layout();
@@ -141,7 +160,9 @@ pub(crate) fn find(store: &Store) -> Result<Garbage, PruneError> {
 }
 
 fn is_abandoned(found: &Found, live: &LiveHolds) -> bool {
-    let older = live.oldest.is_none_or(|oldest| found.changed < oldest);
+    // The kernel's own clock for files may be some milliseconds behind.
+    let changed = found.changed.checked_add(Duration::from_millis(20)).unwrap_or(Timestamp::MAX);
+    let older = live.oldest.is_none_or(|oldest| changed < oldest);
     older && !live.holds.contains(&Hold::Layer(found.name.clone()))
 }
 
@@ -161,7 +182,8 @@ pub(super) fn list(directory: &Path) -> Result<Vec<Found>, PathError> {
         };
         // Ours are plain ASCII; what is not cannot be named by a row either.
         let name = entry.file_name().to_string_lossy().into_owned();
-        let changed = Timestamp::from_second(metadata.ctime()).unwrap_or(Timestamp::MAX);
+        let nanoseconds = i32::try_from(metadata.ctime_nsec()).unwrap_or(0);
+        let changed = Timestamp::new(metadata.ctime(), nanoseconds).unwrap_or(Timestamp::MAX);
         all.push(Found { path, name, changed });
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));

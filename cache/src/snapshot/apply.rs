@@ -7,7 +7,8 @@
 //!
 //! The bytes are hashed on their own thread while files are written on this one.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use rbuild_image::layer::whiteout::{InvalidWhiteout, Whiteout, classify};
@@ -15,6 +16,7 @@ use rbuild_image::layer::{Entry, EntryKind, TarError, TarReader};
 use rbuild_image::{ContainerPath, DiffId, Hashing};
 
 use super::writer::{Content, LayerWriteError, LayerWriter, Metadata};
+use crate::erofs::IndexError;
 use crate::view::{FileKind, LastLink, Timestamp, resolve};
 
 /// Bytes that travel from the reading to the unpacking thread at once.
@@ -49,6 +51,9 @@ pub enum ApplyError {
     /// A hard link to something that is not there or is a directory, or a parent that is no directory.
     #[error(transparent)]
     Write(#[from] LayerWriteError),
+    /// No index can be made of the archive.
+    #[error(transparent)]
+    Index(IndexError),
     /// The uncompressed bytes are not those that the image's config names.
     #[error("the layer's content has digest {found}, but the image says {expected}")]
     WrongDigest {
@@ -57,6 +62,19 @@ pub enum ApplyError {
         /// What came.
         found: DiffId,
     },
+}
+
+impl From<IndexError> for ApplyError {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::Archive(error) => Self::Archive(error),
+            IndexError::Whiteout(error) => Self::Whiteout(error),
+            IndexError::BelowWhiteout { path } => Self::BelowWhiteout { path },
+            IndexError::Place { action, path, source } => Self::Write(LayerWriteError { action, path, source }),
+            IndexError::Read(error) => Self::Read(error),
+            other => Self::Index(other),
+        }
+    }
 }
 
 /// What was unpacked.
@@ -72,37 +90,53 @@ pub(super) fn unpack(
     expected: Option<DiffId>,
     writer: &mut LayerWriter,
 ) -> Result<Unpacked, ApplyError> {
+    let ((), found) = pass(tar, None, expected, |chunks| unpack_entries(chunks, writer))?;
+    writer.finish()?;
+    Ok(found)
+}
+
+/// Hands the bytes of `tar` to `work` while they are hashed, and written to `kept`, by another thread. `work` takes all of
+/// them; they must have the digest `expected`.
+pub(super) fn pass<T>(
+    tar: &mut (dyn Read + Send),
+    mut kept: Option<File>,
+    expected: Option<DiffId>,
+    work: impl FnOnce(&mut Chunks) -> Result<T, ApplyError>,
+) -> Result<(T, Unpacked), ApplyError> {
     let (sender, receiver) = sync_channel(CHUNKS);
-    let (unpacked, hashed) = std::thread::scope(|scope| {
+    let (done, hashed) = std::thread::scope(|scope| {
         let hashing = scope.spawn(move || {
             let mut tar = Hashing::new(tar);
             loop {
                 let mut chunk = Vec::with_capacity(CHUNK);
                 let result = (&mut tar).take(CHUNK as u64).read_to_end(&mut chunk);
+                let result = result.and_then(|read| {
+                    if let Some(kept) = &mut kept {
+                        kept.write_all(&chunk)?;
+                    }
+                    Ok(read)
+                });
                 let last = matches!(result, Ok(0) | Err(_));
-                // When the receiver is gone, unpacking failed and says why.
+                // When the receiver is gone, the work failed and says why.
                 if sender.send(result.map(|_| chunk)).is_err() || last {
                     let (_, digest, size) = tar.finish();
                     return Unpacked { diff_id: DiffId::new(digest), size };
                 }
             }
         });
-        let unpacked = unpack_entries(Chunks { receiver, current: io::Cursor::default(), ended: false }, writer);
-        (unpacked, hashing.join())
+        let done = work(&mut Chunks { receiver, current: io::Cursor::default(), ended: false });
+        (done, hashing.join())
     });
-    unpacked?;
+    let done = done?;
     let found = hashed.map_err(|_| ApplyError::Read(io::Error::other("the reading thread panicked")))?;
     match expected {
         Some(expected) if expected != found.diff_id => Err(ApplyError::WrongDigest { expected, found: found.diff_id }),
-        _ => {
-            writer.finish()?;
-            Ok(found)
-        }
+        _ => Ok((done, found)),
     }
 }
 
 /// The chunks of the reading thread as a stream.
-struct Chunks {
+pub(super) struct Chunks {
     receiver: Receiver<io::Result<Vec<u8>>>,
     current: io::Cursor<Vec<u8>>,
     ended: bool,
@@ -128,7 +162,7 @@ impl Read for Chunks {
     }
 }
 
-fn unpack_entries(tar: Chunks, writer: &mut LayerWriter) -> Result<(), ApplyError> {
+fn unpack_entries(tar: &mut Chunks, writer: &mut LayerWriter) -> Result<(), ApplyError> {
     let mut reader = TarReader::new(tar);
     let mut unpacker = Unpacker { writer, last_parent: None };
     while let Some(entry) = reader.next_entry()? {

@@ -8,25 +8,28 @@
 //! One pass gives the tar, its digest and the content digest. Contents of small files are read ahead on the pool; the
 //! tar is hashed and passed on by a thread of its own.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, LazyLock};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use rbuild_image::layer::whiteout::{OPAQUE, whiteout_of};
 use rbuild_image::layer::{
-    Device, Entry, EntryKind, FileContent, FileHasher, LayerHasher, TarWriteError, TarWriter, Timestamp,
+    Device, Entry, EntryKind, FileContent, FileHasher, LayerHasher, TarReader, TarWriteError, TarWriter, Timestamp,
 };
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest, Hashing};
 
 use super::layer_dir::LayerDir;
 use super::scan::{Detail, Scanned, open_file, scan};
-use super::writer::read_whole;
-use crate::view::{FileKind, Stat};
+use crate::view::{FileBytes, FileKind, Part, Stat};
 
+/// The unit of tar.
+const BLOCK: u64 = 512;
 /// Files up to this size are read ahead.
 const SMALL: u64 = 256 * 1024;
 /// A batch that is read ahead ends at this many entries or bytes.
@@ -72,14 +75,51 @@ pub enum DiffError {
 
 /// Writes `layer` as a tar to `out`.
 pub(super) fn write_tar(layer: &LayerDir, times: Times, out: &mut (dyn Write + Send)) -> Result<LayerDiff, DiffError> {
-    let planned = plan(scan(layer, Detail::Full).map_err(DiffError::Read)?, times);
+    write_planned(plan_directory(layer, times)?, out, &mut |_, _| Ok(()))
+}
+
+/// What a layer directory becomes.
+pub(super) fn plan_directory(layer: &LayerDir, times: Times) -> Result<Vec<Planned<'_>>, DiffError> {
+    let scanned = scan(layer, Detail::Full).map_err(DiffError::Read)?;
+    Ok(plan(scanned, times, &|path| {
+        let path = path.to_vec();
+        Box::new(move || Ok(open_file(layer, &path)?))
+    }))
+}
+
+/// The entries of a tar that was made here, as they are.
+pub(super) fn plan_tar(tar: &Arc<File>, times: Times) -> io::Result<Vec<Planned<'static>>> {
+    let mut reader = TarReader::new(io::BufReader::with_capacity(256 * 1024, tar.try_clone()?));
+    let mut planned = Vec::new();
+    let skip = |inner: &mut io::BufReader<File>, bytes: u64| match i64::try_from(bytes) {
+        Ok(bytes) => inner.seek_relative(bytes),
+        Err(_) => Err(io::ErrorKind::FileTooLarge.into()),
+    };
+    while let Some(mut entry) = reader.next_entry_skipping(skip).map_err(io::Error::other)? {
+        entry.mtime = clamped(entry.mtime, times);
+        let (offset, length) = (reader.offset(), entry.stored_size());
+        let part = Part { file: Some(tar.clone()), offset, length };
+        let content = match length {
+            0 => PlannedContent::None,
+            _ => PlannedContent::Known(Box::new(move || Ok(FileBytes::of_parts(vec![part])))),
+        };
+        planned.push(Planned { entry, content });
+    }
+    Ok(planned)
+}
+
+/// Writes the entries as a tar to `out`, and tells `observe` of each with the offset of its content.
+pub(super) fn write_planned(
+    planned: Vec<Planned<'_>>,
+    out: &mut (dyn Write + Send),
+    observe: Observe<'_>,
+) -> Result<LayerDiff, DiffError> {
     let (to_hash, chunks) = sync_channel(8);
     let (to_write, batches) = sync_channel(1);
     std::thread::scope(|scope| {
         let hashing = scope.spawn(move || hash_chunks(&chunks, out));
-        let planned = &planned;
-        let reading = scope.spawn(move || read_ahead(layer, planned, &to_write));
-        let written = write_entries(layer, batches, to_hash);
+        let reading = scope.spawn(move || read_ahead(planned, &to_write));
+        let written = write_entries(batches, to_hash, observe);
         let hashed = hashing.join().map_err(|_| DiffError::Output(io::Error::other("the hashing thread panicked")))?;
         reading.join().map_err(|_| DiffError::Read(io::Error::other("the reading thread panicked")))?;
         // When the hashing thread ended early, writing only saw a closed channel.
@@ -88,22 +128,61 @@ pub(super) fn write_tar(layer: &LayerDir, times: Times, out: &mut (dyn Write + S
     })
 }
 
+/// Is told of each entry as it is in the tar, and where its content begins there.
+pub(super) type Observe<'o> = &'o mut dyn FnMut(&Entry, u64) -> io::Result<()>;
+
+/// Opens a file when its turn has come.
+pub(super) type Open<'a> = Box<dyn FnOnce() -> io::Result<FileBytes> + Send + 'a>;
+
 /// One entry to be written, and the file whose bytes it has.
-#[derive(Debug)]
-struct Planned {
-    entry: Entry,
-    content: Option<Vec<u8>>,
+pub(super) struct Planned<'a> {
+    pub(super) entry: Entry,
+    pub(super) content: PlannedContent<'a>,
 }
 
-fn plan(scanned: Vec<Scanned>, times: Times) -> Vec<Planned> {
+/// Where the bytes of an entry come from.
+pub(super) enum PlannedContent<'a> {
+    None,
+    /// A file of exactly the entry's size.
+    Known(Open<'a>),
+    /// A file whose size is the entry's.
+    Found(Open<'a>),
+}
+
+impl<'a> Planned<'a> {
+    fn bare(entry: Entry) -> Self {
+        Self { entry, content: PlannedContent::None }
+    }
+
+    /// What hides `path` of the layers below.
+    pub(super) fn whiteout(path: &ContainerPath) -> Self {
+        let (parent, name) = (path.parent(), path.file_name().unwrap_or_default());
+        let hidden = parent.unwrap_or_else(ContainerPath::root).join(whiteout_of(name));
+        Self::bare(Entry::new(hidden, EntryKind::file(0), 0))
+    }
+
+    /// What hides everything in the directory `path` of the layers below; comes right after the directory.
+    pub(super) fn opaque(path: &ContainerPath) -> Self {
+        Self::bare(Entry::new(path.join(OPAQUE), EntryKind::file(0), 0))
+    }
+
+    fn take(self) -> (Entry, Option<Open<'a>>, bool) {
+        match self.content {
+            PlannedContent::None => (self.entry, None, true),
+            PlannedContent::Known(open) => (self.entry, Some(open), true),
+            PlannedContent::Found(open) => (self.entry, Some(open), false),
+        }
+    }
+}
+
+/// The entries of a layer in their order; `open` gives what opens a file.
+pub(super) fn plan<'a>(scanned: Vec<Scanned>, times: Times, open: &dyn Fn(&[u8]) -> Open<'a>) -> Vec<Planned<'a>> {
     let mut planned = Vec::with_capacity(scanned.len());
     let mut first_names: HashMap<(u64, u64), ContainerPath> = HashMap::new();
     for found in scanned {
         let path = ContainerPath::new(&found.path);
         if found.is_whiteout() {
-            let (parent, name) = (path.parent(), path.file_name().unwrap_or_default());
-            let hidden = parent.unwrap_or_else(ContainerPath::root).join(whiteout_of(name));
-            planned.push(Planned { entry: Entry::new(hidden, EntryKind::file(0), 0), content: None });
+            planned.push(Planned::whiteout(&path));
             continue;
         }
         let Scanned { path: relative, stat, opaque, xattrs, target } = found;
@@ -122,7 +201,10 @@ fn plan(scanned: Vec<Scanned>, times: Times) -> Vec<Planned> {
         if stat.links > 1 && !stat.kind.is_directory() {
             first_names.entry(stat.inode).or_insert_with(|| path.clone());
         }
-        let content = (matches!(kind, EntryKind::File { .. }) && stat.size > 0).then_some(relative);
+        let content = match matches!(kind, EntryKind::File { .. }) && stat.size > 0 {
+            true => PlannedContent::Known(open(&relative)),
+            false => PlannedContent::None,
+        };
         let mode = if stat.kind == FileKind::Symlink { 0o777 } else { stat.mode };
         let entry = Entry {
             uid: stat.uid,
@@ -131,15 +213,18 @@ fn plan(scanned: Vec<Scanned>, times: Times) -> Vec<Planned> {
             xattrs,
             ..Entry::new(path, kind, mode)
         };
-        let marker = opaque.then(|| Entry::new(entry.path.join(OPAQUE), EntryKind::file(0), 0));
+        let marker = opaque.then(|| Planned::opaque(&entry.path));
         planned.push(Planned { entry, content });
-        planned.extend(marker.map(|entry| Planned { entry, content: None }));
+        planned.extend(marker);
     }
     planned
 }
 
 fn time_of(stat: &Stat, times: Times) -> Timestamp {
-    let own = Timestamp { seconds: stat.mtime.seconds, nanoseconds: stat.mtime.nanoseconds };
+    clamped(Timestamp { seconds: stat.mtime.seconds, nanoseconds: stat.mtime.nanoseconds }, times)
+}
+
+fn clamped(own: Timestamp, times: Times) -> Timestamp {
     match times {
         Times::ClampedTo(limit) => own.min(Timestamp { seconds: limit, nanoseconds: 0 }),
         Times::Kept => own,
@@ -147,10 +232,12 @@ fn time_of(stat: &Stat, times: Times) -> Timestamp {
 }
 
 /// The bytes of one entry, as far as they were read ahead.
-enum Content {
+enum Content<'a> {
     None,
     Read(Vec<u8>, FileContent),
-    Open(File),
+    Open(FileBytes),
+    /// It was not its turn.
+    Later(Open<'a>, bool),
 }
 
 /// Threads that only read files. Not the common pool: whoever measures layers on that one waits here, and with all of its
@@ -167,65 +254,86 @@ fn readers() -> &'static ThreadPool {
     &READERS
 }
 
-type Batch<'p> = Vec<(&'p Planned, Content)>;
+type Batch<'a> = Vec<(Entry, Content<'a>)>;
 
-fn read_ahead<'p>(layer: &LayerDir, planned: &'p [Planned], batches: &SyncSender<io::Result<Batch<'p>>>) {
-    let mut rest = planned;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = |planned: &&Planned| {
-            bytes += planned.entry.stored_size().min(SMALL);
-            bytes <= BATCH_BYTES
-        };
-        let count = rest.iter().take(BATCH_ENTRIES).take_while(fits).count().max(1);
-        let (now, later) = rest.split_at(count);
-        let read = |planned: &'p Planned| {
-            let Some(path) = &planned.content else { return Ok((planned, Content::None)) };
-            if planned.entry.stored_size() > SMALL {
-                return Ok((planned, Content::None));
-            }
-            let bytes = read_whole(&open_file(layer, path)?, planned.entry.stored_size())?;
-            let mut hasher = FileHasher::new();
-            hasher.update(&bytes);
-            Ok((planned, Content::Read(bytes, hasher.finish())))
-        };
-        let batch: io::Result<Batch<'p>> = readers().install(|| now.par_iter().map(read).collect());
+fn read_ahead<'a>(planned: Vec<Planned<'a>>, batches: &SyncSender<io::Result<Batch<'a>>>) {
+    let mut rest = planned.into_iter().peekable();
+    while rest.peek().is_some() {
+        let (mut now, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = rest.next_if(|next| {
+            now.is_empty() || now.len() < BATCH_ENTRIES && bytes + next.entry.stored_size().min(SMALL) <= BATCH_BYTES
+        }) {
+            bytes += next.entry.stored_size().min(SMALL);
+            now.push(next);
+        }
+        // Sizes that are not known yet count when they are found.
+        let found = AtomicU64::new(0);
+        let batch: io::Result<Batch<'a>> =
+            readers().install(|| now.into_par_iter().map(|planned| read_one(planned, &found)).collect());
         let failed = batch.is_err();
         if batches.send(batch).is_err() || failed {
             return;
         }
-        rest = later;
     }
 }
 
+fn read_one<'a>(planned: Planned<'a>, found: &AtomicU64) -> io::Result<(Entry, Content<'a>)> {
+    let (mut entry, open, known) = planned.take();
+    let Some(open) = open else { return Ok((entry, Content::None)) };
+    if known && entry.stored_size() > SMALL || !known && found.load(Ordering::Relaxed) > BATCH_BYTES {
+        return Ok((entry, Content::Later(open, known)));
+    }
+    let file = open()?;
+    let size = if known { entry.stored_size() } else { file.size()? };
+    if size > SMALL {
+        entry.kind = EntryKind::file(size);
+        return Ok((entry, Content::Open(file)));
+    }
+    let bytes = file.read_whole(size)?;
+    if !known {
+        found.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        entry.kind = EntryKind::file(bytes.len() as u64);
+    }
+    let mut hasher = FileHasher::new();
+    hasher.update(&bytes);
+    Ok((entry, Content::Read(bytes, hasher.finish())))
+}
+
 fn write_entries(
-    layer: &LayerDir,
     batches: Receiver<io::Result<Batch<'_>>>,
     to_hash: SyncSender<Vec<u8>>,
+    observe: Observe<'_>,
 ) -> Result<ContentDigest, DiffError> {
-    let mut tar = TarWriter::new(Chunked { to_hash, pending: Vec::with_capacity(CHUNK) });
+    let written = Cell::new(0);
+    let mut tar = TarWriter::new(Chunked { to_hash, pending: Vec::with_capacity(CHUNK), written: &written });
     let mut digest = LayerHasher::new();
     for batch in batches {
-        for (planned, mut content) in batch.map_err(DiffError::Read)? {
-            if let (Content::None, Some(path)) = (&content, &planned.content) {
-                content = Content::Open(open_file(layer, path).map_err(|error| DiffError::Read(error.into()))?);
+        for (mut entry, mut content) in batch.map_err(DiffError::Read)? {
+            if let Content::Later(open, known) = content {
+                let file = open().map_err(DiffError::Read)?;
+                if !known {
+                    entry.kind = EntryKind::file(file.size().map_err(DiffError::Read)?);
+                }
+                content = Content::Open(file);
             }
             let hash = match content {
-                Content::None => {
-                    tar.append(&planned.entry, &mut io::empty())?;
+                Content::None | Content::Later(..) => {
+                    tar.append(&entry, &mut io::empty())?;
                     None
                 }
                 Content::Read(bytes, content) => {
-                    tar.append(&planned.entry, &mut bytes.as_slice())?;
+                    tar.append(&entry, &mut bytes.as_slice())?;
                     Some(content)
                 }
                 Content::Open(file) => {
                     let mut reader = HashingReader { inner: file, hasher: FileHasher::new() };
-                    tar.append(&planned.entry, &mut reader)?;
+                    tar.append(&entry, &mut reader)?;
                     Some(reader.hasher.finish())
                 }
             };
-            digest.add(&planned.entry, hash.as_ref());
+            let stored = entry.stored_size();
+            observe(&entry, written.get() - stored.next_multiple_of(BLOCK)).map_err(DiffError::Output)?;
+            digest.add(&entry, hash.as_ref());
         }
     }
     tar.finish().and_then(Chunked::end).map_err(DiffError::Output)?;
@@ -246,12 +354,14 @@ impl<R: Read> Read for HashingReader<R> {
 }
 
 /// Collects small writes for the hashing thread.
-struct Chunked {
+struct Chunked<'w> {
     to_hash: SyncSender<Vec<u8>>,
     pending: Vec<u8>,
+    /// How many bytes came.
+    written: &'w Cell<u64>,
 }
 
-impl Chunked {
+impl Chunked<'_> {
     fn send(&mut self) -> io::Result<()> {
         let chunk = std::mem::replace(&mut self.pending, Vec::with_capacity(CHUNK));
         self.to_hash.send(chunk).map_err(|_| io::ErrorKind::BrokenPipe.into())
@@ -262,9 +372,10 @@ impl Chunked {
     }
 }
 
-impl Write for Chunked {
+impl Write for Chunked<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.pending.extend_from_slice(buf);
+        self.written.set(self.written.get() + buf.len() as u64);
         if self.pending.len() >= CHUNK {
             self.send()?;
         }

@@ -10,11 +10,11 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_executor::Rootfs;
+use rbuild_executor::{Lower, Rootfs};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::diff::{self, DiffError, LayerDiff, Times};
-use super::kind::{Sealed, Snapshotter};
+use super::kind::Snapshotter;
 use super::layer_dir::LayerDir;
 use super::scan::{self, Detail};
 use super::writer::{LayerWriter, Metadata};
@@ -37,41 +37,45 @@ fn work(scratch: &Path) -> PathBuf {
     scratch.join("work")
 }
 
+/// Makes the private place `scratch` for a step's changes to a root that looks like `root`.
+pub(super) fn prepare(scratch: &Path, root: Option<&Stat>) -> Result<(), PathError> {
+    for path in [scratch.to_path_buf(), upper(scratch), work(scratch)] {
+        rustix::fs::mkdir(&path, Mode::RWXU).at("create", &path)?;
+    }
+    // A mount shows the upper directory's own metadata as the root's.
+    let metadata = root.map_or_else(|| Metadata { mode: 0o755, ..Metadata::default() }, Metadata::from);
+    let path = upper(scratch);
+    let dir = LayerDir::new(&path);
+    metadata.apply_at(dir.fd().at("open", &path)?, b".", FileKind::Directory).at("set metadata of", &path)
+}
+
+/// How such a place is mounted on `lowers`, the topmost first.
+pub(super) fn rootfs(scratch: &Path, lowers: Vec<Lower>) -> Rootfs {
+    Rootfs::Overlay { lowers, upper: upper(scratch), work: work(scratch) }
+}
+
+/// Writes into such a place without mounting it.
+pub(super) fn writer(scratch: &Path, parent: Arc<View>) -> Result<LayerWriter, PathError> {
+    let path = upper(scratch);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
+    LayerWriter::new(root, parent).at("inspect the parent of", &path)
+}
+
+/// Reads what was changed in such a place so far.
+pub(super) fn changes(scratch: &Path) -> Arc<dyn LayerReader> {
+    Arc::new(LayerDir::new(&upper(scratch)))
+}
+
 impl Snapshotter for DirectoryKind {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn prepare(&self, scratch: &Path, root: Option<&Stat>) -> Result<(), PathError> {
-        for path in [scratch.to_path_buf(), upper(scratch), work(scratch)] {
-            rustix::fs::mkdir(&path, Mode::RWXU).at("create", &path)?;
-        }
-        // A mount shows the upper directory's own metadata as the root's.
-        let metadata = root.map_or_else(|| Metadata { mode: 0o755, ..Metadata::default() }, Metadata::from);
-        let path = upper(scratch);
-        let dir = LayerDir::new(&path);
-        metadata.apply_at(dir.fd().at("open", &path)?, b".", FileKind::Directory).at("set metadata of", &path)
-    }
-
-    fn rootfs(&self, scratch: &Path, lowers: Vec<PathBuf>) -> Rootfs {
-        Rootfs::Overlay { lowers, upper: upper(scratch), work: work(scratch) }
-    }
-
-    fn writer(&self, scratch: &Path, parent: Arc<View>) -> Result<LayerWriter, PathError> {
-        let path = upper(scratch);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
-        LayerWriter::new(root, parent).at("inspect the parent of", &path)
-    }
-
-    fn changes(&self, scratch: &Path) -> Arc<dyn LayerReader> {
-        Arc::new(LayerDir::new(&upper(scratch)))
-    }
-
-    fn measure(&self, scratch: &Path) -> Result<Sealed, PathError> {
+    fn measure(&self, scratch: &Path) -> Result<u64, PathError> {
         let path = upper(scratch);
         let entries = scan::scan(&LayerDir::new(&path), Detail::Stat).at("list", &path)?;
-        Ok(Sealed { size: scan::disk_usage(&entries) })
+        Ok(scan::disk_usage(&entries))
     }
 
     fn seal(&self, scratch: &Path, layer: &Path) -> Result<(), PathError> {
@@ -92,11 +96,17 @@ impl Snapshotter for DirectoryKind {
         Arc::new(LayerDir::new(layer))
     }
 
-    fn lower(&self, layer: &Path) -> PathBuf {
-        layer.to_path_buf()
+    fn lower(&self, layer: &Path) -> Lower {
+        Lower::Directory(layer.to_path_buf())
     }
 
-    fn write_tar(&self, layer: &Path, times: Times, out: &mut (dyn Write + Send)) -> Result<LayerDiff, DiffError> {
+    fn write_tar(
+        &self,
+        layer: &Path,
+        _known: Option<LayerDiff>,
+        times: Times,
+        out: &mut (dyn Write + Send),
+    ) -> Result<LayerDiff, DiffError> {
         diff::write_tar(&LayerDir::new(layer), times, out)
     }
 }

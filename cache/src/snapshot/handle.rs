@@ -6,21 +6,23 @@ use std::fmt;
 use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rbuild_executor::Rootfs;
+use rbuild_executor::{Lower, Rootfs};
 
 use super::diff::{LayerDiff, Times};
+use super::directory::{self, DirectoryKind};
 use super::kind::Snapshotter;
 use super::store::{LayerRow, SnapshotError, Snapshots, insert_snapshot};
-use super::writer::LayerWriter;
+use super::tar_layer::{self, TarKind, Written};
+use super::writer::{Draft, LayerWriter};
 use crate::db::{Durability, Micros, Text};
 use crate::failpoint;
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
-use crate::path_error::AtPath;
+use crate::path_error::{AtPath, PathError};
 use crate::removal::remove_tree;
-use crate::view::View;
+use crate::view::{Timestamp, View};
 
 /// A snapshot that is being written.
 #[derive(Debug)]
@@ -39,8 +41,22 @@ pub(super) enum Sharing {
 
 /// Where an active snapshot's files are until it is committed.
 pub(super) struct Place {
-    pub(super) kind: &'static dyn Snapshotter,
     pub(super) scratch: PathBuf,
+    /// There once a tar is being written instead of the directory; filled when it is whole.
+    tar: OnceLock<Arc<OnceLock<Written>>>,
+}
+
+impl Place {
+    pub(super) fn new(scratch: PathBuf) -> Self {
+        Self { scratch, tar: OnceLock::new() }
+    }
+
+    /// The kind of layer that was made, and what is known of one that is a tar.
+    pub(super) fn made(&self) -> Result<(&'static dyn Snapshotter, Option<&Written>), PathError> {
+        let Some(tar) = self.tar.get() else { return Ok((&DirectoryKind, None)) };
+        let unfinished = || io::Error::other("its writer did not finish");
+        Ok((&TarKind, Some(tar.get().ok_or_else(unfinished).at("commit", &self.scratch)?)))
+    }
 }
 
 impl Drop for Place {
@@ -80,7 +96,7 @@ impl<S> Snapshot<S> {
         self.parent
     }
 
-    fn lowers(&self) -> Result<Vec<PathBuf>, SnapshotError> {
+    fn lowers(&self) -> Result<Vec<Lower>, SnapshotError> {
         self.snapshots.lowers(&self.chain)
     }
 }
@@ -92,8 +108,16 @@ impl Snapshot<Active> {
 
     /// How to mount it for a step.
     pub fn rootfs(&self) -> Result<Rootfs, SnapshotError> {
-        let place = self.place();
-        Ok(place.kind.rootfs(&place.scratch, self.lowers()?))
+        Ok(directory::rootfs(self.scratch(), self.lowers()?))
+    }
+
+    pub(super) fn scratch(&self) -> &Path {
+        &self.place().scratch
+    }
+
+    /// Remembers that its layer is a tar.
+    pub(super) fn is_written(&self, written: Written) {
+        let _known = self.place().tar.get_or_init(Arc::default).set(written);
     }
 
     /// The parent, merged.
@@ -103,8 +127,18 @@ impl Snapshot<Active> {
 
     /// Writes into the layer without mounting it. One writer at a time, and none while a step runs.
     pub fn writer(&self) -> Result<LayerWriter, SnapshotError> {
-        let place = self.place();
-        Ok(place.kind.writer(&place.scratch, self.view.clone())?)
+        let scratch = self.scratch();
+        if !self.snapshots.makes_tars()? {
+            return Ok(directory::writer(scratch, self.view.clone())?);
+        }
+        let now = self.snapshots.store.now();
+        let now = Timestamp {
+            seconds: now.as_nanosecond().div_euclid(1_000_000_000) as i64,
+            nanoseconds: now.as_nanosecond().rem_euclid(1_000_000_000) as u32,
+        };
+        let written = self.place().tar.get_or_init(Arc::default).clone();
+        let draft = Draft::new(tar_layer::place(scratch), now, written);
+        Ok(LayerWriter::draft(draft, self.view.clone()).at("inspect the parent of", scratch)?)
     }
 
     /// Makes it durable and visible, held by `lease`.
@@ -114,6 +148,24 @@ impl Snapshot<Active> {
     }
 
     pub(super) fn seal(
+        self,
+        lease: &Lease,
+        diff: Option<LayerDiff>,
+        sharing: Sharing,
+    ) -> Result<Snapshot<Committed>, SnapshotError> {
+        let diff = match self.place().made()?.1 {
+            Some(written) => diff.or(Some(written.diff)),
+            None => diff,
+        };
+        self.seal_as(lease, diff, sharing)
+    }
+
+    /// Nothing says yet what the layer is known by, so that nobody else finds it.
+    pub(super) fn seal_unnamed(self, lease: &Lease, sharing: Sharing) -> Result<Snapshot<Committed>, SnapshotError> {
+        self.seal_as(lease, None, sharing)
+    }
+
+    fn seal_as(
         mut self,
         lease: &Lease,
         diff: Option<LayerDiff>,
@@ -121,22 +173,25 @@ impl Snapshot<Active> {
     ) -> Result<Snapshot<Committed>, SnapshotError> {
         let place = self.place.take().expect("present until sealed, which consumes the snapshot");
         let store = self.snapshots.store.clone();
-        let size = place.kind.measure(&place.scratch)?.size;
+        let (kind, written) = place.made()?;
+        let size = kind.measure(&place.scratch)?;
+        let index = written.map(|written| Text(written.index));
         store.grows_by(size);
-        let name = unused_name(lease, &place.scratch);
+        let name = unused_name(lease, &place.scratch, kind);
         lease.hold(Hold::Layer(name.clone()))?;
         let target = store.layout().layer(&name);
-        place.kind.seal(&place.scratch, &target)?;
+        kind.seal(&place.scratch, &target)?;
         failpoint::hit("layer-name").at("name", &target)?;
         let now = Micros(store.now());
         let dependent = sharing == Sharing::OnlyHere;
         let id = store.db().write(Durability::Lazy, |tx| {
             self.snapshots.check_parent(tx, self.parent)?;
             let layer = tx.insert(
-                "INSERT INTO layers (kind, path, size, diff_id, tar_size, content_digest, depends_on_parent, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO layers (kind, path, size, diff_id, tar_size, content_digest, depends_on_parent, created_at,
+                     index_digest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 (
-                    place.kind.name(),
+                    kind.name(),
                     &name,
                     size,
                     diff.map(|diff| Text(diff.diff_id)),
@@ -144,6 +199,7 @@ impl Snapshot<Active> {
                     diff.map(|diff| Text(diff.content_digest)),
                     dependent,
                     now,
+                    index,
                 ),
             )?;
             let id = insert_snapshot(tx, self.parent, LayerId::from_row(layer), now)?;
@@ -157,13 +213,14 @@ impl Snapshot<Active> {
 }
 
 /// A name below `layers/` that no layer had before: of the lease and of the place in it, neither used twice.
-pub(super) fn unused_name(lease: &Lease, scratch: &Path) -> String {
+pub(super) fn unused_name(lease: &Lease, scratch: &Path, kind: &dyn Snapshotter) -> String {
     let place = scratch.file_name().unwrap_or_default().to_string_lossy();
-    format!("{}-{place}", lease.info().id)
+    let suffix = if kind.name() == tar_layer::NAME { tar_layer::SUFFIX } else { "" };
+    format!("{}-{place}{suffix}", lease.info().id)
 }
 
 impl Snapshot<Committed> {
-    fn top(&self) -> &LayerRow {
+    pub(super) fn top(&self) -> &LayerRow {
         self.chain.first().expect("a committed snapshot has a layer")
     }
 
@@ -187,8 +244,8 @@ impl Snapshot<Committed> {
         self.chain.iter().map(|row| row.id).collect()
     }
 
-    /// What to give to an overlay mount as lower directories, topmost first.
-    pub fn rootfs_lowers(&self) -> Result<Vec<PathBuf>, SnapshotError> {
+    /// What to give to an overlay mount as lower layers, topmost first.
+    pub fn rootfs_lowers(&self) -> Result<Vec<Lower>, SnapshotError> {
         self.lowers()
     }
 
@@ -211,11 +268,14 @@ impl Snapshot<Committed> {
     pub fn layer(&self) -> Result<LayerDiff, SnapshotError> {
         match self.top().known_diff().map_or_else(|| self.remembered_diff(), |diff| Ok(Some(diff)))? {
             Some(diff) => Ok(diff),
-            None => self.write_tar(&mut io::sink()),
+            None => match self.become_tar()? {
+                Some(diff) => Ok(diff),
+                None => self.write_tar(&mut io::sink()),
+            },
         }
     }
 
-    fn remembered_diff(&self) -> Result<Option<LayerDiff>, SnapshotError> {
+    pub(super) fn remembered_diff(&self) -> Result<Option<LayerDiff>, SnapshotError> {
         let id = self.id();
         let chain = self.snapshots.chain(id)?;
         Ok(chain.first().and_then(LayerRow::known_diff))
@@ -245,7 +305,7 @@ impl Snapshot<Committed> {
     pub fn write_tar_with(&self, times: Times, out: &mut (dyn Write + Send)) -> Result<LayerDiff, SnapshotError> {
         let row = self.top();
         row.snapshotter()?
-            .write_tar(&self.snapshots.path(row), times, out)
+            .write_tar(&self.snapshots.path(row), row.known_diff(), times, out)
             .map_err(|source| SnapshotError::Diff { id: self.id(), source })
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{beneath, overlay, xattr};
-use crate::view::{FileKind, LayerEntry, LayerReader, Stat, Xattrs};
+use crate::view::{FileBytes, FileKind, LayerEntry, LayerReader, Stat, Xattrs};
 
 /// A layer directory. Opened when it is first read: a stack of hundreds of layers costs nothing until then.
 #[derive(Clone, Debug)]
@@ -107,12 +107,12 @@ impl LayerReader for LayerDir {
         Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
     }
 
-    fn open(&self, path: &[u8]) -> io::Result<File> {
+    fn open(&self, path: &[u8]) -> io::Result<FileBytes> {
         let fd = beneath::open(self.fd()?, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         if Stat::at(&fd, b"")?.kind != FileKind::File {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(File::from(fd))
+        Ok(File::from(fd).into())
     }
 
     fn xattrs(&self, path: &[u8]) -> io::Result<Xattrs> {

@@ -9,9 +9,8 @@ use std::io::{self, Read};
 use jiff::Timestamp;
 use rbuild_image::{ContentDigest, Descriptor, DiffId, MediaType};
 
-use super::apply::unpack;
-use super::diff::{LayerDiff, Times};
-use super::handle::{Committed, Sharing, Snapshot};
+use super::diff::Times;
+use super::handle::{Committed, Snapshot};
 use super::store::{SnapshotError, Snapshots};
 use crate::db::{Durability, Micros, Text};
 use crate::id::SnapshotId;
@@ -39,21 +38,13 @@ impl Snapshots {
         lease: &Lease,
     ) -> Result<Snapshot<Committed>, SnapshotError> {
         let active = self.prepare(parent, lease)?;
-        let mut writer = active.writer()?;
-        let unpacked = unpack(tar, Some(expected), &mut writer)?;
-        let sharing = if writer.depends_on_parent() { Sharing::OnlyHere } else { Sharing::AnyParent };
-        drop(writer);
+        let (outside, sharing) = active.take(tar, Some(expected))?;
         // Without a diff_id nobody else finds it: nothing is decided until the next transaction.
-        let snapshot = active.seal(lease, None, sharing)?;
+        let snapshot = active.seal_unnamed(lease, sharing)?;
         let own = made.content.and_then(|content| {
             let written = snapshot.write_tar_with(Times::Kept, &mut io::sink()).ok()?;
             (written.diff_id == expected && written.content_digest == content).then_some(written)
         });
-        let outside = LayerDiff {
-            diff_id: expected,
-            content_digest: ContentDigest::new(*expected.digest()),
-            size: unpacked.size,
-        };
         let diff = own.unwrap_or(outside);
         self.store.db().write(Durability::Lazy, |tx| {
             tx.execute(

@@ -6,6 +6,8 @@
 
 mod apply;
 mod beneath;
+mod choice;
+mod convert;
 mod diff;
 mod directory;
 mod handle;
@@ -16,6 +18,8 @@ mod overlay;
 mod recheck;
 mod scan;
 mod store;
+mod tar_layer;
+mod tar_reader;
 #[cfg(test)]
 mod tests;
 mod writable;
@@ -23,6 +27,8 @@ mod writer;
 mod xattr;
 
 pub use apply::ApplyError;
+pub(crate) use choice::Snapshotting;
+pub use choice::{InvalidSnapshotter, SnapshotterChoice};
 pub use diff::{DiffError, LayerDiff, Times};
 pub use handle::{Active, Committed, Snapshot};
 pub use made::MadeElsewhere;
@@ -31,6 +37,8 @@ pub use store::{LayerInfo, SnapshotError, Snapshots};
 pub use writable::Writable;
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};
 pub(crate) use xattr::may_be_applied as layer_may_set;
+
+pub(crate) use tar_layer::index_digest;
 
 /// Writes a directory that is no layer as one.
 pub(crate) fn directory_to_tar(path: &std::path::Path, out: &mut (dyn std::io::Write + Send)) -> Result<(), DiffError> {

@@ -3,6 +3,7 @@
 //! Such a layer is kept unpacked, and the tar cannot be written from its files again. But unpacking is deterministic:
 //! what the same tar gives on the same parent must have the same content.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 
@@ -10,8 +11,9 @@ use rbuild_image::{ContentDigest, DiffId};
 
 use super::apply::unpack;
 use super::diff::{LayerDiff, Times};
-use super::handle::{Active, Committed, Snapshot};
-use super::kind::for_new_layers;
+use super::directory::{self, DirectoryKind};
+use super::handle::{Committed, Snapshot};
+use super::kind::{Snapshotter, by_path};
 use super::store::{SnapshotError, Snapshots, insert_snapshot};
 use crate::db::{DbError, Durability, Micros, Text};
 use crate::id::{LayerId, SnapshotId};
@@ -19,6 +21,7 @@ use crate::lease::{Hold, Lease};
 use crate::path_error::AtPath;
 use crate::removal::remove_tree;
 use crate::usage::disk_usage;
+use crate::verify::{Problem, VerifyReport};
 
 /// A layer's directory that no row names.
 #[derive(Clone, Debug)]
@@ -44,7 +47,7 @@ impl Snapshots {
     pub(crate) fn found(&self, name: &str) -> Result<FoundLayer, SnapshotError> {
         let path = self.store.layout().layer(name);
         let failed = |source| SnapshotError::Diff { id: SnapshotId::from_row(0), source };
-        let diff = for_new_layers().write_tar(&path, Times::Kept, &mut io::sink()).map_err(failed)?;
+        let diff = by_path(name).write_tar(&path, None, Times::Kept, &mut io::sink()).map_err(failed)?;
         Ok(FoundLayer { path: name.to_owned(), size: disk_usage(&path)?, diff })
     }
 
@@ -65,7 +68,7 @@ impl Snapshots {
                     "INSERT INTO layers (kind, path, size, diff_id, tar_size, content_digest, depends_on_parent, created_at)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                     (
-                        for_new_layers().name(),
+                        by_path(&found.path).name(),
                         &found.path,
                         found.size,
                         Text(found.diff.diff_id),
@@ -96,11 +99,13 @@ impl Snapshots {
         expected: DiffId,
         lease: &Lease,
     ) -> Result<ContentDigest, SnapshotError> {
-        let active = self.unpacked(parent, tar, expected, lease)?;
-        let place = active.place.as_ref().expect("present until sealed");
+        let active = self.prepare(parent, lease)?;
+        let mut writer = directory::writer(active.scratch(), active.parent_view().clone())?;
+        unpack(tar, Some(expected), &mut writer)?;
+        drop(writer);
         let trial = lease.scratch_name("trial")?;
-        place.kind.seal(&place.scratch, &trial)?;
-        let written = place.kind.write_tar(&trial, Times::Kept, &mut io::sink());
+        DirectoryKind.seal(active.scratch(), &trial)?;
+        let written = DirectoryKind.write_tar(&trial, None, Times::Kept, &mut io::sink());
         remove_tree(&trial).at("remove", &trial)?;
         let failed = |source| SnapshotError::Diff { id: SnapshotId::from_row(0), source };
         Ok(written.map_err(failed)?.content_digest)
@@ -116,31 +121,46 @@ impl Snapshots {
         expected: DiffId,
         lease: &Lease,
     ) -> Result<String, SnapshotError> {
-        let active = self.unpacked(parent, tar, expected, lease)?;
+        let active = self.prepare(parent, lease)?;
+        active.take(tar, Some(expected))?;
         let place = active.place.as_ref().expect("present until sealed");
-        let size = place.kind.measure(&place.scratch)?.size;
-        let name = super::handle::unused_name(lease, &place.scratch);
+        let (kind, written) = place.made()?;
+        let size = kind.measure(&place.scratch)?;
+        let index = written.map(|written| Text(written.index));
+        let name = super::handle::unused_name(lease, &place.scratch, kind);
         lease.hold(Hold::Layer(name.clone()))?;
-        place.kind.seal(&place.scratch, &self.store.layout().layer(&name))?;
+        kind.seal(&place.scratch, &self.store.layout().layer(&name))?;
         let before = self.store.db().write(Durability::Synced, |tx| {
             let before = tx.one("SELECT path FROM layers WHERE id = ?1", [layer], |row| row.get::<_, String>(0))?;
-            tx.execute("UPDATE layers SET path = ?2, size = ?3 WHERE id = ?1", (layer, &name, size))?;
+            let sql = "UPDATE layers SET path = ?2, size = ?3, kind = ?4, index_digest = ?5 WHERE id = ?1";
+            tx.execute(sql, (layer, &name, size, kind.name(), index))?;
             Ok::<_, DbError>(before)
         })?;
         Ok(before)
     }
 
-    fn unpacked(
+    /// Makes damaged indexes of layers that are kept as tars again, where the tars are sound; those that are whole now.
+    pub(crate) fn restore_indexes(
         &self,
-        parent: Option<SnapshotId>,
-        tar: &mut (dyn Read + Send),
-        expected: DiffId,
-        lease: &Lease,
-    ) -> Result<Snapshot<Active>, SnapshotError> {
-        let active = self.prepare(parent, lease)?;
-        let mut writer = active.writer()?;
-        unpack(tar, Some(expected), &mut writer)?;
-        drop(writer);
-        Ok(active)
+        report: &VerifyReport,
+        in_use: &BTreeSet<LayerId>,
+    ) -> Result<Vec<LayerId>, DbError> {
+        let mut restored = Vec::new();
+        for problem in &report.problems {
+            let Problem::LayerIndex { layer } = problem else { continue };
+            let others = report.problems.iter().filter(|other| other.layer() == Some(*layer)).count();
+            if others > 1 || in_use.contains(layer) {
+                continue;
+            }
+            let snapshot = self.store.db().read(|tx| {
+                tx.first("SELECT min(id) FROM snapshots WHERE layer = ?1", [layer], |row| row.get::<_, SnapshotId>(0))
+            })?;
+            let Some(snapshot) = snapshot else { continue };
+            match self.chain(snapshot).and_then(|chain| self.index_again(&chain[0], &chain[1..])) {
+                Ok(()) => restored.push(*layer),
+                Err(error) => tracing::debug!(%layer, %error, "not restored"),
+            }
+        }
+        Ok(restored)
     }
 }

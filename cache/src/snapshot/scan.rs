@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::layer_dir::{LayerDir, names};
 use super::{beneath, overlay, xattr};
-use crate::view::{FileKind, Stat, Xattrs};
+use crate::view::{FileBytes, FileKind, Stat, Xattrs};
 
 /// One name in a layer directory.
 #[derive(Clone, Debug)]
@@ -104,9 +104,10 @@ pub(crate) fn compare_paths(a: &[u8], b: &[u8]) -> Ordering {
 }
 
 /// The file's bytes, opened without following anything.
-pub(super) fn open_file(layer: &LayerDir, path: &[u8]) -> Result<std::fs::File, Errno> {
+pub(super) fn open_file(layer: &LayerDir, path: &[u8]) -> Result<FileBytes, Errno> {
     use rustix::fs::OFlags;
-    beneath::open(layer.fd()?, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map(std::fs::File::from)
+    beneath::open(layer.fd()?, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+        .map(|fd| std::fs::File::from(fd).into())
 }
 
 #[cfg(test)]

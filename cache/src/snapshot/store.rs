@@ -11,6 +11,7 @@
 //! transaction names them (rules R-02, R-03). A directory without a row is garbage, a row without a directory cannot be.
 //! Every snapshot that comes out of here is held by the lease that was given.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -18,12 +19,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rbuild_executor::Lower;
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest};
 
 use super::apply::{ApplyError, unpack};
 use super::diff::{DiffError, LayerDiff};
+use super::directory;
 use super::handle::{Active, Committed, Place, Sharing, Snapshot};
-use super::kind::{Snapshotter, by_name, for_new_layers};
+use super::kind::{Snapshotter, by_name};
+use super::tar_layer::{self, Taken};
 use super::writer::LayerWriteError;
 use crate::db::{DbError, Durability, Micros, Text, Tx};
 use crate::id::{LayerId, SnapshotId};
@@ -71,6 +75,16 @@ pub enum SnapshotError {
         id: SnapshotId,
         /// What images know it by.
         expected: DiffId,
+    },
+    /// Layers are to be kept in a way that is not possible here.
+    #[error(
+        "layers cannot be kept as tars here: the kernel mounts no erofs from files (that needs Linux 6.12 with \
+         CONFIG_EROFS_FS_BACKED_BY_FILE, and root outside of user namespaces); --snapshotter auto does without"
+    )]
+    NoErofs {
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// The file system said no.
     #[error(transparent)]
@@ -136,6 +150,38 @@ impl Store {
     }
 }
 
+impl Snapshot<Active> {
+    /// Takes a tar from outside as its layer; what it is known by.
+    pub(super) fn take(
+        &self,
+        tar: &mut (dyn Read + Send),
+        expected: Option<DiffId>,
+    ) -> Result<(LayerDiff, Sharing), SnapshotError> {
+        let sharing = |depends| if depends { Sharing::OnlyHere } else { Sharing::AnyParent };
+        let unpack_to_directory = |tar: &mut (dyn Read + Send), expected| {
+            let mut writer = directory::writer(self.scratch(), self.view.clone())?;
+            let unpacked = unpack(tar, expected, &mut writer)?;
+            let content_digest = ContentDigest::new(*unpacked.diff_id.digest());
+            let diff = LayerDiff { diff_id: unpacked.diff_id, content_digest, size: unpacked.size };
+            Ok((diff, sharing(writer.depends_on_parent())))
+        };
+        if !self.snapshots.makes_tars()? {
+            return unpack_to_directory(tar, expected);
+        }
+        match tar_layer::take(tar, expected, &tar_layer::place(self.scratch()), self.view.clone())? {
+            Taken::Layer(written) => {
+                let (diff, depends) = (written.diff, written.depends_on_parent);
+                self.is_written(written);
+                Ok((diff, sharing(depends)))
+            }
+            Taken::OnlyTar(path, found) => {
+                let mut tar = File::open(&path).at("open", &path)?;
+                unpack_to_directory(&mut tar, Some(found.diff_id))
+            }
+        }
+    }
+}
+
 impl Snapshots {
     /// Begins a snapshot on `parent` (`None`: on nothing) in the lease's private place.
     pub fn prepare(&self, parent: Option<SnapshotId>, lease: &Lease) -> Result<Snapshot<Active>, SnapshotError> {
@@ -147,11 +193,10 @@ impl Snapshots {
             None => Vec::new(),
         };
         let view = Arc::new(self.view_of(&chain)?);
-        let kind = for_new_layers();
         let scratch = lease.scratch_name("snapshot")?;
         let root = view.lstat(&ContainerPath::root()).at("inspect the parent of", &scratch)?;
-        kind.prepare(&scratch, root.as_ref())?;
-        let place = Place { kind, scratch };
+        directory::prepare(&scratch, root.as_ref())?;
+        let place = Place::new(scratch);
         Ok(Snapshot { snapshots: self.clone(), parent, chain, view, place: Some(place), state: PhantomData })
     }
 
@@ -173,12 +218,7 @@ impl Snapshots {
         lease: &Lease,
     ) -> Result<Snapshot<Committed>, SnapshotError> {
         let active = self.prepare(parent, lease)?;
-        let mut writer = active.writer()?;
-        let unpacked = unpack(tar, expected, &mut writer)?;
-        let content_digest = ContentDigest::new(*unpacked.diff_id.digest());
-        let diff = LayerDiff { diff_id: unpacked.diff_id, content_digest, size: unpacked.size };
-        let sharing = if writer.depends_on_parent() { Sharing::OnlyHere } else { Sharing::AnyParent };
-        drop(writer);
+        let (diff, sharing) = active.take(tar, expected)?;
         active.seal(lease, Some(diff), sharing)
     }
 
@@ -378,17 +418,26 @@ impl Snapshots {
         Ok(Snapshot { snapshots: self.clone(), parent, chain, view, place: None, state: PhantomData })
     }
 
-    fn view_of(&self, chain: &[LayerRow]) -> Result<View, SnapshotError> {
+    pub(super) fn view_of(&self, chain: &[LayerRow]) -> Result<View, SnapshotError> {
         Ok(View::new(self.readers(chain)?))
     }
 
     /// Readers of the layers of `chain`, in its order.
     pub(super) fn readers(&self, chain: &[LayerRow]) -> Result<Vec<Arc<dyn LayerReader>>, SnapshotError> {
+        self.ensure_indexes(chain)?;
         chain.iter().map(|row| Ok(row.snapshotter()?.reader(&self.path(row)))).collect()
     }
 
-    /// What a mount of `chain` takes as lower directories, in its order.
-    pub(super) fn lowers(&self, chain: &[LayerRow]) -> Result<Vec<PathBuf>, SnapshotError> {
+    /// What a mount of `chain` takes as lower layers, in its order.
+    pub(super) fn lowers(&self, chain: &[LayerRow]) -> Result<Vec<Lower>, SnapshotError> {
+        let is_tar = |row: &&LayerRow| row.kind == tar_layer::NAME;
+        if chain.iter().any(|row| is_tar(&row)) && self.mounts_erofs().is_err() {
+            for row in chain.iter().filter(is_tar).rev() {
+                self.become_directory(row)?;
+            }
+            return self.lowers(&self.chain(chain[0].snapshot)?);
+        }
+        self.ensure_indexes(chain)?;
         chain.iter().map(|row| Ok(row.snapshotter()?.lower(&self.path(row)))).collect()
     }
 

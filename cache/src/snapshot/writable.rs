@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rbuild_executor::Rootfs;
 use rbuild_image::ContainerPath;
 
-use super::kind::{Snapshotter, for_new_layers};
+use super::directory;
 use super::store::{SnapshotError, Snapshots};
 use super::writer::LayerWriter;
 use crate::id::SnapshotId;
@@ -20,7 +20,6 @@ use crate::view::{LayerReader, View};
 pub struct Writable {
     snapshots: Snapshots,
     parent: Option<SnapshotId>,
-    kind: &'static dyn Snapshotter,
     place: PathBuf,
 }
 
@@ -35,13 +34,13 @@ impl Snapshots {
     pub fn make_writable(&self, parent: Option<SnapshotId>, place: &Path) -> Result<Writable, SnapshotError> {
         let root = self.view(parent)?.lstat(&ContainerPath::root()).at("inspect the parent of", place)?;
         let writable = self.writable(parent, place);
-        writable.kind.prepare(place, root.as_ref())?;
+        directory::prepare(place, root.as_ref())?;
         Ok(writable)
     }
 
     /// A writable place that was made before.
     pub fn writable(&self, parent: Option<SnapshotId>, place: &Path) -> Writable {
-        Writable { snapshots: self.clone(), parent, kind: for_new_layers(), place: place.to_path_buf() }
+        Writable { snapshots: self.clone(), parent, place: place.to_path_buf() }
     }
 }
 
@@ -49,25 +48,25 @@ impl Writable {
     /// How to mount it.
     pub fn rootfs(&self) -> Result<Rootfs, SnapshotError> {
         let chain = self.parent.map(|id| self.snapshots.chain(id)).transpose()?.unwrap_or_default();
-        Ok(self.kind.rootfs(&self.place, self.snapshots.lowers(&chain)?))
+        Ok(directory::rootfs(&self.place, self.snapshots.lowers(&chain)?))
     }
 
     /// The parent with the changes on top, merged.
     pub fn view(&self) -> Result<View, SnapshotError> {
         let chain = self.parent.map(|id| self.snapshots.chain(id)).transpose()?.unwrap_or_default();
-        let mut layers = vec![self.kind.changes(&self.place)];
+        let mut layers = vec![directory::changes(&self.place)];
         layers.extend(self.snapshots.readers(&chain)?);
         Ok(View::new(layers))
     }
 
     /// What was changed, by itself.
     pub fn changes(&self) -> Arc<dyn LayerReader> {
-        self.kind.changes(&self.place)
+        directory::changes(&self.place)
     }
 
     /// Writes into it without mounting it; only before anything else was written.
     pub fn writer(&self) -> Result<LayerWriter, SnapshotError> {
-        Ok(self.kind.writer(&self.place, Arc::new(self.snapshots.view(self.parent)?))?)
+        Ok(directory::writer(&self.place, Arc::new(self.snapshots.view(self.parent)?))?)
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use rayon::prelude::*;
+use rbuild_image::layer::TarWriter;
 use rbuild_image::{BlobSink, Descriptor, Digest, MediaType, Platform};
 
 use super::records::{key, record};
@@ -17,6 +18,7 @@ use crate::images::{BlobRole, ImageRecord};
 use crate::lock::wait_silently;
 use crate::mount_cache::{CacheMountRequest, MountSharing};
 use crate::roots::Kept;
+use crate::snapshot::SnapshotterChoice;
 use crate::store::{OpenOptions, Store};
 use crate::testing::TestChild;
 
@@ -42,6 +44,13 @@ pub(super) fn workload(root: &Path) -> Result<(), Box<dyn Error>> {
     writer.commit()?;
     let kept = store.snapshots().prepare(None, &lease)?.commit(&lease)?.id();
     let cached = store.snapshots().prepare(None, &lease)?.commit(&lease)?.id();
+    let options = OpenOptions { snapshotter: SnapshotterChoice::Erofs, ..OpenOptions::new("everything") };
+    let tars = Store::open(root, options)?.snapshots();
+    if tars.mounts_erofs().is_ok() {
+        // One layer gets the other form, one comes from outside.
+        tars.get(kept)?.layer()?;
+        tars.apply(None, &mut &TarWriter::new(Vec::new()).finish()?[..], None, &lease)?;
+    }
     store.records().record(&record(&["step"], Some(cached)))?;
     store.records().lookup(&key("step"), &lease)?;
     let image = ImageRecord {

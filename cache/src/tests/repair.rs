@@ -57,7 +57,10 @@ fn pulled(home: &TestStore) -> (ImageRecord, Vec<u8>) {
 
 /// The directory of an image's only layer.
 fn layer_path(home: &TestStore, record: &ImageRecord) -> PathBuf {
-    home.store.snapshots().get(record.snapshot.unwrap()).unwrap().rootfs_lowers().unwrap().remove(0)
+    match home.store.snapshots().get(record.snapshot.unwrap()).unwrap().rootfs_lowers().unwrap().remove(0) {
+        rbuild_executor::Lower::Directory(path) => path,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::{Problem, VerifyReport};
 use crate::db::{DbError, Text};
 use crate::gc::PruneError;
 use crate::id::{LayerId, SnapshotId};
-use crate::lease::Hold;
-use crate::snapshot::{ApplyError, SnapshotError};
+use crate::lease::{Hold, Lease};
+use crate::snapshot::{ApplyError, SnapshotError, Times};
 use crate::store::Store;
 
 /// An unpacked layer from outside.
@@ -22,6 +22,8 @@ pub(crate) struct ImportedLayer {
     pub(crate) snapshot: SnapshotId,
     pub(crate) parent: Option<SnapshotId>,
     pub(crate) diff_id: DiffId,
+    /// How it is kept.
+    pub(crate) kind: String,
 }
 
 impl Store {
@@ -37,8 +39,13 @@ impl Store {
                 report.interrupted = true;
                 return Ok(());
             }
-            let ImportedLayer { layer, snapshot, parent, diff_id } = imported;
+            let (layer, kind) = (imported.layer, imported.kind.as_str());
             let known = |problem: &Problem| matches!(problem, Problem::LayerMissing { layer: missing, .. } if *missing == layer);
+            if kind == "erofs" {
+                self.check_tar(&imported, &lease, report)?;
+                continue;
+            }
+            let ImportedLayer { layer, snapshot, parent, diff_id, .. } = imported;
             let blob = sources.get(&diff_id).filter(|blob| !report.damaged_blobs().contains(blob));
             let Some(blob) = blob.copied().filter(|_| !report.problems.iter().any(known)) else {
                 report.unchecked += 1;
@@ -66,14 +73,42 @@ impl Store {
         Ok(())
     }
 
+    /// Compares a layer that is kept as its tar with its digest.
+    fn check_tar(&self, imported: &ImportedLayer, lease: &Lease, report: &mut VerifyReport) -> Result<(), PruneError> {
+        let layer = imported.layer;
+        lease.hold(Hold::Snapshot(imported.snapshot))?;
+        let missing =
+            |problem: &Problem| matches!(problem, Problem::LayerMissing { layer: missing, .. } if *missing == layer);
+        if report.problems.iter().any(missing) || !self.rescue_snapshot(imported.snapshot)? {
+            return Ok(());
+        }
+        let snapshot = self.snapshots().get(imported.snapshot);
+        let written = snapshot.and_then(|snapshot| snapshot.write_tar_with(Times::Kept, &mut std::io::sink()));
+        match written {
+            Ok(diff) if diff.diff_id == imported.diff_id => {}
+            Ok(diff) => {
+                report.problems.push(Problem::LayerContent { layer, want: imported.diff_id, got: diff.diff_id });
+            }
+            Err(error) => report.problems.push(Problem::LayerUnreadable { layer, detail: error.to_string() }),
+        }
+        Ok(())
+    }
+
     /// All layers from outside.
     pub(crate) fn imported_layers(&self) -> Result<Vec<ImportedLayer>, DbError> {
         self.db().read(|tx| {
-            let sql = "SELECT l.id, min(s.id), s.parent, l.diff_id FROM layers l JOIN snapshots s ON s.layer = l.id
+            let sql =
+                "SELECT l.id, min(s.id), s.parent, l.diff_id, l.kind FROM layers l JOIN snapshots s ON s.layer = l.id
                        WHERE l.diff_id IS NOT NULL AND l.diff_id IS l.content_digest GROUP BY l.id ORDER BY l.id";
             tx.all(sql, [], |row| {
                 let Text(diff_id) = row.get(3)?;
-                Ok(ImportedLayer { layer: row.get(0)?, snapshot: row.get(1)?, parent: row.get(2)?, diff_id })
+                Ok(ImportedLayer {
+                    layer: row.get(0)?,
+                    snapshot: row.get(1)?,
+                    parent: row.get(2)?,
+                    diff_id,
+                    kind: row.get(4)?,
+                })
             })
         })
     }

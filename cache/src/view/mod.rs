@@ -6,16 +6,17 @@
 //!
 //! Which kind of layer is underneath shows in no signature: a layer is a [`LayerReader`].
 
+mod bytes;
 mod resolve;
 mod stat;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use rbuild_image::ContainerPath;
 
+pub use bytes::{FileBytes, Part};
 pub use resolve::{LastLink, Lookup, MAX_SYMLINKS, Resolved, resolve};
 pub use stat::{FileKind, Stat, Timestamp, Xattrs};
 
@@ -43,7 +44,7 @@ pub trait LayerReader: Send + Sync {
     fn read_link(&self, path: &[u8]) -> io::Result<Vec<u8>>;
 
     /// Opens a regular file for reading.
-    fn open(&self, path: &[u8]) -> io::Result<File>;
+    fn open(&self, path: &[u8]) -> io::Result<FileBytes>;
 
     /// The extended attributes that belong to the layer's content.
     fn xattrs(&self, path: &[u8]) -> io::Result<Xattrs>;
@@ -108,7 +109,7 @@ impl View {
     }
 
     /// Opens the regular file at `path`, following no symlink; never blocks.
-    pub fn open(&self, path: &ContainerPath) -> io::Result<File> {
+    pub fn open(&self, path: &ContainerPath) -> io::Result<FileBytes> {
         let (layer, _) = self.find(path)?.ok_or_else(not_found)?;
         self.layers[layer].open(relative(path))
     }

@@ -1,7 +1,7 @@
 //! Plans of typical sandboxes, pinned step by step.
 
 use super::*;
-use crate::spec::{Confinement, DEFAULT_CAPABILITIES, ExecLifetime, ExecSpec, ProcessSpec, Rlimit};
+use crate::spec::{Confinement, DEFAULT_CAPABILITIES, ExecLifetime, ExecSpec, Lower, ProcessSpec, Rlimit};
 
 fn host() -> HostFacts {
     HostFacts {
@@ -74,7 +74,11 @@ fn users_that_cannot_exist_are_refused_before_anything_starts() {
 fn spec() -> SandboxSpec {
     SandboxSpec {
         id: "step-1".to_owned(),
-        rootfs: Rootfs::Overlay { lowers: vec!["/l1".into(), "/l0".into()], upper: "/u".into(), work: "/w".into() },
+        rootfs: Rootfs::Overlay {
+            lowers: ["/l1", "/l0"].map(|path| Lower::Directory(path.into())).to_vec(),
+            upper: "/u".into(),
+            work: "/w".into(),
+        },
         durability: Durability::AtCommit,
         root_access: Access::ReadWrite,
         mounts: vec![
@@ -124,7 +128,7 @@ fn a_run_step_is_set_up_in_this_order() {
     let plan = plan(&spec(), &host()).expect("a valid specification");
     assert_eq!(plan.blob, b"abcde");
     insta::assert_snapshot!(steps(&plan), @r#"
-    Root(Overlay { lowers: ["/l1", "/l0"], upper: "/u", work: "/w" }, AtCommit)
+    Root(Overlay { lowers: [Directory("/l1"), Directory("/l0")], upper: "/u", work: "/w" }, AtCommit)
     Proc
     LoopbackUp
     Sysctl { name: "net/ipv4/ping_group_range", value: "0 2147483647" }
@@ -183,7 +187,7 @@ fn a_privileged_container_with_a_terminal_sees_everything() {
     let plan = plan(&spec, &host()).expect("a valid specification");
     assert!(!plan.cgroup.confine_devices && plan.cgroup.default_pids.is_none());
     insta::assert_snapshot!(steps(&plan), @r#"
-    Root(Overlay { lowers: ["/l1", "/l0"], upper: "/u", work: "/w" }, AtCommit)
+    Root(Overlay { lowers: [Directory("/l1"), Directory("/l0")], upper: "/u", work: "/w" }, AtCommit)
     Proc
     Dev { nodes: [DeviceNode { name: "null", block: false, major: 1, minor: 3 }, DeviceNode { name: "zero", block: false, major: 1, minor: 5 }, DeviceNode { name: "full", block: false, major: 1, minor: 7 }, DeviceNode { name: "random", block: false, major: 1, minor: 8 }, DeviceNode { name: "urandom", block: false, major: 1, minor: 9 }, DeviceNode { name: "tty", block: false, major: 5, minor: 0 }, DeviceNode { name: "kmsg", block: false, major: 1, minor: 11 }, DeviceNode { name: "fuse", block: false, major: 10, minor: 229 }, DeviceNode { name: "net/tun", block: false, major: 10, minor: 200 }, DeviceNode { name: "loop-control", block: false, major: 10, minor: 237 }, DeviceNode { name: "loop0", block: true, major: 7, minor: 0 }, DeviceNode { name: "loop1", block: true, major: 7, minor: 1 }, DeviceNode { name: "loop2", block: true, major: 7, minor: 2 }, DeviceNode { name: "loop3", block: true, major: 7, minor: 3 }, DeviceNode { name: "loop4", block: true, major: 7, minor: 4 }, DeviceNode { name: "loop5", block: true, major: 7, minor: 5 }, DeviceNode { name: "loop6", block: true, major: 7, minor: 6 }, DeviceNode { name: "loop7", block: true, major: 7, minor: 7 }], origin: Made }
     DevPts

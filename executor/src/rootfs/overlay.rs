@@ -5,20 +5,20 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create, fsconfig_set_fd,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::clone_tree;
+use super::{attach, clone_tree, erofs};
 use crate::plan::OverlayMarks;
-use crate::spec::Durability;
+use crate::spec::{Durability, Lower};
 
 /// With marks in user attributes the kernel takes no other `redirect_dir` than `nofollow`, which makes none either.
 fn tunables(marks: OverlayMarks) -> [(&'static str, &'static str); 4] {
@@ -34,7 +34,7 @@ const LONGEST: usize = 255;
 
 /// A detached overlay of `lowers` (top first) under `upper`. Without lowers it is `upper` itself.
 pub(crate) fn mount(
-    lowers: &[PathBuf],
+    lowers: &[Lower],
     upper: &Path,
     work: &Path,
     durability: Durability,
@@ -43,80 +43,151 @@ pub(crate) fn mount(
     if lowers.is_empty() {
         return Ok(clone_tree(open(upper)?, false)?);
     }
-    if durability == Durability::AtCommit {
-        // The kernel's note that an earlier mount did not sync. Who says AtCommit knows whether that one ended well.
-        drop(std::fs::remove_dir_all(work.join("work/incompat/volatile")));
+    let overlay = Overlay { upper, work, durability, marks };
+    let mut opened = Vec::with_capacity(lowers.len());
+    for lower in lowers {
+        opened.push(match lower {
+            Lower::Directory(path) => Opened::Directory(path),
+            Lower::Erofs { index, devices } => Opened::Mount(erofs::mount(index, devices)?),
+        });
     }
-    match mount_new(lowers, upper, work, durability, marks) {
+    let directories: Option<Vec<&Path>> = opened.iter().map(Opened::directory).collect();
+    match (overlay.mount_new(&opened), directories) {
         // The kernel before 6.5 has no lowerdir+; the one before 5.2 no fsopen.
-        Err(Errno::INVAL | Errno::NOSYS) => mount_classic(lowers, upper, work, durability, marks),
-        other => Ok(other?),
+        (Err(Errno::INVAL | Errno::NOSYS), Some(lowers)) => overlay.mount_classic(&lowers),
+        // The kernel before 6.15 takes only mounts that have a place.
+        (Err(Errno::INVAL), None) => overlay.mount_placed(opened),
+        (other, _) => Ok(other?),
     }
 }
 
-/// The mount of Linux 6.5: one call per layer, no limit but the kernel's 500 layers.
-fn mount_new(
-    lowers: &[PathBuf],
-    upper: &Path,
-    work: &Path,
-    durability: Durability,
-    marks: OverlayMarks,
-) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", "overlay")?;
-    let mut held = Vec::new();
-    for (key, path) in
-        lowers.iter().map(|lower| ("lowerdir+", lower.as_path())).chain([("upperdir", upper), ("workdir", work)])
-    {
-        fsconfig_set_string(&context, key, plain_path(path, &mut held)?)?;
-    }
-    for (key, value) in tunables(marks) {
-        fsconfig_set_string(&context, key, value)?;
-    }
-    if durability == Durability::AtCommit {
-        fsconfig_set_flag(&context, "volatile")?;
-    }
-    if marks == OverlayMarks::User {
-        fsconfig_set_flag(&context, "userxattr")?;
-    }
-    fsconfig_create(&context)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+/// A lower layer at hand.
+enum Opened<'a> {
+    Directory(&'a Path),
+    /// A detached mount.
+    Mount(OwnedFd),
+    /// A mount that has a place, or had.
+    Placed(OwnedFd),
 }
 
-/// `mount(2)` takes one page of options, in which descriptors are much shorter than paths. It needs a place, which is the
-/// upper directory; the mount is taken off it at once, in this process's own mount namespace.
-fn mount_classic(
-    lowers: &[PathBuf],
-    upper: &Path,
-    work: &Path,
+impl<'a> Opened<'a> {
+    fn directory(&self) -> Option<&'a Path> {
+        match self {
+            Self::Directory(path) => Some(path),
+            Self::Mount(_) | Self::Placed(_) => None,
+        }
+    }
+}
+
+/// What an overlay is made of besides its lower layers.
+#[derive(Clone, Copy)]
+struct Overlay<'a> {
+    upper: &'a Path,
+    work: &'a Path,
     durability: Durability,
     marks: OverlayMarks,
-) -> io::Result<OwnedFd> {
-    const PAGE: usize = 4096;
-    let mut held = Vec::new();
-    let mut short = |path: &Path| -> rustix::io::Result<String> {
-        held.push(open(path)?);
-        Ok(fd_path(held.last().expect("just pushed")))
-    };
-    let lower = lowers.iter().map(|path| short(path)).collect::<Result<Vec<_>, _>>()?.join(":");
-    let mut options = format!("lowerdir={lower},upperdir={},workdir={}", short(upper)?, short(work)?);
-    for (key, value) in tunables(marks) {
-        options.push_str(&format!(",{key}={value}"));
+}
+
+impl Overlay<'_> {
+    /// Removes the kernel's note that an earlier mount, or an attempt at one, did not sync. Who says AtCommit knows whether
+    /// that one ended well.
+    fn forget_unsynced(self) {
+        if self.durability == Durability::AtCommit {
+            drop(std::fs::remove_dir_all(self.work.join("work/incompat/volatile")));
+        }
     }
-    if durability == Durability::AtCommit {
-        options.push_str(",volatile");
+
+    /// The mount of Linux 6.5: one call per layer, no limit but the kernel's 500 layers.
+    fn mount_new(self, lowers: &[Opened<'_>]) -> rustix::io::Result<OwnedFd> {
+        self.forget_unsynced();
+        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", "overlay")?;
+        let mut held = Vec::new();
+        for lower in lowers {
+            match lower {
+                Opened::Directory(path) => {
+                    fsconfig_set_string(&context, "lowerdir+", plain_path(path, &mut held)?)?;
+                }
+                Opened::Mount(mount) => fsconfig_set_fd(&context, "lowerdir+", mount)?,
+                Opened::Placed(mount) => fsconfig_set_string(&context, "lowerdir+", fd_path(mount))?,
+            }
+        }
+        for (key, path) in [("upperdir", self.upper), ("workdir", self.work)] {
+            fsconfig_set_string(&context, key, plain_path(path, &mut held)?)?;
+        }
+        for (key, value) in tunables(self.marks) {
+            fsconfig_set_string(&context, key, value)?;
+        }
+        if self.durability == Durability::AtCommit {
+            fsconfig_set_flag(&context, "volatile")?;
+        }
+        if self.marks == OverlayMarks::User {
+            fsconfig_set_flag(&context, "userxattr")?;
+        }
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
-    if marks == OverlayMarks::User {
-        options.push_str(",userxattr");
+
+    /// The same with every lower mount at a place while the overlay is made: one over the other on the upper directory,
+    /// in this process's own mount namespace.
+    fn mount_placed(self, lowers: Vec<Opened<'_>>) -> io::Result<OwnedFd> {
+        let (upper, work) = (open(self.upper)?, open(self.work)?);
+        let (upper_path, work_path) = (PathBuf::from(fd_path(&upper)), PathBuf::from(fd_path(&work)));
+        let mut placed = 0;
+        let attached = || -> io::Result<Vec<Opened<'_>>> {
+            let mut ready = Vec::with_capacity(lowers.len());
+            for lower in lowers {
+                ready.push(match lower {
+                    Opened::Mount(mount) => {
+                        attach(&mount, upper.as_fd())?;
+                        placed += 1;
+                        Opened::Placed(mount)
+                    }
+                    other => other,
+                });
+            }
+            Ok(ready)
+        };
+        let lowers = attached();
+        let Self { durability, marks, .. } = self;
+        let inner = Overlay { upper: &upper_path, work: &work_path, durability, marks };
+        let mounted = lowers.and_then(|lowers| Ok(inner.mount_new(&lowers)?));
+        for _ in 0..placed {
+            rustix::mount::unmount(self.upper, UnmountFlags::DETACH)?;
+        }
+        mounted
     }
-    if options.len() >= PAGE {
-        return Err(Errno::NAMETOOLONG.into());
+
+    /// `mount(2)` takes one page of options, in which descriptors are much shorter than paths. It needs a place, which is the
+    /// upper directory; the mount is taken off it at once, in this process's own mount namespace.
+    fn mount_classic(self, lowers: &[&Path]) -> io::Result<OwnedFd> {
+        self.forget_unsynced();
+        const PAGE: usize = 4096;
+        let mut held = Vec::new();
+        let mut short = |path: &Path| -> rustix::io::Result<String> {
+            held.push(open(path)?);
+            Ok(fd_path(held.last().expect("just pushed")))
+        };
+        let lower = lowers.iter().map(|path| short(path)).collect::<Result<Vec<_>, _>>()?.join(":");
+        let mut options = format!("lowerdir={lower},upperdir={},workdir={}", short(self.upper)?, short(self.work)?);
+        for (key, value) in tunables(self.marks) {
+            options.push_str(&format!(",{key}={value}"));
+        }
+        if self.durability == Durability::AtCommit {
+            options.push_str(",volatile");
+        }
+        if self.marks == OverlayMarks::User {
+            options.push_str(",userxattr");
+        }
+        if options.len() >= PAGE {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+        rustix::mount::mount("overlay", self.upper, "overlay", MountFlags::empty(), options.as_c_str())?;
+        let detached = open(self.upper).and_then(|fd| clone_tree(fd, false));
+        rustix::mount::unmount(self.upper, UnmountFlags::DETACH)?;
+        Ok(detached?)
     }
-    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount("overlay", upper, "overlay", MountFlags::empty(), options.as_c_str())?;
-    let detached = open(upper).and_then(|fd| clone_tree(fd, false));
-    rustix::mount::unmount(upper, UnmountFlags::DETACH)?;
-    Ok(detached?)
 }
 
 /// Why an overlay could not be mounted, where the kernel only says that something is invalid.
@@ -154,7 +225,63 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// Both ways of mounting show the same; in a mount namespace of this test's own thread.
+    /// Runs in a mount namespace of a thread of its own.
+    fn in_own_namespace(test: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(move || {
+            crate::sys::process::unshare(rustix::thread::UnshareFlags::NEWNS | rustix::thread::UnshareFlags::FS)
+                .unwrap();
+            let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            test();
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// Detached mounts as lower layers, and such that need a place first.
+    #[test]
+    fn mounts_are_lower_layers_with_and_without_a_place() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        in_own_namespace(move || {
+            for placed in [false, true] {
+                let base = temp.path().join(if placed { "placed" } else { "detached" });
+                let (upper, work, below) = (base.join("upper"), base.join("work"), base.join("below"));
+                for path in [&upper, &work, &below] {
+                    fs::create_dir_all(path).unwrap();
+                }
+                fs::write(below.join("below"), "1").unwrap();
+                let tmpfs = |name: &str| {
+                    let mount = super::super::new_mount(c"tmpfs", &[], MountAttrFlags::empty()).unwrap();
+                    fs::write(format!("{}/{name}", fd_path(&mount)), "2").unwrap();
+                    Opened::Mount(mount)
+                };
+                let lowers = vec![tmpfs("a"), tmpfs("b"), Opened::Directory(&below)];
+                let (durability, marks) = (Durability::AtCommit, OverlayMarks::Trusted);
+                let overlay = Overlay { upper: &upper, work: &work, durability, marks };
+                let mounted = match placed {
+                    true => overlay.mount_placed(lowers),
+                    false => overlay.mount_new(&lowers).map_err(io::Error::from),
+                };
+                let mounted = match mounted {
+                    // An older kernel, which takes the other way.
+                    Err(error) if !placed && error.kind() == io::ErrorKind::InvalidInput => continue,
+                    mounted => mounted.unwrap(),
+                };
+                let mut names: Vec<_> =
+                    fs::read_dir(fd_path(&mounted)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+                names.sort();
+                assert_eq!(names, ["a", "b", "below"]);
+                fs::write(format!("{}/new", fd_path(&mounted)), "3").unwrap();
+                assert_eq!(fs::read_to_string(upper.join("new")).unwrap(), "3", "the places are free again");
+            }
+        });
+    }
+
+    /// Both ways of mounting show the same.
     #[test]
     fn the_classic_mount_shows_what_the_new_one_shows() {
         if !rustix::process::geteuid().is_root() {
@@ -170,11 +297,7 @@ mod tests {
         fs::write(dir("low:er, one").join("a"), "1").unwrap();
         fs::write(dir("lower\\two").join("b"), "2").unwrap();
         let lowers = [dir("low:er, one"), dir("lower\\two")];
-        std::thread::spawn(move || {
-            crate::sys::process::unshare(rustix::thread::UnshareFlags::NEWNS | rustix::thread::UnshareFlags::FS)
-                .unwrap();
-            let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
-            rustix::mount::mount_change("/", private).unwrap();
+        in_own_namespace(move || {
             for (name, classic) in [("new", false), ("classic", true)] {
                 let path = |kind: &str| {
                     let path = temp.path().join(format!("{name}{kind}"));
@@ -182,10 +305,14 @@ mod tests {
                     path
                 };
                 let (upper, work) = (path("upper"), path("work"));
+                let durability = if classic { Durability::AtCommit } else { Durability::EachSync };
+                let overlay = Overlay { upper: &upper, work: &work, durability, marks: OverlayMarks::Trusted };
+                let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
                 let mounted = if classic {
-                    mount_classic(&lowers, &upper, &work, Durability::AtCommit, OverlayMarks::Trusted).unwrap()
+                    overlay.mount_classic(&lowers).unwrap()
                 } else {
-                    mount_new(&lowers, &upper, &work, Durability::EachSync, OverlayMarks::Trusted).unwrap()
+                    let opened: Vec<Opened<'_>> = lowers.iter().map(|path| Opened::Directory(path)).collect();
+                    overlay.mount_new(&opened).unwrap()
                 };
                 let inside = fd_path(&mounted);
                 assert_eq!(fs::read_to_string(format!("{inside}/a")).unwrap(), "1", "{name}");
@@ -193,8 +320,6 @@ mod tests {
                 fs::write(format!("{inside}/c"), "3").unwrap();
                 assert_eq!(fs::read_to_string(upper.join("c")).unwrap(), "3", "{name}");
             }
-        })
-        .join()
-        .unwrap();
+        });
     }
 }

@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rbuild_image::ContainerPath;
 
 use super::{Copied, FuseOverlay, Stacker, Stacking};
 use crate::plan::OverlayMarks;
 use crate::spawn_error::SpawnError;
-use crate::spec::{Durability, MountSource, Rootfs, SandboxSpec};
+use crate::spec::{Durability, Lower, MountSource, Rootfs, SandboxSpec};
 
 /// The stacks of one sandbox.
 #[derive(Debug, Default)]
@@ -28,6 +28,17 @@ enum Stack {
     Copied(Copied),
 }
 
+/// Lower layers as the directories that they must be without overlayfs.
+fn directories(lowers: &[Lower]) -> Result<Vec<PathBuf>, SpawnError> {
+    let directory = |lower: &Lower| match lower {
+        Lower::Directory(path) => Ok(path.clone()),
+        Lower::Erofs { .. } => Err(SpawnError::Rootfs {
+            source: io::Error::other("layers that are kept as tars need overlayfs: use --snapshotter directory"),
+        }),
+    };
+    lowers.iter().map(directory).collect()
+}
+
 impl Stacks {
     /// Makes what the specification needs; with copies it becomes another one.
     pub(crate) fn prepare<'a>(
@@ -43,7 +54,7 @@ impl Stacks {
             Stacking::Overlayfs => {}
             Stacking::FuseOverlayfs => {
                 let program = stacker.fuse_program()?;
-                let mount = |lowers, upper, work, durability| {
+                let mount = |lowers: &[PathBuf], upper: &Path, work: &Path, durability| {
                     let (mount, overlay) =
                         FuseOverlay::mount(program, lowers, upper, work, durability, marks).map_err(failed)?;
                     Ok::<_, SpawnError>((mount, Stack::Fuse(overlay)))
@@ -51,7 +62,7 @@ impl Stacks {
                 if let Rootfs::Overlay { lowers, upper, work } = &spec.rootfs
                     && !lowers.is_empty()
                 {
-                    let (made, stack) = mount(lowers, upper, work, spec.durability)?;
+                    let (made, stack) = mount(&directories(lowers)?, upper, work, spec.durability)?;
                     stacks.mounts.push(made);
                     stacks.root = Some(stack);
                 }
@@ -59,7 +70,7 @@ impl Stacks {
                     if let MountSource::Overlay { lowers, upper, work, .. } = source
                         && !lowers.is_empty()
                     {
-                        let (made, stack) = mount(lowers, upper, work, Durability::AtCommit)?;
+                        let (made, stack) = mount(&directories(lowers)?, upper, work, Durability::AtCommit)?;
                         stacks.mounts.push(made);
                         stacks.others.push(stack);
                     }
@@ -70,7 +81,7 @@ impl Stacks {
                 if let Rootfs::Overlay { lowers, upper, work } = &spec.rootfs
                     && !lowers.is_empty()
                 {
-                    let copied = Copied::new(lowers, upper, work, marks).map_err(failed)?;
+                    let copied = Copied::new(&directories(lowers)?, upper, work, marks).map_err(failed)?;
                     changed.rootfs = Rootfs::Directory(copied.root().to_owned());
                     stacks.root = Some(Stack::Copied(copied));
                 }
@@ -78,7 +89,7 @@ impl Stacks {
                     if let MountSource::Overlay { lowers, upper, work, subpath } = &mount.source
                         && !lowers.is_empty()
                     {
-                        let copied = Copied::new(lowers, upper, work, marks).map_err(failed)?;
+                        let copied = Copied::new(&directories(lowers)?, upper, work, marks).map_err(failed)?;
                         let root = copied.root().to_owned();
                         mount.source = MountSource::BindInside { root, subpath: subpath.clone() };
                         stacks.others.push(Stack::Copied(copied));

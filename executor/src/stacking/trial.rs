@@ -13,7 +13,7 @@ use super::{FuseOverlay, is_opaque, set_opaque};
 use crate::plan::OverlayMarks;
 use crate::root_dir::{DirFd, Node};
 use crate::rootfs::overlay;
-use crate::spec::Durability;
+use crate::spec::{Durability, Lower};
 
 /// Directories of a trial.
 struct Trial {
@@ -82,7 +82,7 @@ fn marked(trial: &Trial) -> io::Result<()> {
 pub(super) fn overlayfs(place: &Path, marks: OverlayMarks) -> io::Result<()> {
     let trial = Trial::new(place)?;
     let (upper, work) = (trial.path("upper"), trial.path("work"));
-    let mount = overlay::mount(&[trial.path("lower")], &upper, &work, Durability::AtCommit, marks);
+    let mount = overlay::mount(&[Lower::Directory(trial.path("lower"))], &upper, &work, Durability::AtCommit, marks);
     replace(mount.map_err(|error| overlay::explain(error, &upper))?)?;
     marked(&trial)
 }

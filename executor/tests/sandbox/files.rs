@@ -275,7 +275,7 @@ fn nested(world: &World) {
     for dir in ["upper", "work"] {
         fs::create_dir(merged.join(dir)).unwrap();
     }
-    let lowers = world.layers();
+    let lowers = outer.lowers.clone();
     spec.rootfs = Rootfs::Overlay { lowers, upper: merged.join("upper"), work: merged.join("work") };
     let error = world.try_run(&spec).unwrap_err();
     rustix::mount::unmount(&merged, rustix::mount::UnmountFlags::DETACH).unwrap();

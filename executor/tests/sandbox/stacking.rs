@@ -268,7 +268,7 @@ fn refusing(place: &Path) {
     assert!(report.overlayfs.as_ref().is_err_and(|why| why.contains("itself on an overlay")), "{report:?}");
     assert!(report.fuse_overlayfs.is_err() && !report.reflinks, "{report:?}");
     let world = World::new();
-    let upper = Upper { upper: place.join("s/u"), work: place.join("s/w"), lowers: world.layers() };
+    let upper = Upper { upper: place.join("s/u"), work: place.join("s/w"), lowers: world.upper().lowers };
     fs::create_dir_all(&upper.upper).unwrap();
     fs::create_dir_all(&upper.work).unwrap();
     let spawner = Spawner::start().unwrap().with_stacking(choice);

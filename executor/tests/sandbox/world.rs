@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rbuild_executor::{
-    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Ids, Init, KernelPaths, Mount,
+    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Ids, Init, KernelPaths, Lower, Mount,
     NetworkMode, Process, ProcessSpec, Resources, Rootfs, SandboxSpec, Seccomp, SpawnError, Spawner, Stdio, StdioFd,
 };
 use rbuild_image::ContainerPath;
@@ -35,7 +35,7 @@ pub(crate) struct World {
 pub(crate) struct Upper {
     pub(crate) upper: PathBuf,
     pub(crate) work: PathBuf,
-    pub(crate) lowers: Vec<PathBuf>,
+    pub(crate) lowers: Vec<Lower>,
 }
 
 /// How a sandbox ended and what it wrote.
@@ -93,6 +93,7 @@ impl World {
     }
 
     pub(crate) fn upper_on(&self, lowers: Vec<PathBuf>) -> Upper {
+        let lowers = lowers.into_iter().map(Lower::Directory).collect();
         let base = self.path(&next_id());
         let made = Upper { upper: base.join("upper"), work: base.join("work"), lowers };
         fs::create_dir_all(&made.upper).unwrap();

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 
 use rbuild_cache::snapshot::{Content, Metadata};
-use rbuild_cache::view::{FileKind, LastLink, Timestamp};
+use rbuild_cache::view::{FileBytes, FileKind, LastLink, Timestamp};
 use rbuild_image::ContainerPath;
 use rbuild_image::layer::{Decoder, Entry, EntryKind, TarError, TarReader};
 
@@ -21,7 +21,7 @@ pub(super) fn is_archive(tree: &dyn SourceTree, selected: &Selected) -> Result<b
     Ok(matches!(TarReader::new(decoder).next_entry(), Ok(Some(_))))
 }
 
-fn open(tree: &dyn SourceTree, selected: &Selected) -> Result<io::BufReader<std::fs::File>, FileError> {
+fn open(tree: &dyn SourceTree, selected: &Selected) -> Result<io::BufReader<FileBytes>, FileError> {
     let file = tree.open(&selected.path).map_err(|source| FileError::Read { path: selected.path.clone(), source })?;
     Ok(io::BufReader::with_capacity(128 * 1024, file))
 }

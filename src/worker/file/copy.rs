@@ -1,12 +1,11 @@
 //! Copying selected files into a layer.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use rbuild_cache::snapshot::{Content, LayerWriter, Metadata};
-use rbuild_cache::view::{FileKind, LastLink, Lookup, Stat, Timestamp};
+use rbuild_cache::view::{FileBytes, FileKind, LastLink, Lookup, Stat, Timestamp};
 use rbuild_image::ContainerPath;
 use rbuild_solver::{CopyAction, MakeDirAction, Unpack, WriteAction};
 
@@ -318,7 +317,7 @@ impl<'a> Copier<'a> {
                     return Ok(self.writer.file(to, &metadata, Content::Bytes(&[]))?);
                 }
                 let (tree, from) = (tree.clone(), from.clone());
-                let open = move || -> io::Result<File> {
+                let open = move || -> io::Result<FileBytes> {
                     tree.open(&from)
                         .map_err(|error| io::Error::new(error.kind(), format!("cannot open {from}: {error}")))
                 };

@@ -1,11 +1,10 @@
 //! What files are copied from: a build context or another step's result, read alike.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rbuild_cache::view::{DirEntry, FileKind, Lookup, Stat, Timestamp, View, Xattrs};
+use rbuild_cache::view::{DirEntry, FileBytes, FileKind, Lookup, Stat, Timestamp, View, Xattrs};
 use rbuild_cache::{FileDigest, FileIndex, FileStamp};
 use rbuild_executor::RootDir;
 use rbuild_image::ContainerPath;
@@ -21,7 +20,7 @@ pub(super) trait SourceTree: Lookup + Send + Sync {
     fn list(&self, path: &ContainerPath) -> io::Result<Vec<DirEntry>>;
 
     /// Opens a regular file.
-    fn open(&self, path: &ContainerPath) -> io::Result<File>;
+    fn open(&self, path: &ContainerPath) -> io::Result<FileBytes>;
 
     /// The extended attributes that a copy gets.
     fn xattrs(&self, path: &ContainerPath) -> io::Result<Xattrs>;
@@ -54,7 +53,7 @@ impl SourceTree for View {
         Self::list(self, path)
     }
 
-    fn open(&self, path: &ContainerPath) -> io::Result<File> {
+    fn open(&self, path: &ContainerPath) -> io::Result<FileBytes> {
         Self::open(self, path)
     }
 
@@ -205,8 +204,8 @@ impl SourceTree for ContextTree {
         Ok(visible)
     }
 
-    fn open(&self, path: &ContainerPath) -> io::Result<File> {
-        self.root.open_file(path)
+    fn open(&self, path: &ContainerPath) -> io::Result<FileBytes> {
+        Ok(self.root.open_file(path)?.into())
     }
 
     fn xattrs(&self, _: &ContainerPath) -> io::Result<Xattrs> {

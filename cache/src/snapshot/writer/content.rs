@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::metadata::Metadata;
+use crate::view::FileBytes;
 
 /// Files up to this size are read and written in one go.
 const SMALL: u64 = 128 * 1024;
@@ -29,7 +30,7 @@ pub enum Content<'a> {
 }
 
 /// Opens a file whose bytes are copied.
-pub type OpenContent = Box<dyn FnOnce() -> io::Result<File> + Send>;
+pub type OpenContent = Box<dyn FnOnce() -> io::Result<FileBytes> + Send>;
 
 impl std::fmt::Debug for Content<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -138,16 +139,15 @@ impl Copier {
     }
 
     /// Makes `name` in `dir` a copy of `source` with `metadata`.
-    pub(super) fn copy(&self, dir: impl AsFd, name: &[u8], source: &File, metadata: &Metadata) -> io::Result<()> {
+    pub(super) fn copy(&self, dir: impl AsFd, name: &[u8], source: &FileBytes, metadata: &Metadata) -> io::Result<()> {
         let target = create(dir, name)?;
-        let stat = rustix::fs::fstat(source)?;
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        if size > 0 && !self.clone_extents(&target, source)? {
-            if size <= SMALL {
-                copy_small(&target, source, size)?;
-            } else {
-                copy_large(&target, source, size)?;
-            }
+        let size = source.size()?;
+        match source.whole() {
+            _ if size == 0 => {}
+            Some(file) if self.clone_extents(&target, file)? => {}
+            Some(file) if size > SMALL => copy_large(&target, file, size)?,
+            None if size > SMALL => copy_parts(&target, source, size)?,
+            _ => write_at(&target, &source.read_whole(size)?, 0)?,
         }
         Ok(metadata.apply_to_file(target.as_fd())?)
     }
@@ -167,30 +167,18 @@ impl Copier {
     }
 }
 
-fn copy_small(target: &OwnedFd, source: &File, size: u64) -> io::Result<()> {
-    write_at(target, &read_whole(source, size)?, 0)
-}
-
-/// Reads a file of about `size` bytes from its start; cheaper than `read_to_end`, which asks for size and position again.
-pub(crate) fn read_whole(source: impl AsFd, size: u64) -> io::Result<Vec<u8>> {
-    let expected = usize::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut bytes = vec![0; expected + 1];
-    let mut filled = 0;
-    loop {
-        if filled == bytes.len() {
-            bytes.resize(filled * 2, 0);
-        }
-        match rustix::io::retry_on_intr(|| rustix::io::pread(&source, &mut bytes[filled..], filled as u64))? {
-            0 => break,
-            n => filled += n,
-        }
-        // All that was expected came, and there was room for more.
-        if filled >= expected && filled < bytes.len() {
+fn copy_parts(target: &OwnedFd, source: &FileBytes, size: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    while at < size {
+        let read = source.read_at(&mut buffer, at)?;
+        if read == 0 {
             break;
         }
+        write_blocks(target, &buffer[..read], at)?;
+        at += read as u64;
     }
-    bytes.truncate(filled);
-    Ok(bytes)
+    set_length(target, size)
 }
 
 /// Copies data regions only, so that holes stay holes.

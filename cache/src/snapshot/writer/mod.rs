@@ -1,5 +1,7 @@
 //! Writing one layer on top of a parent: the only way files get into a layer other than a running step.
 //!
+//! The layer becomes a directory, or a tar with its index ([`draft`]); what is written where is decided alike for both.
+//!
 //! A [`LayerWriter`] shows the parent with everything written so far on top, and takes changes to it. Names and types of
 //! the new layer are kept in memory and looked up there and in the parent's [`View`]; on disk every call names one
 //! component in a directory that this writer made, opened without following symlinks. A path in an archive or an image
@@ -10,12 +12,13 @@
 //! directories' metadata. Nothing is synced here: a commit does that once.
 
 mod content;
+mod disk;
+mod draft;
 mod metadata;
 mod pool;
 mod staging;
 mod tree;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -26,20 +29,16 @@ use rbuild_image::ContainerPath;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::overlay;
 use crate::view::{FileKind, LastLink, Lookup, Resolved, View, resolve};
 use content::{create, write_at, write_sparse, write_stream};
-use pool::{Job, Pool};
+use disk::Disk;
+use pool::Job;
 use tree::{Directory, Location, NodeId, ROOT, State, Tree};
 
-pub(crate) use content::read_whole;
 pub use content::{Content, OpenContent};
+pub(super) use draft::Draft;
+use draft::Stored;
 pub use metadata::Metadata;
-
-/// How many directories stay open between calls.
-const OPEN_DIRECTORIES: usize = 32;
-/// Threads that copy contents at most; more only fight for the file system's journal.
-const COPY_THREADS: usize = 4;
 
 /// A change to a layer that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +65,16 @@ fn failed_io(action: &'static str, path: &ContainerPath) -> impl FnOnce(io::Erro
 
 /// Writes one layer. See the module for the rules.
 pub struct LayerWriter {
-    root: Arc<OwnedFd>,
     parent: Arc<View>,
     tree: Tree,
-    open: HashMap<NodeId, Arc<OwnedFd>>,
-    pool: Option<Pool>,
-    /// Hard links to files that may still be in the queue, as (existing, new).
-    links: Vec<(NodeId, NodeId)>,
     depends_on_parent: bool,
-    buffer: Vec<u8>,
+    target: Target,
+}
+
+/// What the layer becomes.
+enum Target {
+    Disk(Disk),
+    Draft(Draft),
 }
 
 impl std::fmt::Debug for LayerWriter {
@@ -93,21 +93,21 @@ impl LayerWriter {
 
     /// Writes into the empty directory `root`, on top of `parent`.
     pub(super) fn new(root: OwnedFd, parent: Arc<View>) -> io::Result<Self> {
+        Self::on(Target::Disk(Disk::new(root)), parent)
+    }
+
+    /// Writes a tar with its index, on top of `parent`.
+    pub(super) fn draft(draft: Draft, parent: Arc<View>) -> io::Result<Self> {
+        Self::on(Target::Draft(draft), parent)
+    }
+
+    fn on(target: Target, parent: Arc<View>) -> io::Result<Self> {
         let metadata = match parent.lstat(&ContainerPath::root())? {
             Some(stat) => Metadata::from(&stat),
             None => Metadata { mode: 0o755, ..Metadata::default() },
         };
         let tree = Tree::new(Directory::new(metadata, false));
-        Ok(Self {
-            root: Arc::new(root),
-            parent,
-            tree,
-            open: HashMap::new(),
-            pool: None,
-            links: Vec::new(),
-            depends_on_parent: false,
-            buffer: Vec::new(),
-        })
+        Ok(Self { parent, tree, depends_on_parent: false, target })
     }
 
     /// Writes a tree of its own, with nothing underneath, into the empty directory `root`.
@@ -139,9 +139,8 @@ impl LayerWriter {
             Some(existing) if matches!(self.tree.node(existing).state, State::Whiteout) => {
                 // What the whiteout hid must stay hidden under the new directory.
                 self.unlink(existing, path)?;
-                self.new_directory(parent, path, metadata.clone(), true)?;
-                let dir = self.directory_fd(parent, path)?;
-                overlay::set_opaque(&dir, name).map_err(failed("mark directory opaque", path))
+                let made = self.new_directory(parent, path, metadata.clone(), true)?;
+                self.mark_opaque(made, path)
             }
             Some(_) => Err(failed("create directory", path)(Errno::EXIST)),
             None => match self.lower_kind(parent, path)? {
@@ -196,9 +195,8 @@ impl LayerWriter {
                 }
                 // It replaced, or hid, whatever the parent has there.
                 self.unlink(existing, path)?;
-                self.new_directory(parent, path, metadata.clone(), true)?;
-                let dir = self.directory_fd(parent, path)?;
-                overlay::set_opaque(&dir, name).map_err(failed("mark directory opaque", path))
+                let made = self.new_directory(parent, path, metadata.clone(), true)?;
+                self.mark_opaque(made, path)
             }
             None => {
                 let merges = self.lower_kind(parent, path)? == Some(FileKind::Directory);
@@ -249,11 +247,18 @@ impl LayerWriter {
         content: Content<'_>,
     ) -> Result<(), LayerWriteError> {
         let (parent, name) = self.clear(path)?;
+        if let Target::Draft(draft) = &mut self.target {
+            let stored = draft.store(content).map_err(failed_io("read the content of", path))?;
+            let inode = draft.inode(metadata, stored);
+            let id = self.tree.add(parent, &name, State::Leaf(FileKind::File));
+            draft.name(id, inode);
+            return Ok(());
+        }
         let dir = self.directory_fd(parent, path)?;
         match content {
             Content::File(open) => {
                 let job = Job { dir, name: name.clone(), path: path.clone(), metadata: metadata.clone(), open };
-                self.pool(path)?.submit(job).map_err(|(path, source)| LayerWriteError {
+                self.disk(path)?.pool(path)?.submit(job).map_err(|(path, source)| LayerWriteError {
                     action: "copy to",
                     path,
                     source,
@@ -261,10 +266,11 @@ impl LayerWriter {
             }
             content => {
                 let file = create(&dir, &name).map_err(failed("create", path))?;
+                let buffer = &mut self.disk(path)?.buffer;
                 let written = match content {
                     Content::Bytes(bytes) => write_at(&file, bytes, 0),
-                    Content::Stream(reader, size) => write_stream(&file, reader, size, &mut self.buffer),
-                    Content::Sparse(reader, map, size) => write_sparse(&file, reader, map, size, &mut self.buffer),
+                    Content::Stream(reader, size) => write_stream(&file, reader, size, buffer),
+                    Content::Sparse(reader, map, size) => write_sparse(&file, reader, map, size, buffer),
                     Content::File(_) => Ok(()),
                 };
                 written.map_err(failed_io("write", path))?;
@@ -278,10 +284,10 @@ impl LayerWriter {
     /// Makes a symlink; anything but a directory is replaced.
     pub fn symlink(&mut self, path: &ContainerPath, target: &[u8], metadata: &Metadata) -> Result<(), LayerWriteError> {
         let (parent, name) = self.clear(path)?;
-        let dir = self.directory_fd(parent, path)?;
-        rustix::fs::symlinkat(target, &dir, &*name).map_err(failed("create symlink", path))?;
-        metadata.apply_at(&dir, &name, FileKind::Symlink).map_err(failed("set metadata of", path))?;
-        self.tree.add(parent, &name, State::Symlink(target.to_vec()));
+        self.in_directory(parent, path, "create symlink", |dir| rustix::fs::symlinkat(target, dir, &*name))?;
+        self.in_directory(parent, path, "set metadata of", |dir| metadata.apply_at(dir, &name, FileKind::Symlink))?;
+        let id = self.tree.add(parent, &name, State::Symlink(target.to_vec()));
+        self.drafted(id, metadata, Stored::None);
         Ok(())
     }
 
@@ -301,11 +307,13 @@ impl LayerWriter {
             tracing::debug!(%path, "a device file cannot be made here and is left out");
             return Ok(());
         }
-        let dir = self.directory_fd(parent, path)?;
         let mode = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(&dir, &*name, file_type, mode, device).map_err(failed("create special file", path))?;
-        metadata.apply_at(&dir, &name, kind).map_err(failed("set metadata of", path))?;
-        self.tree.add(parent, &name, State::Leaf(kind));
+        self.in_directory(parent, path, "create special file", |dir| {
+            rustix::fs::mknodat(dir, &*name, file_type, mode, device)
+        })?;
+        self.in_directory(parent, path, "set metadata of", |dir| metadata.apply_at(dir, &name, kind))?;
+        let id = self.tree.add(parent, &name, State::Leaf(kind));
+        self.drafted(id, metadata, Stored::None);
         Ok(())
     }
 
@@ -332,11 +340,17 @@ impl LayerWriter {
         };
         let (parent, name) = self.clear(path)?;
         let target = self.tree.add(parent, &name, copy);
-        self.links.push((source, target));
-        if self.pool.is_none() {
-            self.settle(path)?;
-        }
-        Ok(())
+        let settle = match &mut self.target {
+            Target::Disk(disk) => {
+                disk.links.push((source, target));
+                disk.pool.is_none()
+            }
+            Target::Draft(draft) => {
+                draft.link(source, target);
+                false
+            }
+        };
+        if settle { self.settle(path) } else { Ok(()) }
     }
 
     /// Removes `path` with everything below it, in the layer and from view of the parent.
@@ -384,10 +398,7 @@ impl LayerWriter {
                 }
             }
         } else {
-            let node = self.tree.node(id);
-            let (parent, name) = (node.parent, node.name.clone());
-            let dir = self.directory_fd(parent, path)?;
-            overlay::set_opaque(&dir, &name).map_err(failed("mark directory opaque", path))?;
+            self.mark_opaque(id, path)?;
         }
         self.tree.directory_mut(id).expect("just staged as a directory").hides = true;
         Ok(())
@@ -396,6 +407,9 @@ impl LayerWriter {
     /// Waits for all contents and gives every directory its metadata.
     pub fn finish(&mut self) -> Result<(), LayerWriteError> {
         let root = ContainerPath::root();
+        if let Target::Draft(draft) = &mut self.target {
+            return draft.finish(&self.tree, self.parent.clone()).map_err(failed_io("write the tar of", &root));
+        }
         self.settle(&root)?;
         let order: Vec<NodeId> = self.tree.directories_inside_out().map(|(id, ..)| id).collect();
         for id in order {
@@ -404,15 +418,16 @@ impl LayerWriter {
             let (parent, name) = (node.parent, node.name.clone());
             let metadata = self.tree.directory(id).expect("listed as a directory").metadata.clone();
             let result = if id == ROOT {
-                metadata.apply_at(&self.root, b".", FileKind::Directory)
+                metadata.apply_at(&self.disk(&path)?.root, b".", FileKind::Directory)
             } else {
                 let dir = self.directory_fd(parent, &path)?;
                 metadata.apply_at(&dir, &name, FileKind::Directory)
             };
             result.map_err(failed("set metadata of", &path))?;
         }
-        self.open.clear();
-        self.pool = None;
+        let disk = self.disk(&root)?;
+        disk.open.clear();
+        disk.pool = None;
         Ok(())
     }
 }

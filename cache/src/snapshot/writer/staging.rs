@@ -1,19 +1,16 @@
-//! The steps below the writer's calls: making directories of the parent part of the layer, making room, and the disk.
+//! The steps below the writer's calls: making directories of the parent part of the layer, and making room.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use rbuild_image::ContainerPath;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
 use super::content::Content;
 use super::metadata::Metadata;
-use super::pool::Pool;
 use super::tree::{Directory, Location, NodeId, ROOT, State};
-use super::{COPY_THREADS, LayerWriteError, LayerWriter, OPEN_DIRECTORIES, failed, failed_io};
-use crate::snapshot::{beneath, overlay};
+use super::{LayerWriteError, LayerWriter, Stored, Target, failed, failed_io};
+use crate::snapshot::overlay;
 use crate::view::{FileKind, Lookup};
 
 impl LayerWriter {
@@ -78,8 +75,7 @@ impl LayerWriter {
         hides: bool,
     ) -> Result<NodeId, LayerWriteError> {
         let name = path.file_name().unwrap_or_default();
-        let dir = self.directory_fd(parent, path)?;
-        rustix::fs::mkdirat(&dir, name, Mode::RWXU).map_err(failed("create directory", path))?;
+        self.in_directory(parent, path, "create directory", |dir| rustix::fs::mkdirat(dir, name, Mode::RWXU))?;
         Ok(self.tree.add(parent, name, State::Directory(Directory::new(metadata, hides))))
     }
 
@@ -139,8 +135,7 @@ impl LayerWriter {
         name: &[u8],
         path: &ContainerPath,
     ) -> Result<(), LayerWriteError> {
-        let dir = self.directory_fd(parent, path)?;
-        overlay::make_whiteout(&dir, name).map_err(failed("hide", path))?;
+        self.in_directory(parent, path, "hide", |dir| overlay::make_whiteout(dir, name))?;
         self.tree.add(parent, name, State::Whiteout);
         Ok(())
     }
@@ -160,53 +155,31 @@ impl LayerWriter {
             let node = self.tree.node(id);
             let (parent, name) = (node.parent, node.name.clone());
             let flags = if self.tree.directory(id).is_some() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            let dir = self.directory_fd(parent, path)?;
-            rustix::fs::unlinkat(&dir, &*name, flags).map_err(failed("remove", path))?;
-            self.open.remove(&id);
+            self.in_directory(parent, path, "remove", |dir| rustix::fs::unlinkat(dir, &*name, flags))?;
+            if let Target::Disk(disk) = &mut self.target {
+                disk.open.remove(&id);
+            }
         }
         self.tree.detach(id);
         Ok(())
     }
 
-    /// Waits for queued contents and makes the links that waited for them.
-    pub(super) fn settle(&mut self, path: &ContainerPath) -> Result<(), LayerWriteError> {
-        if let Some(pool) = &mut self.pool {
-            pool.drain().map_err(|(path, source)| LayerWriteError { action: "copy to", path, source })?;
-        }
-        for (source, target) in std::mem::take(&mut self.links) {
-            let (from, to) = (self.tree.node(source), self.tree.node(target));
-            let (from_parent, from_name) = (from.parent, from.name.clone());
-            let (to_parent, to_name) = (to.parent, to.name.clone());
-            let from_dir = self.directory_fd(from_parent, path)?;
-            let to_dir = self.directory_fd(to_parent, path)?;
-            rustix::fs::linkat(&from_dir, &*from_name, &to_dir, &*to_name, AtFlags::empty())
-                .map_err(failed("hard-link", &ContainerPath::new(self.tree.path(target))))?;
+    /// Marks a directory of the layer opaque.
+    pub(super) fn mark_opaque(&mut self, id: NodeId, path: &ContainerPath) -> Result<(), LayerWriteError> {
+        let node = self.tree.node(id);
+        let (parent, name) = (node.parent, node.name.clone());
+        self.in_directory(parent, path, "mark directory opaque", |dir| overlay::set_opaque(dir, &name))?;
+        if let Some(directory) = self.tree.directory_mut(id) {
+            directory.opaque = true;
         }
         Ok(())
     }
 
-    pub(super) fn directory_fd(&mut self, id: NodeId, path: &ContainerPath) -> Result<Arc<OwnedFd>, LayerWriteError> {
-        if id == ROOT {
-            return Ok(self.root.clone());
+    /// Remembers what a new leaf has besides its name, where the layer becomes a tar.
+    pub(super) fn drafted(&mut self, id: NodeId, metadata: &Metadata, stored: Stored) {
+        if let Target::Draft(draft) = &mut self.target {
+            let inode = draft.inode(metadata, stored);
+            draft.name(id, inode);
         }
-        if let Some(fd) = self.open.get(&id) {
-            return Ok(fd.clone());
-        }
-        let opened = beneath::open(&self.root, &self.tree.path(id), OFlags::PATH | OFlags::DIRECTORY)
-            .map_err(failed("open the directory of", path))?;
-        if self.open.len() >= OPEN_DIRECTORIES {
-            self.open.clear();
-        }
-        let fd = Arc::new(opened);
-        self.open.insert(id, fd.clone());
-        Ok(fd)
-    }
-
-    pub(super) fn pool(&mut self, path: &ContainerPath) -> Result<&mut Pool, LayerWriteError> {
-        if self.pool.is_none() {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(COPY_THREADS);
-            self.pool = Some(Pool::start(threads).map_err(failed_io("start copying to", path))?);
-        }
-        Ok(self.pool.as_mut().expect("set above"))
     }
 }

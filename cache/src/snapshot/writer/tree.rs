@@ -39,11 +39,13 @@ pub(super) struct Directory {
     pub(super) metadata: Metadata,
     /// Whether nothing of the parent shows through: it is new, opaque, or inside such a directory.
     pub(super) hides: bool,
+    /// Whether it says that it hides the directories below it.
+    pub(super) opaque: bool,
 }
 
 impl Directory {
     pub(super) fn new(metadata: Metadata, hides: bool) -> Self {
-        Self { children: BTreeMap::new(), metadata, hides }
+        Self { children: BTreeMap::new(), metadata, hides, opaque: false }
     }
 }
 
@@ -140,6 +142,21 @@ impl Tree {
         }
         parts.reverse();
         parts.join(&b'/')
+    }
+
+    /// Everything but the root, directories before their entries, names in byte order: the order of a layer's tar.
+    pub(super) fn in_order(&self) -> Vec<(ContainerPath, NodeId)> {
+        let mut found = Vec::new();
+        let mut todo = vec![(ContainerPath::root(), ROOT)];
+        while let Some((path, id)) = todo.pop() {
+            if let Some(directory) = self.directory(id) {
+                todo.extend(directory.children.iter().rev().map(|(name, child)| (path.join(name), *child)));
+            }
+            if id != ROOT {
+                found.push((path, id));
+            }
+        }
+        found
     }
 
     /// All directories, entries before what holds them, with their position.
