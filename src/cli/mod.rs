@@ -5,6 +5,7 @@
 
 mod build;
 mod cache;
+mod completion;
 mod doctor;
 mod go_template;
 mod graph;
@@ -199,6 +200,10 @@ enum Command {
     /// Space, events, and removing what is not needed
     #[command(subcommand)]
     System(system::SystemCommand),
+    /// Write the completions of a shell: bash, zsh, fish, elvish or powershell
+    Completion(completion::CompletionArgs),
+    /// Write the manual pages into a directory
+    Man(completion::ManArgs),
     /// Show rbuild's version
     Version(system::VersionArgs),
 }
@@ -219,7 +224,15 @@ impl Command {
 
     /// Whether the command needs the store, and with it the powers to read all of it.
     fn uses_store(&self) -> bool {
-        !matches!(self, Self::Version(_) | Self::Login(_) | Self::Logout(_) | Self::Manifest(_))
+        !matches!(
+            self,
+            Self::Version(_)
+                | Self::Completion(_)
+                | Self::Man(_)
+                | Self::Login(_)
+                | Self::Logout(_)
+                | Self::Manifest(_)
+        )
     }
 }
 
@@ -253,6 +266,11 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
 fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
     if let Command::Version(args) = &command {
         return system::version(args);
+    }
+    match &command {
+        Command::Completion(args) => return completion::complete(args),
+        Command::Man(args) => return completion::manual(args, settings),
+        _ => {}
     }
     let engine = Engine::new(settings.clone());
     match command {
@@ -308,7 +326,9 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Builder(command) => cache::execute_builder(&command, &engine),
         Command::Info(args) => system::info(&args, &engine),
         Command::System(command) => system::execute(&command, &engine),
-        Command::Version(_) => unreachable!("answered before the store is opened"),
+        Command::Version(_) | Command::Completion(_) | Command::Man(_) => {
+            unreachable!("answered before the store is opened")
+        }
     }
 }
 
@@ -401,5 +421,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_has_help() {
+        fn check(command: &clap::Command, name: &str, missing: &mut Vec<String>) {
+            if command.get_about().is_none() {
+                missing.push(name.to_owned());
+            }
+            let silent = command.get_arguments().filter(|arg| !arg.is_hide_set() && arg.get_help().is_none());
+            missing.extend(silent.map(|arg| format!("{name} {}", arg.get_id())));
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                check(sub, &format!("{name} {}", sub.get_name()), missing);
+            }
+        }
+        let mut missing = Vec::new();
+        check(&Cli::command(), "rbuild", &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
     }
 }
