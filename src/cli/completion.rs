@@ -67,8 +67,8 @@ fn pages(command: &Command, name: &str, directory: &Path) -> Result<(), Failure>
     let file = directory.join(format!("{name}.1"));
     page.render(&mut text).map_err(|error| failed(&file, &error))?;
     std::fs::write(&file, &text).map_err(|error| failed(&file, &error))?;
-    let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
-    shown.map(|sub| pages(sub, &format!("{name}-{}", sub.get_name()), directory)).collect()
+    let mut shown = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
+    shown.try_for_each(|sub| pages(sub, &format!("{name}-{}", sub.get_name()), directory))
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Failure {
