@@ -99,3 +99,38 @@ fn the_same_members_make_the_same_bytes() {
     assert_eq!(one.info.digest, Digest::sha256(fs::read(one.file("index")).unwrap()));
     assert_eq!(one.index().devices()[0].digest, Some(Digest::sha256(&tar)));
 }
+
+#[test]
+#[ignore = "packs, unpacks and mounts the programs and configuration of this machine"]
+fn a_debian_tree_mounts_as_gnu_tar_extracts_it() {
+    if !is_root("a_debian_tree_mounts_as_gnu_tar_extracts_it") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (tar, out) = (home.path().join("tar"), home.path().join("out"));
+    let run = |command: &mut std::process::Command| assert!(command.status().unwrap().success(), "{command:?}");
+    let paths = ["etc", "usr/bin", "usr/sbin", "usr/share/doc", "usr/share/perl5", "var/lib/dpkg"];
+    run(std::process::Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "--format=pax", "--sparse", "-cf"])
+        .arg(&tar)
+        .args(["-C", "/"])
+        .args(paths));
+    fs::create_dir(&out).unwrap();
+    run(std::process::Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "-xpf"])
+        .arg(&tar)
+        .arg("-C")
+        .arg(&out));
+    let layer = Layer::of(&fs::read(&tar).unwrap()).unwrap();
+    let mounted = of_directory(&layer.mount().path());
+    assert_eq!(of_index(&layer.index(), &layer.devices()), mounted);
+    let extracted = of_directory(&out);
+    println!("{} paths, {} bytes of index", mounted.len(), layer.info.bytes);
+    // Directories above those that were packed are not in the archive.
+    for (path, text) in
+        extracted.iter().filter(|(path, _)| !["", "usr", "usr/share", "var", "var/lib"].contains(&&***path))
+    {
+        assert_eq!(Some(text), mounted.get(path), "{path}");
+    }
+    assert_eq!(extracted.len(), mounted.len());
+}
