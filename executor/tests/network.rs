@@ -237,6 +237,25 @@ fn an_interface_of_somebody_else_is_left_alone() {
 }
 
 #[test]
+fn a_bridge_whose_maker_was_killed_is_made_again() {
+    let Some(scene) = Scene::set() else { return };
+    let unfinished = || run("ip", &["link", "set", "dev", BRIDGE.name, "alias", ""]);
+    scene
+        .host
+        .enter(|| {
+            BRIDGE.ensure(&[]).unwrap();
+            unfinished();
+            assert!(!BRIDGE.exists().unwrap());
+            assert_eq!(BRIDGE.ensure(&[address(GATEWAY, 22)]).unwrap(), Presence::Made);
+            assert_eq!(BRIDGE.ensure(&[address(GATEWAY, 22)]).unwrap(), Presence::Found);
+            unfinished();
+            BRIDGE.remove().unwrap();
+        })
+        .unwrap();
+    assert!(!scene.host.interfaces().unwrap().contains(&BRIDGE.name.to_owned()));
+}
+
+#[test]
 fn a_host_that_does_not_forward_says_so() {
     let Some(scene) = Scene::set() else { return };
     scene.bridge();

@@ -1,7 +1,8 @@
 //! A bridge on the host, and namespaces that are connected to it.
 //!
 //! A bridge carries the words of who made it ([`Bridge::owner`]); nothing is used or removed that carries other words or
-//! none. The pairs of interfaces between it and the namespaces need no care: they go with their namespaces.
+//! none. The words are written last, so a bridge whose maker was killed meanwhile has none: it is known by its hardware
+//! address, which the kernel takes when the interface is made and which is computed from the words. The pairs of interfaces between it and the namespaces need no care: they go with their namespaces.
 
 use std::fs;
 use std::io;
@@ -77,6 +78,14 @@ pub enum Presence {
     Made,
 }
 
+/// What has a bridge's name.
+enum Found {
+    Nothing,
+    /// It, without its maker's words: whoever made it was killed.
+    HalfMade(Link),
+    Whole(Link),
+}
+
 /// What went wrong with a bridge.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
@@ -117,7 +126,7 @@ pub enum BridgeError {
 impl Bridge<'_> {
     /// Whether it is there.
     pub fn exists(self) -> Result<bool, BridgeError> {
-        Ok(self.find(&mut self.netlink()?)?.is_some())
+        Ok(matches!(self.find(&mut self.netlink()?)?, Found::Whole(_)))
     }
 
     /// Makes the bridge unless it is there, with these addresses of the host's on it.
@@ -125,13 +134,12 @@ impl Bridge<'_> {
     /// Whoever calls this has written down that it has to be removed.
     pub fn ensure(self, addresses: &[Address]) -> Result<Presence, BridgeError> {
         let mut netlink = self.netlink()?;
-        if self.find(&mut netlink)?.is_some() {
-            return Ok(Presence::Found);
+        match self.find(&mut netlink)? {
+            Found::Whole(_) => return Ok(Presence::Found),
+            Found::HalfMade(link) => netlink.remove_link(link.index).map_err(|error| self.failed("remove", error))?,
+            Found::Nothing => {}
         }
-        let mut mac = [0x02, 0, 0, 0, 0, 0];
-        getrandom::fill(&mut mac[1..])
-            .map_err(|error| self.failed("draw a hardware address for", io::Error::other(error)))?;
-        netlink.add_bridge(self.name, mac).map_err(|error| self.failed("make", error))?;
+        netlink.add_bridge(self.name, self.mac()).map_err(|error| self.failed("make", error))?;
         let made = self.finish(&mut netlink, addresses);
         if made.is_err()
             && let Ok(Some(link)) = netlink.link(self.name)
@@ -163,8 +171,10 @@ impl Bridge<'_> {
     pub fn remove(self) -> Result<(), BridgeError> {
         let mut netlink = self.netlink()?;
         match self.find(&mut netlink) {
-            Ok(Some(link)) => netlink.remove_link(link.index).map_err(|error| self.failed("remove", error)),
-            Ok(None) | Err(BridgeError::Foreign { .. }) => Ok(()),
+            Ok(Found::Whole(link) | Found::HalfMade(link)) => {
+                netlink.remove_link(link.index).map_err(|error| self.failed("remove", error))
+            }
+            Ok(Found::Nothing) | Err(BridgeError::Foreign { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -210,7 +220,10 @@ impl Bridge<'_> {
     }
 
     fn present(self, netlink: &mut Netlink) -> Result<Link, BridgeError> {
-        self.find(netlink)?.ok_or_else(|| BridgeError::Gone { name: self.name.to_owned() })
+        match self.find(netlink)? {
+            Found::Whole(link) => Ok(link),
+            Found::HalfMade(_) | Found::Nothing => Err(BridgeError::Gone { name: self.name.to_owned() }),
+        }
     }
 
     fn unattached(self, source: io::Error) -> BridgeError {
@@ -221,14 +234,23 @@ impl Bridge<'_> {
         Netlink::open().map_err(|error| self.failed("look for", error))
     }
 
-    fn find(self, netlink: &mut Netlink) -> Result<Option<Link>, BridgeError> {
+    fn find(self, netlink: &mut Netlink) -> Result<Found, BridgeError> {
         let link = netlink.link(self.name).map_err(|error| self.failed("look for", error))?;
         match link {
-            Some(link) if link.alias.as_deref() != Some(self.owner) => {
-                Err(BridgeError::Foreign { name: self.name.to_owned() })
-            }
-            other => Ok(other),
+            None => Ok(Found::Nothing),
+            Some(link) if link.alias.as_deref() == Some(self.owner) => Ok(Found::Whole(link)),
+            Some(link) if link.alias.is_none() && link.mac == self.mac() => Ok(Found::HalfMade(link)),
+            Some(_) => Err(BridgeError::Foreign { name: self.name.to_owned() }),
         }
+    }
+
+    /// The bridge's hardware address: locally administered, the rest an FNV-1a hash of owner and name.
+    fn mac(self) -> [u8; 6] {
+        let words = self.owner.bytes().chain([0]).chain(self.name.bytes());
+        let hash = words
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let [a, b, c, d, e, ..] = hash.to_be_bytes();
+        [0x02, a, b, c, d, e]
     }
 
     fn failed(self, action: &'static str, source: io::Error) -> BridgeError {

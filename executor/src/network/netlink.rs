@@ -39,6 +39,8 @@ pub(super) struct Link {
     pub(super) name: String,
     /// What its maker wrote on it.
     pub(super) alias: Option<String>,
+    /// Its hardware address.
+    pub(super) mac: Vec<u8>,
 }
 
 /// A route that leads somewhere.
@@ -280,11 +282,12 @@ fn family(address: IpAddr) -> AddressFamily {
 
 fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let mut link = Link { index: message.header.index, name: String::new(), alias: None };
+    let mut link = Link { index: message.header.index, name: String::new(), alias: None, mac: Vec::new() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Address(mac) => link.mac = mac,
             _ => {}
         }
     }
