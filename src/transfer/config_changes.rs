@@ -47,8 +47,11 @@ pub(super) fn apply(base: RuntimeConfig, changes: &[String], platform: &Platform
     if !says("WORKDIR") {
         config.working_dir = directory;
     }
+    let has_path = |env: &[String]| env.iter().any(|word| word.starts_with("PATH="));
     if !says("ENV") {
         config.env = path;
+    } else if !has_path(&path) && !changes.iter().any(|change| change.contains("PATH")) {
+        config.env.retain(|word| !word.starts_with("PATH="));
     }
     Ok(config)
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use rbuild_container::{ContainerId, SignalInbox, StartError, StartFailure, Supervised, Supervision, UplinkError};
-use rbuild_executor::{SpawnError, Spawner, begin_session};
+use rbuild_executor::{SpawnError, begin_session};
 
 use super::containers_of;
 use crate::cli::report::{self, Failure};
@@ -22,7 +22,16 @@ pub(in crate::cli) struct MonitorArgs {
 /// Starts a monitor; it speaks over `connection`, and outlives this process.
 pub(super) fn start(id: &ContainerId, connection: OwnedFd, engine: &Engine) -> Result<(), Failure> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg("--root").arg(&engine.settings().root).arg("container-monitor").arg(id.as_str());
+    let settings = engine.settings();
+    command.arg("--root").arg(&settings.root);
+    // What was asked for on the command line holds for the container; the environment goes along by itself.
+    if let Some(stacking) = settings.stacking.forced {
+        command.args(["--overlay", stacking.name()]);
+    }
+    if let Some(snapshotter) = &settings.snapshotter {
+        command.args(["--snapshotter", snapshotter]);
+    }
+    command.arg("container-monitor").arg(id.as_str());
     command.stdin(Stdio::from(connection)).stdout(Stdio::null()).stderr(Stdio::null());
     let started = command.spawn();
     // Not waited for: when this process ends before it, it is somebody else's child.
@@ -53,8 +62,7 @@ fn supervise(
     signals: &mut SignalInbox,
 ) -> Result<Supervised, Failure> {
     let lease = engine.store()?.lease("container")?;
-    let spawner = Spawner::start()
-        .map_err(|error| Failure::from_error("cannot start the process that starts sandboxes", &error))?;
+    let spawner = engine.spawner()?;
     let with = Supervision { spawner: &spawner, signals, first, explain: &explain };
     Ok(containers_of(engine)?.supervise(&args.id, with, &lease)?)
 }

@@ -15,7 +15,9 @@ struct Daemon {
 
 /// What a `daemon.json` says of registries; nothing when it is not one.
 pub(super) fn daemon(text: &str) -> Option<Registries> {
-    let daemon: Daemon = serde_json::from_str(text).ok()?;
+    // An array would do for the struct, too.
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+    let daemon: Daemon = serde_json::from_value(object.into()).ok()?;
     let mut found = Registries::default();
     for mirror in &daemon.mirrors {
         found.mirror("docker.io", mirror, MirrorServes::All);
