@@ -85,6 +85,9 @@ pub enum ProvenanceMode {
     Max,
 }
 
+/// The address in [`BuildRequest::extra_hosts`] that stands for this machine, seen from a step.
+pub const HOST_GATEWAY: &str = "host-gateway";
+
 /// Whether people are told why steps ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Explain {

@@ -79,7 +79,7 @@ pub(super) struct BuildArgs {
     /// Grant an entitlement: network.host or security.insecure
     #[arg(long, value_enum, value_name = "ENTITLEMENT", value_delimiter = ',')]
     allow: Vec<AllowArg>,
-    /// Additional host name in RUN steps
+    /// Additional host name in RUN steps: NAME:ADDRESS, or NAME:host-gateway for this machine
     #[arg(long, value_name = "HOST:IP")]
     add_host: Vec<String>,
     /// Size of /dev/shm in RUN steps, e.g. 64m

@@ -9,8 +9,8 @@ use super::{AllowArg, BuildArgs, NetworkArg, cache_spec, output_spec};
 use crate::cli::report::Failure;
 use crate::config::{Settings, parse_age};
 use crate::request::{
-    BuildNetwork, BuildRequest, CacheChoice, ContextInput, DockerfileInput, Entitlement, Explain, SecretInput,
-    SecretSource, SshInput, SshSource,
+    BuildNetwork, BuildRequest, CacheChoice, ContextInput, DockerfileInput, Entitlement, Explain, HOST_GATEWAY,
+    SecretInput, SecretSource, SshInput, SshSource,
 };
 
 /// Makes a request of the arguments.
@@ -140,7 +140,7 @@ fn add_host(text: &str) -> Result<(String, String), Failure> {
     match cut.map(|at| (&text[..at], &text[at + 1..])) {
         Some((host, address)) if !host.is_empty() => {
             let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-            if bare.parse::<std::net::IpAddr>().is_err() {
+            if bare != HOST_GATEWAY && bare.parse::<std::net::IpAddr>().is_err() {
                 return Err(Failure::usage(
                     format!("--add-host {text:?}: {address:?} is not an IP address"),
                     "e.g. --add-host db:10.0.0.7",
@@ -276,6 +276,7 @@ mod tests {
         assert_eq!(add_host("db:10.0.0.7").unwrap(), ("db".to_owned(), "10.0.0.7".to_owned()));
         assert_eq!(add_host("db=::1").unwrap(), ("db".to_owned(), "::1".to_owned()));
         assert_eq!(add_host("db:[::1]").unwrap(), ("db".to_owned(), "::1".to_owned()));
+        assert_eq!(add_host("me:host-gateway").unwrap(), ("me".to_owned(), "host-gateway".to_owned()));
         assert!(add_host("db:nowhere").is_err());
         assert!(add_host("db").is_err());
     }

@@ -1,6 +1,7 @@
 //! `RUN`: a step's op becomes a sandbox on an active snapshot; its output becomes events, its end a commit or a failure.
 
 use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -114,10 +115,18 @@ fn specification(
         }
         (RunNetwork::None | RunNetwork::Default, _) => (NetworkMode::None, Reachable::NotLoopback),
     };
-    let mut mounts = vec![
-        text_mount("/etc/resolv.conf", worker.resolver().resolv_conf(reachable)),
-        text_mount("/etc/hosts", host_files::hosts(&op.hostname, &op.extra_hosts)),
-    ];
+    let here = match (op.network, lent) {
+        // It is this machine's own network.
+        (RunNetwork::Host, _) => Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        (RunNetwork::Default, Some(lent)) => lent.uplink().gateway(),
+        (RunNetwork::None | RunNetwork::Default, _) => None,
+    };
+    let hosts = host_files::hosts(&op.hostname, &op.extra_hosts, here).ok_or_else(|| {
+        failed("--add-host: host-gateway is not there: from the step's network this machine is out of reach")
+            .help("as root the step's network is a bridge, which has it; --network=host has it, too")
+    })?;
+    let mut mounts =
+        vec![text_mount("/etc/resolv.conf", worker.resolver().resolv_conf(reachable)), text_mount("/etc/hosts", hosts)];
     mounts.extend(prepared.mounts.iter().cloned());
     let mut env = op.env.clone();
     env.extend(op.proxy_env.iter().cloned());

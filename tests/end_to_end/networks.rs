@@ -180,6 +180,23 @@ fn a_host_that_does_not_forward_gets_another_way_or_a_reason() {
 }
 
 #[test]
+fn host_gateway_is_this_machine_seen_from_the_step() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    let text = "FROM busybox\nRUN grep gate /etc/hosts && ip route\n";
+    let context = bench.context("context", [("Dockerfile", text)]);
+    let args = ["build", "--progress=plain", "--add-host", "gate:host-gateway"];
+    let ran = on(&host, bench.rbuild(args).arg(&context)).ok();
+    let address = ran.stderr.lines().find_map(|line| Some(line.strip_suffix("\tgate")?.rsplit(' ').next()?.to_owned()));
+    let address = address.expect("the entry is there");
+    assert!(ran.stderr.contains(&format!("default via {address} ")), "{}", ran.stderr);
+    let _refused = on(&host, bench.rbuild(args).arg("--network=none").arg(&context)).fails(1).says("out of reach");
+    let own = bench.context("own", [("Dockerfile", "FROM busybox\nRUN --network=host grep gate /etc/hosts\n")]);
+    let _ran = on(&host, bench.rbuild(args).arg("--allow=network.host").arg(&own)).ok().says("127.0.0.1\tgate");
+    host.becomes(&before);
+}
+
+#[test]
 fn containers_have_addresses_and_leave_nothing() {
     let Some((bench, host)) = scene() else { return };
     let before = host.census();

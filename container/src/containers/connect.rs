@@ -98,7 +98,7 @@ impl Containers {
             let gateways = links.endpoint(way).map(Joined::gateways).unwrap_or_default();
             bridge::set_gateways(links.uplink().namespace(), &gateways).map_err(StartError::Routes)?;
         }
-        self.write_own_files(record, &links, &wanted, way)?;
+        self.write_own_files(record, &links, &wanted)?;
         let ports: Vec<PublishedPort> = reserved.iter().map(published).collect();
         links.serve(reserved, way)?;
         let state = NetworkState { connections: links.connections(&wanted), ports };
@@ -137,18 +137,14 @@ impl Containers {
         record: &ContainerRecord,
         links: &Links,
         wanted: &[(Network, EndpointSettings)],
-        way: usize,
     ) -> Result<(), StartError> {
         let config = &record.config;
         let directory = self.directory(&record.id);
         let durability = durability(config.lifetime);
-        let here = match links.uplink() {
-            Uplink::Bridge(_) => wanted[way].0.ranges.first().map(|range| range.gateway),
-            Uplink::Process(..) if config.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway) => {
-                return Err(StartError::HostGateway);
-            }
-            Uplink::Process(..) => None,
-        };
+        let here = links.uplink().gateway();
+        if here.is_none() && config.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway) {
+            return Err(StartError::HostGateway);
+        }
         let hosts = etc_files::hosts_with_own(&config.extra_hosts, &links.addresses(), &config.hostname, here);
         document::write(&directory.join("hosts"), &hosts, 0o644, durability)?;
         let path = directory.join("resolv.conf");

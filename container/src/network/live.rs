@@ -140,6 +140,11 @@ pub struct Joined {
 }
 
 impl Joined {
+    /// The host's first address in the network.
+    pub(super) fn gateway(&self) -> Option<IpAddr> {
+        self.network.ranges.first().map(|range| range.gateway)
+    }
+
     /// The namespace that was made for it, for as long as this lives.
     pub fn namespace(&self) -> &Namespace {
         self.namespace.as_ref().expect("asked only of an endpoint that was joined with a new namespace")

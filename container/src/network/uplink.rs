@@ -103,6 +103,14 @@ impl Networks {
 }
 
 impl Uplink {
+    /// This machine's address in the namespace's network; `None` where it is out of reach.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        match self {
+            Self::Bridge(joined) => joined.gateway(),
+            Self::Process(..) => None,
+        }
+    }
+
     /// The namespace, while this lives.
     pub fn namespace(&self) -> &Namespace {
         match self {
