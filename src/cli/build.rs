@@ -272,6 +272,11 @@ impl BuildArgs {
         }
     }
 
+    /// The context as it was typed.
+    pub(super) fn context(&self) -> Option<&str> {
+        self.context.as_deref()
+    }
+
     /// What to do instead of building, if asked to.
     fn call(&self) -> Result<Option<Call>, Failure> {
         match (self.check, self.call.as_deref()) {

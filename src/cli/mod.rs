@@ -274,7 +274,10 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
     }
     let engine = Engine::new(settings.clone());
     match command {
-        Command::Build(args) => build::execute(*args, &engine),
+        Command::Build(args) => {
+            refuse_mistyped_command(args.context(), settings)?;
+            build::execute(*args, &engine)
+        }
         Command::Run(args) => run::execute(*args, &engine),
         Command::Create(args) => run::create(*args, &engine),
         Command::Exec(args) => run::exec(&args, &engine),
@@ -335,6 +338,30 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
 fn start_log(level: Option<tracing::Level>) {
     if let Some(level) = level {
         tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    }
+}
+
+/// A word that is no directory but nearly a command was meant as one: `rbuild rnu` is no build.
+fn refuse_mistyped_command(context: Option<&str>, settings: &Settings) -> Result<(), Failure> {
+    let Some(word) = context.filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())) else { return Ok(()) };
+    if settings.absolute(word).exists() {
+        return Ok(());
+    }
+    let command = Cli::command();
+    let names = || command.get_subcommands().filter(|sub| !sub.is_hide_set()).map(clap::Command::get_name);
+    let letters = |word: &str| {
+        let mut letters = word.as_bytes().to_vec();
+        letters.sort_unstable();
+        letters
+    };
+    // Swapped letters are the commonest mistake, and two edits.
+    let swapped = names().find(|name| letters(name) == letters(word)).map(str::to_owned);
+    match swapped.or_else(|| rbuild_parser::suggestion(word, names())) {
+        Some(near) => Err(Failure::usage(
+            format!("{word:?} is neither a command nor a directory"),
+            format!("did you mean `rbuild {near}`?"),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -415,6 +442,20 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(completed(typed), meant, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_command_is_no_build() {
+        let settings = Settings::from_environment();
+        let told = |word: &str| {
+            refuse_mistyped_command(Some(word), &settings).err().and_then(|found| found.help().map(str::to_owned))
+        };
+        assert_eq!(told("rnu").as_deref(), Some("did you mean `rbuild run`?"));
+        assert_eq!(told("imagse").as_deref(), Some("did you mean `rbuild images`?"));
+        assert_eq!(told("pul").as_deref(), Some("did you mean `rbuild pull`?"));
+        for fine in ["frontend", "./rnu", ".", "-", "src"] {
+            assert_eq!(told(fine), None, "{fine}");
         }
     }
 
