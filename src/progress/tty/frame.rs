@@ -5,6 +5,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::super::lines::seconds;
 use super::live::{KEPT_LINES, Live, Running, Transfer};
 use crate::cli::report::printable;
+use crate::cli::table::size as human;
 
 /// A line and how it looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,9 +119,9 @@ fn transfers<'a>(
     size: Size,
 ) -> impl Iterator<Item = Line> + 'a {
     let shown = all.iter().take(TRANSFERS).map(move |(item, transfer)| {
-        let total = transfer.total.map_or_else(String::new, |total| format!(" / {}", bytes(total)));
-        let rate = transfer.rate().map_or_else(String::new, |rate| format!(" {}/s", bytes(rate)));
-        let moved = format!(" {}{total}{rate}", bytes(transfer.current));
+        let total = transfer.total.map_or_else(String::new, |total| format!(" / {}", human(total)));
+        let rate = transfer.rate().map_or_else(String::new, |rate| format!(" {}/s", human(rate)));
+        let moved = format!(" {}{total}{rate}", human(transfer.current));
         let name = printable(&item.replace(['\n', '\t'], " "));
         beside(&format!("{prefix}{name}"), &moved, Look::Detail, size)
     });
@@ -159,22 +160,6 @@ fn cut(text: &str, columns: usize) -> String {
         out.push('…');
     }
     out
-}
-
-/// A number of bytes in decimal units, as Docker shows them: `12.3MB`.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if count < 1000 {
-        return format!("{count}B");
-    }
-    let mut tenths = u128::from(count) * 10;
-    let mut unit = 0;
-    tenths /= 1000;
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1000;
-        unit += 1;
-    }
-    format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
 #[cfg(test)]

@@ -120,10 +120,3 @@ fn ended_steps_keep_a_line() {
      => ERROR [3/3] RUN false           0.3s
 "#);
 }
-
-#[test]
-fn bytes_are_short() {
-    for (count, text) in [(0, "0B"), (999, "999B"), (1000, "1.0kB"), (12_345_678, "12.3MB"), (u64::MAX, "18446.7PB")] {
-        assert_eq!(bytes(count), text);
-    }
-}
