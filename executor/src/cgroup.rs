@@ -35,6 +35,9 @@ use crate::sys::bpf;
 const PARENT: &str = "rbuild";
 /// The group in a spawner's directory whose devices are confined (v1).
 const DEVICES: &str = "devices";
+/// Where a process with one thread writes 0 to join a v1 group. `cgroup.procs` would do the same, but there the kernel keeps all
+/// threads of the host from starting and ending meanwhile, and waits for an RCU grace period to do so: 5 to 30 ms.
+const JOIN_V1: &str = "tasks";
 
 /// What an ordinary user can do about limits.
 pub(crate) const NOT_DELEGATED: &str = "this user may make no cgroups, so nothing is limited; \
@@ -79,7 +82,7 @@ pub enum Warning {
 pub(crate) struct Cgroups {
     hierarchies: Hierarchies,
     owner: Owner,
-    /// v1: `cgroup.procs` of the group whose devices are confined.
+    /// v1: [`JOIN_V1`] of the group whose devices are confined.
     device_gate: Option<Result<PathBuf, String>>,
     /// v2: the program that does it.
     device_filter: Option<Result<OwnedFd, String>>,
@@ -178,7 +181,7 @@ impl Cgroups {
             if hierarchy.controllers.iter().any(|c| c == "pids") {
                 made.pids = Some(directory.clone());
             }
-            made.joins.push(directory.join("cgroup.procs"));
+            made.joins.push(directory.join(JOIN_V1));
             made.shown.push((hierarchy.label.clone(), directory.clone()));
             available.extend(hierarchy.controllers.iter().map(|c| (c.clone(), directory.clone())));
             made.directories.push(directory);
@@ -257,7 +260,7 @@ impl Cgroups {
             let Some(devices) = devices else { return Err("the devices controller is not mounted".to_owned()) };
             let directory = devices.directory.join(PARENT).join(owner.name()).join(DEVICES);
             device::confine_v1(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-            Ok(directory.join("cgroup.procs"))
+            Ok(directory.join(JOIN_V1))
         })
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hierarchy::{CgroupVersion, Hierarchies};
-use super::{PARENT, Warning};
+use super::{JOIN_V1, PARENT, Warning};
 use crate::plan::OutOfReach;
 use crate::spawn_error::SpawnError;
 use crate::user_namespace::{Powers, powers};
@@ -22,8 +22,10 @@ pub(crate) fn join_sandbox(id: &str, pid: i32, out_of_reach: OutOfReach) -> Resu
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SpawnError::SandboxGone),
         Err(error) => return Err(SpawnError::setup("find the sandbox's cgroups", error)),
     };
-    for group in made_for(id, &Hierarchies::parse(&mountinfo, &groups)) {
-        match fs::write(group.join("cgroup.procs"), "0") {
+    let hierarchies = Hierarchies::parse(&mountinfo, &groups);
+    let file = if hierarchies.version() == CgroupVersion::V1 { JOIN_V1 } else { "cgroup.procs" };
+    for group in made_for(id, &hierarchies) {
+        match fs::write(group.join(file), "0") {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && powers() != Powers::All => {
                 return match out_of_reach {
