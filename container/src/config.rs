@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use rbuild_executor::{Access, AppArmor, Resources, Rlimit, Seccomp};
-use rbuild_image::ContainerPath;
+use rbuild_image::{ContainerPath, Healthcheck};
 use serde::{Deserialize, Serialize};
 
 use crate::etc_files::{DnsSettings, ExtraHost};
+use crate::health::Probe;
 use crate::logs::LogOptions;
 use crate::mounts::{CopyUp, MissingSource};
 use crate::network::{EndpointSettings, NetworkChoice, NetworkRequest, PortRequest};
@@ -91,6 +92,12 @@ pub struct ContainerConfig {
     /// How its output is kept.
     #[serde(default)]
     pub log: LogOptions,
+    /// How to see whether it works; a test of `NONE` says that nobody looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// What a health check that is a line of text is given to; empty for `/bin/sh -c`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
     /// Whether its input ends when the first client that typed into it has gone.
     #[serde(default)]
     pub input_once: bool,
@@ -104,6 +111,11 @@ impl ContainerConfig {
             // Written before there were several.
             None => NetworkRequest::of(&self.network).resolve().map(|(_, networks)| networks).unwrap_or_default(),
         }
+    }
+
+    /// What its health check executes; empty when there is none.
+    pub fn health_command(&self) -> Vec<String> {
+        Probe::of(self.healthcheck.as_ref(), &self.shell).map(|probe| probe.command).unwrap_or_default()
     }
 
     /// Entrypoint and command in one: what is executed.

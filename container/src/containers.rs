@@ -13,6 +13,7 @@ mod copy;
 mod create;
 mod exec;
 mod export;
+mod health;
 mod live;
 mod remove;
 mod rename;
@@ -334,7 +335,9 @@ impl Containers {
     fn read(&self, id: &ContainerId) -> Result<Option<ContainerRecord>, LoadError> {
         let path = self.record_path(id);
         let Some(text) = if_present(fs::read(&path)).at("read", &path)? else { return Ok(None) };
-        Ok(Some(ContainerRecord::from_json(&text, &path)?))
+        let mut record = ContainerRecord::from_json(&text, &path)?;
+        record.health = self.read_health(&record)?;
+        Ok(Some(record))
     }
 
     /// The store that holds them.

@@ -23,6 +23,7 @@ pub use ports::InvalidPort;
 use crate::capability::{self, UnknownCapability};
 use crate::config::ContainerConfig;
 use crate::etc_files::HostAddress;
+use crate::health::{self, InvalidHealthcheck};
 use crate::id::ContainerId;
 use crate::network::{EndpointSettings, InvalidAttachment, NetworkChoice};
 use crate::request::RunRequest;
@@ -53,6 +54,9 @@ pub enum InvalidRequest {
     /// The image's stop signal is none.
     #[error(transparent)]
     StopSignal(#[from] InvalidSignal),
+    /// A health check that makes no sense.
+    #[error(transparent)]
+    Health(#[from] InvalidHealthcheck),
     /// The working directory is relative.
     #[error("the working directory '{path}' is invalid, it needs to be an absolute path")]
     WorkingDir {
@@ -150,6 +154,8 @@ pub fn merge(
         stop_timeout: request.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
         restart: request.restart,
         log: request.log,
+        healthcheck: health::merge(image.healthcheck.as_ref(), &request.health)?,
+        shell: image.shell.clone().unwrap_or_default(),
         input_once: request.input_once,
     })
 }

@@ -13,6 +13,7 @@ mod document;
 mod etc_files;
 mod exec;
 mod exit;
+mod health;
 mod id;
 mod inbox;
 mod list;
@@ -50,6 +51,7 @@ pub use create::{
 pub use etc_files::{DnsSettings, ExtraHost, HostAddress, HostFiles, InvalidExtraHost};
 pub use exec::ExecRequest;
 pub use exit::ContainerExit;
+pub use health::{Health, HealthRequest, HealthResult, HealthStatus, InvalidHealthcheck};
 pub use id::{ContainerId, InvalidContainerId};
 pub use inbox::SignalInbox;
 pub use list::Width;

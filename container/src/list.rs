@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 
+use crate::health::{Health, HealthStatus};
 use crate::record::ContainerRecord;
 use crate::status::ContainerStatus;
 
@@ -26,7 +27,14 @@ impl ContainerRecord {
         let code = self.state.exit.as_ref().map_or(0, crate::exit::ContainerExit::code);
         match self.state.status {
             ContainerStatus::Created => "Created".to_owned(),
-            ContainerStatus::Running => format!("Up {}", since(self.state.started)),
+            ContainerStatus::Running => {
+                let health = match &self.health {
+                    None => String::new(),
+                    Some(Health { status: HealthStatus::Starting, .. }) => " (health: starting)".to_owned(),
+                    Some(health) => format!(" ({})", health.status.name()),
+                };
+                format!("Up {}{health}", since(self.state.started))
+            }
             ContainerStatus::Paused => format!("Up {} (Paused)", since(self.state.started)),
             ContainerStatus::Restarting => format!("Restarting ({code}) {} ago", since(self.state.finished)),
             ContainerStatus::Removing => "Removal In Progress".to_owned(),
@@ -81,6 +89,14 @@ mod tests {
         assert_eq!(record.status_text(at(100), words), "Created");
         record.state.start(ProcessId { pid: 1, started: 1 }, at(10)).unwrap();
         assert_eq!(record.status_text(at(100), words), "Up 90 seconds");
+        for (status, want) in [
+            (HealthStatus::Starting, "Up 90 seconds (health: starting)"),
+            (HealthStatus::Healthy, "Up 90 seconds (healthy)"),
+            (HealthStatus::Unhealthy, "Up 90 seconds (unhealthy)"),
+        ] {
+            record.health = Some(Health { status, ..Health::default() });
+            assert_eq!(record.status_text(at(100), words), want);
+        }
         record.state.change(Change::Pause).unwrap();
         assert_eq!(record.status_text(at(100), words), "Up 90 seconds (Paused)");
         record.state.end(ContainerExit::Code(3), at(30)).unwrap();

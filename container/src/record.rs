@@ -3,6 +3,7 @@
 //! ```text
 //! containers/ID/container.json   this record, replaced whole: temporary name, sync, rename, sync of the directory
 //!               hosts hostname resolv.conf   files of the container's own below /etc
+//!               health.json      what its health checks said (crate::health)
 //!               ID-json.log      what it wrote (crate::logs)
 //!               monitor.sock     where the process that runs it is reached (crate::monitor)
 //!               changes/         what it changed in its image, unless that is in its process's scratch directory
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ContainerConfig;
 use crate::exit::ContainerExit;
+use crate::health::Health;
 use crate::id::ContainerId;
 use crate::name::ContainerName;
 use crate::network::NetworkState;
@@ -53,6 +55,9 @@ pub struct ContainerRecord {
     pub config: ContainerConfig,
     /// Where it is in its life.
     pub state: ContainerState,
+    /// Whether it works, where something checks that; kept apart, since it means nothing once the container has ended.
+    #[serde(skip)]
+    pub health: Option<Health>,
 }
 
 /// Where the changes of a container are.
@@ -243,6 +248,7 @@ pub(crate) mod tests {
             place: Place::Container,
             config: merge(&image, &RunRequest::default(), surroundings).unwrap(),
             state: ContainerState::created(),
+            health: None,
             id,
         }
     }

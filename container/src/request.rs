@@ -9,6 +9,7 @@ use rbuild_executor::{AppArmor, ProfileError, Resources, Rlimit, Seccomp, Seccom
 
 use crate::capability::CapabilityRequest;
 use crate::etc_files::{DnsSettings, ExtraHost};
+use crate::health::HealthRequest;
 use crate::logs::LogOptions;
 use crate::mounts::MountRequest;
 use crate::name::ContainerName;
@@ -77,6 +78,8 @@ pub struct RunRequest {
     pub restart: RestartPolicy,
     /// `--log-driver` and `--log-opt`.
     pub log: LogOptions,
+    /// `--health-*`.
+    pub health: HealthRequest,
     /// Whether its input ends with the first client: `-i` without `-d`.
     pub input_once: bool,
 }

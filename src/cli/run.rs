@@ -10,6 +10,7 @@ mod copy;
 mod details;
 mod events;
 mod exec;
+mod health_arguments;
 mod listing;
 mod live;
 mod logs;

@@ -30,6 +30,7 @@ mod errors;
 mod evaluation;
 mod exec;
 mod guide;
+mod health;
 mod history;
 mod hits;
 mod image_commands;

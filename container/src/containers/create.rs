@@ -148,6 +148,7 @@ impl Containers {
             place,
             config,
             state: ContainerState::created(),
+            health: None,
             id,
         };
         let finished = self.finish(&mut record, new, &directory, lease);

@@ -134,7 +134,11 @@ impl Containers {
     }
 
     /// The container's first process, and what is to become of the new one.
-    fn way_in(&self, record: &ContainerRecord, request: &ExecRequest) -> Result<(OwnedFd, ExecSpec), ExecError> {
+    pub(super) fn way_in(
+        &self,
+        record: &ContainerRecord,
+        request: &ExecRequest,
+    ) -> Result<(OwnedFd, ExecSpec), ExecError> {
         let id = || record.id.clone();
         match record.state.status {
             ContainerStatus::Paused => return Err(ExecError::Paused { id: id() }),

@@ -13,6 +13,7 @@ use rbuild_executor::{Process, Spawner, Stdio, StdioFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::health::HealthWatch;
 use super::start::exit_of;
 use super::{AnonymousVolumes, Containers, StartError};
 use crate::exit::ContainerExit;
@@ -200,6 +201,7 @@ impl Containers {
             watch.clients.tell(&FromMonitor::Warning(warning.to_string()));
         }
         let begin = Instant::now();
+        self.reset_health(record)?;
         let pid = u32::try_from(process.pid()).unwrap_or(0);
         let process_id = ProcessId::of(pid).map_err(StartError::Follow)?.unwrap_or(ProcessId { pid, started: 0 });
         let connected_to = uplink.state().clone();
@@ -215,7 +217,13 @@ impl Containers {
         for (stream, from) in streams.outputs.drain(..) {
             outputs.copy(stream, from, Arc::clone(&log), watch.clients.clone()).map_err(StartError::Streams)?;
         }
-        let status = watch.follow(record, process_id, &mut process, &mut streams).map_err(StartError::Follow)?;
+        let status = std::thread::scope(|scope| {
+            let health = self.watch_health(scope, record, spawner)?;
+            let followed = watch.follow(record, process_id, &mut process, &mut streams);
+            health.map(HealthWatch::stop).transpose()?;
+            followed
+        });
+        let status = status.map_err(StartError::Follow)?;
         outputs.announce_end().map_err(StartError::Streams)?;
         // Its namespace is of no use any more, and its address is free.
         drop(process);

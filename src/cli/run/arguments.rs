@@ -14,6 +14,7 @@ use rbuild_container::{
 use rbuild_executor::Rlimit;
 use rbuild_image::Platform;
 
+use super::health_arguments::HealthArgs;
 use super::network_arguments::NetworkArgs;
 use crate::cli::limits::LimitArgs;
 use crate::cli::report::Failure;
@@ -116,6 +117,8 @@ pub(super) struct ContainerArgs {
     /// Limit, e.g. nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse_ulimit)]
     ulimit: Vec<Rlimit>,
+    #[command(flatten)]
+    health: HealthArgs,
     #[command(flatten)]
     limits: LimitArgs,
     /// Size of /dev/shm [default: 64m]
@@ -221,6 +224,7 @@ impl ContainerArgs {
             stop_timeout: self.stop_timeout,
             restart: self.restart,
             log: LogOptions::parse(self.log_driver.as_deref(), &self.log_opt)?,
+            health: self.health.request()?,
             input_once: false,
         })
     }

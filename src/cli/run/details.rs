@@ -51,7 +51,7 @@ pub(in crate::cli) fn details(record: &ContainerRecord, containers: &Containers)
 fn state(record: &ContainerRecord) -> Value {
     let state = &record.state;
     let time = |time: Option<Timestamp>| time.map_or_else(|| NEVER.to_owned(), |time| time.to_string());
-    json!({
+    let mut document = json!({
         "Status": state.status.name(),
         "Running": state.status.is_live() || state.status == ContainerStatus::Restarting,
         "Paused": state.status == ContainerStatus::Paused,
@@ -63,7 +63,24 @@ fn state(record: &ContainerRecord) -> Value {
         "Error": state.error.as_deref().unwrap_or_default(),
         "StartedAt": time(state.started),
         "FinishedAt": time(state.finished),
-    })
+    });
+    if let (Some(health), Value::Object(fields)) = (&record.health, &mut document) {
+        let log = health.log.iter().map(|result| {
+            json!({
+                "Start": result.start.to_string(),
+                "End": result.end.to_string(),
+                "ExitCode": result.exit_code,
+                "Output": result.output,
+            })
+        });
+        let shown = json!({
+            "Status": health.status.name(),
+            "FailingStreak": health.failing_streak,
+            "Log": log.collect::<Vec<_>>(),
+        });
+        fields.insert("Health".to_owned(), shown);
+    }
+    document
 }
 
 fn apparmor(record: &ContainerRecord) -> String {
@@ -107,6 +124,12 @@ fn config(record: &ContainerRecord) -> Value {
         && let Value::Object(fields) = &mut document
     {
         fields.remove("ExposedPorts");
+    }
+    if let Value::Object(fields) = &mut document {
+        fields.extend(config.healthcheck.as_ref().map(|check| ("Healthcheck".to_owned(), json!(check))));
+        if !config.shell.is_empty() {
+            fields.insert("Shell".to_owned(), json!(config.shell));
+        }
     }
     document
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rbuild_container::{ContainerId, ContainerRecord, ContainerStatus, Containers};
+use rbuild_container::{ContainerId, ContainerRecord, ContainerStatus, Containers, HealthResult};
 use serde_json::{Map, Value, json};
 
 use super::containers_of;
@@ -84,52 +84,82 @@ fn differences(
     seen: Timestamp,
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    let mut add =
-        |record: &ContainerRecord, action: &str, time: Option<Timestamp>, attribute: Option<(&str, String)>| {
-            let mut attributes = record.config.labels.clone();
-            attributes.insert("image".to_owned(), record.image.name.clone());
-            attributes.insert("name".to_owned(), record.name.to_string());
-            attributes.extend(attribute.map(|(name, value)| (name.to_owned(), value)));
-            events.push(Event {
-                action: action.to_owned(),
-                time: time.unwrap_or(seen),
-                attributes,
-                record: record.clone(),
-            });
-        };
+    let mut add = |record: &ContainerRecord, action: &str, time: Option<Timestamp>, more: &[(&str, String)]| {
+        let mut attributes = record.config.labels.clone();
+        attributes.insert("image".to_owned(), record.image.name.clone());
+        attributes.insert("name".to_owned(), record.name.to_string());
+        attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        events.push(Event {
+            action: action.to_owned(),
+            time: time.unwrap_or(seen),
+            attributes,
+            record: record.clone(),
+        });
+    };
     for (id, record) in now {
         let old = before.get(id);
         if old.is_none() {
-            add(record, "create", Some(record.created), None);
+            add(record, "create", Some(record.created), &[]);
         }
         if let Some(old) = old.filter(|old| old.name != record.name) {
-            add(record, "rename", None, Some(("oldName", format!("/{}", old.name))));
+            add(record, "rename", None, &[("oldName", format!("/{}", old.name))]);
         }
         let state = &record.state;
         let (started, finished) = old.map_or((None, None), |old| (old.state.started, old.state.finished));
         if state.started != started {
-            add(record, "start", state.started, None);
+            add(record, "start", state.started, &[]);
         }
         if state.finished != finished {
             let code = state.exit.as_ref().map_or(0, |exit| exit.code());
-            add(record, "die", state.finished, Some(("exitCode", code.to_string())));
+            add(record, "die", state.finished, &[("exitCode", code.to_string())]);
         }
+        health_events(record, old, &mut add);
         let paused = old.is_some_and(|old| old.state.status == ContainerStatus::Paused);
         match (paused, state.status) {
-            (false, ContainerStatus::Paused) => add(record, "pause", None, None),
-            (true, ContainerStatus::Running) => add(record, "unpause", None, None),
+            (false, ContainerStatus::Paused) => add(record, "pause", None, &[]),
+            (true, ContainerStatus::Running) => add(record, "unpause", None, &[]),
             _ => {}
         }
     }
     for (id, record) in before {
         if !now.contains_key(id) {
             if record.state.status.can_stop() {
-                add(record, "die", None, None);
+                add(record, "die", None, &[]);
             }
-            add(record, "destroy", None, None);
+            add(record, "destroy", None, &[]);
         }
     }
     events
+}
+
+/// The checks that were run meanwhile, and what they changed.
+fn health_events(
+    record: &ContainerRecord,
+    old: Option<&ContainerRecord>,
+    add: &mut impl FnMut(&ContainerRecord, &str, Option<Timestamp>, &[(&str, String)]),
+) {
+    let Some(health) = &record.health else { return };
+    let known = old.and_then(|old| old.health.as_ref());
+    let seen = |exec: &str| known.is_some_and(|known| known.log.iter().any(|result| result.exec == exec));
+    let last = known.and_then(|known| known.log.last()).map(|result| result.start);
+    let newer = |result: &&HealthResult| last.is_none_or(|last| result.start >= last) && !seen(&result.exec);
+    let mut end = None;
+    for result in health.log.iter().filter(newer) {
+        let command = record.config.health_command().join(" ");
+        let exec = ("execID", result.exec.clone());
+        add(record, &format!("exec_create: {command}"), Some(result.start), std::slice::from_ref(&exec));
+        add(record, &format!("exec_start: {command}"), Some(result.start), std::slice::from_ref(&exec));
+        let code = ("exitCode", result.exit_code.to_string());
+        add(record, "exec_die", Some(result.end), &[exec, code]);
+        end = Some(result.end);
+    }
+    // That nobody checks what has ended, or that checks begin again, is no news.
+    if let Some(end) = end
+        && known.map(|known| known.status).unwrap_or_default() != health.status
+        && record.state.status.is_live()
+    {
+        add(record, &format!("health_status: {}", health.status.name()), Some(end), &[]);
+    }
 }
 
 fn line(event: &Event) -> String {
@@ -177,7 +207,11 @@ fn fits(event: &Event, filters: &BTreeMap<String, Vec<String>>) -> bool {
             "container" => {
                 any(&|value| event.record.name.as_str() == value || event.record.id.as_str().starts_with(value))
             }
-            "event" => any(&|value| event.action == value),
+            // As in Docker these names stand for whatever follows them.
+            "event" => any(&|value| {
+                let prefix = ["health_status", "exec_create", "exec_start"].contains(&value);
+                event.action == value || (prefix && event.action.starts_with(&format!("{value}: ")))
+            }),
             "image" => any(&|value| event.record.image.name == value),
             "label" => any(&|value| match value.split_once('=') {
                 Some((key, value)) => event.attributes.get(key).is_some_and(|own| own == value),

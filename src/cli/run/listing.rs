@@ -34,7 +34,8 @@ pub(in crate::cli) struct PsArgs {
     /// Also how much they have written
     #[arg(short, long)]
     size: bool,
-    /// Only those that fit: name=, id=, label=, status=, exited=, ancestor=, before=, since=, volume=, network=, expose=
+    /// Only those that fit: name=, id=, label=, status=, health=, exited=, ancestor=, before=, since=, volume=, network=,
+    /// expose=
     #[arg(short, long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// table, json, or what a Go template makes of each: '{{.Names}} {{.Status}}'
@@ -180,8 +181,9 @@ struct Resolved {
     since: Option<(jiff::Timestamp, String)>,
 }
 
-const NAMES: [&str; 11] =
-    ["ancestor", "before", "exited", "expose", "id", "label", "name", "network", "since", "status", "volume"];
+const NAMES: [&str; 12] =
+    ["ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network", "since", "status", "volume"];
+const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
 impl Filters {
@@ -196,6 +198,7 @@ impl Filters {
             let (name, value) = (name.trim().to_lowercase(), value.trim().to_owned());
             let allowed: Option<&[&str]> = match name.as_str() {
                 "status" => Some(&STATES),
+                "health" => Some(&HEALTH),
                 _ => None,
             };
             if !NAMES.contains(&name.as_str()) {
@@ -261,6 +264,7 @@ impl Resolved {
                 None => record.config.labels.contains_key(value),
             }),
             "status" => any(&|value| record.state.status.name() == value),
+            "health" => any(&|value| record.health.as_ref().map_or("none", |health| health.status.name()) == value),
             "exited" => {
                 let code = record.state.exit.as_ref().map(|exit| exit.code().to_string());
                 record.state.status == ContainerStatus::Exited && any(&|value| code.as_deref() == Some(value))

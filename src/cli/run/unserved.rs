@@ -30,18 +30,6 @@ pub(super) struct UnservedArgs {
     userns: Option<String>,
     #[arg(long, hide = true, value_name = "MODE")]
     cgroupns: Option<String>,
-    #[arg(long, hide = true, value_name = "COMMAND")]
-    health_cmd: Option<String>,
-    #[arg(long, hide = true, value_name = "TIME")]
-    health_interval: Option<String>,
-    #[arg(long, hide = true, value_name = "TIME")]
-    health_timeout: Option<String>,
-    #[arg(long, hide = true, value_name = "TIME")]
-    health_start_period: Option<String>,
-    #[arg(long, hide = true, value_name = "NUMBER")]
-    health_retries: Option<String>,
-    #[arg(long, hide = true)]
-    no_healthcheck: bool,
     #[arg(long, hide = true, value_name = "NAME")]
     runtime: Option<String>,
     #[arg(long, hide = true, value_name = "OPTION")]
@@ -64,7 +52,6 @@ pub(super) struct UnservedArgs {
 
 const DEVICE: &str = "--privileged gives a container the host's devices";
 const NAMESPACE: &str = "containers have their own";
-const HEALTH: &str = "health checks are not run";
 const LIMIT: &str = "use --memory, --memory-swap, --cpus, --cpu-shares, --cpuset-cpus and --pids-limit";
 
 impl UnservedArgs {
@@ -90,11 +77,6 @@ impl UnservedArgs {
             (given(&self.uts, &[""]), "--uts", NAMESPACE),
             (given(&self.userns, &["", "host"]), "--userns", "containers of root have no user namespace"),
             (given(&self.cgroupns, &[]), "--cgroupns", "it follows the host's cgroup version"),
-            (given(&self.health_cmd, &[]), "--health-cmd", HEALTH),
-            (given(&self.health_interval, &[]), "--health-interval", HEALTH),
-            (given(&self.health_timeout, &[]), "--health-timeout", HEALTH),
-            (given(&self.health_start_period, &[]), "--health-start-period", HEALTH),
-            (given(&self.health_retries, &[]), "--health-retries", HEALTH),
             (given(&self.runtime, &[]), "--runtime", "there is only the built-in one"),
             (!self.storage_opt.is_empty(), "--storage-opt", "containers take what space there is"),
             (given(&self.memory_reservation, &[]), "--memory-reservation", LIMIT),
@@ -138,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_happens_anyway_is_accepted() {
-        for line in ["--ipc private", "--userns=host", "--no-healthcheck"] {
+        for line in ["--ipc private", "--userns=host"] {
             assert_eq!(refused(line), None, "{line}");
         }
     }
