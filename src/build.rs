@@ -19,7 +19,6 @@ use crate::context::{self, LocalContext};
 use crate::dockerfile;
 use crate::engine::Engine;
 use crate::foreign;
-use crate::interrupt::Interrupts;
 use crate::output::attest::Attester;
 use crate::output::image::check_rights;
 use crate::output::{self, Built, Exported};
@@ -42,7 +41,6 @@ pub struct BuildResult {
 /// Builds.
 pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<BuildResult, Failure> {
     let began = Instant::now();
-    let _interrupts = Interrupts::cancelling(engine.cancel())?;
     let store = engine.store()?;
     let keeper = engine.keep_ceiling()?;
     let lease = store.lease("build")?;

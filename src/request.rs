@@ -1,6 +1,6 @@
 //! What a user wants, as plain data without any trace of a command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rbuild_executor::Resources;
@@ -8,7 +8,9 @@ use rbuild_image::registry::without_credentials;
 use rbuild_image::{Flavour, ImageRef, Platform};
 use rbuild_solver::StepName;
 
+use crate::cli::report::Failure;
 use crate::config::Settings;
+use crate::embed::Error;
 use crate::remote_cache::spec::{CacheExport, CacheImport, ExistingBlobs};
 
 /// A build.
@@ -99,6 +101,61 @@ pub enum Explain {
 }
 
 impl BuildRequest {
+    /// A build of a directory's `Dockerfile` as `rbuild build DIRECTORY` does it; a relative path counts from the working
+    /// directory. Everything else is a field.
+    pub fn directory(context: impl AsRef<Path>) -> Self {
+        let context = std::path::absolute(&context).unwrap_or_else(|_| context.as_ref().to_owned());
+        Self {
+            context: ContextInput::Directory(context),
+            dockerfile: DockerfileInput::Default,
+            named_contexts: Vec::new(),
+            tags: Vec::new(),
+            build_args: Vec::new(),
+            labels: Vec::new(),
+            target: None,
+            platforms: Vec::new(),
+            cache: CacheChoice::Use,
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+            no_cache_steps: Vec::new(),
+            cache_max_age: None,
+            pull: false,
+            network: BuildNetwork::Default,
+            allow: Vec::new(),
+            extra_hosts: Vec::new(),
+            shm_size: None,
+            ulimits: Vec::new(),
+            resources: Resources::default(),
+            secrets: Vec::new(),
+            ssh: Vec::new(),
+            outputs: vec![Output::Image(ImageOutput::default())],
+            annotations: Vec::new(),
+            provenance: None,
+            sbom: false,
+            reproducible: false,
+            jobs: None,
+            show_cached_logs: false,
+            explain: Explain::Later,
+        }
+    }
+
+    /// The same, with one more name for the result.
+    pub fn tag(mut self, name: &str) -> Result<Self, Error> {
+        let name: ImageRef = name.parse().map_err(Failure::from)?;
+        if name.digest().is_some() {
+            return Err(Failure::new(format!("{name}: a name with a digest cannot be given to a new image")).into());
+        }
+        self.tags.push(name.tag_or_latest());
+        Ok(self)
+    }
+
+    /// The same, with one more build argument.
+    #[must_use]
+    pub fn build_arg(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.build_args.push((name.into(), value.into()));
+        self
+    }
+
     /// Whether the result has the time that the user says, not that of the build.
     pub fn is_timeless(&self) -> bool {
         self.reproducible
@@ -255,6 +312,13 @@ pub struct ImageOutput {
     pub push: Option<PushAs>,
     /// Whether the registries may do without TLS and certificates that can be verified.
     pub insecure: bool,
+}
+
+impl Default for ImageOutput {
+    /// Kept in the store, and pushed nowhere.
+    fn default() -> Self {
+        Self { form: ImageForm::default(), store: true, push: None, insecure: false }
+    }
 }
 
 /// How an image is pushed.

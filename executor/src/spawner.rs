@@ -143,6 +143,9 @@ pub(crate) struct Started {
 impl Spawner {
     /// Starts the process. The program's `main` must call [`reexec_entry`] before anything else.
     pub fn start() -> io::Result<Self> {
+        if !serve::can_be_reexecuted() {
+            return Err(io::Error::other("the program's main does not begin with the call that makes it one"));
+        }
         let binary = protected_self()?;
         let (ours, theirs) = channel::pair()?;
         let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))

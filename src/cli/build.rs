@@ -11,6 +11,7 @@ use super::report::{self, Failure};
 use crate::engine::Engine;
 use crate::evaluate::Call;
 use crate::exit_code::Exit;
+use crate::interrupt::Interrupts;
 use crate::progress::Mode;
 
 #[path = "cache_spec.rs"]
@@ -219,6 +220,7 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
         (false, Some(mode)) => mode,
         (false, None) => Mode::from_settings(settings)?,
     };
+    let _interrupts = Interrupts::cancelling(engine.cancel())?;
     let result = crate::build::build(engine, &request, mode)?;
     if let Some(file) = &args.iidfile {
         let id = result.image_id.map(|id| id.to_string()).unwrap_or_default();

@@ -6,11 +6,12 @@ use std::os::fd::AsFd;
 use clap::ValueEnum;
 use rbuild_container::Containers;
 use rbuild_executor::IdMap;
-use rbuild_executor::user_namespace::{self, Caller, EnterError};
+use rbuild_executor::user_namespace::{self, Caller};
 
 use super::Command;
 use super::report::{self, Failure};
 use crate::config::Settings;
+use crate::embed::cannot_enter;
 
 /// What steps and containers are confined with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,12 +68,5 @@ pub(super) fn choose(
         // What does not work is its answer.
         return Ok(());
     }
-    let help = match error {
-        EnterError::Refused { .. } => {
-            "run as root, or let ordinary users make user namespaces: \
-             sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
-        }
-        _ => "rbuild doctor says what this host offers",
-    };
-    Err(Failure::from_error("cannot work without root here", &error).with_help(help))
+    Err(cannot_enter(&error))
 }

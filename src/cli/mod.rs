@@ -33,6 +33,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use rbuild_executor::StackingChoice;
 
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -333,6 +334,11 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
             unreachable!("answered before the store is opened")
         }
     }
+}
+
+/// What layers are put over each other with, as the environment says.
+pub(crate) fn stacking_of(settings: &Settings) -> Result<StackingChoice, Failure> {
+    stacking::choose(None, settings)
 }
 
 fn start_log(level: Option<tracing::Level>) {

@@ -17,7 +17,7 @@ use crate::request::{
 pub(super) fn outputs(args: &BuildArgs, settings: &Settings) -> Result<Vec<Output>, Failure> {
     let mut out = args.output.iter().map(|text| output(text, settings)).collect::<Result<Vec<_>, _>>()?;
     if out.is_empty() {
-        out.push(Output::Image(ImageOutput { form: ImageForm::default(), store: true, push: None, insecure: false }));
+        out.push(Output::Image(ImageOutput::default()));
     }
     if args.push {
         let images = out.iter_mut().filter_map(|output| match output {
@@ -30,8 +30,7 @@ pub(super) fn outputs(args: &BuildArgs, settings: &Settings) -> Result<Vec<Outpu
             pushed = true;
         }
         if !pushed {
-            let form = ImageForm::default();
-            out.push(Output::Image(ImageOutput { form, store: true, push: Some(PushAs::Tags), insecure: false }));
+            out.push(Output::Image(ImageOutput { push: Some(PushAs::Tags), ..ImageOutput::default() }));
         }
     }
     if args.load && !out.iter().any(|output| matches!(output, Output::Docker(_))) {

@@ -122,6 +122,13 @@ impl Failure {
         self.help.as_deref()
     }
 
+    /// What is shown, without colours.
+    pub(crate) fn report(&self) -> String {
+        let mut text = String::new();
+        self.render(false, &mut text);
+        text
+    }
+
     /// How the program ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -38,6 +38,7 @@ mod images;
 mod interrupt;
 mod layers;
 mod leaks;
+mod library;
 mod life;
 mod mounts;
 mod network_commands;

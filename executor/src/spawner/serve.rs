@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
@@ -28,9 +29,18 @@ use crate::sys::clone::{self, Forked};
 use crate::sys::process::Block;
 use crate::sys::seccomp::Instruction;
 
+/// Whether this program's `main` came by [`reexec_entry`]. One that does not would start itself anew without end.
+static ENTERED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this program, started anew, becomes what it is started for.
+pub(super) fn can_be_reexecuted() -> bool {
+    ENTERED.load(Ordering::Relaxed)
+}
+
 /// If this process was started as a spawner, or to map the ids of a user namespace, it becomes that and never returns. Must be
 /// the first thing in `main`, before any thread exists.
 pub fn reexec_entry() {
+    ENTERED.store(true, Ordering::Relaxed);
     crate::user_namespace::reexec_entry();
     if std::env::args_os().next().as_deref() != Some(OsStr::new(ARGV0)) {
         return;
