@@ -1,6 +1,7 @@
 //! A build from request to result: context, Dockerfile, graph, solve, outputs.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -24,9 +25,11 @@ use crate::output::image::check_rights;
 use crate::output::{self, Built, Exported};
 use crate::progress::{Ending, Mode, Progress, View, misses};
 use crate::remote_cache::{ExportParts, Exports, Imports, SharedCache, base_images};
+use crate::report_page::{self, Subject};
 use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement, Explain};
 use crate::resolve::{Freshness, Outside};
 use crate::ssh_agents::SshAgents;
+use crate::timings::{self, Phase, Timings};
 use crate::worker::{EngineWorker, Parts};
 
 /// What a build gave.
@@ -41,19 +44,22 @@ pub struct BuildResult {
 /// Builds.
 pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<BuildResult, Failure> {
     let began = Instant::now();
+    let timings = Timings::since(began);
+    let opening = timings.start(Phase::Open);
     let store = engine.store()?;
     let keeper = engine.keep_ceiling()?;
     let lease = store.lease("build")?;
     let recorder = Recorder::begin(engine, store, &lease, request, Timestamp::now());
+    drop(opening);
     let build = recorder.as_ref().map(|recorder| recorder.id().clone());
     let mut notes = Notes { build, ..Notes::default() };
-    let (result, view, journal) = match prepare(engine, store, &lease, request) {
+    let (result, view, journal) = match prepare(engine, store, &lease, request, &timings) {
         Err(failure) => (Err(failure), View::default(), None),
         Ok(prepared) => {
             let progress = Progress::start(mode, engine.settings(), began)
                 .masked(engine.mask())
                 .journaled(recorder.as_ref().map(Recorder::journal));
-            let result = run(engine, store, &lease, request, prepared, &progress, &mut notes);
+            let result = run(engine, &lease, request, prepared, &progress, &timings, &mut notes);
             let ending = if result.is_ok() { Ending::Built } else { Ending::Other };
             let (view, journal) = progress.finish(ending);
             if request.explain == Explain::AtEnd {
@@ -62,16 +68,30 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
             (result, view, journal)
         }
     };
+    notes.phases = timings.phases();
     if let Some(recorder) = recorder {
-        recorder.finish(&result, &view, journal, &notes);
+        timings.measure(Phase::Record, || recorder.finish(&result, &view, journal, &notes));
     }
+    let cleaning = timings.start(Phase::Clean);
     // What this build held is free to go now.
     drop(lease);
     if let Err(error) = store.remove_replaced_layers() {
         tracing::debug!(%error, "left for a collection");
     }
     keeper.finish();
-    result
+    drop(cleaning);
+    if request.show_timings {
+        story(&timings::table(&timings.phases()));
+    }
+    let traced = request.trace.as_deref().map_or(Ok(()), |file| write_trace(store, notes.build.as_ref(), file));
+    result.and_then(|result| traced.map(|()| result))
+}
+
+/// Writes what was recorded of a build as a trace.
+fn write_trace(store: &Store, build: Option<&BuildId>, file: &Path) -> Result<(), Failure> {
+    let build = build.ok_or_else(|| Failure::new("there is no trace: the build could not be recorded"))?;
+    let subject = Subject::find(store, build.as_str())?;
+    output::write_whole_file(file, format!("{}\n", report_page::trace(&subject)).as_bytes())
 }
 
 /// A build that has been planned.
@@ -94,12 +114,16 @@ pub(crate) fn prepare(
     store: &Store,
     lease: &Lease,
     request: &BuildRequest,
+    timings: &Timings,
 ) -> Result<Prepared, Failure> {
+    let loading = timings.start(Phase::Context);
     let agents = SshAgents::start(engine.settings(), lease, &request.ssh)?;
     let loaded = context::load(engine, lease, request, agents.sockets())?;
-    let parsed = dockerfile::read(&loaded.dockerfile, request)?;
+    drop(loading);
+    let parsed = timings.measure(Phase::Parse, || dockerfile::read(&loaded.dockerfile, request))?;
+    let _planning = timings.start(Phase::Plan);
     let fresh = if request.pull { Freshness::Registry } else { Freshness::Stored };
-    let outside = Outside::new(engine, store, lease, &request.named_contexts, fresh);
+    let outside = Outside::new(engine, store, lease, &request.named_contexts, fresh).timed(timings);
     let multi_platform = dockerfile::is_multi_platform(request)?;
     let oldest = request.cache_max_age.map(|age| {
         store.now().saturating_sub(jiff::SignedDuration::try_from(age).unwrap_or(jiff::SignedDuration::MAX))
@@ -185,14 +209,16 @@ fn allowed(request: &BuildRequest) -> Vec<Entitlement> {
 
 fn run(
     engine: &Engine,
-    store: &Store,
     lease: &Lease,
     request: &BuildRequest,
     prepared: Prepared,
     progress: &Progress,
+    timings: &Timings,
     notes: &mut Notes,
 ) -> Result<BuildResult, Failure> {
     let Prepared { source, plan, contexts, warnings, agents } = prepared;
+    let store = engine.store()?;
+    let preparing = timings.start(Phase::Prepare);
     // What another place has need not run here.
     if request.cache_from.is_empty() {
         foreign::check(&plan.graph)?;
@@ -233,7 +259,8 @@ fn run(
     })?;
     let cache = SharedCache { local, imports: &imports, exports: &exports };
     let around = Surroundings { worker: &worker, cache: &cache, events: progress, cancel: engine.cancel() };
-    let solved = exports.pushing(|| solve(&plan.graph, &targets, around, options));
+    drop(preparing);
+    let solved = timings.measure(Phase::Solve, || exports.pushing(|| solve(&plan.graph, &targets, around, options)));
     worker.remember_contexts();
     // Goes on while the outputs are written.
     let _closing = worker.close();
@@ -244,6 +271,7 @@ fn run(
     for message in warnings {
         progress.emit(Event::Warning { vertex: None, message });
     }
+    let assembling = timings.start(Phase::Assemble);
     let products = solved.products.map_err(|error| solve_failure(&error, &source, &plan))?;
     let products: BTreeMap<_, _> = targets.iter().copied().zip(products).collect();
     let mut built = Vec::new();
@@ -261,12 +289,13 @@ fn run(
     };
     let parts = output::Parts { engine, store, lease, request, built: &built, attester: &attester };
     let bases = base_images(&plan.graph);
+    drop(assembling);
     let mut exported = Vec::new();
     for output in &request.outputs {
-        exported.push(output::write(&parts, output, &bases, progress)?);
+        exported.push(timings.measure(Phase::Export, || output::write(&parts, output, &bases, progress))?);
     }
     let image_id = exported.iter().find_map(|exported| exported.id);
-    exports.finish(&notes.vertices, &built)?;
+    timings.measure(Phase::CacheExport, || exports.finish(&notes.vertices, &built))?;
     let id = match (image_id, built.first()) {
         (Some(id), _) => Some(id),
         (None, Some(built)) => Some(Digest::sha256(built.config.to_json())),

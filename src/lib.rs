@@ -50,6 +50,7 @@ mod report_page;
 pub mod request;
 mod resolve;
 mod ssh_agents;
+pub mod timings;
 pub mod transfer;
 pub mod verify;
 pub mod worker;

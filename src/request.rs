@@ -76,6 +76,10 @@ pub struct BuildRequest {
     pub show_cached_logs: bool,
     /// Whether people are told why steps ran.
     pub explain: Explain,
+    /// Whether people are told what rbuild itself spent its time with (`--timings`).
+    pub show_timings: bool,
+    /// A file for the build's trace in Chrome's format (`--trace`).
+    pub trace: Option<PathBuf>,
 }
 
 /// How much is attested about where an image comes from.
@@ -136,6 +140,8 @@ impl BuildRequest {
             jobs: None,
             show_cached_logs: false,
             explain: Explain::Later,
+            show_timings: false,
+            trace: None,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::cli::report::Failure;
 use crate::context::{ContextFiles, IgnoreFile, LocalContext, named_directory};
 use crate::engine::Engine;
 use crate::image_names;
+use crate::timings::{Phase, Timings};
 use crate::transfer::{self, Input};
 
 /// Resolves for one build; each question is asked of the outside once.
@@ -28,6 +29,7 @@ pub(crate) struct Outside<'a> {
     images: Mutex<BTreeMap<(ImageRef, Platform), Result<ResolvedImage, ResolveError>>>,
     contexts: Mutex<BTreeMap<String, LocalContext>>,
     warnings: Mutex<Vec<String>>,
+    timings: Option<&'a Timings>,
 }
 
 /// Whether stored images may be older than the registry's.
@@ -49,7 +51,12 @@ impl<'a> Outside<'a> {
         fresh: Freshness,
     ) -> Self {
         let (images, contexts, warnings) = Default::default();
-        Self { engine, store, lease, named, fresh, images, contexts, warnings }
+        Self { engine, store, lease, named, fresh, images, contexts, warnings, timings: None }
+    }
+
+    /// The same, measured.
+    pub(crate) fn timed(self, timings: &'a Timings) -> Self {
+        Self { timings: Some(timings), ..self }
     }
 
     /// The named contexts that were asked for and are directories, and what people should know.
@@ -250,7 +257,10 @@ impl Resolve for Outside<'_> {
         if let Some(known) = self.images.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return known.clone();
         }
-        let answer = self.resolve(reference, platform);
+        let answer = {
+            let _resolving = self.timings.map(|timings| timings.start(Phase::Resolve));
+            self.resolve(reference, platform)
+        };
         self.images.lock().unwrap_or_else(PoisonError::into_inner).insert(key, answer.clone());
         answer
     }

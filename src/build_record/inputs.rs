@@ -10,6 +10,7 @@ use super::git::{self, Checkout};
 use crate::cli::report::Failure;
 use crate::config::Settings;
 use crate::request::{BuildNetwork, BuildRequest, CacheChoice, ContextInput, DockerfileInput};
+use crate::timings::PhaseTime;
 
 /// What is shown of a value that may be secret.
 const MASKED: &str = "****";
@@ -79,6 +80,9 @@ pub struct BuildInputs {
     /// What to do about the failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
+    /// What rbuild itself spent its time with, until the record was written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseTime>,
 }
 
 impl BuildInputs {
@@ -139,6 +143,7 @@ impl BuildInputs {
         }
         self.images.clone_from(&notes.images);
         warnings.clone_into(&mut self.warnings);
+        self.phases.clone_from(&notes.phases);
         self.help = failure.and_then(Failure::help).map(str::to_owned);
     }
 

@@ -27,6 +27,7 @@ use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::progress::{Mask, View};
 use crate::request::BuildRequest;
+use crate::timings::PhaseTime;
 
 pub use inputs::{BuildInputs, NameValue};
 pub(crate) use journal::{Journal, Replay, replay};
@@ -47,6 +48,8 @@ pub(crate) struct Notes {
     pub(crate) vertices: Vec<VertexReport>,
     /// Ids of the images that were made, in the order of the platforms.
     pub(crate) images: Vec<Digest>,
+    /// What rbuild itself spent its time with.
+    pub(crate) phases: Vec<PhaseTime>,
 }
 
 /// Writes the record of one build.

@@ -137,6 +137,12 @@ pub(super) struct BuildArgs {
     /// Say at the end why each step that ran was not answered from the cache
     #[arg(long)]
     explain: bool,
+    /// Say at the end what rbuild itself spent its time with
+    #[arg(long)]
+    timings: bool,
+    /// Write the build as a trace in Chrome's format, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Check the Dockerfile without building
     #[arg(long, conflicts_with_all = ["output", "push", "load", "iidfile", "metadata_file", "call"])]
     check: bool,

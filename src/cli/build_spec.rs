@@ -69,6 +69,8 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         jobs: args.jobs.map(|jobs| jobs as usize),
         show_cached_logs: args.show_cached_logs,
         explain: if args.explain { Explain::AtEnd } else { Explain::Later },
+        show_timings: args.timings,
+        trace: args.trace.as_ref().map(|file| settings.absolute(file)),
     })
 }
 

@@ -18,14 +18,15 @@ use crate::build::{Prepared, prepare};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::request::BuildRequest;
+use crate::timings::Timings;
 use crate::worker::{EngineWorker, Parts};
 
 /// Plans a request; hits are looked up.
 pub(crate) fn plan(engine: &Engine, request: &BuildRequest) -> Result<GraphView, Failure> {
     let store = engine.store()?;
     let lease = store.lease("graph")?;
-    let Prepared { source, plan, contexts, .. } = prepare(engine, store, &lease, request)?;
     let began = Instant::now();
+    let Prepared { source, plan, contexts, .. } = prepare(engine, store, &lease, request, &Timings::since(began))?;
     let worker = EngineWorker::new(Parts {
         engine,
         store,

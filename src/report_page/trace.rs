@@ -1,10 +1,12 @@
 //! A build's timeline in Chrome's trace format, which Perfetto and `chrome://tracing` read: complete events, microseconds,
-//! one lane per step that runs at the same time as others.
+//! one lane per step that runs at the same time as others,
+//! and a lane for the phases of rbuild itself (`crate::timings`).
 
 use serde_json::{Value, json};
 
 use super::data::Subject;
 use crate::build_record::StepState;
+use crate::timings::PhaseTime;
 
 /// The trace as JSON.
 pub(crate) fn trace(subject: &Subject) -> Value {
@@ -25,6 +27,15 @@ pub(crate) fn trace(subject: &Subject) -> Value {
         "ph": "M", "pid": 1, "tid": 0, "name": "process_name",
         "args": { "name": format!("build {} of {}", subject.build.id, subject.build.inputs.name) },
     })];
+    if !subject.build.inputs.phases.is_empty() {
+        events.push(json!({ "ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": { "name": "rbuild" } }));
+    }
+    for PhaseTime { phase, at_ns, took_ns } in &subject.build.inputs.phases {
+        events.push(json!({
+            "ph": "X", "pid": 1, "tid": 0, "ts": at_ns / 1000, "dur": (took_ns / 1000).max(1),
+            "name": phase.name(), "cat": "phase", "args": { "took_ns": took_ns },
+        }));
+    }
     for (from, took, step) in steps {
         let lane = lanes.iter().position(|free| *free <= from).unwrap_or(lanes.len());
         if lane == lanes.len() {
