@@ -168,6 +168,21 @@ struct UnservedArgs {
     builder: Option<String>,
     #[arg(long, hide = true)]
     squash: bool,
+    #[arg(long, hide = true)]
+    compress: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    disable_content_trust: Option<Option<String>>,
+    #[arg(long = "isolation", hide = true, value_name = "KIND")]
+    isolation_of_steps: Option<String>,
+    #[arg(long, hide = true, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    #[arg(long, hide = true, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Steps leave no containers, whatever happens.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    rm: Option<bool>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    force_rm: Option<bool>,
 }
 
 impl UnservedArgs {
@@ -178,6 +193,28 @@ impl UnservedArgs {
                 self.squash,
                 "--squash",
                 "copy the result into one layer with a last stage: FROM scratch, COPY --from=… / /",
+            ),
+            (self.compress, "--compress", "the context is read where it is, nothing is sent; leave it out"),
+            (
+                self.disable_content_trust.is_some(),
+                "--disable-content-trust",
+                "rbuild does not check Docker's signatures; name the base image by its digest, and leave this out",
+            ),
+            (
+                self.isolation_of_steps.is_some(),
+                "--isolation",
+                "say before the command what confines: rbuild --isolation root|rootless build …",
+            ),
+            (
+                !self.security_opt.is_empty(),
+                "--security-opt",
+                "RUN --security=insecure with --allow security.insecure lets a step do more",
+            ),
+            (self.cpuset_mems.is_some(), "--cpuset-mems", "--cpuset-cpus chooses processors; leave this out"),
+            (
+                self.rm == Some(false),
+                "--rm=false",
+                "steps leave no containers; `--target` builds the stage to look into",
             ),
         ];
         match given.iter().find(|(given, ..)| *given) {

@@ -7,6 +7,8 @@ mod build;
 mod cache;
 mod completion;
 mod doctor;
+#[cfg(test)]
+mod documented_flags;
 mod go_template;
 mod graph;
 mod history;
@@ -393,6 +395,11 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
         word == "help"
             || command.get_subcommands().any(|sub| word == sub.get_name() || sub.get_all_aliases().any(|a| word == a))
     };
+    let word = |at: usize| arguments.get(at).and_then(|word| word.to_str());
+    if matches!((word(at), word(at + 1)), (Some("buildx" | "builder" | "image"), Some("build" | "b"))) {
+        // Docker's other ways to say it.
+        arguments.remove(at);
+    }
     if arguments.get(at).is_some_and(|word| word == "history") && names_an_image(&command, &arguments[at + 1..]) {
         arguments.insert(at, OsString::from("image"));
     }
@@ -435,6 +442,9 @@ mod tests {
             ("--root /r -t x .", "--root /r build -t x ."),
             ("--root=/r load -i a.tar", "--root=/r load -i a.tar"),
             ("--root /r --log-level debug images", "--root /r --log-level debug images"),
+            ("buildx build -t x .", "build -t x ."),
+            ("--root /r image build .", "--root /r build ."),
+            ("builder prune", "builder prune"),
             ("run hello", "run hello"),
             ("history ls", "history ls"),
             ("history logs app", "history logs app"),

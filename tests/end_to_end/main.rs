@@ -25,12 +25,13 @@ mod containers;
 mod contexts;
 mod damaged_archives;
 mod docker_words;
+mod documentation;
 mod equality;
 mod errors;
 mod evaluation;
 mod exec;
-mod guide;
 mod health;
+
 mod history;
 mod hits;
 mod image_commands;
