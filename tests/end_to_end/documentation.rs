@@ -15,6 +15,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::bench::Bench;
+use crate::peers::has;
 use crate::registry::Registry;
 
 /// Why a block of commands is not run here.
@@ -109,9 +110,14 @@ fn without_numbers(text: &str) -> String {
 /// Runs a page's commands in a directory of its own.
 fn run(page: &str) {
     let Some(bench) = Bench::with_busybox() else { return };
-    let registry = Registry::start(&bench.path("registry"));
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
-    let text = text.replace("registry.example", registry.name("").trim_end_matches('/'));
+    let needs_registry = text.contains("=registry.example");
+    if needs_registry && !has("docker-registry") {
+        return;
+    }
+    let registry = needs_registry.then(|| Registry::start(&bench.path("registry")));
+    let host = registry.as_ref().map(|registry| registry.name("")).unwrap_or_default();
+    let text = text.replace("registry.example", host.trim_end_matches('/'));
     let parts = parts(&text).unwrap_or_else(|wrong| panic!("{page}: {wrong}"));
     let mut script = String::from("exec 2>&1\n");
     for (number, part) in parts.iter().enumerate() {

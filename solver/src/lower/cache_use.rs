@@ -35,7 +35,8 @@ impl FromStr for StepName {
 
     fn from_str(text: &str) -> Result<Self, InvalidStepName> {
         let parsed = match text.rsplit_once(':') {
-            None => text.parse().ok().filter(|line| *line > 0).map(Self::Line),
+            // `L12` is how `cache why` names a line.
+            None => text.strip_prefix('L').unwrap_or(text).parse().ok().filter(|line| *line > 0).map(Self::Line),
             Some((stage, number)) => {
                 let number = number.parse().ok().filter(|number| *number > 0 && !stage.is_empty());
                 number.map(|number| Self::Numbered { stage: stage.to_owned(), number })
@@ -116,7 +117,8 @@ mod tests {
             let parsed: StepName = text.parse().unwrap();
             assert_eq!((Some(&parsed), parsed.to_string().as_str()), (step.as_ref(), text));
         }
-        for wrong in ["", "0", "x", ":2", "a:0", "a:", "-1", "a:b"] {
+        assert_eq!("L12".parse(), Ok(StepName::Line(12)), "as `cache why` says it");
+        for wrong in ["", "0", "x", "L", "L0", ":2", "a:0", "a:", "-1", "a:b"] {
             assert!(wrong.parse::<StepName>().is_err(), "{wrong:?}");
         }
     }
