@@ -1,5 +1,5 @@
 //! The store's two hot paths: what is remembered of a context's files, and layers that are written. Everything is in a
-//! temporary directory (`TMPDIR` says where). `./dev bench-micro cache`.
+//! temporary directory (`TMPDIR` says where). `./dev bench-micro store`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 

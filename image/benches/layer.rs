@@ -1,4 +1,4 @@
-//! Layers as bytes: tars written and read, digested and compressed. `./dev bench-micro image`.
+//! Layers as bytes: tars written and read, digested and compressed. `./dev bench-micro layer`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! Reading Dockerfiles: `./dev bench-micro parser`.
+//! Reading Dockerfiles: `./dev bench-micro parse`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! Planning and keying without a machine: `./dev bench-micro solver`.
+//! Planning and keying without a machine: `./dev bench-micro plan`.
 //!
 //! `graph` makes the steps of a Dockerfile; `keys_of_a_cached_build` computes every key, asks a cache that knows all of them,
 //! and walks through the scheduler: what is left of a build when nothing has to run.

@@ -215,6 +215,12 @@ fn every_page_is_run() {
     let forgotten: Vec<String> =
         pages.filter(|page| page.ends_with(".md") && !PAGES.contains(&page.as_str())).collect();
     assert_eq!(forgotten, Vec::<String>::new(), "name them in `pages!`");
+    for page in PAGES {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+        if let Err(wrong) = parts(&text) {
+            panic!("{page}: {wrong}");
+        }
+    }
 }
 
 #[test]
