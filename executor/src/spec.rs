@@ -64,6 +64,9 @@ pub enum Rootfs {
 pub enum Lower {
     /// A directory.
     Directory(PathBuf),
+    /// Several directories, the topmost first, which an overlay of their own shows as one: overlayfs takes a limited number
+    /// of lower layers. What they hide of layers below them shows again, so it can only be the lowest.
+    Stack(Vec<PathBuf>),
     /// An EROFS image in a file, mounted for the overlay alone.
     Erofs {
         /// The image: names, metadata, and where contents lie.

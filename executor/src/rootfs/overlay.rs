@@ -48,6 +48,7 @@ pub(crate) fn mount(
     for lower in lowers {
         opened.push(match lower {
             Lower::Directory(path) => Opened::Directory(path),
+            Lower::Stack(paths) => Opened::Mount(mount_lowers(paths, marks)?),
             Lower::Erofs { index, devices } => Opened::Mount(erofs::mount(index, devices)?),
         });
     }
@@ -59,6 +60,24 @@ pub(crate) fn mount(
         (Err(Errno::INVAL), None) => overlay.mount_placed(opened),
         (other, _) => Ok(other?),
     }
+}
+
+/// A detached overlay of directories (top first, at least two) that cannot be written.
+fn mount_lowers(directories: &[PathBuf], marks: OverlayMarks) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "overlay")?;
+    let mut held = Vec::new();
+    for path in directories {
+        fsconfig_set_string(&context, "lowerdir+", plain_path(path, &mut held)?)?;
+    }
+    for (key, value) in tunables(marks) {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    if marks == OverlayMarks::User {
+        fsconfig_set_flag(&context, "userxattr")?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 /// A lower layer at hand.
@@ -278,6 +297,43 @@ mod tests {
                 fs::write(format!("{}/new", fd_path(&mounted)), "3").unwrap();
                 assert_eq!(fs::read_to_string(upper.join("new")).unwrap(), "3", "the places are free again");
             }
+        });
+    }
+
+    #[test]
+    fn more_layers_than_overlayfs_takes_are_stacked() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        // Each has its own name, one that all have, and hides what the one below it has; topmost first.
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for n in 0..900 {
+            let path = temp.path().join(format!("l{n}"));
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join(format!("own-{n}")), "").unwrap();
+            fs::write(path.join("common"), n.to_string()).unwrap();
+            if n > 0 {
+                let whiteout = path.join(format!("own-{}", n - 1));
+                let kind = rustix::fs::FileType::CharacterDevice;
+                rustix::fs::mknodat(rustix::fs::CWD, &whiteout, kind, Mode::empty(), 0).unwrap();
+            }
+            directories.insert(0, path);
+        }
+        let (upper, work) = (temp.path().join("upper"), temp.path().join("work"));
+        fs::create_dir(&upper).unwrap();
+        fs::create_dir(&work).unwrap();
+        let below = directories.split_off(499);
+        let mut lowers: Vec<Lower> = directories.into_iter().map(Lower::Directory).collect();
+        lowers.push(Lower::Stack(below));
+        in_own_namespace(move || {
+            let mounted = mount(&lowers, &upper, &work, Durability::AtCommit, OverlayMarks::Trusted).unwrap();
+            let inside = fd_path(&mounted);
+            let mut names: Vec<_> = fs::read_dir(&inside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["common", "own-899"]);
+            assert_eq!(fs::read_to_string(format!("{inside}/common")).unwrap(), "899");
         });
     }
 

@@ -30,13 +30,21 @@ enum Stack {
 
 /// Lower layers as the directories that they must be without overlayfs.
 fn directories(lowers: &[Lower]) -> Result<Vec<PathBuf>, SpawnError> {
-    let directory = |lower: &Lower| match lower {
-        Lower::Directory(path) => Ok(path.clone()),
-        Lower::Erofs { .. } => Err(SpawnError::Rootfs {
-            source: io::Error::other("layers that are kept as tars need overlayfs: use --snapshotter directory"),
-        }),
-    };
-    lowers.iter().map(directory).collect()
+    let mut directories = Vec::with_capacity(lowers.len());
+    for lower in lowers {
+        match lower {
+            Lower::Directory(path) => directories.push(path.clone()),
+            Lower::Stack(paths) => directories.extend_from_slice(paths),
+            Lower::Erofs { .. } => {
+                return Err(SpawnError::Rootfs {
+                    source: io::Error::other(
+                        "layers that are kept as tars need overlayfs: use --snapshotter directory",
+                    ),
+                });
+            }
+        }
+    }
+    Ok(directories)
 }
 
 impl Stacks {
