@@ -1,5 +1,7 @@
 //! A store in a temporary directory, a clock that the test sets, and child processes made of this test binary.
 
+pub(crate) mod members;
+
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -1,7 +1,7 @@
 //! Takes the members of a layer in the order of its tar, as an extraction would: the last member of a path wins.
 //!
-//! Rules are those of unpacking into a directory ([`crate::snapshot`]): parents resolve inside the tree made of the
-//! parent snapshot and what came so far; missing ones are made; a directory over a directory changes only its metadata;
+//! Rules are those of unpacking into a directory ([`crate::snapshot`]): parents are found by the same piece (see
+//! `view/parents.rs`); a directory over a directory changes only its metadata;
 //! one over anything else is opaque; whiteouts hide lower layers wherever they stand in the archive. Directories of the
 //! parent that get new entries are repeated with their own metadata.
 
@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use rbuild_image::ContainerPath;
-use rbuild_image::layer::whiteout::{self, Whiteout, classify};
+use rbuild_image::layer::whiteout;
 use rustix::io::Errno;
 
 use super::BLOCK;
@@ -20,7 +20,7 @@ use super::side::SideBlob;
 use super::tree::{Attributes, ChunkList, Kind, Node, NodeId, ROOT, State, Tree};
 use super::xattrs::XattrTable;
 use crate::snapshot::layer_may_set;
-use crate::view::{FileKind, LastLink, Lookup, Stat, Timestamp, View, Xattrs, resolve};
+use crate::view::{FileKind, LastLink, LayerTree, Lookup, Parents, Stat, Timestamp, View, Xattrs, resolve_member};
 
 /// The device number of the tar, and of the side blob behind it.
 pub(super) const TAR: u16 = 1;
@@ -32,8 +32,7 @@ pub struct IndexBuilder {
     pub(super) xattrs: XattrTable,
     parent: Arc<View>,
     depends_on_parent: bool,
-    /// Where the last member's directory led, since the next one is mostly in the same.
-    last_parent: Option<(ContainerPath, ContainerPath)>,
+    parents: Parents,
 }
 
 impl std::fmt::Debug for IndexBuilder {
@@ -58,7 +57,7 @@ impl IndexBuilder {
             xattrs: XattrTable::default(),
             parent: Arc::new(View::empty()),
             depends_on_parent: false,
-            last_parent: None,
+            parents: Parents::default(),
         }
     }
 
@@ -92,18 +91,17 @@ impl IndexBuilder {
         let path = self.parent_of(&member.path)?.join(name);
         match &member.node {
             MemberNode::Directory { opaque } => {
-                // A symlink of that name may have been what the last parent led through.
-                self.last_parent = None;
+                self.parents.forget();
                 self.directory(&path, &member)?;
                 if *opaque { self.hide_all_at(&path) } else { Ok(()) }
             }
             MemberNode::Whiteout => self.hide(&path),
-            MemberNode::CharDevice { major: 0, minor: 0 } => {
+            MemberNode::Special(kind) if kind.is_whiteout_device() => {
                 tracing::debug!(%path, "a character device 0:0 is left out");
                 Ok(())
             }
             MemberNode::HardLink(target) => {
-                let target = self.resolve(target, LastLink::Keep)?.0;
+                let target = resolve_member(self, target, LastLink::Keep)?.0;
                 self.hard_link(&target, &path)
             }
             _ => self.leaf(&path, &member),
@@ -135,7 +133,7 @@ impl IndexBuilder {
         side: &mut SideBlob,
     ) -> Result<(), IndexError> {
         self.parent_of(path)?;
-        let (target, _) = self.resolve(target, LastLink::Keep)?;
+        let (target, _) = resolve_member(self, target, LastLink::Keep)?;
         if !matches!(self.locate(&target), Location::Lower) {
             return Ok(());
         }
@@ -151,9 +149,7 @@ impl IndexBuilder {
                 MemberNode::File { content: Content::Side { offset, size: stat.size } }
             }
             FileKind::Symlink => MemberNode::Symlink(view.read_link(&target).map_err(look_up)?),
-            FileKind::CharDevice { major, minor } => MemberNode::CharDevice { major, minor },
-            FileKind::BlockDevice { major, minor } => MemberNode::BlockDevice { major, minor },
-            FileKind::Fifo => MemberNode::Fifo,
+            kind => MemberNode::Special(kind),
         };
         let xattrs = view.xattrs(&target).map_err(look_up)?;
         let Stat { mode, uid, gid, mtime, .. } = stat;
@@ -161,36 +157,11 @@ impl IndexBuilder {
         self.leaf(&target, &member)
     }
 
-    /// The directory that holds `path`, made if it is missing, symlinks resolved inside the image.
     fn parent_of(&mut self, path: &ContainerPath) -> Result<ContainerPath, IndexError> {
-        let given = path.parent().unwrap_or_else(ContainerPath::root);
-        if let Some((last, resolved)) = &self.last_parent
-            && *last == given
-        {
-            return Ok(resolved.clone());
-        }
-        for name in given.components() {
-            if classify(name)? != Whiteout::None {
-                return Err(IndexError::BelowWhiteout { path: path.clone() });
-            }
-        }
-        let (resolved, kind) = self.resolve(&given, LastLink::Follow)?;
-        if !kind.is_some_and(FileKind::is_directory) {
-            self.depends_on_parent = true;
-            self.make_directories(&resolved)?;
-        }
-        self.last_parent = Some((given, resolved.clone()));
-        Ok(resolved)
-    }
-
-    fn resolve(
-        &mut self,
-        path: &ContainerPath,
-        last: LastLink,
-    ) -> Result<(ContainerPath, Option<FileKind>), IndexError> {
-        let found = resolve(&*self, path.as_bytes(), last).map_err(place("resolve", path))?;
-        self.depends_on_parent |= found.path != *path;
-        Ok((found.path, found.kind))
+        let mut parents = std::mem::take(&mut self.parents);
+        let found = parents.of(self, path);
+        self.parents = parents;
+        found
     }
 
     fn attributes(&mut self, member: &Member) -> Result<Attributes, IndexError> {
@@ -261,13 +232,14 @@ impl IndexBuilder {
                 let word = self.tree.add_text(text)?;
                 Node { word, size: text.len() as u64, ..Node::new(Kind::Symlink) }
             }
-            MemberNode::CharDevice { major, minor } => {
+            MemberNode::Special(FileKind::CharDevice { major, minor }) => {
                 Node { word: device(*major, *minor)?, ..Node::new(Kind::CharDevice) }
             }
-            MemberNode::BlockDevice { major, minor } => {
+            MemberNode::Special(FileKind::BlockDevice { major, minor }) => {
                 Node { word: device(*major, *minor)?, ..Node::new(Kind::BlockDevice) }
             }
-            _ => Node::new(Kind::Fifo),
+            MemberNode::Special(FileKind::Fifo) => Node::new(Kind::Fifo),
+            _ => return Err(refuse("create", path, Errno::INVAL)),
         };
         Ok(Node { attributes, ..node })
     }
@@ -337,7 +309,7 @@ impl IndexBuilder {
 
     /// Drops what this layer has at `path`; a file or link hides what the parent has there by itself.
     fn make_room(&mut self, path: &ContainerPath) {
-        self.last_parent = self.last_parent.take().filter(|(_, resolved)| !resolved.starts_with(path));
+        self.parents.forget_below(path);
         if let Location::Staged(id) = self.locate(path)
             && id != ROOT
         {
@@ -377,36 +349,6 @@ impl IndexBuilder {
             self.tree.node_mut(id).state = State::Hides;
         } else {
             self.tree.node_mut(id).state = State::Opaque;
-        }
-        Ok(())
-    }
-
-    /// Makes `path` and its missing parents; no symlink is followed.
-    fn make_directories(&mut self, path: &ContainerPath) -> Result<(), IndexError> {
-        let mut missing = Vec::new();
-        let mut here = path.clone();
-        loop {
-            match Lookup::kind(self, &here).map_err(place("look up", &here))? {
-                Some(FileKind::Directory) => break,
-                Some(_) => return Err(refuse("create directory", &here, Errno::NOTDIR)),
-                None => {}
-            }
-            missing.push(here.clone());
-            match here.parent() {
-                Some(parent) => here = parent,
-                None => break,
-            }
-        }
-        for path in missing.iter().rev() {
-            let parent = self.stage_parent(path)?;
-            let hidden = self.tree.child(parent, path.file_name().unwrap_or_default());
-            if let Some(whiteout) = hidden {
-                // What it hid must stay hidden under the new directory.
-                self.tree.detach(whiteout);
-            }
-            let attributes = Attributes { mode: 0o755, ..Attributes::default() };
-            let state = if hidden.is_some() { State::Opaque } else { State::Hides };
-            self.add_node(parent, path, Node { attributes, state, ..Node::new(Kind::Directory) })?;
         }
         Ok(())
     }
@@ -532,6 +474,51 @@ impl Lookup for IndexBuilder {
                 _ => Err(Errno::INVAL.into()),
             },
         }
+    }
+}
+
+impl LayerTree for IndexBuilder {
+    type Error = IndexError;
+
+    fn note_dependence(&mut self) {
+        self.depends_on_parent = true;
+    }
+
+    fn make_directories(&mut self, path: &ContainerPath) -> Result<(), IndexError> {
+        let mut missing = Vec::new();
+        let mut here = path.clone();
+        loop {
+            match Lookup::kind(self, &here).map_err(place("look up", &here))? {
+                Some(FileKind::Directory) => break,
+                Some(_) => return Err(refuse("create directory", &here, Errno::NOTDIR)),
+                None => {}
+            }
+            missing.push(here.clone());
+            match here.parent() {
+                Some(parent) => here = parent,
+                None => break,
+            }
+        }
+        for path in missing.iter().rev() {
+            let parent = self.stage_parent(path)?;
+            let hidden = self.tree.child(parent, path.file_name().unwrap_or_default());
+            if let Some(whiteout) = hidden {
+                // What it hid must stay hidden under the new directory.
+                self.tree.detach(whiteout);
+            }
+            let attributes = Attributes { mode: 0o755, ..Attributes::default() };
+            let state = if hidden.is_some() { State::Opaque } else { State::Hides };
+            self.add_node(parent, path, Node { attributes, state, ..Node::new(Kind::Directory) })?;
+        }
+        Ok(())
+    }
+
+    fn below_whiteout(path: &ContainerPath) -> IndexError {
+        IndexError::BelowWhiteout { path: path.clone() }
+    }
+
+    fn unresolved(path: &ContainerPath, source: io::Error) -> IndexError {
+        place("resolve", path)(source)
     }
 }
 

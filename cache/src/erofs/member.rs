@@ -2,7 +2,7 @@
 
 use rbuild_image::ContainerPath;
 
-use crate::view::{Timestamp, Xattrs};
+use crate::view::{FileKind, Timestamp, Xattrs};
 
 /// One member of a layer as its index needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,22 +40,8 @@ pub enum Node {
     Symlink(Vec<u8>),
     /// Another name of the file at this path.
     HardLink(ContainerPath),
-    /// A character device.
-    CharDevice {
-        /// Which driver.
-        major: u32,
-        /// Which of its devices.
-        minor: u32,
-    },
-    /// A block device.
-    BlockDevice {
-        /// Which driver.
-        major: u32,
-        /// Which of its devices.
-        minor: u32,
-    },
-    /// A named pipe.
-    Fifo,
+    /// A device or a named pipe; nothing else is one by its kind alone.
+    Special(FileKind),
     /// The path of lower layers is gone.
     Whiteout,
 }

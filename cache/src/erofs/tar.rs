@@ -4,14 +4,14 @@ use std::io::Read;
 use std::sync::Arc;
 
 use rbuild_image::layer::whiteout::{Whiteout, classify};
-use rbuild_image::layer::{Entry, EntryKind, Placement, TarReader};
+use rbuild_image::layer::{Device as Number, Entry, EntryKind, Placement, TarReader};
 
 use super::builder::IndexBuilder;
 use super::error::{IndexError, Unrepresentable};
 use super::member::{Content, Member, Node};
 use super::side::SideBlob;
 use super::sparse::plan;
-use crate::view::{Timestamp, View};
+use crate::view::{FileKind, Timestamp, View};
 
 /// Reads the uncompressed archive `tar` to its last byte and takes all its members, for a layer on top of `parent`.
 /// Contents stay where they are in the tar; what the kernel cannot read there is copied to `side`.
@@ -38,7 +38,7 @@ impl IndexBuilder {
     ) -> Result<(), IndexError> {
         let mut member = Member {
             path: entry.path.clone(),
-            node: Node::Fifo,
+            node: Node::Special(FileKind::Fifo),
             mode: entry.mode,
             uid: entry.uid,
             gid: entry.gid,
@@ -64,9 +64,13 @@ impl IndexBuilder {
                 self.copy_up(&entry.path, target, side)?;
                 Node::HardLink(target.clone())
             }
-            EntryKind::CharDevice(device) => Node::CharDevice { major: device.major, minor: device.minor },
-            EntryKind::BlockDevice(device) => Node::BlockDevice { major: device.major, minor: device.minor },
-            EntryKind::Fifo => Node::Fifo,
+            EntryKind::CharDevice(Number { major, minor }) => {
+                Node::Special(FileKind::CharDevice { major: *major, minor: *minor })
+            }
+            EntryKind::BlockDevice(Number { major, minor }) => {
+                Node::Special(FileKind::BlockDevice { major: *major, minor: *minor })
+            }
+            EntryKind::Fifo => Node::Special(FileKind::Fifo),
             EntryKind::File { size, sparse: None } => Node::File { content: Content::Tar { offset, size: *size } },
             EntryKind::File { size, sparse: Some(map) } => {
                 let fault = || IndexError::Unrepresentable { path: entry.path.clone(), what: Unrepresentable::Sparse };

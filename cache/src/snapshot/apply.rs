@@ -17,7 +17,7 @@ use rbuild_image::{ContainerPath, DiffId, Hashing};
 
 use super::writer::{Content, LayerWriteError, LayerWriter, Metadata};
 use crate::erofs::IndexError;
-use crate::view::{FileKind, LastLink, Timestamp, resolve};
+use crate::view::{FileKind, LastLink, LayerTree, Parents, Timestamp, resolve_member};
 
 /// Bytes that travel from the reading to the unpacking thread at once.
 const CHUNK: usize = 256 * 1024;
@@ -164,7 +164,7 @@ impl Read for Chunks {
 
 fn unpack_entries(tar: &mut Chunks, writer: &mut LayerWriter) -> Result<(), ApplyError> {
     let mut reader = TarReader::new(tar);
-    let mut unpacker = Unpacker { writer, last_parent: None };
+    let mut unpacker = Unpacker { writer, parents: Parents::default() };
     while let Some(entry) = reader.next_entry()? {
         unpacker.apply(&entry, &mut reader)?;
     }
@@ -175,8 +175,7 @@ fn unpack_entries(tar: &mut Chunks, writer: &mut LayerWriter) -> Result<(), Appl
 
 struct Unpacker<'w> {
     writer: &'w mut LayerWriter,
-    /// Where the last entry's directory led, since the next one is mostly in the same.
-    last_parent: Option<(ContainerPath, ContainerPath)>,
+    parents: Parents,
 }
 
 impl Unpacker<'_> {
@@ -188,7 +187,7 @@ impl Unpacker<'_> {
             // The root: only its metadata (rule I-02; the reader refuses other types).
             return Ok(self.writer.set_directory_metadata(&entry.path, &metadata(entry))?);
         };
-        let parent = self.parent(&entry.path)?;
+        let parent = self.parents.of(self.writer, &entry.path)?;
         match classify(name)? {
             Whiteout::None => self.place(entry, parent.join(name), content),
             Whiteout::Delete(gone) => Ok(self.writer.hide(&parent.join(gone))?),
@@ -197,49 +196,10 @@ impl Unpacker<'_> {
         }
     }
 
-    /// The directory that holds `path`, made if it is missing, symlinks resolved inside the image.
-    fn parent(&mut self, path: &ContainerPath) -> Result<ContainerPath, ApplyError> {
-        let given = path.parent().unwrap_or_else(ContainerPath::root);
-        if let Some((last, resolved)) = &self.last_parent
-            && *last == given
-        {
-            return Ok(resolved.clone());
-        }
-        for name in given.components() {
-            if classify(name)? != Whiteout::None {
-                return Err(ApplyError::BelowWhiteout { path: path.clone() });
-            }
-        }
-        let resolved = self.resolve(&given, LastLink::Follow)?;
-        if !resolved.1.is_some_and(FileKind::is_directory) {
-            self.writer.note_dependence();
-            self.writer.make_directories(&resolved.0, &Metadata { mode: 0o755, ..Metadata::default() })?;
-        }
-        self.last_parent = Some((given, resolved.0.clone()));
-        Ok(resolved.0)
-    }
-
-    fn resolve(
-        &mut self,
-        path: &ContainerPath,
-        last: LastLink,
-    ) -> Result<(ContainerPath, Option<FileKind>), ApplyError> {
-        let found = resolve(&*self.writer, path.as_bytes(), last).map_err(|source| LayerWriteError {
-            action: "resolve",
-            path: path.clone(),
-            source,
-        })?;
-        if found.path != *path {
-            self.writer.note_dependence();
-        }
-        Ok((found.path, found.kind))
-    }
-
     fn place(&mut self, entry: &Entry, path: ContainerPath, content: &mut dyn Read) -> Result<(), ApplyError> {
         let metadata = metadata(entry);
         if entry.kind == EntryKind::Directory {
-            // A symlink of that name may have been what the last parent led through.
-            self.last_parent = None;
+            self.parents.forget();
             return Ok(self.writer.directory_entry(&path, &metadata)?);
         }
         if let EntryKind::CharDevice(device) = entry.kind
@@ -249,7 +209,7 @@ impl Unpacker<'_> {
             return Ok(());
         }
         if let EntryKind::Hardlink { target } = &entry.kind {
-            let target = self.resolve(target, LastLink::Keep)?.0;
+            let target = resolve_member(self.writer, target, LastLink::Keep)?.0;
             if target != path {
                 self.make_room(&path)?;
             }
@@ -280,8 +240,29 @@ impl Unpacker<'_> {
 
     /// Drops what this layer has at `path`; a file or link hides what the parent has there by itself.
     fn make_room(&mut self, path: &ContainerPath) -> Result<(), ApplyError> {
-        self.last_parent = self.last_parent.take().filter(|(_, resolved)| !resolved.starts_with(path));
+        self.parents.forget_below(path);
         Ok(self.writer.discard(path)?)
+    }
+}
+
+impl LayerTree for LayerWriter {
+    type Error = ApplyError;
+
+    fn note_dependence(&mut self) {
+        Self::note_dependence(self);
+    }
+
+    fn make_directories(&mut self, path: &ContainerPath) -> Result<(), ApplyError> {
+        Self::make_directories(self, path, &Metadata { mode: 0o755, ..Metadata::default() })?;
+        Ok(())
+    }
+
+    fn below_whiteout(path: &ContainerPath) -> ApplyError {
+        ApplyError::BelowWhiteout { path: path.clone() }
+    }
+
+    fn unresolved(path: &ContainerPath, source: io::Error) -> ApplyError {
+        ApplyError::Write(LayerWriteError { action: "resolve", path: path.clone(), source })
     }
 }
 

@@ -22,15 +22,7 @@ use crate::lease::Lease;
 use crate::snapshot::{Content, Metadata};
 use crate::store::Store;
 use crate::testing::TestStore;
-
-/// Layers that a step makes have owners: without root these tests say so and check nothing.
-fn is_root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("SKIPPED {test}: needs root");
-    }
-    root
-}
+use crate::testing::members::is_root;
 
 fn key(text: &str) -> Digest {
     Digest::sha256(text)
