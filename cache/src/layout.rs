@@ -7,6 +7,7 @@
 //!       blobs/sha256/HEX       content, verified; laid out as in an OCI image layout
 //!       erofs                  where layers that are tars were found to be mountable
 //!       layers/PATH            one layer's files, or its tar and index; PATH is in the database
+//!       merged/NAME            indexes over several layers, made of theirs
 //!       cache-mounts/HASH/N/   RUN --mount=type=cache
 //!       logs/BUILD/            full logs of every step
 //!       quarantine/            damaged files that a repair took out of use
@@ -73,6 +74,16 @@ impl Layout {
     /// A layer's files, by the `path` that the database has for it.
     pub fn layer(&self, path: &str) -> PathBuf {
         self.layers().join(path)
+    }
+
+    /// The directory of merged indexes; made when it is first needed.
+    pub(crate) fn merged(&self) -> PathBuf {
+        self.root.join("merged")
+    }
+
+    /// A merged index, by the `path` that the database has for it.
+    pub(crate) fn merged_index(&self, path: &str) -> PathBuf {
+        self.merged().join(path)
     }
 
     /// Says when and where it was found out that layers that are tars can be mounted.

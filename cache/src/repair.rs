@@ -114,6 +114,12 @@ impl Store {
             for record in &records {
                 evict(tx, *record, "damaged", now)?;
             }
+            for problem in &report.problems {
+                if let Problem::MergedIndex { snapshot, layers } = problem {
+                    // Whoever mounts the chain next makes it again.
+                    tx.execute("DELETE FROM merged WHERE snapshot = ?1 AND layers = ?2", (snapshot, layers))?;
+                }
+            }
             for id in lost {
                 tx.execute("DELETE FROM cache_mounts WHERE id = ?1", [id])?;
             }

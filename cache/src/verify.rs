@@ -18,7 +18,7 @@ use crate::gc::{PruneError, garbage_paths, quarantined};
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::Hold;
 use crate::path_error::{AtPath, PathError};
-use crate::snapshot::{Times, index_digest};
+use crate::snapshot::{Times, index_digest, merged_digest};
 use crate::store::Store;
 
 /// How closely to look.
@@ -95,6 +95,14 @@ pub enum Problem {
     LayerIndex {
         /// Which layer.
         layer: LayerId,
+    },
+    /// A merged index of a chain is another one than was made.
+    #[error("the merged index of snapshot {snapshot} over {layers} layers is damaged")]
+    MergedIndex {
+        /// With the topmost of the layers.
+        snapshot: SnapshotId,
+        /// How many they are.
+        layers: u64,
     },
     /// A layer's files cannot be read as a layer.
     #[error("layer {layer} cannot be read: {detail}")]
@@ -195,6 +203,7 @@ impl Store {
         if depth == VerifyDepth::Content {
             self.check_layer_content(interrupt, &mut report)?;
             self.check_indexes(interrupt, &mut report)?;
+            self.check_merged(interrupt, &mut report)?;
             self.check_imported_layers(interrupt, &mut report)?;
         }
         self.check_images(&mut report)?;
@@ -320,6 +329,38 @@ impl Store {
             let still = self.db().read(look)?;
             let problems = damaged.into_iter().filter(|row| still.contains(row));
             report.problems.extend(problems.map(|(layer, ..)| Problem::LayerIndex { layer }));
+        }
+        Ok(())
+    }
+
+    /// The same of merged indexes.
+    fn check_merged(
+        &self,
+        interrupt: &(dyn Fn() -> ControlFlow<()> + Sync),
+        report: &mut VerifyReport,
+    ) -> Result<(), PruneError> {
+        let look = |tx: &Tx<'_>| {
+            tx.all("SELECT snapshot, layers, path, digest FROM merged ORDER BY snapshot, layers", [], |row| {
+                let Text(want) = row.get(3)?;
+                Ok::<(SnapshotId, u64, String, Digest), _>((row.get(0)?, row.get(1)?, row.get(2)?, want))
+            })
+        };
+        let mut damaged = Vec::new();
+        for row in self.db().read(look)? {
+            if interrupt().is_break() {
+                report.interrupted = true;
+                return Ok(());
+            }
+            match merged_digest(&self.layout().merged_index(&row.2)) {
+                Ok(found) if found == row.3 => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => damaged.push(row),
+            }
+        }
+        if !damaged.is_empty() {
+            let still = self.db().read(look)?;
+            let problems = damaged.into_iter().filter(|row| still.contains(row));
+            report.problems.extend(problems.map(|(snapshot, layers, ..)| Problem::MergedIndex { snapshot, layers }));
         }
         Ok(())
     }

@@ -41,6 +41,7 @@ mod layers;
 mod leaks;
 mod library;
 mod life;
+mod many_layers;
 mod mounts;
 mod network_commands;
 mod networks;

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_5_descriptions.sql"),
     include_str!("schema_6_usage.sql"),
     include_str!("schema_7_index.sql"),
+    include_str!("schema_8_merged.sql"),
 ];
 
 /// The schema that this program writes.

@@ -1,8 +1,7 @@
 //! One index over several tars: what overlayfs would show of the layers, in one mount.
 //!
 //! Directories are merged while they are read, so only the tree of the result is in memory. Hard links stay links inside
-//! their layer. The i-th layer's tar is device i, counted from 1; the side blobs of those layers that have one follow
-//! in the same order.
+//! their layer. What is merged may itself be merged: who asks says where each part's devices are among the result's.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -27,62 +26,48 @@ pub enum Beneath {
     Layers,
 }
 
-/// An index that was made of several.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Merged {
-    /// What is known of it.
-    pub info: IndexInfo,
-    /// Where each device's content is, in the order of the mount.
-    pub devices: Vec<MergedDevice>,
+/// One layer, or several that are merged already.
+#[derive(Debug)]
+pub struct Part {
+    /// Its index.
+    pub index: Index,
+    /// The position of each of its [devices](Index::devices) among those of the result.
+    pub devices: Vec<usize>,
 }
 
-/// A tar or side blob of one of the layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MergedDevice {
-    /// Position of the layer.
-    pub layer: usize,
-    /// Position among that layer's [devices](Index::devices).
-    pub device: usize,
+/// Writes to `out` one index of `parts`, the lowest first, that shows what all of them make together. The result has as many
+/// devices as the parts name.
+pub fn merge(parts: &[Part], beneath: Beneath, out: &mut dyn Write) -> Result<IndexInfo, IndexError> {
+    let devices = devices_of(parts)?;
+    let mut merger = Merger { parts, beneath, builder: IndexBuilder::new(), linked: HashMap::new() };
+    merger.run()?;
+    merger.builder.finish(&devices, out)
 }
 
-/// Writes to `out` one index of `layers`, the lowest first, that shows what all of them make together.
-pub fn merge(layers: &[&Index], beneath: Beneath, out: &mut dyn Write) -> Result<Merged, IndexError> {
-    let devices = devices_of(layers);
-    if devices.len() > MAX_DEVICES {
+/// The devices of the result, each as the part that has it describes it.
+fn devices_of(parts: &[Part]) -> Result<Vec<Device>, IndexError> {
+    let count = parts.iter().flat_map(|part| &part.devices).max().map_or(0, |last| last + 1);
+    if count > MAX_DEVICES {
         return Err(IndexError::TooLarge { what: "devices", limit: MAX_DEVICES as u64 });
     }
-    let numbers = devices.iter().enumerate();
-    let mut merger = Merger {
-        layers,
-        // Fewer than there may be.
-        numbers: numbers.map(|(at, device)| (*device, at as u16 + 1)).collect(),
-        beneath,
-        builder: IndexBuilder::new(),
-        linked: HashMap::new(),
-    };
-    merger.run()?;
-    let described: Vec<Device> =
-        devices.iter().map(|device| layers[device.layer].devices()[device.device].clone()).collect();
-    let info = merger.builder.finish(&described, out)?;
-    Ok(Merged { info, devices })
+    let mut devices = vec![Device::default(); count];
+    for part in parts {
+        if part.devices.len() != part.index.devices().len() {
+            let wrong = io::Error::new(io::ErrorKind::InvalidData, "an index has other devices than its layers");
+            return Err(IndexError::Read(wrong));
+        }
+        for (position, device) in part.devices.iter().zip(part.index.devices()) {
+            devices[*position] = device.clone();
+        }
+    }
+    Ok(devices)
 }
 
-/// The tars of all layers, then their other devices.
-fn devices_of(layers: &[&Index]) -> Vec<MergedDevice> {
-    let tars = (0..layers.len()).map(|layer| MergedDevice { layer, device: 0 });
-    let sides = layers
-        .iter()
-        .enumerate()
-        .flat_map(|(layer, index)| (1..index.devices().len()).map(move |device| MergedDevice { layer, device }));
-    tars.filter(|tar| !layers[tar.layer].devices().is_empty()).chain(sides).collect()
-}
-
-struct Merger<'i> {
-    layers: &'i [&'i Index],
-    numbers: HashMap<MergedDevice, u16>,
+struct Merger<'p> {
+    parts: &'p [Part],
     beneath: Beneath,
     builder: IndexBuilder,
-    /// The node of each inode that has several names, by layer and number.
+    /// The node of each inode that has several names, by part and number.
     linked: HashMap<(usize, u64), NodeId>,
 }
 
@@ -98,8 +83,8 @@ impl Merger<'_> {
         let path = ContainerPath::root();
         let look_up = |error| place("read", &path)(error);
         let mut parts = Vec::new();
-        for (layer, index) in self.layers.iter().enumerate().rev() {
-            parts.push((layer, index.root().map_err(look_up)?));
+        for (layer, part) in self.parts.iter().enumerate().rev() {
+            parts.push((layer, part.index.root().map_err(look_up)?));
         }
         if let Some((layer, root)) = parts.first() {
             let attributes = self.attributes(*layer, root).map_err(look_up)?;
@@ -117,7 +102,7 @@ impl Merger<'_> {
         let Pending { node, path, parts } = directory;
         let mut lists = Vec::with_capacity(parts.len());
         for (layer, inode) in &parts {
-            let names = self.layers[*layer].list(inode).map_err(place("read", &path))?;
+            let names = self.parts[*layer].index.list(inode).map_err(place("read", &path))?;
             lists.push((*layer, names.into_iter().peekable()));
         }
         loop {
@@ -160,7 +145,7 @@ impl Merger<'_> {
                     break;
                 }
                 parts += 1;
-                if self.layers[*layer].is_opaque(inode).map_err(look_up)? {
+                if self.parts[*layer].index.is_opaque(inode).map_err(look_up)? {
                     closed = true;
                     break;
                 }
@@ -187,7 +172,7 @@ impl Merger<'_> {
 
     fn leaf(&mut self, layer: usize, inode: &InodeRef, path: &ContainerPath) -> Result<Node, IndexError> {
         let look_up = |error| place("read", path)(error);
-        let index = self.layers[layer];
+        let index = &self.parts[layer].index;
         let attributes = self.attributes(layer, inode).map_err(look_up)?;
         let node = match inode.kind().map_err(look_up)? {
             FileKind::Symlink => {
@@ -208,7 +193,7 @@ impl Merger<'_> {
     }
 
     fn content(&mut self, layer: usize, file: &InodeRef, path: &ContainerPath) -> Result<Node, IndexError> {
-        let index = self.layers[layer];
+        let Part { index, devices } = &self.parts[layer];
         let mut chunks = Vec::new();
         index
             .chunks(file, &mut |place, _| {
@@ -216,7 +201,8 @@ impl Merger<'_> {
                     None => (0, HOLE),
                     Some((device, offset)) => {
                         let block = u32::try_from(offset / BLOCK).map_err(|_| io::ErrorKind::FileTooLarge)?;
-                        (self.numbers[&MergedDevice { layer, device }], block)
+                        // Fewer than there may be.
+                        (devices[device] as u16 + 1, block)
                     }
                 });
                 Ok(())
@@ -231,7 +217,7 @@ impl Merger<'_> {
     }
 
     fn attributes(&mut self, layer: usize, inode: &InodeRef) -> io::Result<Attributes> {
-        let index = self.layers[layer];
+        let index = &self.parts[layer].index;
         let Stat { mode, uid, gid, mtime, .. } = index.stat(inode)?;
         let xattrs: Xattrs = index.xattrs(inode)?;
         let xattrs = self.builder.xattrs.intern(&xattrs).map_err(io::Error::other)?;

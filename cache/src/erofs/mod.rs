@@ -26,7 +26,7 @@ pub use builder::IndexBuilder;
 pub use error::{IndexError, Unrepresentable};
 pub use index::{Extent, Index, InodeRef};
 pub use member::{Chunk, Content, Member, Node};
-pub use merge::{Beneath, Merged, MergedDevice, merge};
+pub use merge::{Beneath, Part, merge};
 pub use side::SideBlob;
 pub use tar::index_tar;
 pub use write::{Device, IndexInfo};
@@ -39,5 +39,7 @@ pub const MAX_DEVICES: usize = 16_000;
 /// Logarithm of the size of blocks.
 const BLOCK_BITS: u8 = 9;
 
+#[cfg(test)]
+pub(crate) use tests::hostile::member as random_member;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ pub(super) struct SnapshotRow {
 #[derive(Clone, Debug)]
 pub(super) struct LayerRow {
     pub(super) path: String,
+    /// Bytes on disk, with the merged indexes of which it is the topmost layer: these go with it, or before.
     pub(super) size: u64,
 }
 
@@ -64,9 +65,9 @@ impl Inventory {
         let snapshots = tx.all("SELECT id, parent, layer, doomed FROM snapshots", [], |row| {
             Ok((row.get(0)?, SnapshotRow { parent: row.get(1)?, layer: row.get(2)?, doomed: row.get(3)? }))
         })?;
-        let layers = tx.all("SELECT id, path, size FROM layers", [], |row| {
-            Ok((row.get(0)?, LayerRow { path: row.get(1)?, size: row.get(2)? }))
-        })?;
+        let layers = "SELECT l.id, l.path, l.size + coalesce((SELECT sum(m.size) FROM merged m
+                          JOIN snapshots s ON s.id = m.snapshot WHERE s.layer = l.id), 0) FROM layers l";
+        let layers = tx.all(layers, [], |row| Ok((row.get(0)?, LayerRow { path: row.get(1)?, size: row.get(2)? })))?;
         let blobs = tx.all("SELECT digest, size, doomed FROM blobs", [], |row| {
             let Text(digest) = row.get(0)?;
             Ok((digest, BlobRow { size: row.get(1)?, doomed: row.get(2)? }))

@@ -83,10 +83,11 @@ impl Store {
         self.db().read(|tx| tx.first(sql, [], |row| row.get::<_, Micros>(0).map(|Micros(time)| time)))
     }
 
-    /// Bytes of all layers, blobs and cache mounts, these as last measured.
+    /// Bytes of all layers, merged indexes, blobs and cache mounts, these as last measured.
     fn stored_bytes(&self) -> Result<u64, DbError> {
         let sql = "SELECT (SELECT coalesce(sum(size), 0) FROM layers) + (SELECT coalesce(sum(size), 0) FROM blobs)
-                       + (SELECT coalesce(sum(size), 0) FROM cache_mounts)";
+                       + (SELECT coalesce(sum(size), 0) FROM cache_mounts)
+                       + (SELECT coalesce(sum(size), 0) FROM merged)";
         self.db().read(|tx| tx.one(sql, [], |row| row.get(0)))
     }
 }

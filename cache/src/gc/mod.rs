@@ -188,6 +188,7 @@ impl Store {
 pub(crate) fn garbage_paths(store: &Store) -> Result<Vec<PathBuf>, PruneError> {
     let garbage = scan::find(store)?;
     let mut paths: Vec<PathBuf> = garbage.layers.into_iter().map(|found| found.path).collect();
+    paths.extend(garbage.merged.into_iter().map(|found| found.path));
     paths.extend(garbage.blobs.iter().map(|digest| store.layout().blob(digest)));
     paths.extend(garbage.mounts.into_iter().map(|(_, _, path)| path));
     paths.extend(garbage.scratch);

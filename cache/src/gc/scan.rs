@@ -42,6 +42,7 @@ pub(crate) struct Found {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Garbage {
     pub(crate) layers: Vec<Found>,
+    pub(crate) merged: Vec<Found>,
     pub(crate) blobs: Vec<Digest>,
     pub(crate) mounts: Vec<(String, i64, PathBuf)>,
     pub(crate) scratch: Vec<PathBuf>,
@@ -63,6 +64,9 @@ pub(super) fn garbage(sweeper: &mut Sweeper<'_>) -> Result<ControlFlow<()>, Prun
             return Ok(ControlFlow::Break(()));
         }
         sweeper.tree(&found.path)?;
+    }
+    for found in garbage.merged {
+        sweeper.file(&found.path)?;
     }
     for digest in garbage.blobs {
         if (sweeper.interrupt)().is_break() {
@@ -112,6 +116,10 @@ fn named_layers(store: &Store) -> Result<BTreeSet<String>, DbError> {
 pub(crate) fn find(store: &Store) -> Result<Garbage, PruneError> {
     let layout = store.layout();
     let layers = list(&layout.layers())?;
+    let merged = match layout.merged().exists() {
+        true => list(&layout.merged())?,
+        false => Vec::new(),
+    };
     let mut blobs = Vec::new();
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         for found in list(&layout.blobs(algorithm))? {
@@ -129,10 +137,13 @@ pub(crate) fn find(store: &Store) -> Result<Garbage, PruneError> {
 
     let live = lease::live(layout)?;
 
-    let (named_layers, named_blobs) = store.db().read(|tx| {
-        let layers: Vec<String> = tx.all("SELECT path FROM layers", [], |row| row.get(0))?;
-        let blobs: Vec<String> = tx.all("SELECT digest FROM blobs", [], |row| row.get(0))?;
-        Ok::<_, DbError>((layers.into_iter().collect::<BTreeSet<_>>(), blobs.into_iter().collect::<BTreeSet<_>>()))
+    let [named_layers, named_merged, named_blobs] = store.db().read(|tx| {
+        let names = |sql| Ok(tx.all(sql, [], |row| row.get::<_, String>(0))?.into_iter().collect::<BTreeSet<_>>());
+        Ok::<_, DbError>([
+            names("SELECT path FROM layers")?,
+            names("SELECT path FROM merged")?,
+            names("SELECT digest FROM blobs")?,
+        ])
     })?;
     let named_mounts = named_mounts(store)?;
     let old = store.now().checked_sub(PARTIAL).unwrap_or(Timestamp::MIN);
@@ -140,6 +151,10 @@ pub(crate) fn find(store: &Store) -> Result<Garbage, PruneError> {
         layers: layers
             .into_iter()
             .filter(|found| !named_layers.contains(&found.name) && is_abandoned(found, &live))
+            .collect(),
+        merged: merged
+            .into_iter()
+            .filter(|found| !named_merged.contains(&found.name) && is_abandoned(found, &live))
             .collect(),
         blobs: blobs.into_iter().filter(|digest| !named_blobs.contains(&digest.to_string())).collect(),
         mounts: mounts

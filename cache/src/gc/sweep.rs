@@ -24,6 +24,8 @@ use crate::store::Store;
 /// What has no row any more.
 pub(super) struct Condemned {
     pub(super) layers: Vec<String>,
+    /// Merged indexes.
+    pub(super) merged: Vec<String>,
     pub(super) blobs: Vec<Digest>,
 }
 
@@ -37,14 +39,18 @@ pub(super) fn rows(store: &Store, tx: &Tx<'_>) -> Result<Condemned, PruneError> 
     for (id, _) in inventory.snapshots.iter().filter(|(_, row)| !row.doomed) {
         inventory.chain(*id, &mut reach.snapshots);
     }
+    let mut condemned = Condemned { layers: Vec::new(), merged: Vec::new(), blobs: Vec::new() };
     // Children have higher ids than their parents.
     for (id, _) in inventory.snapshots.iter().rev().filter(|(_, row)| row.doomed) {
-        match reach.snapshots.contains(id) {
-            true => tx.execute("UPDATE snapshots SET doomed = 0 WHERE id = ?1", [id])?,
-            false => tx.execute("DELETE FROM snapshots WHERE id = ?1", [id])?,
-        };
+        if reach.snapshots.contains(id) {
+            tx.execute("UPDATE snapshots SET doomed = 0 WHERE id = ?1", [id])?;
+        } else {
+            // Their rows go with that of the snapshot.
+            let merged = "SELECT path FROM merged WHERE snapshot = ?1";
+            condemned.merged.extend(tx.all(merged, [id], |row| row.get::<_, String>(0))?);
+            tx.execute("DELETE FROM snapshots WHERE id = ?1", [id])?;
+        }
     }
-    let mut condemned = Condemned { layers: Vec::new(), blobs: Vec::new() };
     for (id, row) in inventory.layers.iter().filter(|(id, _)| !reach.layers.contains(id)) {
         // Not if a snapshot stands on it that came after the first transaction.
         let sql = "DELETE FROM layers WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM snapshots WHERE layer = ?1)";
@@ -91,6 +97,13 @@ impl Sweeper<'_> {
             }
             failpoint::hit("gc-layer").at("remove", &self.store.layout().layer(path))?;
             self.tree(&self.store.layout().layer(path))?;
+        }
+        for path in &condemned.merged {
+            if (self.interrupt)().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            failpoint::hit("gc-merged").at("remove", &self.store.layout().merged_index(path))?;
+            self.file(&self.store.layout().merged_index(path))?;
         }
         for digest in &condemned.blobs {
             if (self.interrupt)().is_break() {

@@ -60,7 +60,7 @@ pub struct Usage {
     pub images: Vec<ImageUsage>,
     /// Cache mounts, by id.
     pub mounts: Vec<MountUsage>,
-    /// Bytes of all layers.
+    /// Bytes of all layers and of the merged indexes of their chains.
     pub layers: u64,
     /// Bytes of all blobs.
     pub blobs: u64,

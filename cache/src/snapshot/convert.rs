@@ -149,6 +149,7 @@ impl Snapshots {
         let Some(diff) = row.known_diff() else { return Ok(()) };
         let written = tar_layer::index_again(&layer, &place, Arc::new(self.view_of(below)?), diff)?;
         tar_layer::put_index(&place, &layer)?;
+        self.forget_merged(row)?;
         store.db().write(Durability::Lazy, |tx| {
             tx.execute("UPDATE layers SET index_digest = ?2 WHERE id = ?1", (row.id, Text(written.index)))
         })?;

@@ -6,6 +6,7 @@
 
 mod apply;
 mod beneath;
+mod chain;
 mod choice;
 mod convert;
 mod diff;
@@ -14,6 +15,7 @@ mod handle;
 mod kind;
 mod layer_dir;
 mod made;
+mod merged;
 mod overlay;
 mod recheck;
 mod scan;
@@ -32,6 +34,7 @@ pub use choice::{InvalidSnapshotter, SnapshotterChoice};
 pub use diff::{DiffError, LayerDiff, Times};
 pub use handle::{Active, Committed, Snapshot};
 pub use made::MadeElsewhere;
+pub(crate) use merged::merged_digest;
 pub(crate) use recheck::FoundLayer;
 pub use store::{LayerInfo, SnapshotError, Snapshots};
 pub use writable::Writable;

@@ -30,6 +30,7 @@ use super::kind::{Snapshotter, by_name};
 use super::tar_layer::{self, Taken};
 use super::writer::LayerWriteError;
 use crate::db::{DbError, Durability, Micros, Text, Tx};
+use crate::erofs::IndexError;
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
 use crate::path_error::{AtPath, PathError};
@@ -85,6 +86,26 @@ pub enum SnapshotError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// The indexes of a chain's layers cannot be made into one.
+    #[error("cannot merge the indexes of a chain of layers")]
+    Merge {
+        /// Why.
+        #[source]
+        source: IndexError,
+    },
+    /// There are more layers that are directories than can be mounted.
+    #[error(
+        "snapshot {id} has {layers} layers that are directories, and overlayfs mounts at most {most} of them: build with \
+         --snapshotter erofs, or with fewer steps"
+    )]
+    TooManyLayers {
+        /// Which.
+        id: SnapshotId,
+        /// How many lower layers a mount of it would have.
+        layers: usize,
+        /// How many it can have.
+        most: usize,
     },
     /// The file system said no.
     #[error(transparent)]
@@ -425,7 +446,7 @@ impl Snapshots {
     /// Readers of the layers of `chain`, in its order.
     pub(super) fn readers(&self, chain: &[LayerRow]) -> Result<Vec<Arc<dyn LayerReader>>, SnapshotError> {
         self.ensure_indexes(chain)?;
-        chain.iter().map(|row| Ok(row.snapshotter()?.reader(&self.path(row)))).collect()
+        self.merged_readers(chain)
     }
 
     /// What a mount of `chain` takes as lower layers, in its order.
@@ -438,7 +459,8 @@ impl Snapshots {
             return self.lowers(&self.chain(chain[0].snapshot)?);
         }
         self.ensure_indexes(chain)?;
-        chain.iter().map(|row| Ok(row.snapshotter()?.lower(&self.path(row)))).collect()
+        let lowers = self.merged_lowers(chain)?;
+        self.within_limit(chain, lowers)
     }
 
     pub(super) fn path(&self, row: &LayerRow) -> PathBuf {

@@ -1,4 +1,4 @@
-//! One immutable layer kept as its tar, read through its index.
+//! Immutable layers kept as their tars, read through an index.
 
 use std::fs::File;
 use std::io;
@@ -10,33 +10,57 @@ use super::xattr;
 use crate::erofs::{Index, InodeRef};
 use crate::view::{FileBytes, FileKind, LayerEntry, LayerReader, Part, Xattrs};
 
-/// A layer's tar and index. Opened when it is first read: a stack of hundreds of layers costs nothing until then.
+/// A layer's tar and index, or a merged index over several tars. Opened when it is first read: a stack of hundreds of layers
+/// costs nothing until then; nor does a tar that nothing is read from.
 #[derive(Debug)]
 pub(super) struct TarLayer {
-    path: PathBuf,
+    place: Place,
     opened: OnceLock<Opened>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Layer(PathBuf),
+    Merged { index: PathBuf, devices: Vec<PathBuf> },
 }
 
 #[derive(Debug)]
 struct Opened {
     index: Index,
-    devices: Vec<Arc<File>>,
+    devices: Vec<Device>,
+}
+
+#[derive(Debug)]
+struct Device {
+    path: PathBuf,
+    file: OnceLock<Arc<File>>,
 }
 
 impl TarLayer {
     /// The layer in the directory `path`.
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), opened: OnceLock::new() }
+        Self { place: Place::Layer(path.to_path_buf()), opened: OnceLock::new() }
+    }
+
+    /// Several layers by their merged index and what it points into.
+    pub(super) fn over(index: PathBuf, devices: Vec<PathBuf>) -> Self {
+        Self { place: Place::Merged { index, devices }, opened: OnceLock::new() }
     }
 
     fn opened(&self) -> io::Result<&Opened> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let files = Files::of(&self.path);
-        let index = Index::open(File::open(&files.index)?)?;
-        let devices = files.devices().iter().map(|path| Ok(Arc::new(File::open(path)?))).collect::<io::Result<_>>()?;
-        // When another thread was faster, its files stay and these are closed.
+        let (index, devices) = match &self.place {
+            Place::Layer(path) => {
+                let files = Files::of(path);
+                (files.index.clone(), files.devices())
+            }
+            Place::Merged { index, devices } => (index.clone(), devices.clone()),
+        };
+        let index = Index::open(File::open(index)?)?;
+        let devices = devices.into_iter().map(|path| Device { path, file: OnceLock::new() }).collect();
+        // When another thread was faster, its file stays and this one is closed.
         Ok(self.opened.get_or_init(|| Opened { index, devices }))
     }
 
@@ -44,6 +68,16 @@ impl TarLayer {
         let opened = self.opened()?;
         let inode = opened.index.lookup(path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         Ok((opened, inode))
+    }
+}
+
+impl Device {
+    fn file(&self) -> io::Result<Arc<File>> {
+        if let Some(file) = self.file.get() {
+            return Ok(file.clone());
+        }
+        let opened = Arc::new(File::open(&self.path)?);
+        Ok(self.file.get_or_init(|| opened).clone())
     }
 }
 
@@ -81,7 +115,7 @@ impl LayerReader for TarLayer {
         for extent in opened.index.extents(&inode)? {
             let device = |position: usize| {
                 let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the index names a file that is not there");
-                opened.devices.get(position).cloned().ok_or_else(damaged)
+                opened.devices.get(position).ok_or_else(damaged)?.file()
             };
             let file = extent.device.map(device).transpose()?;
             parts.push(Part { file, offset: extent.offset, length: extent.length });

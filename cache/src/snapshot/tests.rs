@@ -1,29 +1,23 @@
 //! Snapshots in a store of their own, compared with what the kernel and GNU tar make of the same layers.
 
 mod hostile;
+mod merged;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::Command;
 
-use rbuild_image::layer::{Device, Entry, EntryKind, TarWriter};
+use rbuild_image::layer::{Device, Entry, EntryKind};
 use rbuild_image::{ContainerPath, DiffId, Digest};
 
 use super::*;
 use crate::id::SnapshotId;
 use crate::lease::Lease;
 use crate::store::{OpenOptions, Store};
+use crate::testing::members::{archive, dir, file, hard, is_root, link};
 use crate::view::{FileKind, View};
-
-/// Owners, devices, trusted attributes and mounts need root; without it these tests say so and check nothing.
-fn is_root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("SKIPPED {test}: needs root");
-    }
-    root
-}
 
 struct Bench {
     home: tempfile::TempDir,
@@ -69,32 +63,6 @@ impl Bench {
     }
 }
 
-fn dir(path: &str) -> (Entry, Vec<u8>) {
-    (Entry::new(ContainerPath::new(path), EntryKind::Directory, 0o755), Vec::new())
-}
-
-fn file(path: &str, content: &str) -> (Entry, Vec<u8>) {
-    (Entry::new(ContainerPath::new(path), EntryKind::file(content.len() as u64), 0o644), content.into())
-}
-
-fn link(path: &str, target: &str) -> (Entry, Vec<u8>) {
-    let kind = EntryKind::Symlink { target: target.into() };
-    (Entry::new(ContainerPath::new(path), kind, 0o777), Vec::new())
-}
-
-fn hard(path: &str, target: &str) -> (Entry, Vec<u8>) {
-    let kind = EntryKind::Hardlink { target: ContainerPath::new(target) };
-    (Entry::new(ContainerPath::new(path), kind, 0o644), Vec::new())
-}
-
-fn archive(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
-    let mut writer = TarWriter::new(Vec::new());
-    for (entry, content) in entries {
-        writer.append(entry, &mut content.as_slice()).unwrap();
-    }
-    writer.finish().unwrap()
-}
-
 /// `path -> what is there`, of a view.
 fn listing(view: &View) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -135,41 +103,8 @@ fn mounted_listing(bench: &Bench, snapshot: &Snapshot<Committed>) -> BTreeMap<St
 /// What `look` sees where the kernel shows a snapshot.
 fn mounted<T>(bench: &Bench, snapshot: &Snapshot<Committed>, look: impl FnOnce(&Path) -> T) -> T {
     let active = bench.store.snapshots().prepare(Some(snapshot.id()), &bench.lease).unwrap();
-    let rbuild_executor::Rootfs::Overlay { lowers, upper, work } = active.rootfs().unwrap() else {
-        panic!("a snapshot is an overlay")
-    };
-    let point = bench.home.path().join(format!("mount-{}", snapshot.id()));
-    fs::create_dir(&point).unwrap();
-    let mut points = vec![point.clone()];
-    let lowers: Vec<String> = lowers
-        .into_iter()
-        .map(|lower| match lower {
-            rbuild_executor::Lower::Directory(path) => path.display().to_string(),
-            rbuild_executor::Lower::Erofs { index, devices } => {
-                let below = bench.home.path().join(format!("mount-{}-{}", snapshot.id(), points.len()));
-                fs::create_dir(&below).unwrap();
-                let options: Vec<String> = devices.iter().map(|path| format!("device={}", path.display())).collect();
-                let options = std::ffi::CString::new(options.join(",")).unwrap();
-                let flags = rustix::mount::MountFlags::RDONLY;
-                rustix::mount::mount(&index, &below, "erofs", flags, options.as_c_str()).unwrap();
-                points.push(below.clone());
-                below.display().to_string()
-            }
-        })
-        .collect();
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,index=off,xino=off",
-        lowers.join(":"),
-        upper.display(),
-        work.display()
-    );
-    let status = Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&point).status().unwrap();
-    assert!(status.success(), "{options}");
-    let found = look(&point);
-    for point in points {
-        rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH).unwrap();
-    }
-    found
+    let root = rbuild_executor::open_rootfs(&active.rootfs().unwrap()).unwrap();
+    look(Path::new(&format!("/proc/self/fd/{}/.", root.as_fd().as_raw_fd())))
 }
 
 fn awkward_layers() -> Vec<Vec<u8>> {

@@ -49,7 +49,13 @@ pub(super) fn workload(root: &Path) -> Result<(), Box<dyn Error>> {
     if tars.mounts_erofs().is_ok() {
         // One layer gets the other form, one comes from outside.
         tars.get(kept)?.layer()?;
-        tars.apply(None, &mut &TarWriter::new(Vec::new()).finish()?[..], None, &lease)?;
+        let layer = tars.apply(None, &mut &TarWriter::new(Vec::new()).finish()?[..], None, &lease)?.id();
+        // As many layers as are merged when they are mounted.
+        let mut top = layer;
+        for _ in 1..16 {
+            top = tars.rebase(layer, Some(top), &lease)?.id();
+        }
+        tars.get(top)?.rootfs_lowers()?;
     }
     store.records().record(&record(&["step"], Some(cached)))?;
     store.records().lookup(&key("step"), &lease)?;

@@ -12,10 +12,10 @@ use rbuild_image::Digest;
 use crate::erofs::{Index, InodeRef};
 use crate::view::{FileKind, Xattrs};
 
-pub(super) type Described = BTreeMap<String, String>;
+pub(crate) type Described = BTreeMap<String, String>;
 
 /// What is in the directory `root`. Of overlayfs's attributes only the mark of opaque directories counts.
-pub(super) fn of_directory(root: &Path) -> Described {
+pub(crate) fn of_directory(root: &Path) -> Described {
     let mut found = Described::new();
     let mut inodes = BTreeMap::new();
     let mut todo = vec![PathBuf::new()];

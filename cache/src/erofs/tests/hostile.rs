@@ -84,7 +84,8 @@ proptest! {
             read_everything(&index);
             let mut out = Vec::new();
             // What is made of a damaged one may be wrong, but is never malformed.
-            if merge(&[&index], Beneath::Nothing, &mut out).is_ok() {
+            let devices = (0..index.devices().len()).collect();
+            if merge(&[Part { index, devices }], Beneath::Nothing, &mut out).is_ok() {
                 let merged = opened(&out).unwrap();
                 assert!(read_everything(&merged) > 0);
             }
@@ -112,7 +113,7 @@ fn damage_is_named() {
 }
 
 /// Members with names from so few that they meet each other.
-fn member() -> impl Strategy<Value = (Entry, Vec<u8>)> {
+pub(crate) fn member() -> impl Strategy<Value = (Entry, Vec<u8>)> {
     let name = prop::sample::select(vec!["a", "b", "c", "d", "-x", ".y", "\u{e9}", ".wh.a", ".wh.b", ".wh..wh..opq"]);
     let path = prop::collection::vec(name, 1..4).prop_map(|parts| format!("/{}", parts.join("/")));
     let kind = prop_oneof![

@@ -19,10 +19,10 @@ impl Stack {
 
     fn merged(layers: Vec<Layer>, beneath: Beneath) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let indexes: Vec<Index> = layers.iter().map(Layer::index).collect();
+        let mut devices = Vec::new();
+        let parts: Vec<Part> = layers.iter().map(|layer| part(layer.index(), layer.devices(), &mut devices)).collect();
         let mut out = File::create_new(home.path().join("index")).unwrap();
-        let merged = merge(&indexes.iter().collect::<Vec<_>>(), beneath, &mut out).unwrap();
-        let devices = merged.devices.iter().map(|at| layers[at.layer].devices()[at.device].clone()).collect();
+        merge(&parts, beneath, &mut out).unwrap();
         Self { layers, home, devices }
     }
 
@@ -49,6 +49,13 @@ impl Stack {
         let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags).unwrap();
         without_opaque(of_directory(&Mounted(mount).path()))
     }
+}
+
+/// A part whose devices come behind those that are there.
+fn part(index: Index, of: Vec<PathBuf>, devices: &mut Vec<PathBuf>) -> Part {
+    let first = devices.len();
+    devices.extend(of);
+    Part { index, devices: (first..devices.len()).collect() }
 }
 
 fn without_opaque(described: Described) -> Described {
@@ -137,11 +144,11 @@ fn part_of_a_chain_merges_and_still_hides_what_is_below() {
     let home = std::mem::replace(&mut upper.home, tempfile::tempdir().unwrap());
     let index = Index::open(File::open(home.path().join("index")).unwrap()).unwrap();
     let lowest = Layer::of(&tars[0]).unwrap();
-    let lowest_index = lowest.index();
     let mut out = File::create_new(home.path().join("both")).unwrap();
-    let merged = merge(&[&lowest_index, &index], Beneath::Nothing, &mut out).unwrap();
-    let files = [lowest.devices(), upper.devices.clone()];
-    let devices: Vec<PathBuf> = merged.devices.iter().map(|at| files[at.layer][at.device].clone()).collect();
+    let mut devices = Vec::new();
+    let lowest = part(lowest.index(), lowest.devices(), &mut devices);
+    let parts = [lowest, part(index, upper.devices.clone(), &mut devices)];
+    merge(&parts, Beneath::Nothing, &mut out).unwrap();
     let both = Index::open(File::open(home.path().join("both")).unwrap()).unwrap();
     assert_eq!(of_index(&both, &devices), whole.read());
 }

@@ -3,9 +3,9 @@
 
 mod attacks;
 mod cost;
-mod described;
+pub(crate) mod described;
 mod fsck;
-mod hostile;
+pub(crate) mod hostile;
 mod layers;
 mod merged;
 
@@ -20,15 +20,8 @@ use rbuild_image::{ContainerPath, Digest};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::*;
+use crate::testing::members::{archive, dir, file, hard, is_root, link};
 use crate::view::View;
-
-fn is_root(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("SKIPPED {test}: needs root");
-    }
-    root
-}
 
 /// A tar with its index and side blob, in a directory of their own.
 struct Layer {
@@ -94,30 +87,4 @@ impl Mounted {
     fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}/.", self.0.as_raw_fd()).into()
     }
-}
-
-fn dir(path: &str) -> (Entry, Vec<u8>) {
-    (Entry::new(ContainerPath::new(path), EntryKind::Directory, 0o755), Vec::new())
-}
-
-fn file(path: &str, content: &[u8]) -> (Entry, Vec<u8>) {
-    (Entry::new(ContainerPath::new(path), EntryKind::file(content.len() as u64), 0o644), content.into())
-}
-
-fn link(path: &str, target: &str) -> (Entry, Vec<u8>) {
-    let kind = EntryKind::Symlink { target: target.into() };
-    (Entry::new(ContainerPath::new(path), kind, 0o777), Vec::new())
-}
-
-fn hard(path: &str, target: &str) -> (Entry, Vec<u8>) {
-    let kind = EntryKind::Hardlink { target: ContainerPath::new(target) };
-    (Entry::new(ContainerPath::new(path), kind, 0o644), Vec::new())
-}
-
-fn archive(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
-    let mut writer = TarWriter::new(Vec::new());
-    for (entry, content) in entries {
-        writer.append(entry, &mut content.as_slice()).unwrap();
-    }
-    writer.finish().unwrap()
 }
