@@ -29,7 +29,7 @@ fn dockerfile(stages: usize) -> String {
 
 #[divan::bench(args = [1, 10, 100, 1000])]
 fn stages(bencher: Bencher<'_, '_>, stages: usize) {
-    let source = Source::new("Dockerfile", &dockerfile(stages));
+    let source = Source::new("Dockerfile", dockerfile(stages));
     bencher.counter(BytesCount::new(source.text().len())).bench(|| parse(divan::black_box(&source)));
 }
 

@@ -39,7 +39,7 @@ fn dockerfile(stages: usize) -> (Source, Dockerfile) {
     for stage in 0..stages {
         let _infallible = writeln!(text, "COPY --from=s{stage} /src /out/{stage}");
     }
-    let source = Source::new("Dockerfile", &text);
+    let source = Source::new("Dockerfile", text);
     let parsed = parse(&source);
     assert!(!parsed.has_errors());
     (source, parsed.value)

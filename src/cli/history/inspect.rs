@@ -1,7 +1,5 @@
 //! `rbuild history inspect`.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use rbuild_cache::BuildStatus;
 use rbuild_solver::MissReason;
@@ -14,7 +12,7 @@ use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{Table, size};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
-use crate::timings::joined;
+use crate::timings::line;
 
 /// Arguments of `history inspect`.
 #[derive(Debug, clap::Args)]
@@ -167,10 +165,7 @@ fn pretty(build: &BuildInfo, steps: &[RecordedStep], now: Timestamp) -> String {
     let complete = steps.iter().filter(|step| is_complete(step.state)).count();
     let share = (cached * 100 + steps.len() / 2).checked_div(steps.len()).unwrap_or(0);
     section.line("Build Steps:", &format!("{complete}/{} ({share}% cached)", steps.len()));
-    let phases = joined(&inputs.phases);
-    let phases =
-        phases.iter().map(|phase| format!("{} {}", phase.phase.name(), took(Duration::from_nanos(phase.took_ns))));
-    section.line("Phases:", &phases.collect::<Vec<_>>().join(", "));
+    section.line("Phases:", &line(&inputs.phases));
     section.end(&mut out);
 
     section.line("Network:", inputs.network.as_deref().unwrap_or_default());
@@ -186,7 +181,7 @@ fn pretty(build: &BuildInfo, steps: &[RecordedStep], now: Timestamp) -> String {
             Table::new(["STEP", "STATUS", "TIME", "CPU", "MEMORY", "PIDS", "READ", "WRITTEN", "SIZE", "NAME"]);
         for step in steps {
             let detail = &step.detail;
-            let processor = detail.processor_ns.map(Duration::from_nanos);
+            let processor = detail.processor_ns.map(std::time::Duration::from_nanos);
             table.row([
                 detail.number.to_string(),
                 state_word(step).to_owned(),
