@@ -49,6 +49,7 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     let store = engine.store()?;
     let keeper = engine.keep_ceiling()?;
     let lease = store.lease("build")?;
+    let meanwhile = store.snapshots().convert_meanwhile();
     let recorder = Recorder::begin(engine, store, &lease, request, Timestamp::now());
     drop(opening);
     let build = recorder.as_ref().map(|recorder| recorder.id().clone());
@@ -68,6 +69,7 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
             (result, view, journal)
         }
     };
+    drop(meanwhile);
     notes.phases = timings.phases();
     if let Some(recorder) = recorder {
         timings.measure(Phase::Record, || recorder.finish(&result, &view, journal, &notes));

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::Lease;
+use rbuild_cache::snapshot::{Keeping, WhyKept};
 use rbuild_executor::network::forwarding;
 use rbuild_executor::plan::OverlayMarks;
 use rbuild_executor::user_namespace::{Caller, find_program, subordinate};
@@ -182,22 +183,18 @@ fn scratch(engine: &Engine) -> Result<(Lease, PathBuf), Failure> {
 
 /// How layers are kept, and whether there is a choice.
 fn erofs(engine: &Engine, support: &HostSupport) -> Check {
-    let kept = |engine: &Engine| -> Result<(&'static str, std::io::Result<()>), Failure> {
-        let snapshots = engine.store()?.snapshots();
-        Ok((snapshots.kind_of_new_layers()?, snapshots.mounts_erofs()))
-    };
-    let why = match (support.erofs, support.user_namespace.is_some()) {
-        (_, true) => ", which cannot be mounted in a user namespace",
+    let keeping = |engine: &Engine| -> Result<Keeping, Failure> { Ok(engine.store()?.snapshots().keeping()?) };
+    let because = match (support.erofs, support.user_namespace.is_some()) {
+        (_, true) => ", which a user namespace does not allow",
         (false, _) => ", which this kernel does not have",
         (true, false) => "",
     };
-    match kept(engine) {
-        Ok(("erofs", _)) => Check::works("layers", "kept as tars and mounted through erofs, never unpacked"),
-        Ok((_, Ok(()))) => Check::works("layers", "kept as directories; --snapshotter erofs works here, too"),
-        Ok((_, Err(error))) => Check::works(
-            "layers",
-            format!("kept as directories; --snapshotter erofs needs erofs from files{why} ({error})"),
-        ),
+    match keeping(engine) {
+        Ok(Keeping { kind: "erofs", why }) => Check::works("layers", format!("kept as tars, never unpacked: {why}")),
+        Ok(Keeping { why: why @ WhyKept::NotMountable { .. }, .. }) => {
+            Check::works("layers", format!("kept as directories: {why}{because}"))
+        }
+        Ok(Keeping { why, .. }) => Check::works("layers", format!("kept as directories: {why}")),
         Err(failure) => Check::worse(
             "layers",
             State::Broken,

@@ -16,6 +16,7 @@ use crate::db::Durability;
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
 use crate::path_error::PathError;
+use crate::snapshot::SnapshotterChoice;
 use crate::store::{OpenOptions, Store};
 
 /// A clock that stands still until it is moved.
@@ -57,9 +58,14 @@ pub(crate) struct TestStore {
 
 impl TestStore {
     pub(crate) fn new() -> Self {
+        Self::keeping(SnapshotterChoice::Auto)
+    }
+
+    /// One that keeps new layers so.
+    pub(crate) fn keeping(snapshotter: SnapshotterChoice) -> Self {
         let home = tempfile::tempdir().unwrap();
         let clock = TestClock::default();
-        let store = open(&home.path().join("store"), &clock);
+        let store = open(&home.path().join("store"), &clock, snapshotter);
         Self { store, clock, _home: home }
     }
 
@@ -69,7 +75,7 @@ impl TestStore {
 
     /// The same store, as another process would open it.
     pub(crate) fn reopen(&self) -> Store {
-        open(self.root(), &self.clock)
+        open(self.root(), &self.clock, SnapshotterChoice::Auto)
     }
 
     pub(crate) fn lease(&self) -> Lease {
@@ -82,9 +88,10 @@ impl TestStore {
     }
 }
 
-fn open(root: &Path, clock: &TestClock) -> Store {
+fn open(root: &Path, clock: &TestClock, snapshotter: SnapshotterChoice) -> Store {
     let mut options = OpenOptions::new("test");
     options.clock = Arc::new(clock.clone());
+    options.snapshotter = snapshotter;
     Store::open(root, options).unwrap()
 }
 

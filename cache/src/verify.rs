@@ -18,7 +18,7 @@ use crate::gc::{PruneError, garbage_paths, quarantined};
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::Hold;
 use crate::path_error::{AtPath, PathError};
-use crate::snapshot::{Times, index_digest, merged_digest};
+use crate::snapshot::{IndexState, Times, index_state, merged_digest};
 use crate::store::Store;
 
 /// How closely to look.
@@ -307,22 +307,23 @@ impl Store {
         report: &mut VerifyReport,
     ) -> Result<(), PruneError> {
         let look = |tx: &Tx<'_>| {
-            tx.all("SELECT id, path, index_digest FROM layers WHERE index_digest IS NOT NULL ORDER BY id", [], |row| {
-                let Text(want) = row.get(2)?;
-                Ok((row.get::<_, LayerId>(0)?, row.get::<_, String>(1)?, want))
+            let sql =
+                "SELECT id, path, index_digest, side_digest FROM layers WHERE index_digest IS NOT NULL ORDER BY id";
+            tx.all(sql, [], |row| {
+                let (Text(index), side) = (row.get(2)?, row.get::<_, Option<Text<Digest>>>(3)?);
+                Ok((row.get::<_, LayerId>(0)?, row.get::<_, String>(1)?, index, side.map(|Text(side)| side)))
             })
         };
-        let rows: Vec<(LayerId, String, Digest)> = self.db().read(look)?;
+        let rows: Vec<(LayerId, String, Digest, Option<Digest>)> = self.db().read(look)?;
         let mut damaged = Vec::new();
         for row in rows {
             if interrupt().is_break() {
                 report.interrupted = true;
                 return Ok(());
             }
-            match index_digest(&self.layout().layer(&row.1)) {
-                Ok(found) if found == row.2 => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                _ => damaged.push(row),
+            match index_state(&self.layout().layer(&row.1), &row.2, row.3.as_ref()) {
+                Ok(IndexState::Whole | IndexState::Missing) => {}
+                Ok(IndexState::Damaged) | Err(_) => damaged.push(row),
             }
         }
         if !damaged.is_empty() {

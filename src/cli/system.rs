@@ -57,13 +57,15 @@ pub(super) fn info(args: &InfoArgs, engine: &Engine) -> Result<Exit, Failure> {
     let total =
         memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     let support = HostSupport::probe();
+    let keeping = engine.store()?.snapshots().keeping()?;
     let facts = json!({
         "Containers": containers.len(),
         "ContainersRunning": running,
         "ContainersPaused": paused,
         "ContainersStopped": containers.len() - running - paused,
         "Images": image_names::list(engine.store()?, &ImageFilter::default())?.len(),
-        "Driver": "rbuild",
+        "Driver": keeping.kind,
+        "DriverStatus": [["Why", keeping.why.to_string()]],
         "LoggingDriver": "json-file",
         "CgroupVersion": match support.cgroup {
             CgroupVersion::V1 => "1",
@@ -102,6 +104,8 @@ fn described(facts: &Value) -> String {
         format!(" Stopped: {}", text("ContainersStopped")),
         format!("Images: {}", text("Images")),
         format!("Version: {}", text("ServerVersion")),
+        format!("Storage Driver: {}", text("Driver")),
+        format!(" Why: {}", facts["DriverStatus"][0][1].as_str().unwrap_or_default()),
         format!("Logging Driver: {}", text("LoggingDriver")),
         format!("Cgroup Version: {}", text("CgroupVersion")),
         format!("Kernel Version: {}", text("KernelVersion")),

@@ -55,6 +55,7 @@ mod remote_caches;
 mod report;
 mod rootless;
 mod sharing;
+mod snapshotters;
 mod stress;
 mod terminal;
 mod transfers;

@@ -4,16 +4,18 @@
 //! is written. That it worked is noted in the store for as long as the kernel runs and for the same user namespace; that
 //! it did not is found out anew each time, since a module may have been loaded meanwhile.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rbuild_executor::user_namespace::{Powers, powers};
 use rustix::io::Errno;
 
+use super::meanwhile::Queue;
 use super::store::{SnapshotError, Snapshots};
 use crate::erofs::{Device, IndexBuilder, IndexError};
 use crate::removal::remove_tree;
@@ -21,13 +23,46 @@ use crate::removal::remove_tree;
 /// How new layers are to be kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SnapshotterChoice {
-    /// As directories for now, wherever that is possible both ways.
+    /// As tars with an EROFS index where the kernel mounts these for this process, as directories elsewhere.
     #[default]
     Auto,
     /// As tars with an EROFS index; an error where that is not possible.
     Erofs,
     /// As directories.
     Directory,
+}
+
+/// How new layers are kept here, and why so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// `erofs` or `directory`.
+    pub kind: &'static str,
+    /// Why that one.
+    pub why: WhyKept,
+}
+
+/// Why layers are kept as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhyKept {
+    /// It was asked for.
+    Asked,
+    /// It was tried, and the kernel mounts them.
+    Mountable,
+    /// It was tried, and the kernel does not.
+    NotMountable {
+        /// What it said.
+        error: String,
+    },
+}
+
+impl fmt::Display for WhyKept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked => f.write_str("asked for"),
+            Self::Mountable => f.write_str("erofs from files can be mounted here"),
+            Self::NotMountable { error } => write!(f, "erofs from files cannot be mounted here: {error}"),
+        }
+    }
 }
 
 /// Something that names no way to keep layers.
@@ -58,6 +93,10 @@ pub(crate) struct Snapshotting {
     can_mount: OnceLock<Result<(), (i32, String)>>,
     /// Whether layers have got another form, and left the old one behind.
     replaced: AtomicBool,
+    /// Layers that become tars while steps run.
+    queue: Arc<Queue>,
+    /// Which boot of the machine this is; empty where that cannot be told.
+    boot: OnceLock<String>,
 }
 
 impl Snapshotting {
@@ -69,6 +108,16 @@ impl Snapshotting {
         self.replaced.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// The boot of the machine that this process runs in.
+    pub(super) fn boot(&self) -> Option<&str> {
+        let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        Some(self.boot.get_or_init(read).as_str()).filter(|boot| !boot.is_empty())
+    }
+
     /// Whether that happened since it was asked last.
     pub(crate) fn take_replaced(&self) -> bool {
         self.replaced.swap(false, Ordering::Relaxed)
@@ -78,18 +127,21 @@ impl Snapshotting {
 impl Snapshots {
     /// Whether new layers become tars.
     pub(super) fn makes_tars(&self) -> Result<bool, SnapshotError> {
-        match self.store.snapshotting().choice {
-            SnapshotterChoice::Auto | SnapshotterChoice::Directory => Ok(false),
-            SnapshotterChoice::Erofs => match self.mounts_erofs() {
-                Ok(()) => Ok(true),
-                Err(source) => Err(SnapshotError::NoErofs { source }),
-            },
-        }
+        Ok(self.keeping()?.kind == super::tar_layer::NAME)
     }
 
-    /// How new layers are kept here: `erofs` or `directory`.
-    pub fn kind_of_new_layers(&self) -> Result<&'static str, SnapshotError> {
-        Ok(if self.makes_tars()? { super::tar_layer::NAME } else { super::directory::NAME })
+    /// How new layers are kept here.
+    pub fn keeping(&self) -> Result<Keeping, SnapshotError> {
+        let (tars, directories) = (super::tar_layer::NAME, super::directory::NAME);
+        Ok(match (self.store.snapshotting().choice, self.mounts_erofs()) {
+            (SnapshotterChoice::Auto, Ok(())) => Keeping { kind: tars, why: WhyKept::Mountable },
+            (SnapshotterChoice::Auto, Err(error)) => {
+                Keeping { kind: directories, why: WhyKept::NotMountable { error: error.to_string() } }
+            }
+            (SnapshotterChoice::Erofs, Ok(())) => Keeping { kind: tars, why: WhyKept::Asked },
+            (SnapshotterChoice::Erofs, Err(source)) => return Err(SnapshotError::NoErofs { source }),
+            (SnapshotterChoice::Directory, _) => Keeping { kind: directories, why: WhyKept::Asked },
+        })
     }
 
     /// Whether this process can mount layers that are tars.
@@ -108,11 +160,11 @@ impl Snapshots {
         if powers() != Powers::All {
             return Err(Errno::PERM.into());
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = self.store.snapshotting().boot();
         let namespace = fs::read_link("/proc/self/ns/user").unwrap_or_default();
-        let condition = format!("{} {}\n", boot.trim(), namespace.display());
+        let condition = format!("{} {}\n", boot.unwrap_or_default(), namespace.display());
         let noted = self.store.layout().erofs_note();
-        if !boot.is_empty() && fs::read_to_string(&noted).is_ok_and(|text| text == condition) {
+        if boot.is_some() && fs::read_to_string(&noted).is_ok_and(|text| text == condition) {
             return Ok(());
         }
         let place = self.store.layout().tmp().join(format!("probe-{}", std::process::id()));

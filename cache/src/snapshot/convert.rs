@@ -23,16 +23,18 @@ use super::layer_dir::LayerDir;
 use super::store::{LayerRow, SnapshotError, Snapshots};
 use super::tar_layer::{self, TarKind};
 use super::writer::Metadata;
-use crate::db::{Durability, Text};
+use crate::db::{Durability, Json, Text};
 use crate::failpoint;
 use crate::lease::Hold;
 use crate::lock::{LockMode, LockName, wait_silently};
 use crate::path_error::{AtPath, PathError};
 use crate::view::Stat;
+use rbuild_image::ContainerPath;
 
 impl Snapshot<Committed> {
-    /// Turns the topmost layer into a tar, where layers are kept so and it is none; what it is known by then.
-    pub(super) fn become_tar(&self) -> Result<Option<LayerDiff>, SnapshotError> {
+    /// Turns the topmost layer into a tar, where layers are kept so and it is none; what it is known by then. Fails when it
+    /// is not `going_on`.
+    pub(super) fn become_tar(&self, going_on: &(dyn Fn() -> bool + Sync)) -> Result<Option<LayerDiff>, SnapshotError> {
         let row = self.top();
         if row.kind != directory::NAME || !self.snapshots.makes_tars()? {
             return Ok(None);
@@ -56,18 +58,20 @@ impl Snapshot<Committed> {
         fs::create_dir(&scratch).at("create", &scratch)?;
         let place = tar_layer::place(&scratch);
         store.grows_by(row.size);
-        let written = tar_layer::write(planned, &place, parent, Some(&Metadata::from(&root))).map_err(failed)?;
+        let root = Metadata::from(&root);
+        let written = tar_layer::write(planned, &place, parent, Some(&root), going_on).map_err(failed)?;
         let path = unused_name(&lease, &scratch, &TarKind);
         lease.hold(Hold::Layer(path.clone()))?;
         let target = store.layout().layer(&path);
         TarKind.seal(&scratch, &target)?;
         failpoint::hit("layer-name").at("name", &target)?;
         renew(&directory)?;
-        let diff = written.diff;
+        let (diff, boot) = (written.diff, store.snapshotting().boot().unwrap_or_default());
         let changed = store.db().write(Durability::Lazy, |tx| {
             tx.execute(
                 "UPDATE layers SET kind = ?2, path = ?3, size = ?4, diff_id = ?5, tar_size = ?6, content_digest = ?7,
-                     index_digest = ?8 WHERE id = ?1 AND path = ?9 AND diff_id IS NULL",
+                     index_digest = ?8, side_digest = ?10, index_boot = ?11, index_root = ?12
+                 WHERE id = ?1 AND path = ?9 AND diff_id IS NULL",
                 (
                     row.id,
                     tar_layer::NAME,
@@ -78,6 +82,9 @@ impl Snapshot<Committed> {
                     Text(diff.content_digest),
                     Text(written.index),
                     &row.path,
+                    written.side.map(Text),
+                    boot,
+                    written.root.map(Json),
                 ),
             )
         })?;
@@ -108,6 +115,9 @@ impl Snapshots {
         let tar = tar_layer::Files::of(&layer).tar;
         let mut writer = directory::writer(active.scratch(), active.parent_view().clone())?;
         let mut tar = File::open(&tar).at("open", &tar)?;
+        if let Some(root) = row.root {
+            writer.set_directory_metadata(&ContainerPath::root(), &root.into())?;
+        }
         unpack(&mut tar, row.diff_id, &mut writer)?;
         drop(writer);
         let size = DirectoryKind.measure(active.scratch())?;
@@ -116,23 +126,13 @@ impl Snapshots {
         DirectoryKind.seal(active.scratch(), &store.layout().layer(&path))?;
         renew(&layer)?;
         let changed = store.db().write(Durability::Lazy, |tx| {
-            let sql =
-                "UPDATE layers SET kind = ?2, path = ?3, size = ?4, index_digest = NULL WHERE id = ?1 AND path = ?5";
+            let sql = "UPDATE layers SET kind = ?2, path = ?3, size = ?4, index_digest = NULL, side_digest = NULL,
+                           index_boot = NULL, index_root = NULL WHERE id = ?1 AND path = ?5";
             tx.execute(sql, (row.id, directory::NAME, &path, size, &row.path))
         })?;
         if changed > 0 {
             store.snapshotting().note_replaced();
             renew(&layer)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the indexes of the layers of `chain` that have lost theirs, the lowest first.
-    pub(super) fn ensure_indexes(&self, chain: &[LayerRow]) -> Result<(), SnapshotError> {
-        for (position, row) in chain.iter().enumerate().rev() {
-            if row.kind == tar_layer::NAME && !tar_layer::Files::of(&self.path(row)).index.exists() {
-                self.index_again(row, &chain[position + 1..])?;
-            }
         }
         Ok(())
     }
@@ -147,11 +147,13 @@ impl Snapshots {
         let layer = self.path(row);
         let place = lease.scratch_name("index")?;
         let Some(diff) = row.known_diff() else { return Ok(()) };
-        let written = tar_layer::index_again(&layer, &place, Arc::new(self.view_of(below)?), diff)?;
+        let written = tar_layer::index_again(&layer, &place, Arc::new(self.view_of(below)?), diff, row.root)?;
         tar_layer::put_index(&place, &layer)?;
         self.forget_merged(row)?;
+        let boot = store.snapshotting().boot().unwrap_or_default();
         store.db().write(Durability::Lazy, |tx| {
-            tx.execute("UPDATE layers SET index_digest = ?2 WHERE id = ?1", (row.id, Text(written.index)))
+            let sql = "UPDATE layers SET index_digest = ?2, side_digest = ?3, index_boot = ?4 WHERE id = ?1";
+            tx.execute(sql, (row.id, Text(written.index), written.side.map(Text), boot))
         })?;
         Ok(())
     }

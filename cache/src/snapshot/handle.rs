@@ -16,7 +16,7 @@ use super::kind::Snapshotter;
 use super::store::{LayerRow, SnapshotError, Snapshots, insert_snapshot};
 use super::tar_layer::{self, TarKind, Written};
 use super::writer::{Draft, LayerWriter};
-use crate::db::{Durability, Micros, Text};
+use crate::db::{Durability, Json, Micros, Text};
 use crate::failpoint;
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
@@ -144,7 +144,11 @@ impl Snapshot<Active> {
     /// Makes it durable and visible, held by `lease`.
     pub fn commit(self, lease: &Lease) -> Result<Snapshot<Committed>, SnapshotError> {
         let sharing = if self.parent.is_none() { Sharing::AnyParent } else { Sharing::OnlyHere };
-        self.seal(lease, None, sharing)
+        let committed = self.seal(lease, None, sharing)?;
+        if committed.top().diff_id.is_none() {
+            committed.snapshots.convert_later(committed.id());
+        }
+        Ok(committed)
     }
 
     pub(super) fn seal(
@@ -176,6 +180,9 @@ impl Snapshot<Active> {
         let (kind, written) = place.made()?;
         let size = kind.measure(&place.scratch)?;
         let index = written.map(|written| Text(written.index));
+        let side = written.and_then(|written| written.side.map(Text));
+        let boot = written.map(|_| store.snapshotting().boot().unwrap_or_default());
+        let root = written.and_then(|written| written.root.map(Json));
         store.grows_by(size);
         let name = unused_name(lease, &place.scratch, kind);
         lease.hold(Hold::Layer(name.clone()))?;
@@ -188,8 +195,8 @@ impl Snapshot<Active> {
             self.snapshots.check_parent(tx, self.parent)?;
             let layer = tx.insert(
                 "INSERT INTO layers (kind, path, size, diff_id, tar_size, content_digest, depends_on_parent, created_at,
-                     index_digest)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                     index_digest, side_digest, index_boot, index_root)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
                 (
                     kind.name(),
                     &name,
@@ -200,6 +207,9 @@ impl Snapshot<Active> {
                     dependent,
                     now,
                     index,
+                    side,
+                    boot,
+                    root,
                 ),
             )?;
             let id = insert_snapshot(tx, self.parent, LayerId::from_row(layer), now)?;
@@ -268,7 +278,7 @@ impl Snapshot<Committed> {
     pub fn layer(&self) -> Result<LayerDiff, SnapshotError> {
         match self.top().known_diff().map_or_else(|| self.remembered_diff(), |diff| Ok(Some(diff)))? {
             Some(diff) => Ok(diff),
-            None => match self.become_tar()? {
+            None => match self.become_tar(&|| true)? {
                 Some(diff) => Ok(diff),
                 None => self.write_tar(&mut io::sink()),
             },

@@ -80,7 +80,7 @@ impl Snapshots {
         let top = chain[0].snapshot;
         if self.makes_tars()? {
             for position in (0..chain.len()).rev().filter(|position| chain[*position].kind == directory::NAME) {
-                self.get(chain[position].snapshot)?.become_tar()?;
+                self.get(chain[position].snapshot)?.become_tar(&|| true)?;
             }
             let chain = self.chain(top)?;
             self.ensure_indexes(&chain)?;

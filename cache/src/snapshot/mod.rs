@@ -12,9 +12,11 @@ mod convert;
 mod diff;
 mod directory;
 mod handle;
+mod index_files;
 mod kind;
 mod layer_dir;
 mod made;
+mod meanwhile;
 mod merged;
 mod overlay;
 mod recheck;
@@ -30,10 +32,11 @@ mod xattr;
 
 pub use apply::ApplyError;
 pub(crate) use choice::Snapshotting;
-pub use choice::{InvalidSnapshotter, SnapshotterChoice};
+pub use choice::{InvalidSnapshotter, Keeping, SnapshotterChoice, WhyKept};
 pub use diff::{DiffError, LayerDiff, Times};
 pub use handle::{Active, Committed, Snapshot};
 pub use made::MadeElsewhere;
+pub use meanwhile::Meanwhile;
 pub(crate) use merged::merged_digest;
 pub(crate) use recheck::FoundLayer;
 pub use store::{LayerInfo, SnapshotError, Snapshots};
@@ -41,7 +44,7 @@ pub use writable::Writable;
 pub use writer::{Content, LayerWriteError, LayerWriter, Metadata, OpenContent};
 pub(crate) use xattr::may_be_applied as layer_may_set;
 
-pub(crate) use tar_layer::index_digest;
+pub(crate) use index_files::{IndexState, index_state};
 
 /// Writes a directory that is no layer as one.
 pub(crate) fn directory_to_tar(path: &std::path::Path, out: &mut (dyn std::io::Write + Send)) -> Result<(), DiffError> {

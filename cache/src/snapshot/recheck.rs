@@ -13,15 +13,19 @@ use super::apply::unpack;
 use super::diff::{LayerDiff, Times};
 use super::directory::{self, DirectoryKind};
 use super::handle::{Committed, Snapshot};
+use super::index_files::RootMetadata;
 use super::kind::{Snapshotter, by_path};
 use super::store::{SnapshotError, Snapshots, insert_snapshot};
-use crate::db::{DbError, Durability, Micros, Text};
+use super::tar_layer;
+use super::writer::Metadata;
+use crate::db::{DbError, Durability, Json, Micros, Text};
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
 use crate::path_error::AtPath;
 use crate::removal::remove_tree;
 use crate::usage::disk_usage;
 use crate::verify::{Problem, VerifyReport};
+use crate::view::LayerEntry;
 
 /// A layer's directory that no row names.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct FoundLayer {
     path: String,
     size: u64,
     pub(crate) diff: LayerDiff,
+    /// What its index says of the root directory, if it has one that can be read.
+    root: Option<RootMetadata>,
 }
 
 impl Snapshots {
@@ -48,7 +54,13 @@ impl Snapshots {
         let path = self.store.layout().layer(name);
         let failed = |source| SnapshotError::Diff { id: SnapshotId::from_row(0), source };
         let diff = by_path(name).write_tar(&path, None, Times::Kept, &mut io::sink()).map_err(failed)?;
-        Ok(FoundLayer { path: name.to_owned(), size: disk_usage(&path)?, diff })
+        let root = match by_path(name).reader(&path).lookup(b"") {
+            Ok(Some(LayerEntry::Present(root))) if by_path(name).name() == tar_layer::NAME => {
+                Some(RootMetadata::from(&Metadata::from(&root)))
+            }
+            _ => None,
+        };
+        Ok(FoundLayer { path: name.to_owned(), size: disk_usage(&path)?, diff, root })
     }
 
     /// Names a directory as a layer on top of `parent`.
@@ -65,8 +77,9 @@ impl Snapshots {
             let layer = match known {
                 Some(layer) => layer,
                 None => LayerId::from_row(tx.insert(
-                    "INSERT INTO layers (kind, path, size, diff_id, tar_size, content_digest, depends_on_parent, created_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    "INSERT INTO layers (kind, path, size, diff_id, tar_size, content_digest, depends_on_parent, created_at,
+                         index_root)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                     (
                         by_path(&found.path).name(),
                         &found.path,
@@ -76,6 +89,7 @@ impl Snapshots {
                         Text(found.diff.content_digest),
                         parent.is_some(),
                         now,
+                        found.root.map(Json),
                     ),
                 )?),
             };
@@ -127,13 +141,17 @@ impl Snapshots {
         let (kind, written) = place.made()?;
         let size = kind.measure(&place.scratch)?;
         let index = written.map(|written| Text(written.index));
+        let side = written.and_then(|written| written.side.map(Text));
+        let boot = written.map(|_| self.store.snapshotting().boot().unwrap_or_default());
+        let root = written.and_then(|written| written.root.map(Json));
         let name = super::handle::unused_name(lease, &place.scratch, kind);
         lease.hold(Hold::Layer(name.clone()))?;
         kind.seal(&place.scratch, &self.store.layout().layer(&name))?;
         let before = self.store.db().write(Durability::Synced, |tx| {
             let before = tx.one("SELECT path FROM layers WHERE id = ?1", [layer], |row| row.get::<_, String>(0))?;
-            let sql = "UPDATE layers SET path = ?2, size = ?3, kind = ?4, index_digest = ?5 WHERE id = ?1";
-            tx.execute(sql, (layer, &name, size, kind.name(), index))?;
+            let sql = "UPDATE layers SET path = ?2, size = ?3, kind = ?4, index_digest = ?5, side_digest = ?6,
+                           index_boot = ?7, index_root = ?8 WHERE id = ?1";
+            tx.execute(sql, (layer, &name, size, kind.name(), index, side, boot, root))?;
             Ok::<_, DbError>(before)
         })?;
         Ok(before)

@@ -26,10 +26,11 @@ use super::apply::{ApplyError, unpack};
 use super::diff::{DiffError, LayerDiff};
 use super::directory;
 use super::handle::{Active, Committed, Place, Sharing, Snapshot};
+use super::index_files::{IndexRow, RootMetadata};
 use super::kind::{Snapshotter, by_name};
 use super::tar_layer::{self, Taken};
 use super::writer::LayerWriteError;
-use crate::db::{DbError, Durability, Micros, Text, Tx};
+use crate::db::{DbError, Durability, Json, Micros, Text, Tx};
 use crate::erofs::IndexError;
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
@@ -127,6 +128,9 @@ pub(super) struct LayerRow {
     pub(super) tar_size: Option<u64>,
     pub(super) content_digest: Option<ContentDigest>,
     pub(super) created_at: Timestamp,
+    pub(super) index: Option<IndexRow>,
+    /// What the root directory is given, where its tar does not say.
+    pub(super) root: Option<RootMetadata>,
 }
 
 /// One layer of a snapshot, as images are put together from it.
@@ -372,11 +376,12 @@ impl Snapshots {
         let chain = self.chain(id)?;
         let info = |position: usize| {
             let row = &chain[position];
-            let diff = match row.known_diff() {
-                Some(diff) => diff,
-                None => self.committed(chain[position..].to_vec())?.layer()?,
+            let (diff, size) = match row.known_diff() {
+                Some(diff) => (diff, row.size),
+                // It may have got another form by that.
+                None => (self.committed(chain[position..].to_vec())?.layer()?, self.layer_size(row.snapshot)?),
             };
-            Ok(LayerInfo { snapshot: row.snapshot, size: row.size, diff, created_at: row.created_at })
+            Ok(LayerInfo { snapshot: row.snapshot, size, diff, created_at: row.created_at })
         };
         (0..chain.len()).into_par_iter().rev().map(info).collect()
     }
@@ -407,7 +412,7 @@ impl Snapshots {
                      SELECT s.id, s.parent, s.layer, chain.level + 1 FROM snapshots s JOIN chain ON s.id = chain.parent
                  )
                  SELECT chain.id, l.id, l.kind, l.path, l.size, l.diff_id, l.tar_size, l.content_digest,
-                     l.created_at
+                     l.created_at, l.index_digest, l.side_digest, l.index_boot, l.index_root
                  FROM chain JOIN layers l ON l.id = chain.layer ORDER BY chain.level",
                 (id,),
                 |row| {
@@ -421,6 +426,14 @@ impl Snapshots {
                         tar_size: row.get(6)?,
                         content_digest: row.get::<_, Option<Text<ContentDigest>>>(7)?.map(|Text(digest)| digest),
                         created_at: row.get::<_, Micros>(8)?.0,
+                        index: match row.get::<_, Option<Text<Digest>>>(9)? {
+                            Some(Text(digest)) => {
+                                let side = row.get::<_, Option<Text<Digest>>>(10)?.map(|Text(digest)| digest);
+                                Some(IndexRow { digest, side, boot: row.get(11)? })
+                            }
+                            None => None,
+                        },
+                        root: row.get::<_, Option<Json<_>>>(12)?.map(|Json(root)| root),
                     })
                 },
             )?;

@@ -23,13 +23,14 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::apply::{ApplyError, Unpacked, pass};
 use super::diff::{DiffError, LayerDiff, Planned, Times, plan_tar, write_planned};
+use super::index_files::{RootMetadata, side_digest};
 use super::kind::Snapshotter;
 use super::tar_reader::TarLayer;
 use super::writer::Metadata;
 use crate::erofs::{Device, IndexBuilder, IndexError, Member, Node, SideBlob, index_tar};
 use crate::failpoint;
 use crate::path_error::{AtPath, PathError};
-use crate::view::{LayerReader, View};
+use crate::view::{LayerReader, View, Xattrs};
 
 /// Name of this kind in the database.
 pub(super) const NAME: &str = "erofs";
@@ -97,6 +98,10 @@ pub(crate) struct Written {
     pub(super) diff: LayerDiff,
     /// Digest of the index.
     pub(super) index: Digest,
+    /// Digest of the side blob, where there is one.
+    pub(super) side: Option<Digest>,
+    /// What the root directory is given, of which the tar says nothing.
+    pub(super) root: Option<RootMetadata>,
     /// Bytes on disk.
     pub(super) size: u64,
     /// Whether the index could differ on another parent.
@@ -140,17 +145,31 @@ impl Making {
     }
 
     /// Writes the index of what `builder` took.
-    fn end(self, builder: IndexBuilder, diff: LayerDiff) -> Result<Written, IndexError> {
+    fn end(
+        self,
+        mut builder: IndexBuilder,
+        diff: LayerDiff,
+        root: Option<RootMetadata>,
+    ) -> Result<Written, IndexError> {
+        if let Some(root) = root {
+            builder.add(root_member(&root.into()))?;
+        }
         let depends_on_parent = builder.depends_on_parent();
         let mut devices = vec![Device { bytes: diff.size, digest: Some(*diff.diff_id.digest()) }];
-        match self.side.length() {
-            0 => fs::remove_file(&self.files.side).map_err(IndexError::Write)?,
-            bytes => devices.push(Device { bytes, digest: None }),
-        }
+        let side = match self.side.length() {
+            0 => {
+                fs::remove_file(&self.files.side).map_err(IndexError::Write)?;
+                None
+            }
+            bytes => {
+                devices.push(Device { bytes, digest: None });
+                Some(side_digest(&self.side.into_file()).map_err(IndexError::Read)?)
+            }
+        };
         let mut out = File::create_new(&self.files.index).map_err(IndexError::Write)?;
         let info = builder.finish(&devices, &mut out)?;
         let size = used(&self.place).map_err(IndexError::Write)?;
-        Ok(Written { diff, index: info.digest, size, depends_on_parent })
+        Ok(Written { diff, index: info.digest, side, root, size, depends_on_parent })
     }
 }
 
@@ -163,23 +182,41 @@ fn used(place: &Path) -> io::Result<u64> {
     Ok(blocks * 512)
 }
 
-/// Writes the entries as a layer on top of `parent` into the new directory `place`, whose root has the metadata `root`.
+/// Writes the entries as a layer on top of `parent` into the new directory `place`, whose root has the metadata `root`. Fails
+/// when it is not `going_on`.
 pub(super) fn write(
     planned: Vec<Planned<'_>>,
     place: &Path,
     parent: Arc<View>,
     root: Option<&Metadata>,
+    going_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Written, DiffError> {
-    let (mut making, mut tar) = Making::begin(place).map_err(DiffError::Output)?;
+    let (mut making, tar) = Making::begin(place).map_err(DiffError::Output)?;
     let mut builder = IndexBuilder::over(parent).map_err(DiffError::Read)?;
-    if let Some(root) = root {
-        builder.add(root_member(root)).map_err(failed)?;
-    }
     let side = &mut making.side;
-    let diff = write_planned(planned, &mut tar, &mut |entry, offset| {
+    let diff = write_planned(planned, &mut Stoppable { tar, going_on }, &mut |entry, offset| {
         builder.add_entry(entry, offset, &mut io::empty(), side).map_err(io::Error::other)
     })?;
-    making.end(builder, diff).map_err(failed)
+    making.end(builder, diff, root.map(RootMetadata::from)).map_err(failed)
+}
+
+/// A tar whose writing may be given up.
+struct Stoppable<'a> {
+    tar: File,
+    going_on: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match (self.going_on)() {
+            true => self.tar.write(bytes),
+            false => Err(io::Error::other("it was given up")),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn failed(error: IndexError) -> DiffError {
@@ -194,7 +231,7 @@ fn root_member(metadata: &Metadata) -> Member {
         uid: metadata.uid,
         gid: metadata.gid,
         mtime: metadata.mtime.unwrap_or_default(),
-        xattrs: metadata.xattrs.clone(),
+        xattrs: Xattrs::new(),
     }
 }
 
@@ -230,7 +267,7 @@ pub(super) fn take(
     let content_digest = ContentDigest::new(*found.diff_id.digest());
     let diff = LayerDiff { diff_id: found.diff_id, content_digest, size: found.size };
     match builder {
-        Some(builder) => Ok(Taken::Layer(making.end(builder, diff)?)),
+        Some(builder) => Ok(Taken::Layer(making.end(builder, diff, None)?)),
         None => Ok(Taken::OnlyTar(making.files.tar, found)),
     }
 }
@@ -241,6 +278,7 @@ pub(super) fn index_again(
     place: &Path,
     parent: Arc<View>,
     diff: LayerDiff,
+    root: Option<RootMetadata>,
 ) -> Result<Written, ApplyError> {
     let (mut making, tar) = Making::begin(place).map_err(ApplyError::Read)?;
     drop(tar);
@@ -248,43 +286,36 @@ pub(super) fn index_again(
     let mut source =
         io::BufReader::with_capacity(256 * 1024, File::open(Files::of(layer).tar).map_err(ApplyError::Read)?);
     let builder = index_tar(&mut source, parent, &mut making.side)?;
-    Ok(making.end(builder, diff)?)
+    Ok(making.end(builder, diff, root)?)
 }
 
 /// Puts an index that was made in `place`, with what belongs to it, in the layer's own. Who has the old one open keeps it.
 pub(super) fn put_index(place: &Path, layer: &Path) -> Result<(), PathError> {
     let (from, to) = (Files::of(place), Files::of(layer));
     for (from, to) in [(from.side, to.side), (from.index, to.index)] {
-        match File::open(&from) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            file => file.and_then(|file| file.sync_all()).at("sync", &from)?,
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other.at("rename", &from)?,
         }
-        fs::rename(&from, &to).at("rename", &from)?;
     }
-    File::open(layer).and_then(|directory| directory.sync_all()).at("sync", layer)
+    Ok(())
 }
 
-/// The digest of the index as it is.
-pub(crate) fn index_digest(layer: &Path) -> io::Result<Digest> {
-    let mut hashing = Hashing::new(io::sink());
-    io::copy(&mut File::open(Files::of(layer).index)?, &mut hashing)?;
-    Ok(hashing.finish().1)
-}
-
-/// Syncs a layer that was written in `place` and moves it to `layer`, durably: the data of its files first, then their
-/// names, then the layer's own.
+/// Moves a layer that was written in `place` to `layer`, durably. One file is synced, the tar; index and side blob are
+/// compared with their digests after the next boot, and made again from it if need be. It is renamed before it is synced,
+/// so that on file systems with a journal this makes its names durable as well, and syncing the directories that hold
+/// them finds nothing left to do.
 fn seal(place: &Path, layer: &Path) -> Result<(), PathError> {
-    let files = Files::of(place);
-    for path in std::iter::once(files.index.clone()).chain(files.devices()) {
-        failpoint::hit("layer-sync").at("sync", &path)?;
-        File::open(&path).and_then(|file| file.sync_all()).at("sync", &path)?;
-    }
-    File::open(place).and_then(|directory| directory.sync_all()).at("sync", place)?;
     failpoint::hit("layer-rename").at("rename", place)?;
     rustix::fs::renameat_with(CWD, place, CWD, layer, RenameFlags::NOREPLACE).at("rename", place)?;
-    let Some(parent) = layer.parent() else { return Ok(()) };
-    failpoint::hit("layer-sync-directory").at("sync", parent)?;
-    File::open(parent).and_then(|directory| directory.sync_all()).at("sync", parent)
+    let tar = Files::of(layer).tar;
+    failpoint::hit("layer-sync").at("sync", &tar)?;
+    File::open(&tar).and_then(|file| file.sync_all()).at("sync", &tar)?;
+    for directory in [Some(layer), layer.parent()].into_iter().flatten() {
+        failpoint::hit("layer-sync-directory").at("sync", directory)?;
+        File::open(directory).and_then(|directory| directory.sync_all()).at("sync", directory)?;
+    }
+    Ok(())
 }
 
 /// Copies the tar to `out`: what it is now.

@@ -47,7 +47,7 @@ impl Bench {
     }
 
     fn has_tars(&self) -> bool {
-        self.store.snapshots().kind_of_new_layers().unwrap() == tar_layer::NAME
+        self.store.snapshots().keeping().unwrap().kind == tar_layer::NAME
     }
 
     fn apply(&self, parent: Option<SnapshotId>, tar: &[u8]) -> Result<Snapshot<Committed>, SnapshotError> {

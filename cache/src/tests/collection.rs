@@ -12,6 +12,7 @@ use crate::index::NewRecord;
 use crate::lease::Hold;
 use crate::lock::wait_silently;
 use crate::roots::Kept;
+use crate::snapshot::SnapshotterChoice;
 use crate::testing::{TestChild, TestStore};
 use crate::verify::Problem;
 
@@ -267,7 +268,7 @@ fn damage_is_found_and_repaired_without_touching_images() {
 
 #[test]
 fn a_changed_layer_is_found_by_its_digest() {
-    let home = TestStore::new();
+    let home = TestStore::keeping(SnapshotterChoice::Directory);
     let results = chain(&home, &["sound", "changed"]);
     let lease = home.lease();
     for name in ["sound", "changed"] {

@@ -16,6 +16,7 @@ mod opening;
 mod records;
 mod repair;
 mod simulation;
+mod tars;
 
 use std::ops::ControlFlow;
 

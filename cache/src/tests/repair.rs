@@ -10,6 +10,7 @@ use super::{PATIENT, assert_sound, verify};
 use crate::gc::{GcPolicy, PruneMode};
 use crate::images::{BlobRole, ImageRecord};
 use crate::lock::wait_silently;
+use crate::snapshot::SnapshotterChoice;
 use crate::testing::TestStore;
 use crate::verify::Problem;
 
@@ -65,7 +66,7 @@ fn layer_path(home: &TestStore, record: &ImageRecord) -> PathBuf {
 
 #[test]
 fn a_damaged_layer_from_outside_is_found_and_unpacked_again() {
-    let home = TestStore::new();
+    let home = TestStore::keeping(SnapshotterChoice::Directory);
     let (record, _) = pulled(&home);
     assert_eq!((verify(&home.store).problems, verify(&home.store).unchecked), (vec![], 0));
     let before = layer_path(&home, &record);
@@ -90,7 +91,7 @@ fn a_damaged_layer_from_outside_is_found_and_unpacked_again() {
 
 #[test]
 fn a_damaged_blob_is_replaced_and_its_layer_is_not_judged_by_it() {
-    let home = TestStore::new();
+    let home = TestStore::keeping(SnapshotterChoice::Directory);
     let (record, tar) = pulled(&home);
     let digest = *record.diff_ids[0].digest();
     fs::write(home.store.layout().blob(&digest), "damaged").unwrap();

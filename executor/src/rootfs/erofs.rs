@@ -20,7 +20,7 @@ pub fn try_erofs(index: &Path, devices: &[PathBuf]) -> io::Result<()> {
 }
 
 /// The image `index`, whose contents lie in `devices`, mounted nowhere yet.
-pub(super) fn mount(index: &Path, devices: &[PathBuf]) -> io::Result<OwnedFd> {
+pub(crate) fn mount(index: &Path, devices: &[PathBuf]) -> io::Result<OwnedFd> {
     let context = fsopen(c"erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let files = std::iter::once(("source", index)).chain(devices.iter().map(|path| ("device", path.as_path())));
     // Descriptors that paths lead through, until the kernel has opened them itself.

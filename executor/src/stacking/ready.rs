@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rbuild_image::ContainerPath;
 
 use super::{Copied, FuseOverlay, Stacker, Stacking};
 use crate::plan::OverlayMarks;
+use crate::rootfs::erofs;
 use crate::spawn_error::SpawnError;
 use crate::spec::{Durability, Lower, MountSource, Rootfs, SandboxSpec};
 
@@ -20,6 +21,8 @@ pub(crate) struct Stacks {
     others: Vec<Stack>,
     /// Mounts for the plan, the root's first.
     pub(crate) mounts: Vec<OwnedFd>,
+    /// Lower layers that had to be mounted.
+    lowers: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -28,19 +31,19 @@ enum Stack {
     Copied(Copied),
 }
 
-/// Lower layers as the directories that they must be without overlayfs.
-fn directories(lowers: &[Lower]) -> Result<Vec<PathBuf>, SpawnError> {
+/// Lower layers as the directories that they must be without overlayfs; what is an image in a file is mounted for it, at no
+/// place, as long as `held` lasts.
+fn directories(lowers: &[Lower], held: &mut Vec<OwnedFd>) -> Result<Vec<PathBuf>, SpawnError> {
     let mut directories = Vec::with_capacity(lowers.len());
     for lower in lowers {
         match lower {
             Lower::Directory(path) => directories.push(path.clone()),
             Lower::Stack(paths) => directories.extend_from_slice(paths),
-            Lower::Erofs { .. } => {
-                return Err(SpawnError::Rootfs {
-                    source: io::Error::other(
-                        "layers that are kept as tars need overlayfs: use --snapshotter directory",
-                    ),
-                });
+            Lower::Erofs { index, devices } => {
+                let mount = erofs::mount(index, devices).map_err(|source| SpawnError::Rootfs { source })?;
+                // Programs of the host's see it, too.
+                directories.push(format!("/proc/{}/fd/{}", std::process::id(), mount.as_raw_fd()).into());
+                held.push(mount);
             }
         }
     }
@@ -70,7 +73,7 @@ impl Stacks {
                 if let Rootfs::Overlay { lowers, upper, work } = &spec.rootfs
                     && !lowers.is_empty()
                 {
-                    let (made, stack) = mount(&directories(lowers)?, upper, work, spec.durability)?;
+                    let (made, stack) = mount(&directories(lowers, &mut stacks.lowers)?, upper, work, spec.durability)?;
                     stacks.mounts.push(made);
                     stacks.root = Some(stack);
                 }
@@ -78,7 +81,8 @@ impl Stacks {
                     if let MountSource::Overlay { lowers, upper, work, .. } = source
                         && !lowers.is_empty()
                     {
-                        let (made, stack) = mount(&directories(lowers)?, upper, work, Durability::AtCommit)?;
+                        let (made, stack) =
+                            mount(&directories(lowers, &mut stacks.lowers)?, upper, work, Durability::AtCommit)?;
                         stacks.mounts.push(made);
                         stacks.others.push(stack);
                     }
@@ -89,7 +93,9 @@ impl Stacks {
                 if let Rootfs::Overlay { lowers, upper, work } = &spec.rootfs
                     && !lowers.is_empty()
                 {
-                    let copied = Copied::new(&directories(lowers)?, upper, work, marks).map_err(failed)?;
+                    let mut held = Vec::new();
+                    let lowers = directories(lowers, &mut held)?;
+                    let copied = Copied::new(&lowers, upper, work, marks).map_err(failed)?;
                     changed.rootfs = Rootfs::Directory(copied.root().to_owned());
                     stacks.root = Some(Stack::Copied(copied));
                 }
@@ -97,7 +103,9 @@ impl Stacks {
                     if let MountSource::Overlay { lowers, upper, work, subpath } = &mount.source
                         && !lowers.is_empty()
                     {
-                        let copied = Copied::new(&directories(lowers)?, upper, work, marks).map_err(failed)?;
+                        let mut held = Vec::new();
+                        let lowers = directories(lowers, &mut held)?;
+                        let copied = Copied::new(&lowers, upper, work, marks).map_err(failed)?;
                         let root = copied.root().to_owned();
                         mount.source = MountSource::BindInside { root, subpath: subpath.clone() };
                         stacks.others.push(Stack::Copied(copied));

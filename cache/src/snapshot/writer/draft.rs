@@ -173,7 +173,7 @@ impl Draft {
             }
         }
         let root = tree.directory(ROOT).map(|directory| &directory.metadata);
-        let written = tar_layer::write(planned, &self.place, parent, root).map_err(|error| match error {
+        let written = tar_layer::write(planned, &self.place, parent, root, &|| true).map_err(|error| match error {
             DiffError::Read(error) | DiffError::Output(error) => error,
             other => io::Error::other(other),
         })?;

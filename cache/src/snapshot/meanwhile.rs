@@ -1,0 +1,120 @@
+//! Turning what steps wrote into tars while other steps run.
+//!
+//! A step's changes are a directory when it ends, so that the next step need not wait. One thread, which is there only while
+//! there is work, turns these into tars in the order in which they were committed. What needs a layer's digests earlier
+//! turns it itself, or waits for the one being turned. Nothing waits for the rest: at the end of the build what is not done
+//! stays a directory, and what is half done is given up, which costs the time of a write.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::store::Snapshots;
+use crate::id::SnapshotId;
+
+/// Layers that are to become tars, and who does it.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    ended: Condvar,
+    stop: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many want this to be done.
+    users: usize,
+    waiting: VecDeque<SnapshotId>,
+    /// Whether there is a thread.
+    working: bool,
+}
+
+/// While this lives, layers that steps of this process wrote become tars. At its end nothing goes on.
+#[derive(Debug)]
+pub struct Meanwhile {
+    queue: Arc<Queue>,
+}
+
+impl Snapshots {
+    /// Turns what steps write into tars while other steps run, where layers are kept so.
+    pub fn convert_meanwhile(&self) -> Meanwhile {
+        let queue = Arc::clone(self.store.snapshotting().queue());
+        queue.lock().users += 1;
+        Meanwhile { queue }
+    }
+
+    /// To be done for the topmost layer of a snapshot that a step wrote.
+    pub(super) fn convert_later(&self, id: SnapshotId) {
+        let queue = self.store.snapshotting().queue();
+        let mut state = queue.lock();
+        if state.users == 0 {
+            return;
+        }
+        state.waiting.push_back(id);
+        if state.working {
+            return;
+        }
+        let (snapshots, own) = (self.clone(), Arc::clone(queue));
+        let work = move || own.work(&snapshots);
+        // Without a thread they stay directories.
+        state.working = std::thread::Builder::new().name("layers-to-tars".to_owned()).spawn(work).is_ok();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self, snapshots: &Snapshots) {
+        let mut ending = Ending { queue: self, armed: true };
+        loop {
+            let next = {
+                let mut state = self.lock();
+                let next = state.waiting.pop_front();
+                if next.is_none() {
+                    state.working = false;
+                    ending.armed = false;
+                    self.ended.notify_all();
+                }
+                next
+            };
+            let Some(id) = next else { return };
+            let going_on = || !self.stop.load(Ordering::Relaxed);
+            if let Err(error) = snapshots.get(id).and_then(|snapshot| snapshot.become_tar(&going_on)) {
+                tracing::debug!(%id, %error, "stays a directory");
+            }
+        }
+    }
+}
+
+/// Says that the thread has ended, however it did.
+struct Ending<'a> {
+    queue: &'a Queue,
+    armed: bool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.queue.lock().working = false;
+            self.queue.ended.notify_all();
+        }
+    }
+}
+
+impl Drop for Meanwhile {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.users -= 1;
+        if state.users > 0 {
+            return;
+        }
+        state.waiting.clear();
+        self.queue.stop.store(true, Ordering::Relaxed);
+        while state.working {
+            state = self.queue.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.queue.stop.store(false, Ordering::Relaxed);
+    }
+}
