@@ -196,7 +196,7 @@ impl Snapshot<Active> {
         match tar_layer::take(tar, expected, &tar_layer::place(self.scratch()), self.view.clone())? {
             Taken::Layer(written) => {
                 let (diff, depends) = (written.diff, written.depends_on_parent);
-                self.is_written(written);
+                self.is_written(*written);
                 Ok((diff, sharing(depends)))
             }
             Taken::OnlyTar(path, found) => {

@@ -238,7 +238,7 @@ fn root_member(metadata: &Metadata) -> Member {
 /// What became of a tar from outside.
 pub(super) enum Taken {
     /// A layer.
-    Layer(Written),
+    Layer(Box<Written>),
     /// The bytes are as expected and at this path, but no index can say what they hold.
     OnlyTar(PathBuf, Unpacked),
 }
@@ -267,7 +267,7 @@ pub(super) fn take(
     let content_digest = ContentDigest::new(*found.diff_id.digest());
     let diff = LayerDiff { diff_id: found.diff_id, content_digest, size: found.size };
     match builder {
-        Some(builder) => Ok(Taken::Layer(making.end(builder, diff, None)?)),
+        Some(builder) => Ok(Taken::Layer(Box::new(making.end(builder, diff, None)?))),
         None => Ok(Taken::OnlyTar(making.files.tar, found)),
     }
 }
