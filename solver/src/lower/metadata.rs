@@ -163,8 +163,12 @@ impl Lowering<'_> {
             self.warn(lint::secrets_used_in_arg_or_env::check(&env.origin, "ENV", &name), &env.origin);
             created_by.push_str(&format!(" {name}={value}"));
             let state = &mut self.stages[id].state;
+            // What was never set has no place yet: thousands of variables are not searched for each new one.
+            match state.variables.get(&name) {
+                Some(_) => state.image.config.set_env(&name, &value),
+                None => state.image.config.env.push(format!("{name}={value}")),
+            }
             state.variables.set(&name, &value);
-            state.image.config.set_env(&name, &value);
         }
         Ok(created_by)
     }
