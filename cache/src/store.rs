@@ -21,7 +21,7 @@ use crate::lease::{self, Lease, LeaseInfo, Reap};
 use crate::lock::{Holder, LockError, LockGuard, LockMode, LockName, Locks, OnWait};
 use crate::path_error::{AtPath, PathError};
 use crate::reserve;
-use crate::snapshot::{SnapshotterChoice, Snapshotting};
+use crate::snapshot::{SnapshotterChoice, Snapshotting, Unsettled};
 
 /// File systems whose locks and shared memory reach other hosts or nobody: `statfs` magic and name.
 const NETWORK: &[(u64, &str)] =
@@ -163,6 +163,7 @@ struct Inner {
     /// Who keeps the ceiling while this process adds to the store.
     growth: RwLock<Option<Arc<Growth>>>,
     snapshotting: Snapshotting,
+    unsettled: Unsettled,
 }
 
 impl Store {
@@ -181,7 +182,16 @@ impl Store {
         let OpenOptions { command, clock, snapshotter, .. } = options;
         let snapshotting = Snapshotting::new(snapshotter);
         Ok(Self {
-            inner: Arc::new(Inner { layout, db, locks, command, clock, growth: RwLock::default(), snapshotting }),
+            inner: Arc::new(Inner {
+                layout,
+                db,
+                locks,
+                command,
+                clock,
+                growth: RwLock::default(),
+                snapshotting,
+                unsettled: Unsettled::default(),
+            }),
         })
     }
 
@@ -225,6 +235,10 @@ impl Store {
 
     pub(crate) fn snapshotting(&self) -> &Snapshotting {
         &self.inner.snapshotting
+    }
+
+    pub(crate) fn unsettled(&self) -> &Unsettled {
+        &self.inner.unsettled
     }
 
     pub(crate) fn growth(&self) -> Option<Arc<Growth>> {

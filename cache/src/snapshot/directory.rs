@@ -6,7 +6,7 @@
 //! ```
 
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,6 +65,19 @@ pub(super) fn writer(scratch: &Path, parent: Arc<View>) -> Result<LayerWriter, P
 /// Reads what was changed in such a place so far.
 pub(super) fn changes(scratch: &Path) -> Arc<dyn LayerReader> {
     Arc::new(LayerDir::new(&upper(scratch)))
+}
+
+impl DirectoryKind {
+    /// Moves the layer that was made in `scratch` to its final place, without syncing anything. What it gives was opened before
+    /// that, for a sync.
+    pub(super) fn put(&self, scratch: &Path, layer: &Path) -> Result<OwnedFd, PathError> {
+        let path = upper(scratch);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
+        failpoint::hit("layer-rename").at("rename", &path)?;
+        rustix::fs::renameat_with(CWD, &path, CWD, layer, RenameFlags::NOREPLACE).at("rename", &path)?;
+        Ok(root)
+    }
 }
 
 impl Snapshotter for DirectoryKind {

@@ -40,6 +40,7 @@ pub(super) enum Sharing {
 }
 
 /// Where an active snapshot's files are until it is committed.
+#[derive(Debug)]
 pub(super) struct Place {
     pub(super) scratch: PathBuf,
     /// There once a tar is being written instead of the directory; filled when it is whole.
@@ -102,7 +103,7 @@ impl<S> Snapshot<S> {
 }
 
 impl Snapshot<Active> {
-    fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &Place {
         self.place.as_ref().expect("present until sealed, which consumes the snapshot")
     }
 
@@ -175,6 +176,9 @@ impl Snapshot<Active> {
         diff: Option<LayerDiff>,
         sharing: Sharing,
     ) -> Result<Snapshot<Committed>, SnapshotError> {
+        if let Some(parent) = self.parent {
+            self.snapshots.settle(parent)?;
+        }
         let place = self.place.take().expect("present until sealed, which consumes the snapshot");
         let store = self.snapshots.store.clone();
         let (kind, written) = place.made()?;

@@ -108,6 +108,9 @@ pub enum SnapshotError {
         /// How many it can have.
         most: usize,
     },
+    /// It, or what it was to be settled with, could not be kept.
+    #[error(transparent)]
+    Unsettled(Arc<SnapshotError>),
     /// The file system said no.
     #[error(transparent)]
     File(#[from] PathError),
@@ -227,6 +230,7 @@ impl Snapshots {
 
     /// A committed snapshot. Hold it before.
     pub fn get(&self, id: SnapshotId) -> Result<Snapshot<Committed>, SnapshotError> {
+        self.settle(id)?;
         self.committed(self.chain(id)?)
     }
 
@@ -265,6 +269,7 @@ impl Snapshots {
     ) -> Result<Option<Snapshot<Committed>>, SnapshotError> {
         if let Some(parent) = parent {
             lease.hold(Hold::Snapshot(parent))?;
+            self.settle(parent)?;
         }
         let now = Micros(self.store.now());
         let id = self.store.db().write(Durability::Lazy, |tx| {
@@ -302,8 +307,10 @@ impl Snapshots {
         lease: &Lease,
     ) -> Result<Snapshot<Committed>, SnapshotError> {
         lease.hold(Hold::Snapshot(snapshot))?;
+        self.settle(snapshot)?;
         if let Some(parent) = parent {
             lease.hold(Hold::Snapshot(parent))?;
+            self.settle(parent)?;
         }
         let now = Micros(self.store.now());
         let id = self.store.db().write(Durability::Lazy, |tx| {
@@ -339,6 +346,7 @@ impl Snapshots {
     pub fn rootfs_identity(&self, id: Option<SnapshotId>) -> Result<ContentDigest, SnapshotError> {
         let mut identity = ContentDigest::new(Digest::sha256("rbuild root 1\n"));
         let Some(id) = id else { return Ok(identity) };
+        self.settle(id)?;
         if let Some(known) = self.known_identity(id)? {
             return Ok(known);
         }
@@ -366,6 +374,7 @@ impl Snapshots {
 
     /// Bytes on disk of a snapshot's topmost layer.
     pub fn layer_size(&self, id: SnapshotId) -> Result<u64, SnapshotError> {
+        self.settle(id)?;
         let sql = "SELECT l.size FROM snapshots s JOIN layers l ON l.id = s.layer WHERE s.id = ?1";
         let size = self.store.db().read(|tx| tx.first(sql, [id], |row| row.get(0)))?;
         size.ok_or(SnapshotError::Missing { id })
@@ -373,6 +382,7 @@ impl Snapshots {
 
     /// The layers of a snapshot, lowest first. Digests that are not known yet are computed, several at once.
     pub fn layers(&self, id: SnapshotId) -> Result<Vec<LayerInfo>, SnapshotError> {
+        self.settle(id)?;
         let chain = self.chain(id)?;
         let info = |position: usize| {
             let row = &chain[position];
@@ -403,6 +413,25 @@ impl Snapshots {
 
     /// The layers of a snapshot, topmost first.
     pub(super) fn chain(&self, id: SnapshotId) -> Result<Vec<LayerRow>, SnapshotError> {
+        let mut unsettled = Vec::new();
+        let mut next = Some(id);
+        while let Some(id) = next {
+            match self.store.unsettled().find(id) {
+                Some((row, parent)) => {
+                    unsettled.push(row);
+                    next = parent;
+                }
+                None => {
+                    unsettled.append(&mut self.settled_chain(id)?);
+                    break;
+                }
+            }
+        }
+        Ok(unsettled)
+    }
+
+    /// The same, of one that is in the database.
+    fn settled_chain(&self, id: SnapshotId) -> Result<Vec<LayerRow>, SnapshotError> {
         let (rows, doomed) = self.store.db().read(|tx| {
             let doomed = tx.first("SELECT doomed FROM snapshots WHERE id = ?1", (id,), |row| row.get::<_, bool>(0))?;
             let rows = tx.all(

@@ -44,6 +44,8 @@ pub(super) fn workload(root: &Path) -> Result<(), Box<dyn Error>> {
     writer.commit()?;
     let kept = store.snapshots().prepare(None, &lease)?.commit(&lease)?.id();
     let cached = store.snapshots().prepare(None, &lease)?.commit(&lease)?.id();
+    let soon = store.snapshots().prepare(Some(cached), &lease)?.commit_soon(&lease)?;
+    store.snapshots().settle(soon)?;
     let options = OpenOptions { snapshotter: SnapshotterChoice::Erofs, ..OpenOptions::new("everything") };
     let tars = Store::open(root, options)?.snapshots();
     if tars.mounts_erofs().is_ok() {

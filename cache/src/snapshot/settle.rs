@@ -1,0 +1,295 @@
+//! Snapshots that are used before they are durable: the next step of a build runs on them while they are synced.
+//!
+//! [`Snapshot::commit_soon`] moves a layer to its final place and gives its snapshot an id, which this process can use at once
+//! to build on. Only [`Snapshots::settle`] syncs it, and only then its rows are written (rules R-02, R-03): no other process, and
+//! no later one, ever sees a snapshot that is not whole. What is never settled is a directory without a row, held by the lease.
+//!
+//! Whoever settles first syncs all that wait, with one `syncfs` and one transaction for all of them; the others wait for that.
+//! A failure is every one's whose layer was in it, for good: a failed sync is not tried again.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+
+use super::directory::DirectoryKind;
+use super::handle::{Active, Place, Sharing, Snapshot, unused_name};
+use super::kind::Snapshotter;
+use super::store::{LayerRow, SnapshotError, Snapshots};
+use crate::db::{Durability, Micros, Tx};
+use crate::failpoint;
+use crate::id::{LayerId, SnapshotId};
+use crate::lease::{Hold, Lease};
+use crate::path_error::AtPath;
+use crate::removal::remove_tree;
+
+/// How many ids are set aside at once.
+const IDS: i64 = 32;
+
+/// What waits to be settled in this process.
+#[derive(Debug, Default)]
+pub(crate) struct Unsettled {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Not in the database yet. Parents have smaller ids than what is on them.
+    waiting: BTreeMap<SnapshotId, Arc<Waiting>>,
+    failed: BTreeMap<SnapshotId, Arc<SnapshotError>>,
+    /// Whether somebody syncs.
+    busy: bool,
+    /// Ids that are set aside: the next ones of snapshot and layer, and how many are left.
+    ids: (i64, i64, i64),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    parent: Option<SnapshotId>,
+    row: LayerRow,
+    sharing: Sharing,
+    /// Opened before anything else, so that a sync tells of all that could not be written.
+    directory: OwnedFd,
+    /// Removed when this is settled, which nobody waits for.
+    _place: Place,
+}
+
+impl Unsettled {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The topmost layer and the parent of a snapshot that is not settled.
+    pub(super) fn find(&self, id: SnapshotId) -> Option<(LayerRow, Option<SnapshotId>)> {
+        let state = self.state();
+        state.waiting.get(&id).map(|waiting| (waiting.row.clone(), waiting.parent))
+    }
+}
+
+impl Snapshot<Active> {
+    /// Makes it usable at once, by this process, and held by `lease`; [`Snapshots::settle`] makes it durable and visible.
+    pub fn commit_soon(mut self, lease: &Lease) -> Result<SnapshotId, SnapshotError> {
+        if self.place().made()?.0.name() != DirectoryKind.name() {
+            return Ok(self.commit(lease)?.id());
+        }
+        let place = self.place.take().expect("present until sealed, which consumes the snapshot");
+        let store = &self.snapshots.store;
+        let size = DirectoryKind.measure(&place.scratch)?;
+        store.grows_by(size);
+        let path = unused_name(lease, &place.scratch, &DirectoryKind);
+        let (snapshot, layer) = self.snapshots.set_aside()?;
+        lease.hold_all([Hold::Layer(path.clone()), Hold::Snapshot(snapshot)])?;
+        let directory = DirectoryKind.put(&place.scratch, &store.layout().layer(&path))?;
+        let row = LayerRow {
+            id: layer,
+            snapshot,
+            kind: DirectoryKind.name().to_owned(),
+            path,
+            size,
+            diff_id: None,
+            tar_size: None,
+            content_digest: None,
+            created_at: store.now(),
+            index: None,
+            root: None,
+        };
+        let sharing = if self.parent.is_none() { Sharing::AnyParent } else { Sharing::OnlyHere };
+        let waiting = Waiting { parent: self.parent, row, sharing, directory, _place: place };
+        store.unsettled().state().waiting.insert(snapshot, Arc::new(waiting));
+        Ok(snapshot)
+    }
+}
+
+impl Snapshots {
+    /// Makes a snapshot durable and visible, if it is not yet.
+    pub fn settle(&self, id: SnapshotId) -> Result<(), SnapshotError> {
+        let unsettled = self.store.unsettled();
+        let mut state = unsettled.state();
+        loop {
+            if let Some(error) = state.failed.get(&id) {
+                return Err(SnapshotError::Unsettled(Arc::clone(error)));
+            }
+            if !state.waiting.contains_key(&id) {
+                return Ok(());
+            }
+            if state.busy {
+                state = unsettled.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.busy = true;
+            let batch: Vec<Arc<Waiting>> = state.waiting.values().cloned().collect();
+            drop(state);
+            let done = self.settle_all(&batch).map_err(Arc::new);
+            if done.is_err() {
+                self.give_up(&batch);
+            }
+            state = unsettled.state();
+            state.busy = false;
+            for waiting in &batch {
+                state.waiting.remove(&waiting.row.snapshot);
+                if let Err(error) = &done {
+                    state.failed.insert(waiting.row.snapshot, Arc::clone(error));
+                }
+            }
+            unsettled.changed.notify_all();
+            // Removing what they leave takes a while.
+            drop(state);
+            drop(batch);
+            state = unsettled.state();
+        }
+    }
+
+    /// Syncs layers, then names them.
+    fn settle_all(&self, batch: &[Arc<Waiting>]) -> Result<(), SnapshotError> {
+        let Some(first) = batch.first() else { return Ok(()) };
+        let target = self.path(&first.row);
+        failpoint::hit("layer-sync").at("sync", &target)?;
+        rustix::fs::syncfs(&first.directory).at("sync", &target)?;
+        failpoint::hit("layer-name").at("name", &target)?;
+        self.store.db().write(Durability::Lazy, |tx| batch.iter().try_for_each(|waiting| self.name(tx, waiting)))?;
+        failpoint::hit("layer-done").at("name", &target)?;
+        Ok(())
+    }
+
+    fn name(&self, tx: &Tx<'_>, waiting: &Waiting) -> Result<(), SnapshotError> {
+        let Waiting { parent, row, sharing, .. } = waiting;
+        self.check_parent(tx, *parent)?;
+        tx.execute(
+            "INSERT INTO layers (id, kind, path, size, depends_on_parent, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (row.id, &row.kind, &row.path, row.size, *sharing == Sharing::OnlyHere, Micros(row.created_at)),
+        )?;
+        tx.execute(
+            "INSERT INTO snapshots (id, parent, layer, depth, created_at)
+             VALUES (?1, ?2, ?3, 1 + coalesce((SELECT depth FROM snapshots WHERE id = ?2), 0), ?4)",
+            (row.snapshot, *parent, row.id, Micros(row.created_at)),
+        )?;
+        Ok(())
+    }
+
+    /// Layers that will never be named take no room.
+    fn give_up(&self, batch: &[Arc<Waiting>]) {
+        for waiting in batch {
+            let path = self.path(&waiting.row);
+            if let Err(error) = remove_tree(&path) {
+                tracing::debug!(path = %path.display(), %error, "left for a collection");
+            }
+        }
+    }
+
+    /// Ids that no row has or will get.
+    fn set_aside(&self) -> Result<(SnapshotId, LayerId), SnapshotError> {
+        let mut state = self.store.unsettled().state();
+        let (snapshot, layer, left) = match state.ids {
+            (_, _, 0) => {
+                let first = self.store.db().write(Durability::Lazy, |tx| {
+                    Ok::<_, SnapshotError>((skip_ids(tx, "snapshots")?, skip_ids(tx, "layers")?))
+                })?;
+                (first.0, first.1, IDS)
+            }
+            ids => ids,
+        };
+        state.ids = (snapshot + 1, layer + 1, left - 1);
+        Ok((SnapshotId::from_row(snapshot), LayerId::from_row(layer)))
+    }
+}
+
+/// Takes the next ids of a table out of use; gives the first.
+fn skip_ids(tx: &Tx<'_>, table: &str) -> Result<i64, SnapshotError> {
+    tx.execute(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT ?1, 0
+         WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?1)",
+        [table],
+    )?;
+    tx.execute("UPDATE sqlite_sequence SET seq = seq + ?2 WHERE name = ?1", (table, IDS))?;
+    let last = tx.one("SELECT seq FROM sqlite_sequence WHERE name = ?1", [table], |row| row.get::<_, i64>(0))?;
+    Ok(last - IDS + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::writer::{Content, Metadata};
+    use super::*;
+    use crate::store::{OpenOptions, Store};
+    use rbuild_image::ContainerPath;
+
+    fn layer(snapshots: &Snapshots, parent: Option<SnapshotId>, name: &str, lease: &Lease) -> SnapshotId {
+        let active = snapshots.prepare(parent, lease).unwrap();
+        let path = directory_of(&active).join(name);
+        std::fs::write(path, name).unwrap();
+        active.commit_soon(lease).unwrap()
+    }
+
+    fn directory_of(active: &Snapshot<Active>) -> std::path::PathBuf {
+        active.scratch().join("upper")
+    }
+
+    fn rows(store: &Store) -> i64 {
+        store.db().read(|tx| tx.one("SELECT count(*) FROM snapshots", [], |row| row.get(0))).unwrap()
+    }
+
+    #[test]
+    fn what_is_committed_soon_can_be_built_on_at_once_and_is_seen_by_others_once_settled() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
+        let (snapshots, lease) = (store.snapshots(), store.lease("test").unwrap());
+        let first = layer(&snapshots, None, "a", &lease);
+        let second = layer(&snapshots, Some(first), "b", &lease);
+        assert_eq!(rows(&store), 0);
+        let view = snapshots.view(Some(second)).unwrap();
+        for name in ["/a", "/b"] {
+            assert!(view.lstat(&ContainerPath::new(name)).unwrap().is_some(), "{name}");
+        }
+        // A commit on top has its parents settled.
+        let active = snapshots.prepare(Some(second), &lease).unwrap();
+        let mut writer = active.writer().unwrap();
+        writer.file(&ContainerPath::new("/c"), &Metadata::default(), Content::Bytes(b"c")).unwrap();
+        writer.finish().unwrap();
+        drop(writer);
+        let third = active.commit(&lease).unwrap();
+        assert_eq!((rows(&store), third.chain().len()), (3, 3));
+        let other = Store::open(&home.path().join("store"), OpenOptions::new("other")).unwrap();
+        assert_eq!(other.snapshots().layers(third.id()).unwrap().len(), 3);
+        snapshots.settle(first).unwrap();
+    }
+
+    #[test]
+    fn ids_that_are_set_aside_are_nobody_elses() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
+        let other = Store::open(&home.path().join("store"), OpenOptions::new("other")).unwrap();
+        let lease = store.lease("test").unwrap();
+        let mut ids = Vec::new();
+        for round in 0..3 {
+            ids.push(layer(&store.snapshots(), None, "a", &lease));
+            let committed = other.snapshots().prepare(None, &lease).unwrap().commit(&lease).unwrap().id();
+            assert!(!ids.contains(&committed), "round {round}");
+            ids.push(committed);
+            ids.push(layer(&other.snapshots(), None, "b", &lease));
+        }
+        for id in ids.clone() {
+            store.snapshots().settle(id).unwrap();
+            other.snapshots().settle(id).unwrap();
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!((ids.len(), rows(&store)), (9, 9));
+    }
+
+    #[test]
+    fn what_is_on_something_that_could_not_be_settled_cannot_be_either() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
+        let (snapshots, lease) = (store.snapshots(), store.lease("test").unwrap());
+        let gone = snapshots.prepare(None, &lease).unwrap().commit(&lease).unwrap().id();
+        let first = layer(&snapshots, Some(gone), "a", &lease);
+        let second = snapshots.prepare(Some(gone), &lease).unwrap();
+        store.db().write(Durability::Lazy, |tx| tx.execute("DELETE FROM snapshots WHERE id = ?1", [gone])).unwrap();
+        let message = snapshots.settle(first).unwrap_err().to_string();
+        assert!(message.contains(&format!("no snapshot {gone}")), "{message}");
+        let again = snapshots.settle(first).unwrap_err().to_string();
+        let second = second.commit_soon(&lease).unwrap();
+        assert!(again == message && snapshots.settle(second).is_err());
+        assert_eq!(rows(&store), 0);
+    }
+}
