@@ -214,6 +214,8 @@ struct Progress {
     product: Option<Product>,
     content: Option<Digest>,
     result: Option<ResultId>,
+    /// Vertices that took its product instead of making the same.
+    twins: Vec<VertexId>,
     hit: Option<KeyKind>,
     miss: Option<MissReason>,
     took: Option<Duration>,

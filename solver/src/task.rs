@@ -68,6 +68,8 @@ pub(crate) enum Report {
     /// It waits for another process and needs no slot meanwhile.
     Waits(VertexId),
     Made(VertexId, Box<Result<Made, JobError>>),
+    /// What it made is durable and recorded, where it could be recorded; or could not be kept.
+    Kept(VertexId, Result<Option<ResultId>, JobError>),
     /// What another place promised to have was not to be had.
     Gone(VertexId),
     /// Nothing more comes from this vertex's thread; why it ran, if it did.
@@ -85,9 +87,9 @@ pub(crate) struct Made {
 
 /// How a vertex got its product.
 pub(crate) enum How {
+    /// What is recorded of it follows.
     Ran {
         took: Duration,
-        result: Option<ResultId>,
     },
     Found {
         result: ResultId,
@@ -137,7 +139,9 @@ pub(crate) fn step(shared: Shared<'_>, step: &Step, reports: &Sender<Report>) {
     let mut attempt = Attempt::new(shared, step, reports);
     let result = guarded(|| attempt.make());
     report(reports, Report::Made(step.job.id, Box::new(result)));
-    // Claim and slot are free again: readers go on while the content key and the explanation are worked out.
+    // The slot is free again: readers go on while this is made durable and recorded.
+    let kept = guarded(|| attempt.keep());
+    report(reports, Report::Kept(step.job.id, kept));
     let recorded: Result<(), JobError> = guarded(|| attempt.record_content());
     drop(recorded);
     let miss = guarded(|| Ok(attempt.why_missed())).ok().flatten();

@@ -120,8 +120,14 @@ pub trait Worker: Sync {
         Ok(None)
     }
 
-    /// Does the job. The product is committed and durable when this returns.
+    /// Does the job. Other jobs of this build can use the product when this returns; durable it is after [`Self::settle`].
     fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError>;
+
+    /// Makes a product durable, and visible to other processes. Asked for before anything names it.
+    fn settle(&self, product: &Product) -> Result<(), JobError> {
+        let _ = product;
+        Ok(())
+    }
 
     /// How much memory programs could still get, in bytes; `None` where that cannot be known.
     fn available_memory(&self) -> Option<u64> {

@@ -215,6 +215,13 @@ impl Worker for EngineWorker<'_> {
         Ok(Some(Product::Snapshot(Some(moved.id()))))
     }
 
+    fn settle(&self, product: &Product) -> Result<(), JobError> {
+        match product {
+            Product::Snapshot(Some(id)) => Ok(self.snapshots.settle(*id).or_fail(run::KEEPING)?),
+            Product::Snapshot(None) | Product::Context(_) => Ok(()),
+        }
+    }
+
     fn available_memory(&self) -> Option<u64> {
         memory::available()
     }

@@ -27,6 +27,8 @@ use crate::request::Entitlement;
 
 /// How often a waiting step looks whether it should stop.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// What is being done while a step's files are made durable.
+pub(super) const KEEPING: &str = "cannot keep the step's files";
 /// How long an interrupted step may take to end by itself.
 const GRACE: Duration = Duration::from_millis(700);
 
@@ -60,9 +62,9 @@ pub(super) fn exec(
     let (status, usage) = ran?;
     drop(prepared);
     judge(status, op)?;
-    let committed = active.commit(worker.lease).or_fail("cannot keep the step's files")?;
+    let made = active.commit_soon(worker.lease).or_fail(KEEPING)?;
     let usage = StepUsage { processor: usage.user + usage.system, memory_peak: usage.memory_peak };
-    Ok(Executed { product: Product::Snapshot(Some(committed.id())), usage: Some(usage) })
+    Ok(Executed { product: Product::Snapshot(Some(made)), usage: Some(usage) })
 }
 
 fn check_entitlements(worker: &EngineWorker<'_>, op: &RunOp) -> Result<(), JobError> {

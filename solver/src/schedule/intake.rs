@@ -50,6 +50,15 @@ impl Loop<'_, '_> {
                     Err(error) => self.end_badly(id, error),
                 }
             }
+            Report::Kept(id, Ok(result)) => {
+                if result.is_some() {
+                    let twins = std::mem::take(&mut self.vertices[id.index()].twins);
+                    for twin in twins.into_iter().chain([id]) {
+                        self.vertices[twin.index()].result = result;
+                    }
+                }
+            }
+            Report::Kept(id, Err(error)) => self.not_kept(id, error),
             Report::Gone(id) => {
                 self.give_slot_back(id);
                 self.run_after_all(id);
@@ -109,10 +118,9 @@ impl Loop<'_, '_> {
                 self.tell_cached(id);
                 VertexState::Cached
             }
-            How::Ran { took, result } => {
+            How::Ran { took } => {
                 self.shared.events.emit(Event::Done { vertex: id, outcome: Outcome::Completed, at: self.at() });
                 self.vertices[id.index()].took = Some(took);
-                self.vertices[id.index()].result = result;
                 VertexState::Completed
             }
         };
@@ -131,6 +139,7 @@ impl Loop<'_, '_> {
             self.tell_cached(parked);
             self.vertices[parked.index()].result = self.of(id).result;
             self.vertices[parked.index()].hit = Some(KeyKind::Definition);
+            self.vertices[id.index()].twins.push(parked);
             self.has_product(parked, VertexState::Cached, &made.product);
         }
     }
@@ -146,6 +155,14 @@ impl Loop<'_, '_> {
                     self.make_ready(reader);
                 }
             }
+        }
+    }
+
+    /// What others may have used already could not be made durable: the build has failed, whatever became of them.
+    fn not_kept(&mut self, id: VertexId, error: JobError) {
+        if let JobError::Failed(failure) = error {
+            self.failure.get_or_insert((id, failure));
+            self.shared.cancel.cancel(CancelReason::Failure);
         }
     }
 

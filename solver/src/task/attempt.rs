@@ -28,6 +28,8 @@ pub(super) struct Attempt<'a> {
     late: Option<ResultId>,
     /// What was found out about the miss before the step ran.
     miss: Option<Known>,
+    /// What was made and has no record yet.
+    unrecorded: Option<Unrecorded>,
     /// Digests of what is selected of snapshots, and what of them is told.
     read: BTreeMap<usize, (ContentDigest, Option<Listing>)>,
 }
@@ -38,6 +40,16 @@ enum Known {
     Reason(MissReason),
     /// What became of the definition key.
     Fate(Box<Fate>),
+}
+
+/// A product that is to be made durable and to be recorded.
+struct Unrecorded {
+    product: Product,
+    new: NewStep,
+    rerun: Key,
+    identity: Option<ContentDigest>,
+    /// Held to the end: whoever waits for it finds the record.
+    _claim: Option<Claim>,
 }
 
 /// What the cache was asked before a step runs.
@@ -53,7 +65,7 @@ enum Claimed {
 
 impl<'a> Attempt<'a> {
     pub(super) fn new(shared: Shared<'a>, step: &'a Step, reports: &'a Sender<Report>) -> Self {
-        Self { shared, step, reports, content: None, late: None, miss: None, read: BTreeMap::new() }
+        Self { shared, step, reports, content: None, late: None, miss: None, unrecorded: None, read: BTreeMap::new() }
     }
 
     /// Makes or finds the product.
@@ -62,7 +74,7 @@ impl<'a> Attempt<'a> {
             // The image store is the cache of images: the worker finds what is there.
             self.miss = Some(Known::Reason(MissReason::ImageStore));
             let (Executed { product, .. }, took) = self.execute()?;
-            let how = How::Ran { took, result: None };
+            let how = How::Ran { took };
             return Ok(Made { product, how, content: None, identity: None });
         }
         let step_key = key::step_key(&self.vertex().op);
@@ -71,8 +83,7 @@ impl<'a> Attempt<'a> {
         if let Some(made) = self.find_by_content(ran_before)? {
             return Ok(made);
         }
-        // Held to the end: whoever waits for it finds the record.
-        let _claim = match self.claim()? {
+        let claim = match self.claim()? {
             Claimed::Mine(claim) => claim,
             Claimed::Made(found) => return Ok(self.found(&found, KeyKind::Definition)),
         };
@@ -85,10 +96,20 @@ impl<'a> Attempt<'a> {
             false => None,
         };
         let new = NewStep { snapshot: snapshot_of(&product), name: self.vertex().name.clone(), duration: took, usage };
-        let result = self.record(&new, &before.rerun, identity);
-        self.shared.cache.made(self.step.job.id, snapshot_of(&product));
-        let how = How::Ran { took, result };
+        let rerun = before.rerun;
+        self.unrecorded = Some(Unrecorded { product: product.clone(), new, rerun, identity, _claim: claim });
+        let how = How::Ran { took };
         Ok(Made { product, how, content: self.content.map(|key| key.digest), identity })
+    }
+
+    /// Makes durable what was made just now, then known; what is recorded of it.
+    pub(super) fn keep(&mut self) -> Result<Option<ResultId>, JobError> {
+        let Some(unrecorded) = self.unrecorded.take() else { return Ok(None) };
+        let Unrecorded { product, new, rerun, identity, _claim } = &unrecorded;
+        self.shared.worker.settle(product)?;
+        let result = self.record(new, rerun, *identity);
+        self.shared.cache.made(self.step.job.id, new.snapshot);
+        Ok(result)
     }
 
     /// Brings what another place has under the definition key; from then on it is a record of this store.
@@ -265,11 +286,11 @@ impl<'a> Attempt<'a> {
         let Some(key) = self.definition().filter(|_| self.may_look() && self.step.trusted) else {
             return Ok(Claimed::Mine(None));
         };
-        let (vertex, events) = (self.step.job.id, self.shared.events);
-        let at = || self.shared.control().at();
+        let (vertex, shared, reports) = (self.step.job.id, self.shared, self.reports);
         let waiting = |whom: &str| {
-            events.emit(Event::Waiting { vertex, reason: whom.to_owned(), at: at() });
-            report(self.reports, Report::Waits(vertex));
+            let at = shared.control().at();
+            shared.events.emit(Event::Waiting { vertex, reason: whom.to_owned(), at });
+            report(reports, Report::Waits(vertex));
         };
         match self.shared.cache.claim(&key, self.shared.cancel, &waiting) {
             Ok(None) => Err(JobError::Cancelled),

@@ -34,12 +34,12 @@ pub(in crate::worker) fn exec(
     };
     let active = worker.snapshots.prepare(parent, worker.lease).or_fail("cannot prepare a layer")?;
     perform(worker, job, op, &active, control)?;
-    let committed = active.commit(worker.lease).or_fail("cannot store a layer")?;
+    let made = active.commit_soon(worker.lease).or_fail("cannot store a layer")?;
     if op.linking == Linking::Independent && base.is_some() {
-        let moved = worker.snapshots.rebase(committed.id(), base, worker.lease).or_fail("cannot store a layer")?;
+        let moved = worker.snapshots.rebase(made, base, worker.lease).or_fail("cannot store a layer")?;
         return Ok(Product::Snapshot(Some(moved.id())));
     }
-    Ok(Product::Snapshot(Some(committed.id())))
+    Ok(Product::Snapshot(Some(made)))
 }
 
 /// Does the actions of `op` in an active snapshot.
