@@ -23,6 +23,7 @@ mod container_commands;
 mod container_networks;
 mod containers;
 mod contexts;
+mod costs;
 mod damaged_archives;
 mod docker_words;
 mod documentation;
