@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-
 use super::directory::DirectoryKind;
 use super::handle::{Active, Place, Sharing, Snapshot, unused_name};
 use super::kind::Snapshotter;
