@@ -139,6 +139,8 @@ impl Engine {
             },
             cancel: Cancel::when(move || cancel.is_cancelled()),
             hosts: registries.hosts,
+            default_mirrors: registries.default_mirrors,
+            repositories: registries.repositories,
             insecure_networks: registries.insecure_networks,
             ..ClientOptions::default()
         };

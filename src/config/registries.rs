@@ -3,7 +3,7 @@
 //!
 //! A host that our file names is reached as our file says; only certificates from elsewhere are added. For others the
 //! first place that says something counts. Files of other tools that cannot be read, and what they say that has no
-//! meaning here (blocked registries, names rewritten by repository), are left alone: they are not ours to judge.
+//! meaning here (blocked registries, short names), are left alone: they are not ours to judge.
 
 mod containerd;
 mod containers;
@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rbuild_image::registry::{
-    ClearText, ClientCertificate, HostConfig, IpNetwork, Mirror, MirrorServes, Scheme, Verify,
+    ClearText, ClientCertificate, HostConfig, IpNetwork, Mirror, MirrorServes, RepositoryRule, Scheme, Told, Verify,
 };
 
 /// The most bytes of a file that are read.
@@ -54,6 +54,10 @@ impl HostFiles {
 pub struct Registries {
     /// Settings by host.
     pub hosts: BTreeMap<String, HostConfig>,
+    /// Asked first for content of registries that have no settings.
+    pub default_mirrors: Vec<Mirror>,
+    /// Where repositories are that are not asked for at their own registry.
+    pub repositories: Vec<RepositoryRule>,
     /// Networks whose registries need not prove who they are.
     pub insecure_networks: Vec<IpNetwork>,
 }
@@ -82,6 +86,8 @@ impl Registries {
         }
         for (name, host) in ours {
             all.hosts.insert(name.clone(), host.clone());
+            // What our file says of a host counts for all that it has.
+            all.repositories.retain(|rule| host_of(&rule.prefix) != name);
         }
         for directory in &files.certificates {
             for (host, path) in entries(directory) {
@@ -117,6 +123,14 @@ impl Registries {
             }
         }
         self.insecure_networks.extend(other.insecure_networks);
+        if self.default_mirrors.is_empty() {
+            self.default_mirrors = other.default_mirrors;
+        }
+        for rule in other.repositories {
+            if !self.repositories.iter().any(|known| known.prefix == rule.prefix) {
+                self.repositories.push(rule);
+            }
+        }
     }
 
     /// The settings of a host, to be filled in.
@@ -132,7 +146,7 @@ impl Registries {
 
     /// Adds a mirror of a host.
     fn mirror(&mut self, name: &str, location: &str, serves: MirrorServes) {
-        self.host(name).mirrors.push(Mirror { location: location.to_owned(), serves });
+        self.host(name).mirrors.push(Mirror { location: location.to_owned(), serves, told: Told::Nothing });
     }
 }
 

@@ -14,7 +14,7 @@ use super::error::{Action, Cause, RegistryError, Target};
 use super::exchange::{Call, Http, Reply};
 use super::hosts::HostTable;
 use super::location::{BadLocation, Origin};
-use super::mirror::{self, Endpoint, Wanted, Wire};
+use super::mirror::{self, Endpoint, RepositoryName, Wanted, Wire};
 use super::options::ClientOptions;
 use super::retry::{Retry, RetryPolicy, Verdict};
 use super::token::{Auth, Authorization, Realm, Refused, Scopes};
@@ -64,7 +64,7 @@ pub struct FetchedManifest {
 impl Client {
     /// Makes a client. Nothing is read or connected yet.
     pub fn new(options: ClientOptions) -> Self {
-        let hosts = HostTable::new(options.hosts.clone(), options.insecure_networks.clone());
+        let hosts = HostTable::of(&options);
         let http = Http::new(&options, mirror::by_authority(&hosts));
         let shared = Shared {
             http,
@@ -174,7 +174,7 @@ impl Client {
         })
     }
 
-    fn manifest_from(
+    pub(super) fn manifest_from(
         &self,
         endpoint: &Endpoint,
         name: &ImageRef,
@@ -232,7 +232,7 @@ impl Client {
         wanted: Wanted,
         mut attempt: impl FnMut(&Endpoint, &mut Retry) -> Result<T, Cause>,
     ) -> Result<T, RegistryError> {
-        let endpoints = mirror::endpoints(&self.shared.hosts, name.registry(), wanted);
+        let endpoints = mirror::endpoints(&self.shared.hosts, name, wanted);
         let mut last = None;
         for endpoint in &endpoints {
             let retry = match endpoint.is_mirror {
@@ -409,13 +409,20 @@ impl Client {
 /// The address of `path` below `/v2/`.
 fn address(endpoint: &Endpoint, wire: Wire, path: &str) -> Result<Uri, Cause> {
     let scheme = if wire == Wire::Tls { "https" } else { "http" };
-    let text = format!("{scheme}://{}/v2/{path}", endpoint.authority);
+    let mut text = format!("{scheme}://{}/v2/{path}", endpoint.authority);
+    if let Some(namespace) = &endpoint.namespace {
+        text.push_str(if path.contains('?') { "&ns=" } else { "?ns=" });
+        text.push_str(&super::location::escape_query(namespace));
+    }
     text.parse().map_err(|_| Cause::Location(BadLocation::Syntax(text)))
 }
 
 /// The repository as this endpoint calls it.
 pub(super) fn repository(endpoint: &Endpoint, name: &ImageRef) -> String {
-    format!("{}{}", endpoint.prefix, name.repository())
+    match &endpoint.repository {
+        RepositoryName::Below(prefix) => format!("{prefix}{}", name.repository()),
+        RepositoryName::Exactly(repository) => repository.clone(),
+    }
 }
 
 pub(super) fn blob_path(endpoint: &Endpoint, name: &ImageRef, digest: &Digest) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::options::{ClearText, HostConfig, Scheme, Verify};
+use super::options::{ClearText, ClientOptions, HostConfig, Mirror, RepositoryRule, Scheme, Verify};
 
 /// Addresses with a common beginning: `10.1.0.0/16`, `::1/128`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ pub(super) struct HostTable {
     pub(super) named: BTreeMap<String, HostConfig>,
     networks: Vec<IpNetwork>,
     insecure: HostConfig,
+    default_mirrors: Vec<Mirror>,
+    /// The longest prefix first.
+    rules: Vec<RepositoryRule>,
 }
 
 impl HostTable {
@@ -65,7 +68,20 @@ impl HostTable {
             clear_text: ClearText::Anything,
             ..HostConfig::default()
         };
-        Self { named, networks, insecure }
+        Self { named, networks, insecure, default_mirrors: Vec::new(), rules: Vec::new() }
+    }
+
+    /// The table that options describe.
+    pub(super) fn of(options: &ClientOptions) -> Self {
+        let mut rules = options.repositories.clone();
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.len()));
+        let default_mirrors = options.default_mirrors.clone();
+        Self { default_mirrors, rules, ..Self::new(options.hosts.clone(), options.insecure_networks.clone()) }
+    }
+
+    /// The rule for a repository, and what follows its prefix.
+    pub(super) fn rule<'n>(&self, name: &'n str) -> Option<(&RepositoryRule, &'n str)> {
+        self.rules.iter().find_map(|rule| Some((rule, rule.rest(name)?)))
     }
 
     /// The same settings under other names.
@@ -80,6 +96,11 @@ impl HostTable {
             let address = address_of(host)?;
             self.networks.iter().any(|network| network.contains(address)).then_some(&self.insecure)
         })
+    }
+
+    /// Whom to ask before a registry itself.
+    pub(super) fn mirrors(&self, registry: &str) -> &[Mirror] {
+        self.get(registry).map_or(&self.default_mirrors, |host| &host.mirrors)
     }
 }
 

@@ -1,11 +1,12 @@
-//! Whom to ask for a repository: its mirrors in order, then its registry. Docker Hub's API has another host than its
-//! name.
+//! Whom to ask for a repository: its mirrors in order, then its registry, or what settings put in its place. Docker
+//! Hub's API has another host than its name.
 
 use ureq::http::Uri;
 
 use super::hosts::HostTable;
 use super::location::{Origin, is_loopback};
-use super::options::{MirrorServes, Scheme};
+use super::options::{Mirror, MirrorServes, Scheme, Told};
+use crate::reference::ImageRef;
 
 /// Whether an endpoint speaks TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +26,23 @@ pub(super) struct Endpoint {
     pub(super) registry: String,
     /// Host and port.
     pub(super) authority: String,
-    /// What precedes repository names; empty or ending in a slash.
-    pub(super) prefix: String,
+    /// What the repository is called there.
+    pub(super) repository: RepositoryName,
     /// What settings say about TLS.
     pub(super) wire: Wire,
-    /// Not the registry itself.
+    /// Neither the registry itself nor what stands in its place.
     pub(super) is_mirror: bool,
-    /// What it may be asked for.
-    pub(super) serves: MirrorServes,
+    /// The registry whose content is wanted, where it has to be told.
+    pub(super) namespace: Option<String>,
+}
+
+/// What a repository is called at an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RepositoryName {
+    /// As anywhere, behind this, which is empty or ends in a slash.
+    Below(String),
+    /// Like this.
+    Exactly(String),
 }
 
 /// What is wanted from an endpoint.
@@ -65,31 +75,44 @@ pub(super) fn origin_endpoint(hosts: &HostTable, registry: &str) -> Endpoint {
         registry: registry.to_owned(),
         wire: wire(hosts, registry, &authority),
         authority,
-        prefix: String::new(),
+        repository: RepositoryName::Below(String::new()),
         is_mirror: false,
-        serves: MirrorServes::All,
+        namespace: None,
     }
 }
 
-/// Whom to ask, in order; the registry itself comes last. Mirrors whose location cannot be read are left out.
-pub(super) fn endpoints(hosts: &HostTable, registry: &str, wanted: Wanted) -> Vec<Endpoint> {
-    let mirrors = hosts.get(registry).map(|host| host.mirrors.as_slice()).unwrap_or_default();
-    let mut out: Vec<Endpoint> = mirrors
-        .iter()
-        .filter(|mirror| wanted == Wanted::Digest || mirror.serves == MirrorServes::All)
-        .filter_map(|mirror| {
-            let found = parse_mirror(hosts, &mirror.location, mirror.serves);
-            if found.is_none() {
-                tracing::warn!(mirror = %mirror.location, "not the address of a mirror");
+/// Whom to ask, in order; the registry itself, or what stands in its place, comes last. Mirrors whose location cannot be
+/// read are left out.
+pub(super) fn endpoints(hosts: &HostTable, name: &ImageRef, wanted: Wanted) -> Vec<Endpoint> {
+    let registry = name.registry();
+    let full = format!("{registry}/{}", name.repository());
+    let rule = hosts.rule(&full);
+    let mirrors = rule.map_or_else(|| hosts.mirrors(registry), |(rule, _)| &rule.mirrors);
+    let located = |location: &str| {
+        let mut found = parse_location(hosts, location);
+        match (&mut found, rule) {
+            (Some(endpoint), Some((_, rest))) => {
+                let RepositoryName::Below(prefix) = &endpoint.repository else { return found };
+                let whole = format!("{}{rest}", prefix.trim_end_matches('/'));
+                endpoint.repository = RepositoryName::Exactly(whole.trim_matches('/').to_owned());
             }
-            found
-        })
-        .collect();
-    out.push(origin_endpoint(hosts, registry));
+            (None, _) => tracing::warn!(%location, "not the address of a registry"),
+            (Some(_), None) => {}
+        }
+        found
+    };
+    let serves = |mirror: &&Mirror| wanted == Wanted::Digest || mirror.serves == MirrorServes::All;
+    let mirror = |mirror: &Mirror| {
+        let namespace = (mirror.told == Told::Registry).then(|| registry.to_owned());
+        Some(Endpoint { namespace, is_mirror: true, ..located(&mirror.location)? })
+    };
+    let mut out: Vec<Endpoint> = mirrors.iter().filter(serves).filter_map(mirror).collect();
+    let own = rule.map_or_else(|| Some(origin_endpoint(hosts, registry)), |(rule, _)| located(&rule.location));
+    out.push(own.unwrap_or_else(|| origin_endpoint(hosts, registry)));
     out
 }
 
-fn parse_mirror(hosts: &HostTable, location: &str, serves: MirrorServes) -> Option<Endpoint> {
+fn parse_location(hosts: &HostTable, location: &str) -> Option<Endpoint> {
     let (scheme, rest) = match location.split_once("://") {
         Some(("http", rest)) => (Some(Wire::Plain), rest),
         Some(("https", rest)) => (Some(Wire::Tls), rest),
@@ -107,10 +130,10 @@ fn parse_mirror(hosts: &HostTable, location: &str, serves: MirrorServes) -> Opti
     Some(Endpoint {
         wire: scheme.unwrap_or_else(|| wire(hosts, &authority, &authority)),
         registry: authority.clone(),
-        authority,
-        prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
-        is_mirror: true,
-        serves,
+        authority: api_host(&authority).to_owned(),
+        repository: RepositoryName::Below(if prefix.is_empty() { String::new() } else { format!("{prefix}/") }),
+        is_mirror: false,
+        namespace: None,
     })
 }
 
@@ -135,7 +158,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::registry::options::{HostConfig, Mirror};
+    use crate::registry::options::{ClientOptions, HostConfig, RepositoryRule};
 
     #[test]
     fn plain_http_is_for_loopback_and_for_who_asks_for_it() {
@@ -166,7 +189,7 @@ mod tests {
 
     #[test]
     fn mirrors_come_first() {
-        let mirror = |location: &str, serves| Mirror { location: location.into(), serves };
+        let mirror = |location: &str, serves| Mirror { location: location.into(), serves, told: Told::Nothing };
         let mirrors = vec![
             mirror("https://mirror.example", MirrorServes::All),
             mirror("http://cache.example:81/v2/hub/", MirrorServes::Digests),
@@ -177,21 +200,74 @@ mod tests {
         let hosts = BTreeMap::from([("docker.io".to_owned(), HostConfig { mirrors, ..HostConfig::default() })]);
         let hosts = HostTable::new(hosts, Vec::new());
         let shown = |wanted| {
-            endpoints(&hosts, "docker.io", wanted)
-                .into_iter()
-                .map(|e| format!("{:?} {} {}", e.wire, e.authority, e.prefix))
-                .collect::<Vec<_>>()
+            endpoints(&hosts, &"docker.io/library/app".parse().unwrap(), wanted).iter().map(show).collect::<Vec<_>>()
         };
         insta::assert_debug_snapshot!(shown(Wanted::Digest), @r#"
         [
-            "Tls mirror.example ",
-            "Plain cache.example:81 hub/",
-            "Undecided localhost:5000 proxy/",
-            "Tls registry-1.docker.io ",
+            "Tls mirror.example library/app",
+            "Plain cache.example:81 hub/library/app",
+            "Undecided localhost:5000 proxy/library/app",
+            "Tls registry-1.docker.io library/app",
         ]
         "#);
         assert_eq!(shown(Wanted::Tag).len(), 3);
-        assert_eq!(endpoints(&hosts, "ghcr.io", Wanted::Tag).len(), 1);
+        assert_eq!(endpoints(&hosts, &"ghcr.io/a/b".parse().unwrap(), Wanted::Tag).len(), 1);
+    }
+
+    fn show(endpoint: &Endpoint) -> String {
+        let name: ImageRef = "docker.io/library/app".parse().unwrap();
+        let repository = match &endpoint.repository {
+            RepositoryName::Below(prefix) => format!("{prefix}{}", name.repository()),
+            RepositoryName::Exactly(repository) => repository.clone(),
+        };
+        format!("{:?} {} {repository}", endpoint.wire, endpoint.authority)
+    }
+
+    #[test]
+    fn repositories_may_be_elsewhere() {
+        let mirror =
+            |location: &str| Mirror { location: location.into(), serves: MirrorServes::All, told: Told::Nothing };
+        let rule = |prefix: &str, location: &str, mirrors: &[&str]| RepositoryRule {
+            prefix: prefix.into(),
+            location: location.into(),
+            mirrors: mirrors.iter().map(|location| mirror(location)).collect(),
+        };
+        let options = ClientOptions {
+            repositories: vec![
+                rule("quay.io", "quay.io", &["all.example"]),
+                rule("quay.io/team", "other.example/ours", &["m.example", "n.example/x"]),
+                rule("quay.io/team/one", "one.example/it", &[]),
+                rule("*.wild.example", "tame.example", &[]),
+                rule("hub.example", "docker.io/library", &[]),
+            ],
+            default_mirrors: vec![Mirror { told: Told::Registry, ..mirror("http://every.example") }],
+            hosts: BTreeMap::from([("own.example".to_owned(), HostConfig::default())]),
+            ..ClientOptions::default()
+        };
+        let hosts = HostTable::of(&options);
+        for (name, want) in [
+            ("quay.io/a/b", vec!["all.example a/b", "quay.io a/b"]),
+            ("quay.io/team/app", vec!["m.example app", "n.example x/app", "other.example ours/app"]),
+            ("quay.io/teams/app", vec!["all.example teams/app", "quay.io teams/app"]),
+            ("quay.io/team/one", vec!["one.example it"]),
+            ("a.b.wild.example/x/y", vec!["tame.example x/y"]),
+            ("hub.example/debian", vec!["registry-1.docker.io library/debian"]),
+            ("own.example/x", vec!["own.example *"]),
+            ("any.example/x", vec!["every.example *", "any.example *"]),
+        ] {
+            let found = endpoints(&hosts, &name.parse().unwrap(), Wanted::Tag);
+            let found: Vec<String> = found
+                .iter()
+                .map(|endpoint| match &endpoint.repository {
+                    RepositoryName::Exactly(repository) => format!("{} {repository}", endpoint.authority),
+                    RepositoryName::Below(_) => format!("{} *", endpoint.authority),
+                })
+                .collect();
+            assert_eq!(found, want, "{name}");
+        }
+        let told = endpoints(&hosts, &"any.example/x".parse().unwrap(), Wanted::Tag);
+        assert_eq!(told[0].namespace.as_deref(), Some("any.example"));
+        assert_eq!((told[1].namespace.as_deref(), told[1].is_mirror), (None, false));
     }
 
     #[test]

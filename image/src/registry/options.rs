@@ -21,6 +21,10 @@ pub struct ClientOptions {
     pub credentials: Arc<dyn CredentialSource>,
     /// Settings by registry host, with port where one is written: `localhost:5000`, `docker.io`.
     pub hosts: BTreeMap<String, HostConfig>,
+    /// Asked first for the content of registries that `hosts` does not name (containerd's `_default`).
+    pub default_mirrors: Vec<Mirror>,
+    /// Where repositories are that are not asked for at their own registry.
+    pub repositories: Vec<RepositoryRule>,
     /// Networks whose registries may do without TLS and certificates, where `hosts` does not name them.
     pub insecure_networks: Vec<IpNetwork>,
     /// Proxies.
@@ -47,6 +51,8 @@ impl Default for ClientOptions {
             user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
             credentials: Arc::new(Anonymous),
             hosts: BTreeMap::new(),
+            default_mirrors: Vec::new(),
+            repositories: Vec::new(),
             insecure_networks: Vec::new(),
             proxy: ProxySettings::default(),
             trust: TrustRoots::default(),
@@ -128,6 +134,46 @@ pub struct Mirror {
     pub location: String,
     /// What it is asked for.
     pub serves: MirrorServes,
+    /// Whether it is told for which registry it is asked (`?ns=`, as containerd does): one mirror may serve several.
+    pub told: Told,
+}
+
+/// Whether a mirror is told whose content is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// It knows.
+    #[default]
+    Nothing,
+    /// The registry's name.
+    Registry,
+}
+
+/// Where repositories whose names begin in one way are asked for (an entry of `registries.conf`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryRule {
+    /// How names begin: `quay.io/team`, `docker.io/library/debian`, or `*.example.com` for all hosts below it.
+    pub prefix: String,
+    /// What stands in its place, after all mirrors: `other.example/team`.
+    pub location: String,
+    /// What stands in its place first.
+    pub mirrors: Vec<Mirror>,
+}
+
+impl RepositoryRule {
+    /// What follows the prefix in a name (`HOST/REPOSITORY`): empty or beginning with a slash.
+    pub(super) fn rest<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let rest = match self.prefix.strip_prefix('*') {
+            Some(domain) => {
+                let (host, path) = name.split_once('/')?;
+                let (domain, below) = domain.split_once('/').map_or((domain, ""), |(domain, below)| (domain, below));
+                let host_fits = host.len() > domain.len() && host.ends_with(domain);
+                let path = host_fits.then_some(&name[name.len() - path.len() - 1..])?;
+                if below.is_empty() { path } else { path[1..].strip_prefix(below)? }
+            }
+            None => name.strip_prefix(&self.prefix)?,
+        };
+        (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+    }
 }
 
 /// What a mirror is asked for.

@@ -1,6 +1,6 @@
 //! Against Debian's `docker-registry`, with skopeo pushing and reading on the other side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use rbuild_image::credentials::{CredentialSource, Credentials, DockerConfig, Fix
 use rbuild_image::pull::{self, pull};
 use rbuild_image::push::{PushRequest, push};
 use rbuild_image::registry::{
-    Cause, Client, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Pushed, Silent, TransferState,
-    Verify,
+    Cause, Client, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Pushed, Silent, Told,
+    TransferState, Verify,
 };
 use rbuild_image::{Descriptor, Digest, ImageRef, Index, MediaType, Platform};
 
@@ -156,8 +156,14 @@ fn password(host: &str, password: &str) -> Arc<dyn CredentialSource> {
 }
 
 fn push_image(client: &Client, name: &ImageRef, image: &TestImage, watch: &Watch) -> Descriptor {
-    let request =
-        PushRequest { name, tags: &[], media_type: &MediaType::OciManifest, bytes: &image.manifest, mount_from: &[] };
+    let request = PushRequest {
+        name,
+        tags: &[],
+        media_type: &MediaType::OciManifest,
+        bytes: &image.manifest,
+        mount_from: &[],
+        there: &BTreeSet::new(),
+    };
     push(client, &request, &image.store, watch).unwrap()
 }
 
@@ -241,6 +247,7 @@ fn what_we_pushed_skopeo_reads() {
         media_type: &MediaType::OciManifest,
         bytes: &image.manifest,
         mount_from: &[],
+        there: &BTreeSet::new(),
     };
     push(&client, &request, &image.store, &watch).unwrap();
     assert_eq!((watch.count(TransferState::Present), watch.count(TransferState::Done)), (5, 0));
@@ -293,8 +300,14 @@ fn an_index_is_pushed_and_the_platform_chosen() {
     .to_json();
     let client = client(|_| {});
     let name = registry.name("multi:1");
-    let request =
-        PushRequest { name: &name, tags: &[], media_type: &MediaType::OciIndex, bytes: &index, mount_from: &[] };
+    let request = PushRequest {
+        name: &name,
+        tags: &[],
+        media_type: &MediaType::OciIndex,
+        bytes: &index,
+        mount_from: &[],
+        there: &BTreeSet::new(),
+    };
     push(&client, &request, &store, &Silent).unwrap();
 
     let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
@@ -414,7 +427,7 @@ fn mirrors_are_asked_first_and_the_registry_last() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mirrors = |rest: &[String]| {
         let all = std::iter::once(format!("http://{dead}")).chain(rest.iter().cloned());
-        let mirrors = all.map(|location| Mirror { location, serves: MirrorServes::All }).collect();
+        let mirrors = all.map(|location| Mirror { location, serves: MirrorServes::All, told: Told::Nothing }).collect();
         client(|options| {
             options.hosts.insert(registry.host.clone(), HostConfig { mirrors, ..HostConfig::default() });
         })

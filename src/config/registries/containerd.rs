@@ -3,10 +3,13 @@
 
 use std::path::Path;
 
-use rbuild_image::registry::{ClientCertificate, MirrorServes, Scheme};
+use rbuild_image::registry::{ClientCertificate, Mirror, MirrorServes, Scheme, Told};
 use toml::{Table, Value};
 
 use super::{Registries, host_of};
+
+/// The directory for hosts that have none of their own.
+const DEFAULT: &str = "_default";
 
 /// The host that a directory is named by: `r.example:5000`, or `r.example_5000_` where colons cannot be.
 pub(super) fn host_name(directory: &str) -> String {
@@ -21,16 +24,19 @@ pub(super) fn host_name(directory: &str) -> String {
 pub(super) fn hosts(name: &str, text: &str, directory: &Path) -> Option<Registries> {
     let file: Table = text.parse().ok()?;
     let mut found = Registries::default();
-    if name == "_default" {
-        // It says where everything is asked for, whatever its name: not how a host is reached.
-        return None;
-    }
     if let Some(Value::Table(hosts)) = file.get("host") {
         for (location, settings) in hosts {
             if let Value::Table(settings) = settings {
                 mirror(&mut found, name, location, settings, directory);
             }
         }
+    }
+    if name == DEFAULT {
+        // It says where everything is asked for, whatever its name: not how each host is reached.
+        let host = found.hosts.remove(DEFAULT).unwrap_or_default();
+        let told = |mirror| Mirror { told: Told::Registry, ..mirror };
+        found.default_mirrors = host.mirrors.into_iter().map(told).collect();
+        return Some(found);
     }
     trust(&mut found, name, &file, directory);
     if let Some(server) = file.get("server").and_then(Value::as_str) {
@@ -147,6 +153,14 @@ mod tests {
         ] {
             assert_eq!(host_name(directory), host);
         }
-        assert_eq!(hosts("_default", "server = \"https://x\"", Path::new("/d")), None);
+    }
+
+    #[test]
+    fn the_default_is_whom_to_ask_first() {
+        let text = "[host.'http://m.example:5000']\ncapabilities = ['pull', 'resolve']\nskip_verify = true\n";
+        let found = hosts("_default", text, Path::new("/d")).unwrap();
+        let [mirror] = found.default_mirrors.as_slice() else { panic!("{found:?}") };
+        assert_eq!((mirror.location.as_str(), mirror.told), ("http://m.example:5000", Told::Registry));
+        assert_eq!(found.hosts.keys().collect::<Vec<_>>(), ["m.example:5000"]);
     }
 }

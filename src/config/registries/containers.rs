@@ -1,7 +1,7 @@
-//! `registries.conf` (containers-registries.conf(5)), both versions: mirrors and insecure registries of whole hosts.
-//! Entries for single repositories, short-name aliases and search lists have no meaning here: names are Docker's.
+//! `registries.conf` (containers-registries.conf(5)), both versions: mirrors and insecure registries, of hosts and of
+//! repositories. Short-name aliases and search lists have no meaning here: names are Docker's.
 
-use rbuild_image::registry::MirrorServes;
+use rbuild_image::registry::{Mirror, MirrorServes, RepositoryRule, Told};
 use serde::Deserialize;
 
 use super::{Registries, host_of};
@@ -54,10 +54,13 @@ pub(super) fn registries(text: &str) -> Option<Registries> {
     let mut found = Registries::default();
     for registry in &file.registry {
         let Some(name) = registry.prefix.as_ref().or(registry.location.as_ref()) else { continue };
-        if name.contains('/') || name.starts_with('*') {
-            continue;
-        }
-        let location = registry.location.as_ref().unwrap_or(name);
+        let wildcard = name.starts_with('*');
+        // What has no location stays where it is; that cannot be said of many hosts at once.
+        let location = match (&registry.location, wildcard) {
+            (None, true) => continue,
+            (location, _) => location.as_ref().unwrap_or(name),
+        };
+        let mut mirrors = Vec::new();
         for mirror in &registry.mirror {
             let serves = match mirror.pulls.as_deref() {
                 // A mirror that is asked for tags alone is of little use without their content.
@@ -66,13 +69,16 @@ pub(super) fn registries(text: &str) -> Option<Registries> {
                 _ if registry.by_digest => MirrorServes::Digests,
                 _ => MirrorServes::All,
             };
-            found.mirror(name, &mirror.location, serves);
+            mirrors.push(Mirror { location: mirror.location.clone(), serves, told: Told::Nothing });
             if mirror.insecure {
                 found.distrust(host_of(&mirror.location));
             }
         }
-        if location != name {
-            found.mirror(name, location, MirrorServes::All);
+        if name.contains('/') || wildcard || location != name {
+            let rule = RepositoryRule { prefix: name.clone(), location: location.clone(), mirrors };
+            found.repositories.push(rule);
+        } else if !mirrors.is_empty() {
+            found.host(name).mirrors.extend(mirrors);
         }
         if registry.insecure {
             found.distrust(host_of(location));
@@ -109,10 +115,17 @@ mod tests {
             [[registry]]
             prefix = "quay.io/team"
             location = "other.example"
+            [[registry.mirror]]
+            location = "m2.example/x"
             [[registry]]
             prefix = "short.example"
             location = "long.example/path"
             insecure = true
+            [[registry]]
+            prefix = "*.w.example"
+            location = "x.example"
+            [[registry]]
+            prefix = "*.nowhere.example"
             [aliases]
             x = "docker.io/library/x"
             "#,
@@ -122,9 +135,15 @@ mod tests {
         assert_eq!(mirrors[0].location, "m.example:5000/hub");
         assert_eq!(mirrors[1].serves, MirrorServes::Digests);
         assert_eq!(found.hosts["m.example:5000"].verify, Verify::Nothing);
-        assert_eq!(found.hosts["short.example"].mirrors[0].location, "long.example/path");
+        let rules: Vec<_> =
+            found.repositories.iter().map(|rule| (rule.prefix.as_str(), rule.location.as_str())).collect();
+        assert_eq!(
+            rules,
+            [("quay.io/team", "other.example"), ("short.example", "long.example/path"), ("*.w.example", "x.example")]
+        );
+        assert_eq!(found.repositories[0].mirrors[0].location, "m2.example/x");
         assert_eq!(found.hosts["long.example"].verify, Verify::Nothing);
-        assert_eq!(found.hosts.keys().filter(|name| name.contains("quay") || name.contains("other")).count(), 0);
+        assert!(!found.hosts.contains_key("quay.io/team"));
         let old = registries(
             "[registries.search]\nregistries = ['docker.io']\n[registries.insecure]\nregistries = ['r.example', '10.0.0.0/8']\n",
         );
