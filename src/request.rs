@@ -351,6 +351,20 @@ pub struct ImageForm {
     pub annotations: Vec<Annotation>,
     /// Whether file times later than `SOURCE_DATE_EPOCH` become it.
     pub rewrite_timestamp: bool,
+    /// Where attestations go, and as what.
+    pub attestations: AttestAs,
+}
+
+/// Where attestations go, and as what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttestAs {
+    /// Into the image's index, as images for no platform.
+    #[default]
+    Index,
+    /// Into the image's index, as artefacts whose subject is the image.
+    IndexedArtifact,
+    /// Beside the image in its repository, as artefacts that refer to it: the image stays what it is without.
+    Referrer,
 }
 
 impl Default for ImageForm {
@@ -362,6 +376,7 @@ impl Default for ImageForm {
             flavour: None,
             annotations: Vec::new(),
             rewrite_timestamp: false,
+            attestations: AttestAs::Index,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::config::{History, ImageConfig, RootFs};
 use crate::descriptor::Descriptor;
 use crate::digest::DiffId;
 use crate::document::MAX_LAYERS;
-use crate::index::{Index, REFERENCE_TYPE};
+use crate::index::{Index, REFERENCE_DIGEST, REFERENCE_TYPE};
 use crate::manifest::Manifest;
 use crate::media_type::{Flavour, MediaType};
 use crate::platform::Platform;
@@ -133,9 +133,25 @@ pub struct Attestations {
     pub layers: Vec<DescribedBytes>,
 }
 
+/// What an attestation manifest looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttestationForm {
+    /// An image for no platform: what every registry takes.
+    Image,
+    /// An OCI artefact whose subject is the image (BuildKit's `oci-artifact=true`).
+    Artifact,
+}
+
+/// What kind of artefact an attestation manifest is.
+pub const ATTESTATION_ARTIFACT: &str = "application/vnd.docker.attestation.manifest.v1+json";
+
 /// Attaches in-toto statements to an image as BuildKit does: each with its predicate type is a layer of a manifest for
 /// no platform, which the index names beside the image's.
-pub fn assemble_attestations(image: &Descriptor, statements: Vec<(String, Vec<u8>)>) -> Attestations {
+pub fn assemble_attestations(
+    image: &Descriptor,
+    statements: Vec<(String, Vec<u8>)>,
+    form: AttestationForm,
+) -> Attestations {
     let platform = Platform::new("unknown", "unknown", None);
     let mut config = ImageConfig::new(&platform);
     let mut layers = Vec::new();
@@ -145,23 +161,39 @@ pub fn assemble_attestations(image: &Descriptor, statements: Vec<(String, Vec<u8
         config.rootfs.diff_ids.push(DiffId::new(descriptor.digest));
         layers.push((descriptor, bytes));
     }
-    let config = config.to_json();
-    let config = (Descriptor::of(MediaType::OciConfig, &config), config);
+    let (config, artifact_type, subject) = match form {
+        AttestationForm::Image => {
+            let config = config.to_json();
+            ((Descriptor::of(MediaType::OciConfig, &config), config), None, None)
+        }
+        AttestationForm::Artifact => {
+            let subject = Descriptor::new(image.media_type.clone(), image.digest, image.size);
+            (empty_config(), Some(ATTESTATION_ARTIFACT.to_owned()), Some(subject))
+        }
+    };
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(MediaType::OciManifest),
-        artifact_type: None,
+        artifact_type,
         config: config.0.clone(),
         layers: layers.iter().map(|(descriptor, _)| descriptor.clone()).collect(),
-        subject: None,
+        subject,
         annotations: BTreeMap::new(),
         extra: serde_json::Map::new(),
     };
     let bytes = manifest.to_json();
     let mut descriptor = Descriptor { platform: Some(platform), ..Descriptor::of(MediaType::OciManifest, &bytes) };
-    descriptor.annotations.insert("vnd.docker.reference.digest".to_owned(), image.digest.to_string());
+    descriptor.annotations.insert(REFERENCE_DIGEST.to_owned(), image.digest.to_string());
     descriptor.annotations.insert(REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned());
     Attestations { manifest: (descriptor, bytes), config, layers }
+}
+
+/// The config of what has none (OCI image-spec, "Guidance for an Empty Descriptor").
+fn empty_config() -> DescribedBytes {
+    let bytes = b"{}".to_vec();
+    let mut descriptor = Descriptor::of(MediaType::from("application/vnd.oci.empty.v1+json"), &bytes);
+    descriptor.extra.insert("data".to_owned(), "e30=".into());
+    (descriptor, bytes)
 }
 
 /// A layer's descriptor in the words of `flavour`, without what only its last keeper needed.

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
+use crate::digest::Digest;
 use crate::media_type::MediaType;
 use crate::platform::Platform;
 use crate::strict_json::null_as_default;
 
 /// The annotation by which BuildKit marks manifests that describe another one rather than being an image.
 pub(crate) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// The annotation by which it says which one.
+pub(crate) const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 
 /// An index or manifest list. Field order as in Go's struct; unknown fields are kept.
 ///
@@ -59,6 +62,15 @@ impl Index {
             .filter_map(|descriptor| Some((rank(descriptor)?, descriptor)))
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, descriptor)| descriptor)
+    }
+
+    /// The manifests that BuildKit put beside the one with this digest: what is attested about it.
+    pub fn attestations_of(&self, manifest: &Digest) -> Vec<&Descriptor> {
+        let about = manifest.to_string();
+        let is_one = |descriptor: &&Descriptor| {
+            descriptor.media_type.is_manifest() && descriptor.annotations.get(REFERENCE_DIGEST) == Some(&about)
+        };
+        self.manifests.iter().filter(is_one).collect()
     }
 
     /// The platforms on offer, in the document's order.

@@ -25,8 +25,8 @@ pub mod registry;
 mod strict_json;
 
 pub use assemble::{
-    AssembleError, AssembledImage, Attestations, DescribedBytes, LayerBlob, assemble, assemble_attestations,
-    assemble_index, assemble_with_config,
+    ATTESTATION_ARTIFACT, AssembleError, AssembledImage, AttestationForm, Attestations, DescribedBytes, LayerBlob,
+    assemble, assemble_attestations, assemble_index, assemble_with_config,
 };
 pub use blob::{BlobSink, BlobSource, BlobWriter, MemoryBlobs, copy_blob};
 pub use chain::chain_ids;

@@ -1,7 +1,7 @@
 //! An image to a registry: blobs that it lacks, several at once, then manifests, then the index, then tags — so that
-//! nothing there ever names what is missing.
+//! nothing there ever names what is missing. A manifest about another one is pushed by its digest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use crate::blob::BlobSource;
@@ -25,6 +25,8 @@ pub struct PushRequest<'a> {
     pub bytes: &'a [u8],
     /// Repositories of the same registry that may have some of the blobs.
     pub mount_from: &'a [ImageRef],
+    /// Blobs that the repository is known to have.
+    pub there: &'a BTreeSet<Digest>,
 }
 
 /// A manifest or index that is on its way.
@@ -32,6 +34,7 @@ struct Item {
     media_type: MediaType,
     bytes: Vec<u8>,
     digest: Digest,
+    document: Document,
 }
 
 /// Pushes an image. `source` has the blobs, and the manifests that an index names.
@@ -49,7 +52,7 @@ pub fn push(
         .map_err(|cause| failed(&name, root.digest, cause))?;
 
     // The largest first: a long one that starts last is what everybody waits for.
-    let mut queue: Vec<&Descriptor> = blobs.values().collect();
+    let mut queue: Vec<&Descriptor> = blobs.values().filter(|blob| !request.there.contains(&blob.digest)).collect();
     queue.sort_by_key(|blob| (std::cmp::Reverse(blob.size), blob.digest));
     in_parallel(&queue, client.parallel(), client.cancel(), |blob, cancel| {
         client.with_cancel(cancel.clone()).push_blob(&name, blob, request.mount_from, source, watch).map(drop)
@@ -60,7 +63,13 @@ pub fn push(
     for item in children {
         client.push_manifest(&name.with_digest(item.digest), &item.media_type, &item.bytes)?;
     }
-    client.push_manifest(&name, &last.media_type, &last.bytes)?;
+    match &last.document {
+        // What is about another manifest is found from there.
+        Document::Manifest(manifest) if name.digest().is_some() && manifest.subject.is_some() => {
+            client.push_referrer(&name, &last.media_type, &last.bytes, manifest)?;
+        }
+        _ => drop(client.push_manifest(&name, &last.media_type, &last.bytes)?),
+    }
     for tag in request.tags {
         let tagged = name.with_tag(tag).map_err(|error| failed(&name, root.digest, invalid(error.to_string())))?;
         client.push_manifest(&tagged, &last.media_type, &last.bytes)?;
@@ -94,7 +103,8 @@ fn collect(
         return Err(Cause::Nesting(MAX_INDEX_NESTING));
     }
     descriptor.verify(&bytes)?;
-    match Document::parse(&bytes, Some(&descriptor.media_type))? {
+    let document = Document::parse(&bytes, Some(&descriptor.media_type))?;
+    match &document {
         Document::Manifest(manifest) => {
             for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
                 // What registries may not hold is fetched from its addresses by whoever pulls.
@@ -111,7 +121,7 @@ fn collect(
         }
     }
     if !items.iter().any(|item| item.digest == descriptor.digest) {
-        items.push(Item { media_type: descriptor.media_type.clone(), bytes, digest: descriptor.digest });
+        items.push(Item { media_type: descriptor.media_type.clone(), bytes, digest: descriptor.digest, document });
     }
     Ok(())
 }

@@ -28,6 +28,9 @@ pub(super) struct InspectArgs {
     /// The very bytes
     #[arg(long, conflicts_with = "verbose")]
     raw: bool,
+    /// What refers to the image: attestations and signatures beside it
+    #[arg(long, conflicts_with_all = ["verbose", "raw"])]
+    referrers: bool,
 }
 
 /// Runs `rbuild manifest …`.
@@ -36,6 +39,11 @@ pub(super) fn execute(command: &ManifestCommand, engine: &Engine) -> Result<Exit
     let client = engine.client()?;
     let name = args.image.tag_or_latest();
     let fetched = client.fetch_manifest(&name)?;
+    if args.referrers {
+        let index = client.referrers(&name, &fetched.descriptor.digest)?;
+        report::answer(&pretty(&serde_json::from_slice(&index.to_json()).expect("it is written as JSON")))?;
+        return Ok(Exit::Success);
+    }
     if args.raw {
         report::answer_bytes(&fetched.bytes)?;
         return Ok(Exit::Success);

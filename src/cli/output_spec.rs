@@ -9,8 +9,8 @@ use crate::config::Settings;
 use crate::output::image::check_form;
 use crate::remote_cache::spec::ExistingBlobs;
 use crate::request::{
-    Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, Compression, Destination, ImageForm, ImageOutput,
-    Output, ProvenanceMode, PushAs, Split,
+    Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, AttestAs, Compression, Destination, ImageForm,
+    ImageOutput, Output, ProvenanceMode, PushAs, Split,
 };
 
 /// What becomes of the result: every `--output`, then what `--push` and `--load` add.
@@ -194,7 +194,8 @@ fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
     match given.kind.as_deref() {
         None => Err(wrong("type is missing".to_owned())),
         Some(kind @ ("image" | "store" | "registry")) => {
-            given.only(&["name", "push", "push-by-digest", "registry.insecure", "store", "unpack"], IMAGE, &wrong)?;
+            let own = ["name", "push", "push-by-digest", "registry.insecure", "store", "unpack", "attestations"];
+            given.only(&own, IMAGE, &wrong)?;
             let push = match (given.push.unwrap_or(kind == "registry"), given.by_digest) {
                 (_, true) => Some(PushAs::Digest),
                 (true, false) => Some(PushAs::Tags),
@@ -207,6 +208,9 @@ fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
             let insecure = given.insecure;
             let form = given.form(push == Some(PushAs::Digest), &wrong)?;
             check_form(&form, push)?;
+            if form.attestations == AttestAs::Referrer && push.is_none() {
+                return Err(wrong("attestations=referrers is for registries: add push=true".to_owned()));
+            }
             Ok(Output::Image(ImageOutput { form, store, push, insecure }))
         }
         Some("cacheonly") => given.only(&[], &[], &wrong).map(|()| Output::CacheOnly),
@@ -250,8 +254,15 @@ fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
 }
 
 /// Attributes of everything that is an image.
-const IMAGE: &[&str] =
-    &["compression", "compression-level", "force-compression", "oci-mediatypes", "annotation", "rewrite-timestamp"];
+const IMAGE: &[&str] = &[
+    "compression",
+    "compression-level",
+    "force-compression",
+    "oci-mediatypes",
+    "oci-artifact",
+    "annotation",
+    "rewrite-timestamp",
+];
 
 /// The attributes of one `--output`.
 #[derive(Debug, Default)]
@@ -266,6 +277,8 @@ struct Attributes {
     annotations: Vec<Annotation>,
     layout: bool,
     rewrite_timestamp: bool,
+    artifact: bool,
+    referrers: bool,
     split: Split,
     push: Option<bool>,
     by_digest: bool,
@@ -293,6 +306,14 @@ impl Attributes {
                 self.existing = Some(if boolean()? { ExistingBlobs::Recompressed } else { ExistingBlobs::Kept });
             }
             "oci-mediatypes" => self.flavour = Some(if boolean()? { Flavour::Oci } else { Flavour::Docker }),
+            "oci-artifact" => self.artifact = boolean()?,
+            "attestations" => {
+                self.referrers = match value {
+                    "index" => false,
+                    "referrers" => true,
+                    _ => return Err(wrong(format!("{key}={value}: want index or referrers"))),
+                }
+            }
             "name" => self.names = value.split(',').map(str::to_owned).collect(),
             "tar" => self.layout = !boolean()?,
             "rewrite-timestamp" => self.rewrite_timestamp = boolean()?,
@@ -349,6 +370,11 @@ impl Attributes {
             flavour: self.flavour,
             annotations: self.annotations,
             rewrite_timestamp: self.rewrite_timestamp,
+            attestations: match (self.referrers, self.artifact) {
+                (true, _) => AttestAs::Referrer,
+                (false, true) => AttestAs::IndexedArtifact,
+                (false, false) => AttestAs::Index,
+            },
         })
     }
 }
@@ -397,6 +423,10 @@ mod tests {
         let Ok(Output::Image(image)) = parse("type=registry,name=r.example/a,push-by-digest=true") else { panic!() };
         assert_eq!(image.push, Some(PushAs::Digest));
         assert_eq!(image.form.names[0].tag(), None);
+        let Ok(Output::Image(image)) = parse("type=registry,name=a,oci-artifact=true,attestations=referrers") else {
+            panic!()
+        };
+        assert_eq!(image.form.attestations, AttestAs::Referrer);
         assert!(matches!(parse("type=docker"), Ok(Output::Docker(_))));
         assert!(matches!(parse("type=docker,dest=-"), Ok(Output::Archive(_))));
         assert!(matches!(parse("type=local,dest=o,platform-split=false"), Ok(Output::Local(_, Split::Never))));
@@ -414,7 +444,9 @@ mod tests {
             ("type=registry,name=a:1,push-by-digest=true", "can't push tagged ref"),
             ("type=image,annotation-index[linux/amd64].k=v", "for all platforms"),
             ("type=image,annotation-x.k=v", "known are manifest"),
-            ("type=image,oci-artifact=true", "unknown attribute"),
+            ("type=image,attestations=referrers", "for registries"),
+            ("type=registry,attestations=beside", "want index or referrers"),
+            ("type=oci,dest=x,attestations=referrers", "attestations does not apply"),
             ("type=image,push=maybe", "want true or false"),
             ("type=squashfs", "unknown type"),
         ] {

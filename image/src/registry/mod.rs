@@ -17,9 +17,11 @@ mod location;
 mod mirror;
 mod options;
 mod proxy;
+mod referrers;
 mod resolver;
 mod retry;
 mod tls;
+mod tls_over;
 mod token;
 mod transfer;
 mod transport;
@@ -33,12 +35,14 @@ pub use error::{Action, Cause, RegistryError, Target};
 pub use hosts::{InvalidNetwork, IpNetwork};
 pub use location::BadLocation;
 pub use options::{
-    ClearText, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Scheme, Timeouts, TrustRoots, Verify,
+    ClearText, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, RepositoryRule, Scheme, Timeouts,
+    Told, TrustRoots, Verify,
 };
 pub use proxy::ProxySettings;
 pub use resolver::{DnsSettings, ResolveError};
 pub use retry::RetryPolicy;
 pub use tls::TlsSetupError;
+pub use tls_over::TlsOver;
 pub use transfer::{Silent, TransferSink, TransferState};
 pub use upload::Pushed;
 pub use web::{WebAnswer, WebError, WebRequest, WebSink, without_credentials};

@@ -92,7 +92,7 @@ impl TlsConnector {
         Ok(config)
     }
 
-    fn build(&self, host: &HostConfig) -> Result<ClientConfig, TlsSetupError> {
+    pub(super) fn build(&self, host: &HostConfig) -> Result<ClientConfig, TlsSetupError> {
         let builder =
             ClientConfig::builder_with_provider(self.provider.clone()).with_safe_default_protocol_versions()?;
         let builder = match host.verify {

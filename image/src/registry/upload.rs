@@ -29,6 +29,9 @@ const MONOLITHIC: u64 = 1 << 20;
 /// More bytes sent than this is progress.
 const PROGRESS: u64 = 64 << 10;
 
+/// By which a registry says that it lists a manifest among its subject's referrers.
+const SUBJECT: &str = "oci-subject";
+
 /// How a blob came to be in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
@@ -110,11 +113,21 @@ impl Client {
         media_type: &MediaType,
         bytes: &[u8],
     ) -> Result<Descriptor, RegistryError> {
+        self.put_manifest(name, media_type, bytes).map(|(descriptor, _)| descriptor)
+    }
+
+    /// As [`Self::push_manifest`]; with what the registry says of the manifest's subject.
+    pub(super) fn put_manifest(
+        &self,
+        name: &ImageRef,
+        media_type: &MediaType,
+        bytes: &[u8],
+    ) -> Result<(Descriptor, Option<String>), RegistryError> {
         let endpoint = self.push_endpoint(name);
         let path = manifest_path(&endpoint, name);
         let scopes = Scopes::push(name.repository());
         let descriptor = Descriptor::of(media_type.clone(), bytes);
-        self.tried(Action::PushManifest, target(name, item(name)), self.retry_policy(), |_| {
+        let subject = self.tried(Action::PushManifest, target(name, item(name)), self.retry_policy(), |_| {
             let reply = self.request(&endpoint, &path, &scopes, &|uri| {
                 let mut call = Call::new(Method::PUT, uri).header(header::CONTENT_TYPE, media_type);
                 call.payload = Payload::Bytes(bytes);
@@ -124,10 +137,11 @@ impl Client {
                 return Err(reply.into_error());
             }
             check_claim(reply.text(CONTENT_DIGEST), &descriptor.digest)?;
+            let subject = reply.text(SUBJECT).map(str::to_owned);
             reply.discard();
-            Ok(())
+            Ok(subject)
         })?;
-        Ok(descriptor)
+        Ok((descriptor, subject))
     }
 
     fn head_blob(&self, endpoint: &Endpoint, name: &ImageRef, digest: &Digest) -> Result<bool, Cause> {
@@ -151,7 +165,7 @@ impl Client {
     }
 }
 
-fn target(name: &ImageRef, item: Option<String>) -> Target {
+pub(super) fn target(name: &ImageRef, item: Option<String>) -> Target {
     Target { registry: name.registry().to_owned(), repository: name.repository().to_owned(), item }
 }
 

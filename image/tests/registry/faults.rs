@@ -2,6 +2,7 @@
 //! outcome that its table expects, within the time and the number of requests that it grants, no secret to a foreign
 //! host, none before a challenge, and nothing but verified blobs in the store.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -106,8 +107,14 @@ fn attempt(kit: &Path, fault: &Fault, edit: &(dyn Fn(&mut ClientOptions) + Sync)
     let result: Result<(), RegistryError> = if pushes {
         let image = TestImage::new(&fault.name, &[60_000, 3 << 20]);
         let media_type = MediaType::OciManifest;
-        let request =
-            PushRequest { name: &name, tags: &[], media_type: &media_type, bytes: &image.manifest, mount_from: &[] };
+        let request = PushRequest {
+            name: &name,
+            tags: &[],
+            media_type: &media_type,
+            bytes: &image.manifest,
+            mount_from: &[],
+            there: &BTreeSet::new(),
+        };
         push(&client, &request, &image.store, &Silent).map(drop)
     } else {
         pull(&client, &name, &Platform::host(), &store, &Silent).map(drop)

@@ -1,6 +1,7 @@
 //! Against a scripted registry: resuming over processes, lost answers, forgotten sessions, tokens that expire,
 //! cancellation, proxies.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use rbuild_image::registry::{
     Cancel, Cause, ClearText, Client, ClientOptions, DnsSettings, HostConfig, ProxySettings, Pushed, RetryPolicy,
     Scheme, Silent, Timeouts,
 };
-use rbuild_image::{Descriptor, Digest, ImageRef, MediaType, Platform};
+use rbuild_image::{AttestationForm, Descriptor, Digest, ImageRef, MediaType, Platform, assemble_attestations};
 
 use crate::memory::{MemoryStore, TestImage, noise};
 use crate::server::{Answer, Request, Server};
@@ -296,6 +297,41 @@ fn a_range_that_may_mean_one_byte_or_none_is_not_trusted() {
 }
 
 #[test]
+fn a_referrer_is_listed_by_whom_the_registry_says() {
+    let image = TestImage::new("referrer", &[10]);
+    let subject = Descriptor::of(MediaType::OciManifest, &image.manifest);
+    let attested = assemble_attestations(&subject, vec![("t".to_owned(), b"{}".to_vec())], AttestationForm::Artifact);
+    let blobs = MemoryStore::default();
+    for (_, bytes) in attested.layers.iter().chain([&attested.config, &attested.manifest]) {
+        blobs.put(bytes);
+    }
+    let lines = |knows: bool| {
+        let server = upload_server(move |request, _| match (request.method.as_str(), knows) {
+            ("GET", _) if request.path.contains("/manifests/sha256-") => Some(Answer::new(404)),
+            ("PUT", true) if request.path.contains("/manifests/sha256:") => {
+                Some(Answer::new(201).with("OCI-Subject", "sha256:x"))
+            }
+            _ => None,
+        });
+        let by_digest = name(&server).with_digest(attested.manifest.0.digest);
+        let request = PushRequest {
+            name: &by_digest,
+            tags: &[],
+            media_type: &MediaType::OciManifest,
+            bytes: &attested.manifest.1,
+            mount_from: &[],
+            there: &BTreeSet::new(),
+        };
+        push(&Client::new(options()), &request, &blobs, &Silent).unwrap();
+        server.lines().into_iter().filter(|line| line.contains("/manifests/")).collect::<Vec<_>>()
+    };
+    let (own, tag) = (attested.manifest.0.digest.to_string(), subject.digest.to_string().replace(':', "-"));
+    let put = format!("PUT /v2/app/manifests/{own}");
+    assert_eq!(lines(true), std::slice::from_ref(&put));
+    assert_eq!(lines(false), [put, format!("GET /v2/app/manifests/{tag}"), format!("PUT /v2/app/manifests/{tag}")]);
+}
+
+#[test]
 fn nothing_is_named_before_it_is_there() {
     let server = upload_server(|_, _| None);
     let image = TestImage::new("order", &[10, 2_000_000, 30]);
@@ -305,6 +341,7 @@ fn nothing_is_named_before_it_is_there() {
         media_type: &MediaType::OciManifest,
         bytes: &image.manifest,
         mount_from: &[],
+        there: &BTreeSet::new(),
     };
     push(&Client::new(options()), &request, &image.store, &Silent).unwrap();
     let lines = server.lines();
