@@ -62,7 +62,7 @@ pub(super) struct SaveArgs {
     /// Format of the archive: docker is what `docker load` reads, oci an OCI layout
     #[arg(long, value_enum, default_value_t = FormatArg::Docker)]
     format: FormatArg,
-    /// This platform of each image [default: this machine's]
+    /// Only this platform of each image [default: all that are here]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 }

@@ -67,6 +67,9 @@ pub(super) struct PushArgs {
     /// Send every tag of the repositories
     #[arg(short, long)]
     all_tags: bool,
+    /// Only the image for this platform, without an index [default: all that are here]
+    #[arg(long, value_name = "PLATFORM", conflicts_with = "all_tags")]
+    platform: Option<Platform>,
     /// Print only the name
     #[arg(short, long)]
     quiet: bool,
@@ -89,7 +92,7 @@ pub(super) fn push(args: &PushArgs, engine: &Engine) -> Result<Exit, Failure> {
     }
     for reference in references {
         let transfers = Transfers::start(mode(args.quiet), engine.settings());
-        let pushed = transfer::push(engine, &reference, &transfers);
+        let pushed = transfer::push(engine, &reference, args.platform.as_ref(), &transfers);
         transfers.finish();
         let pushed = pushed?;
         if args.quiet {

@@ -7,15 +7,17 @@ use std::io::{self, Cursor, Read};
 use rbuild_cache::snapshot::Times;
 use rbuild_cache::{Lease, Store};
 use rbuild_image::{
-    BlobSource, DescribedBytes, Descriptor, Digest, Flavour, Platform, assemble_attestations, assemble_index,
+    AttestationForm, BlobSource, DescribedBytes, Descriptor, Digest, Flavour, Platform, assemble_attestations,
+    assemble_index,
 };
 
 use super::attest::Attester;
-use super::stage::{self, Packing, Recipe, Staged};
+use super::pack::Packing;
+use super::stage::{self, Ready, Recipe, Staged};
 use super::{Built, epoch};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
-use crate::request::{Annotation, AnnotationPlace, BuildRequest, ImageForm};
+use crate::request::{Annotation, AnnotationPlace, AttestAs, BuildRequest, ImageForm};
 
 /// Whether one manifest may stand for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +36,10 @@ pub(super) struct Bundle<'a> {
     pub(super) root: DescribedBytes,
     /// Whether the root is an index.
     pub(super) is_index: bool,
-    /// Attestation manifests and their parts, in the order of the platforms.
+    /// Attestation manifests that the index names, and their parts, in the order of the platforms.
     pub(super) attestations: Vec<DescribedBytes>,
+    /// Attestation manifests that refer to an image and stand beside it.
+    pub(super) referrers: Vec<DescribedBytes>,
     memory: BTreeMap<Digest, Vec<u8>>,
 }
 
@@ -56,12 +60,13 @@ pub(crate) struct Parts<'a, 'b> {
 }
 
 impl<'a> Bundle<'a> {
-    /// Packs what was built as `form` says.
+    /// Packs what was built as `form` says; `ready` is told of each layer that can leave.
     pub(super) fn new(
         parts: &Parts<'a, '_>,
         form: &ImageForm,
         flavour: Flavour,
         shape: Shape,
+        ready: Ready<'_>,
     ) -> Result<Self, Failure> {
         let Parts { engine, store, lease, request, built, attester } = *parts;
         let notes: Vec<&Annotation> = request.annotations.iter().chain(&form.annotations).collect();
@@ -86,7 +91,7 @@ impl<'a> Bundle<'a> {
                 annotations: chosen(&notes, AnnotationPlace::Manifest, Some(&one.config.platform())),
             };
             let record = one.record(store, lease)?;
-            staged.push(stage::pack_layers(engine, lease, &record, &one.config, &recipe)?);
+            staged.push(stage::pack_layers(engine, lease, &record, &one.config, &recipe, ready)?);
         }
         let (mut attestations, mut memory, mut manifests) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (one, staged) in built.iter().zip(&staged) {
@@ -95,12 +100,22 @@ impl<'a> Bundle<'a> {
             manifests.push(manifest);
             let statements = attester.statements(one, staged, &names(request, form), (store, lease))?;
             if !statements.is_empty() {
-                attestations.push(assemble_attestations(&staged.manifest, statements));
+                let form = match form.attestations {
+                    AttestAs::Index => AttestationForm::Image,
+                    AttestAs::IndexedArtifact | AttestAs::Referrer => AttestationForm::Artifact,
+                };
+                attestations.push(assemble_attestations(&staged.manifest, statements, form));
             }
         }
         // Attestations follow all images, as BuildKit has them.
-        let mut documents = Vec::new();
+        let (mut documents, mut referrers) = (Vec::new(), Vec::new());
         for attested in attestations {
+            if form.attestations == AttestAs::Referrer {
+                let parts = std::iter::once(attested.config).chain(attested.layers);
+                memory.extend(parts.map(|(descriptor, bytes)| (descriptor.digest, bytes)));
+                referrers.push(attested.manifest);
+                continue;
+            }
             manifests.push(attested.manifest.0.clone());
             documents.push(attested.manifest);
             documents.push(attested.config);
@@ -122,7 +137,7 @@ impl<'a> Bundle<'a> {
         root.0.annotations = chosen(&notes, AnnotationPlace::IndexDescriptor, None);
         memory.extend(documents.iter().map(|(descriptor, bytes)| (descriptor.digest, bytes.clone())));
         memory.insert(root.0.digest, root.1.clone());
-        Ok(Self { staged, root, is_index, attestations: documents, memory })
+        Ok(Self { staged, root, is_index, attestations: documents, referrers, memory })
     }
 
     /// The image's id: of the first platform.

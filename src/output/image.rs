@@ -1,16 +1,19 @@
 //! A build's result as an image: kept in the store, pushed, or both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild_cache::{BlobRole, ImageRecord, wait_silently};
 use rbuild_image::push::{PushRequest, push as push_image};
 use rbuild_image::registry::{ClearText, Client, Scheme, Silent, TransferSink, Verify};
-use rbuild_image::{BlobSource, Descriptor, Flavour, ImageRef, copy_blob};
+use rbuild_image::{BlobSource, Descriptor, Digest, Flavour, ImageRef, copy_blob};
 
+use super::ahead::{Destination, while_packing};
 use super::bundle::{Bundle, Parts, Shape, blobs, names};
+use super::stage::{self, Ready};
 use super::{Exported, put_image};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
+use crate::image_names;
 use crate::progress::Progress;
 use crate::request::{BuildRequest, ImageForm, ImageOutput, Output, PushAs};
 use crate::transfer::{LayerBlob, created, unpack};
@@ -22,39 +25,75 @@ pub(super) fn write(
     elsewhere: &[ImageRef],
     progress: &Progress,
 ) -> Result<Exported, Failure> {
-    let Parts { engine, store, lease, request, built, attester } = *parts;
+    let Parts { engine, store, request, built, attester, .. } = *parts;
     let names = names(request, &output.form);
     let plain = output.form.is_plain() && request.annotations.is_empty() && attester.is_idle();
     if plain && output.push.is_none() {
-        let mut first = None;
-        for built in built {
-            let id = put_image(store, lease, built, &names)?;
-            progress.export(&format!("writing image {id}"));
-            first.get_or_insert(id);
-        }
-        for name in &names {
-            progress.export(&format!("naming to {}", name.canonical()));
-        }
-        return Ok(Exported { id: first, root: None, names });
+        return Ok(Exported { id: put_plain(parts, &names, progress)?, root: None, names });
     }
     let shape = if crate::dockerfile::is_multi_platform(request)? { Shape::Index } else { Shape::AsNeeded };
     let flavour = output.form.flavour.unwrap_or(Flavour::Oci);
-    let bundle = Bundle::new(parts, &output.form, flavour, shape)?;
-    if output.store {
+    let pack = |ready: Ready<'_>| Bundle::new(parts, &output.form, flavour, shape, ready);
+    let Some(how) = output.push else {
+        let bundle = pack(stage::NOBODY)?;
         keep(parts, &bundle, &names, progress)?;
+        return Ok(Exported { id: bundle.id(), root: Some(bundle.root.0.clone()), names });
+    };
+    let Some(first) = names.first() else { return Err(unnamed()) };
+    let client = if output.insecure { trusting(engine, &names)? } else { engine.client()? };
+    let to = Destination { client: &client, name: first, elsewhere, stored: &store.blobs(), watch: &Silent };
+    let (bundle, there) = while_packing(&to, pack)?;
+    // What the layers of a single image became is remembered: their blobs need not be kept beside them.
+    let lean = plain && !bundle.is_index;
+    match (output.store, lean) {
+        (false, _) => {}
+        (true, true) => drop(put_plain(parts, &names, progress)?),
+        (true, false) => keep(parts, &bundle, &names, progress)?,
     }
-    if let Some(how) = output.push {
-        if names.is_empty() {
-            return Err(unnamed());
+    progress.export(&format!("exporting manifest {}", bundle.root.0.digest));
+    push_everywhere(&client, &bundle.root, &bundle, &names, how, Known { elsewhere, there: &there }, &Silent)?;
+    for (repository, _) in by_repository(&names) {
+        let (known, names) = (Known { elsewhere, there: &BTreeSet::new() }, std::slice::from_ref(&repository));
+        for referrer in &bundle.referrers {
+            push_everywhere(&client, referrer, &bundle, names, PushAs::Digest, known, &Silent)?;
+            progress.export(&format!("pushing attestation {}@{}", repository.canonical(), referrer.0.digest));
         }
-        let client = if output.insecure { trusting(engine, &names)? } else { engine.client()? };
-        progress.export(&format!("exporting manifest {}", bundle.root.0.digest));
-        push_everywhere(&client, &bundle.root, &bundle, &names, how, elsewhere, &Silent)?;
-        for name in &names {
-            progress.export(&format!("pushing manifest for {}@{}", name.canonical(), bundle.root.0.digest));
+    }
+    for name in &names {
+        if output.store && lean {
+            // Docker names what it pushed by digest, too.
+            for built in built {
+                let id = Digest::sha256(built.config.to_json());
+                let named = name.with_digest(bundle.root.0.digest);
+                store.images().tag(&named, &id).map_err(image_names::explain)?;
+            }
         }
+        progress.export(&format!("pushing manifest for {}@{}", name.canonical(), bundle.root.0.digest));
     }
     Ok(Exported { id: bundle.id(), root: Some(bundle.root.0.clone()), names })
+}
+
+/// Keeps the images as they were built; gives the first one's id.
+fn put_plain(parts: &Parts<'_, '_>, names: &[ImageRef], progress: &Progress) -> Result<Option<Digest>, Failure> {
+    let mut first = None;
+    for built in parts.built {
+        let id = put_image(parts.store, parts.lease, built, names)?;
+        progress.export(&format!("writing image {id}"));
+        first.get_or_insert(id);
+    }
+    for name in names {
+        progress.export(&format!("naming to {}", name.canonical()));
+    }
+    Ok(first)
+}
+
+/// What is known of blobs that are pushed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known<'a> {
+    /// Repositories that registries may have them in.
+    pub(crate) elsewhere: &'a [ImageRef],
+    /// Those that the first repository has.
+    pub(crate) there: &'a BTreeSet<Digest>,
 }
 
 /// Keeps a bundle in the store, as it would be had it been pulled: its manifests and its blobs, and its layers unpacked.
@@ -118,17 +157,19 @@ fn keep(parts: &Parts<'_, '_>, bundle: &Bundle<'_>, names: &[ImageRef], progress
 }
 
 /// Pushes a manifest or index under all names, each repository once. Other repositories of the same registry that got
-/// it before, and `elsewhere`, give their blobs.
+/// it before, and those that are known, give their blobs.
 pub(crate) fn push_everywhere(
     client: &Client,
     root: &(Descriptor, Vec<u8>),
     source: &dyn BlobSource,
     names: &[ImageRef],
     how: PushAs,
-    elsewhere: &[ImageRef],
+    known: Known<'_>,
     watch: &dyn TransferSink,
 ) -> Result<(), Failure> {
-    let mut known: Vec<ImageRef> = elsewhere.to_vec();
+    let nothing = BTreeSet::new();
+    let mut there = known.there;
+    let mut known: Vec<ImageRef> = known.elsewhere.to_vec();
     for (first, tags) in by_repository(names) {
         let name = match how {
             PushAs::Tags => first.clone(),
@@ -141,6 +182,7 @@ pub(crate) fn push_everywhere(
             media_type: &root.0.media_type,
             bytes: &root.1,
             mount_from: &known,
+            there: std::mem::replace(&mut there, &nothing),
         };
         push_image(client, &request, source, watch)?;
         known.insert(0, first.clone());

@@ -1,11 +1,14 @@
 //! What becomes of a build's result: an image in the store, an archive, a tar, files. Each appears whole or not at all.
 
+pub(crate) mod ahead;
+pub mod pack;
 pub mod stage;
 
 mod archive;
 pub(crate) mod attest;
 mod bundle;
 mod docker;
+mod docker_host;
 mod files;
 pub(crate) mod image;
 mod store;
@@ -120,7 +123,8 @@ pub(crate) fn write(
             };
             // Nothing is gained by compressing what goes to a neighbour.
             let form = ImageForm { compression: Compression::Uncompressed, ..form.clone() };
-            let bundle = Bundle::new(parts, &form, form.flavour.unwrap_or(Flavour::Docker), Shape::AsNeeded)?;
+            let bundle =
+                Bundle::new(parts, &form, form.flavour.unwrap_or(Flavour::Docker), Shape::AsNeeded, stage::NOBODY)?;
             let diff_ids = bundle.staged.first().map_or(&built.config.rootfs.diff_ids, |staged| &staged.diff_ids);
             let names = names(request, &form);
             let loaded = daemon.load(&bundle, diff_ids, &names, &platform)?;
@@ -161,7 +165,7 @@ fn image_archive(parts: &Parts<'_, '_>, archive: &ArchiveOutput) -> Result<Expor
     };
     let wants_index = archive.format == ArchiveFormat::Oci && crate::dockerfile::is_multi_platform(request)?;
     let shape = if wants_index { Shape::Index } else { Shape::AsNeeded };
-    let bundle = Bundle::new(parts, &archive.form, flavour, shape)?;
+    let bundle = Bundle::new(parts, &archive.form, flavour, shape, stage::NOBODY)?;
     let names = names(request, &archive.form);
     let roots = vec![(bundle.root.0.clone(), names.clone())];
     write_archive(archive.format, &archive.dest, roots, &request_platform(request), &bundle)?;

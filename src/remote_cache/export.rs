@@ -24,7 +24,7 @@ use super::spec::{CacheExport, CacheMode, ExportPlace, OnExportError};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::output::Built;
-use crate::output::stage::Packing;
+use crate::output::pack::Packing;
 use crate::progress::Progress;
 
 /// Layers that are packed or sent at once.

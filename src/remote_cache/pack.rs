@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_cache::remote::DraftLayer;
@@ -12,7 +11,8 @@ use rbuild_image::{BlobSource, Descriptor, DiffId, Digest};
 
 use super::spec::ExistingBlobs;
 use crate::cli::report::Failure;
-use crate::output::stage::{self, Packed, Packing};
+use crate::output::pack::{Packed, PackedBytes, Packing, pack_layer, repack_layer};
+use crate::output::stage;
 
 /// Packs layers for one cache.
 pub(super) struct Packer<'a> {
@@ -33,7 +33,7 @@ type Slot = Arc<Mutex<Option<Ready>>>;
 #[derive(Clone, Debug)]
 pub(super) struct Ready {
     pub(super) draft: DraftLayer,
-    file: Option<PathBuf>,
+    bytes: PackedBytes,
 }
 
 impl<'a> Packer<'a> {
@@ -54,7 +54,7 @@ impl<'a> Packer<'a> {
         let made = self.make(layer)?;
         let blob = Descriptor::new(made.descriptor.media_type, made.descriptor.digest, made.descriptor.size);
         let draft = DraftLayer { blob, diff_id: made.diff_id, created_at: Some(layer.created_at) };
-        Ok(slot.insert(Ready { draft, file: made.file }).clone())
+        Ok(slot.insert(Ready { draft, bytes: made.bytes }).clone())
     }
 
     fn make(&self, layer: &LayerInfo) -> Result<Packed, Failure> {
@@ -67,9 +67,9 @@ impl<'a> Packer<'a> {
         }
         match self.existing {
             ExistingBlobs::Recompressed => {
-                stage::repack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept)
+                repack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept)
             }
-            ExistingBlobs::Kept => stage::pack_layer(self.lease, &snapshot, &known, self.packing, Times::Kept),
+            ExistingBlobs::Kept => pack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept),
         }
     }
 
@@ -87,16 +87,18 @@ pub(super) struct LayerBytes<'a> {
 
 impl BlobSource for LayerBytes<'_> {
     fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
-        match &self.ready.file {
-            Some(path) if *digest == self.ready.draft.blob.digest => Ok(Box::new(std::fs::File::open(path)?)),
-            _ => BlobSource::open(&self.store.blobs(), digest),
+        let own = *digest == self.ready.draft.blob.digest;
+        match own.then(|| self.ready.bytes.open()).transpose()?.flatten() {
+            Some(file) => Ok(Box::new(file)),
+            None => BlobSource::open(&self.store.blobs(), digest),
         }
     }
 
     fn size(&self, digest: &Digest) -> io::Result<u64> {
-        match &self.ready.file {
-            Some(path) if *digest == self.ready.draft.blob.digest => Ok(path.metadata()?.len()),
-            _ => BlobSource::size(&self.store.blobs(), digest),
+        let own = *digest == self.ready.draft.blob.digest;
+        match own.then(|| self.ready.bytes.size()).flatten() {
+            Some(size) => Ok(size),
+            None => BlobSource::size(&self.store.blobs(), digest),
         }
     }
 }

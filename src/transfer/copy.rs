@@ -2,7 +2,7 @@
 //! attestation, byte by byte, so that it keeps its digest. What the destination has already does not move, and between
 //! repositories of one registry nothing does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::PathBuf;
@@ -18,12 +18,12 @@ use rbuild_image::{
 
 use super::Input;
 use super::load::load_image;
-use super::pull::{Watch, fetch_as};
+use super::pull::{Attested, Watch, fetch_as};
 use super::push::stored;
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
-use crate::output::image::push_everywhere;
+use crate::output::image::{Known, push_everywhere};
 use crate::output::write_archive;
 use crate::progress::Transfers;
 use crate::request::{ArchiveFormat, Destination, PushAs};
@@ -124,7 +124,8 @@ pub fn copy(engine: &Engine, request: &CopyRequest, transfers: &Transfers) -> Re
                     .with_help("name the destination by a tag"));
             }
             let names = std::slice::from_ref(name);
-            push_everywhere(&engine.client()?, &root, &*opened.blobs, names, how, &opened.elsewhere, &watch)?;
+            let known = Known { elsewhere: &opened.elsewhere, there: &BTreeSet::new() };
+            push_everywhere(&engine.client()?, &root, &*opened.blobs, names, how, known, &watch)?;
         }
         ImagePlace::File { kind, path, name } => {
             let named = |name: &String| name.parse::<ImageRef>().map(|name| name.tag_or_latest());
@@ -161,7 +162,7 @@ fn into_store(
         ImagePlace::Registry(from) => {
             let resolved = registry::resolve(&engine.client()?, from, &platform)?;
             let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
-            let pulled = fetch_as(engine, lease, &resolved, std::slice::from_ref(name), &watch)?;
+            let pulled = fetch_as(engine, lease, &resolved, std::slice::from_ref(name), Attested::Fetched, &watch)?;
             Ok(pulled.digest)
         }
         from @ ImagePlace::File { path, .. } => {

@@ -5,18 +5,23 @@ use std::io::{self, Cursor, Read};
 
 use rbuild_cache::{BlobRole, Lease, Store, StoredImage, wait_silently};
 use rbuild_image::{
-    BlobSource, DescribedBytes, Descriptor, Digest, Document, Flavour, ImageRef, MAX_MANIFEST_BYTES, assemble_index,
-    parse_index,
+    BlobSource, DescribedBytes, Descriptor, Digest, Document, Flavour, ImageRef, MAX_MANIFEST_BYTES, Platform,
+    assemble_index, parse_index,
 };
 
 use super::pull::Watch;
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
-use crate::output::image::push_everywhere;
-use crate::output::stage::{self, Packing, Staged};
+use crate::output::ahead::{Destination, while_packing};
+use crate::output::image::{Known, push_everywhere};
+use crate::output::pack::Packing;
+use crate::output::stage::{self, Ready, Staged};
 use crate::progress::Transfers;
 use crate::request::{Compression, PushAs};
+
+/// How layers that have no blob yet leave for a registry.
+const PACKING: Packing = Packing { compression: Compression::Gzip(None), flavour: Flavour::Oci };
 
 /// What a push left in the registry.
 #[derive(Clone, Debug)]
@@ -29,14 +34,34 @@ pub struct Pushed {
 
 /// Sends the image that a name leads to, for all its platforms. One that came with a manifest leaves with the same; a
 /// built one is packed first. An index that came whole, attestations included, leaves as it came.
-pub fn push(engine: &Engine, reference: &ImageRef, transfers: &Transfers) -> Result<Pushed, Failure> {
+/// With `platform` only that image leaves, alone.
+pub fn push(
+    engine: &Engine,
+    reference: &ImageRef,
+    platform: Option<&Platform>,
+    transfers: &Transfers,
+) -> Result<Pushed, Failure> {
     let store = engine.store()?;
     let lease = store.lease(&format!("push {reference}"))?;
-    let stored = stored(engine, &lease, reference)?;
+    let images = match platform {
+        Some(_) => {
+            vec![store.images().acquire(&reference.canonical(), platform, &lease).map_err(image_names::explain)?]
+        }
+        None => images_named(store, &lease, reference, &reference.canonical())?,
+    };
+    let elsewhere: Vec<ImageRef> = images.iter().flat_map(|image| image.references.iter().cloned()).collect();
     transfers.say(&format!("Pushing {reference}"));
     let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
+    let client = engine.client()?;
+    let to =
+        Destination { client: &client, name: reference, elsewhere: &elsewhere, stored: &store.blobs(), watch: &watch };
+    let (stored, there) = while_packing(&to, |ready| match platform {
+        Some(_) => Stored::only(engine, &lease, images, PACKING, ready),
+        None => stage_all(engine, &lease, images, PACKING, ready),
+    })?;
     let names = std::slice::from_ref(reference);
-    push_everywhere(&engine.client()?, stored.root(), &stored, names, PushAs::Tags, stored.elsewhere(), &watch)?;
+    let known = Known { elsewhere: &elsewhere, there: &there };
+    push_everywhere(&client, stored.root(), &stored, names, PushAs::Tags, known, &watch)?;
     stored.remember(engine, &lease, reference)?;
     Ok(Pushed { digest: stored.root().0.digest, size: stored.root().0.size })
 }
@@ -71,7 +96,17 @@ pub(crate) struct Stored<'a> {
 
 /// Makes the image that a name leads to ready to leave, for all its platforms.
 pub(crate) fn stored<'a>(engine: &'a Engine, lease: &Lease, name: &ImageRef) -> Result<Stored<'a>, Failure> {
-    let store = engine.store()?;
+    let images = images_named(engine.store()?, lease, name, &name.canonical())?;
+    stage_all(engine, lease, images, PACKING, stage::NOBODY)
+}
+
+/// The images that a name leads to, one for each platform, in the order of these; else the one that `text` means.
+pub(super) fn images_named(
+    store: &Store,
+    lease: &Lease,
+    name: &ImageRef,
+    text: &str,
+) -> Result<Vec<StoredImage>, Failure> {
     let mut images = Vec::new();
     for image in store.images().list()? {
         if image.references.iter().any(|known| known.canonical() == name.canonical()) {
@@ -81,19 +116,30 @@ pub(crate) fn stored<'a>(engine: &'a Engine, lease: &Lease, name: &ImageRef) -> 
     }
     if images.is_empty() {
         // An id, or the beginning of one; or nothing, which this says.
-        images.push(store.images().acquire(&name.canonical(), None, lease).map_err(image_names::explain)?);
+        images.push(store.images().acquire(text, None, lease).map_err(image_names::explain)?);
     }
     images.sort_by_key(|image| image.record.platform.to_string());
+    Ok(images)
+}
+
+/// Makes images of one name ready to leave together: as the index that they came in where all of it is there.
+pub(super) fn stage_all<'a>(
+    engine: &'a Engine,
+    lease: &Lease,
+    images: Vec<StoredImage>,
+    packing: Packing,
+    ready: Ready<'_>,
+) -> Result<Stored<'a>, Failure> {
+    let store = engine.store()?;
     let elsewhere = images.iter().flat_map(|image| image.references.iter().cloned()).collect();
     if let Some(root) = whole_index(store, &images)? {
         return Ok(Stored { store, images, staged: Vec::new(), root, memory: BTreeMap::new(), elsewhere });
     }
-    let packing = Packing { compression: Compression::Gzip(None), flavour: Flavour::Oci };
     let mut staged = Vec::new();
     for image in &images {
         staged.push(match stage::original(store, image)? {
             Some(original) => original,
-            None => stage::pack(engine, lease, &image.record, packing)?,
+            None => stage::pack(engine, lease, &image.record, packing, ready)?,
         });
     }
     let mut memory = BTreeMap::new();
@@ -105,7 +151,7 @@ pub(crate) fn stored<'a>(engine: &'a Engine, lease: &Lease, name: &ImageRef) -> 
                 ..staged.manifest.clone()
             };
             let index =
-                assemble_index(several.iter().zip(&images).map(manifest).collect(), Flavour::Oci, &BTreeMap::new());
+                assemble_index(several.iter().zip(&images).map(manifest).collect(), packing.flavour, &BTreeMap::new());
             memory.insert(index.0.digest, index.1.clone());
             memory.extend(several.iter().map(|staged| (staged.manifest.digest, staged.manifest_bytes.clone())));
             index
@@ -144,7 +190,38 @@ fn is_whole(store: &Store, descriptor: &Descriptor) -> bool {
     }
 }
 
-impl Stored<'_> {
+impl<'a> Stored<'a> {
+    /// The first image alone, whatever it came with.
+    pub(super) fn only(
+        engine: &'a Engine,
+        lease: &Lease,
+        mut images: Vec<StoredImage>,
+        packing: Packing,
+        ready: Ready<'_>,
+    ) -> Result<Self, Failure> {
+        let store = engine.store()?;
+        images.truncate(1);
+        let image = images.first().ok_or_else(|| Failure::new("there is no image"))?;
+        let staged = match stage::original(store, image)? {
+            Some(original) => original,
+            None => stage::pack(engine, lease, &image.record, packing, ready)?,
+        };
+        let root = (staged.manifest.clone(), staged.manifest_bytes.clone());
+        let (elsewhere, memory) = (image.references.clone(), BTreeMap::new());
+        Ok(Self { store, images, staged: vec![staged], root, memory, elsewhere })
+    }
+
+    /// The platform that stands for all where there is room for one: the wanted one, this machine's, or the first.
+    pub(super) fn platform_for(&self, wanted: Option<&Platform>) -> Platform {
+        let host = Platform::host();
+        let has = |platform: &Platform| self.images.iter().any(|image| image.record.platform == *platform);
+        match (wanted, self.images.first()) {
+            (Some(wanted), _) => wanted.clone(),
+            (None, Some(first)) if !has(&host) => first.record.platform.clone(),
+            (None, _) => host,
+        }
+    }
+
     /// The manifest or index.
     pub(crate) fn root(&self) -> &DescribedBytes {
         &self.root

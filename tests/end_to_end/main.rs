@@ -11,6 +11,7 @@
     reason = "a test that cannot go on fails, and says what it skips"
 )]
 
+mod attestations;
 mod bench;
 mod builds;
 mod cache_commands;
@@ -49,6 +50,7 @@ mod networks;
 mod outputs;
 mod overlays;
 mod peers;
+mod pulls;
 mod registries;
 mod registry;
 mod remote;

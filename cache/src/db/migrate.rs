@@ -27,6 +27,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_7_index.sql"),
     include_str!("schema_8_merged.sql"),
     include_str!("schema_9_index_made.sql"),
+    include_str!("schema_10_forms.sql"),
 ];
 
 /// The schema that this program writes.

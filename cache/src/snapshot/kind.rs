@@ -1,7 +1,8 @@
 //! What a kind of layer has to do. Nothing outside this module's parent knows which kind is in use; a store may hold both
 //! side by side.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,6 +40,9 @@ pub(super) trait Snapshotter: Send + Sync {
         times: Times,
         out: &mut (dyn Write + Send),
     ) -> Result<LayerDiff, DiffError>;
+
+    /// The file that is the layer's tar, byte for byte, where it is kept as one.
+    fn open_tar(&self, layer: &Path) -> Option<io::Result<File>>;
 }
 
 /// The kind with this name in the database.

@@ -84,6 +84,10 @@ impl Snapshotter for TarKind {
         };
         Ok(LayerDiff { diff_id, content_digest, size })
     }
+
+    fn open_tar(&self, layer: &Path) -> Option<io::Result<File>> {
+        Some(File::open(Files::of(layer).tar))
+    }
 }
 
 /// Where in the private place of an active snapshot such a layer is made.
