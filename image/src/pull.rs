@@ -132,7 +132,18 @@ pub fn pull_resolved(
     sink: &dyn BlobSink,
     watch: &dyn TransferSink,
 ) -> Result<PulledImage, RegistryError> {
-    let (config, image_config) = fetch_config(client, &image)?;
+    let config = fetch_config(client, &image)?;
+    pull_configured(client, image, config, sink, watch)
+}
+
+/// Pulls an image whose config was fetched already.
+pub fn pull_configured(
+    client: &Client,
+    image: ResolvedImage,
+    (config, image_config): (Vec<u8>, ImageConfig),
+    sink: &dyn BlobSink,
+    watch: &dyn TransferSink,
+) -> Result<PulledImage, RegistryError> {
     fetch_layers(client, &image, sink, watch)?;
     let keep = |descriptor: &Descriptor, bytes: &[u8]| {
         copy_blob(&mut &*bytes, descriptor, sink).map_err(|error| failed(&image.reference, Cause::Storage(error)))

@@ -1,5 +1,6 @@
 //! Images in and out of the store: archives, root file systems, registries.
 
+mod arrival;
 mod commit;
 mod config_changes;
 mod copy;

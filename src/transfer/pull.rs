@@ -1,17 +1,28 @@
 //! `pull`, and images that builds and containers need.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rbuild_cache::{BlobRole, Hold, ImageRecord, Lease, SnapshotId, Store, StoredImage};
+use rbuild_cache::{BlobRole, Hold, ImageRecord, Lease, LeasedBlobs, SnapshotId, Store, StoredImage};
 use rbuild_image::pull::{self, ResolvedImage};
-use rbuild_image::registry::{TransferSink, TransferState};
-use rbuild_image::{Digest, ImageConfig, ImageRef, MAX_MANIFEST_BYTES, Platform, parse_manifest};
+use rbuild_image::registry::{Client, RegistryError, TransferSink, TransferState};
+use rbuild_image::{
+    Descriptor, Digest, Document, ImageConfig, ImageRef, MAX_MANIFEST_BYTES, Platform, copy_blob, parse_index,
+    parse_manifest,
+};
 
-use super::unpack::{LayerBlob, unpack};
+use super::arrival::Arrivals;
+use super::unpack::{LayerBlob, unpack, unpack_arriving};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
 use crate::progress::Transfers;
+
+/// Attestation manifests of one image that are fetched.
+const MAX_ATTESTATIONS: usize = 16;
+/// The most bytes that what one of them names may have.
+const MAX_ATTESTED_BYTES: u64 = 64 << 20;
 
 /// An image that was pulled.
 #[derive(Clone, Debug)]
@@ -36,7 +47,17 @@ pub fn pull(
     let lease = store.lease(&format!("pull {reference}"))?;
     let resolved = pull::resolve(&engine.client()?, reference, platform)?;
     let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
-    fetch(engine, &lease, &resolved, &watch)
+    let names = [resolved.reference.clone(), resolved.reference.with_digest(resolved.descriptor().digest)];
+    fetch_as(engine, &lease, &resolved, &names, Attested::Fetched, &watch)
+}
+
+/// Whether what is attested about an image comes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attested {
+    /// So that the image can leave again as it came.
+    Fetched,
+    /// Only what runs is wanted.
+    Left,
 }
 
 /// Passes transfers on, by short digest.
@@ -62,7 +83,7 @@ pub(crate) fn fetch(
 ) -> Result<Pulled, Failure> {
     let reference = &resolved.reference;
     let names = [reference.clone(), reference.with_digest(resolved.descriptor().digest)];
-    fetch_as(engine, lease, resolved, &names, watch)
+    fetch_as(engine, lease, resolved, &names, Attested::Left, watch)
 }
 
 /// As [`fetch`], under other names.
@@ -71,6 +92,7 @@ pub(super) fn fetch_as(
     lease: &Lease,
     resolved: &ResolvedImage,
     names: &[ImageRef],
+    attested: Attested,
     watch: &dyn TransferSink,
 ) -> Result<Pulled, Failure> {
     let store = engine.store()?;
@@ -90,19 +112,51 @@ pub(super) fn fetch_as(
         true => std::ops::ControlFlow::Break(()),
         false => std::ops::ControlFlow::Continue(()),
     };
-    let sink = store.blobs_for(lease, &stop);
+    let failed = Arc::new(AtomicBool::new(false));
     let client = engine.client()?;
-    let pulled = pull::pull_resolved(&client, resolved.clone(), &sink, watch)?;
+    let client = client.with_cancel(client.cancel().or_flag(Arc::clone(&failed)));
+    let fetched = pull::fetch_config(&client, resolved)?;
+    let config = fetched.1.clone();
+    let layers = config.rootfs.diff_ids.iter().zip(&resolved.image.layers);
+    let layers: Vec<LayerBlob> =
+        layers.map(|(diff_id, layer)| LayerBlob { diff_id: *diff_id, blob: layer.digest }).collect();
+    // Layers are unpacked while they come, the lowest first.
+    let arrivals = Arrivals::new(store, store.blobs_for(lease, &stop), &resolved.image.layers);
+    let cancelled = || engine.cancel().is_cancelled();
+    let (pulled, unpacked) = std::thread::scope(|threads| {
+        let unpacking = threads.spawn(|| {
+            let unpacked = unpack_arriving(store, lease, &layers, Some(&arrivals), &cancelled);
+            if unpacked.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            unpacked
+        });
+        let pulled = pull::pull_configured(&client, resolved.clone(), fetched, &arrivals, watch);
+        if pulled.is_err() {
+            arrivals.give_up();
+        }
+        (pulled, unpacking.join().expect("unpacking does not panic"))
+    });
+    let pulled = match (pulled, &unpacked) {
+        // It ended because a layer cannot be unpacked.
+        (Err(error), Err(_)) if error.is_cancelled() && !cancelled() => None,
+        (pulled, _) => Some(pulled?),
+    };
+    let (snapshot, size) = unpacked?;
+    let pulled = pulled.expect("an image whose layers are unpacked was pulled");
     let mut blobs = BTreeMap::from([(id, BlobRole::Config), (pulled.manifest.0.digest, BlobRole::Manifest)]);
     if let Some((index, _)) = &pulled.index {
         blobs.insert(index.digest, BlobRole::Index);
     }
     blobs.extend(pulled.layers.iter().map(|layer| (layer.digest, BlobRole::Layer)));
-    let config = &pulled.image_config;
-    let layers = config.rootfs.diff_ids.iter().zip(&pulled.layers);
-    let layers: Vec<LayerBlob> =
-        layers.map(|(diff_id, layer)| LayerBlob { diff_id: *diff_id, blob: layer.digest }).collect();
-    let (snapshot, size) = unpack(store, lease, &layers, &|| engine.cancel().is_cancelled())?;
+    if attested == Attested::Fetched {
+        match fetch_attestations(&client, resolved, &store.blobs_for(lease, &stop), watch) {
+            Ok(found) => blobs.extend(found),
+            Err(error) if error.is_cancelled() => return Err(error.into()),
+            // The image is whole without them.
+            Err(error) => tracing::warn!(%error, cause = %error.cause, "attestations were left behind"),
+        }
+    }
     let record = ImageRecord {
         id,
         platform: config.platform(),
@@ -110,11 +164,41 @@ pub(super) fn fetch_as(
         diff_ids: config.rootfs.diff_ids.clone(),
         snapshot,
         size,
-        created_at: created(config),
+        created_at: created(&config),
         blobs,
     };
     store.images().put(&record, names)?;
     Ok(Pulled { id, digest, was_present: false })
+}
+
+/// Fetches the manifests that an image's index names as attestations about it, and what they name.
+fn fetch_attestations(
+    client: &Client,
+    image: &ResolvedImage,
+    sink: &LeasedBlobs<'_>,
+    watch: &dyn TransferSink,
+) -> Result<BTreeMap<Digest, BlobRole>, RegistryError> {
+    let mut blobs = BTreeMap::new();
+    let Some((_, bytes)) = &image.index else { return Ok(blobs) };
+    let Ok(index) = parse_index(bytes, None) else { return Ok(blobs) };
+    for descriptor in index.attestations_of(&image.manifest.0.digest).into_iter().take(MAX_ATTESTATIONS) {
+        let fetched = client.fetch_described(&image.reference, descriptor)?;
+        let Document::Manifest(manifest) = &fetched.document else { continue };
+        let parts: Vec<&Descriptor> = std::iter::once(&manifest.config).chain(&manifest.layers).collect();
+        if parts.iter().map(|part| part.size).sum::<u64>() > MAX_ATTESTED_BYTES {
+            continue;
+        }
+        for part in parts {
+            client.fetch_blob(&image.reference, part, sink, watch)?;
+            blobs.insert(part.digest, BlobRole::Layer);
+        }
+        if let Err(error) = copy_blob(&mut fetched.bytes.as_slice(), descriptor, sink) {
+            tracing::warn!(%error, "an attestation was left behind");
+            continue;
+        }
+        blobs.insert(descriptor.digest, BlobRole::Manifest);
+    }
+    Ok(blobs)
 }
 
 /// When a config says that its image was made.

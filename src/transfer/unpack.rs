@@ -4,10 +4,12 @@
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 
+use rbuild_cache::snapshot::{Committed, Snapshot};
 use rbuild_cache::{Lease, LockMode, LockName, SnapshotId, Store, Waiting};
 use rbuild_image::layer::Decoder;
 use rbuild_image::{BlobSource, DiffId, Digest, Hashing};
 
+use super::arrival::Arrivals;
 use crate::cli::report::Failure;
 use crate::output::stage::known_blobs;
 
@@ -27,6 +29,17 @@ pub(crate) fn unpack(
     layers: &[LayerBlob],
     cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<(Option<SnapshotId>, u64), Failure> {
+    unpack_arriving(store, lease, layers, None, cancelled)
+}
+
+/// As [`unpack`], while the blobs are still on their way.
+pub(super) fn unpack_arriving(
+    store: &Store,
+    lease: &Lease,
+    layers: &[LayerBlob],
+    arrivals: Option<&Arrivals<'_>>,
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> Result<(Option<SnapshotId>, u64), Failure> {
     let snapshots = store.snapshots();
     let (mut parent, mut size) = (None, 0);
     let mut known = None;
@@ -43,6 +56,9 @@ pub(crate) fn unpack(
                         none => none.insert(known_blobs(store)?),
                     };
                     if known.get(&layer.diff_id).is_none_or(|blob| blob.digest != layer.blob) {
+                        if let Some(arrivals) = arrivals {
+                            arrivals.wait_whole(&layer.blob, cancelled)?;
+                        }
                         verify(store, layer, cancelled)?;
                     }
                 }
@@ -54,10 +70,20 @@ pub(crate) fn unpack(
                 let _unpacking = store.lock(&LockName::layer(&layer.diff_id), LockMode::Exclusive, &stop)?;
                 match snapshots.adopt(parent, &layer.diff_id, lease)? {
                     Some(snapshot) => snapshot,
-                    None => {
-                        let mut tar = Decoder::new(store.blobs().open(&layer.blob)?)?;
-                        snapshots.apply(parent, &mut tar, Some(layer.diff_id), lease)?
-                    }
+                    None => match arrivals
+                        .map(|arrivals| apply_arriving(arrivals, store, lease, parent, layer, cancelled))
+                    {
+                        Some(Ok(snapshot)) => snapshot,
+                        Some(Err(failure)) => {
+                            // Its bytes were not verified: only the whole blob tells whose fault it is.
+                            tracing::debug!(failure = failure.message(), "unpacking from the whole blob");
+                            if let Some(arrivals) = arrivals {
+                                arrivals.wait_whole(&layer.blob, cancelled)?;
+                            }
+                            apply(store, lease, parent, layer)?
+                        }
+                        None => apply(store, lease, parent, layer)?,
+                    },
                 }
             }
         };
@@ -65,6 +91,28 @@ pub(crate) fn unpack(
         parent = Some(snapshot.id());
     }
     Ok((parent, size))
+}
+
+fn apply(
+    store: &Store,
+    lease: &Lease,
+    parent: Option<SnapshotId>,
+    layer: &LayerBlob,
+) -> Result<Snapshot<Committed>, Failure> {
+    let mut tar = Decoder::new(store.blobs().open(&layer.blob)?)?;
+    Ok(store.snapshots().apply(parent, &mut tar, Some(layer.diff_id), lease)?)
+}
+
+fn apply_arriving(
+    arrivals: &Arrivals<'_>,
+    store: &Store,
+    lease: &Lease,
+    parent: Option<SnapshotId>,
+    layer: &LayerBlob,
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> Result<Snapshot<Committed>, Failure> {
+    let mut tar = Decoder::new(arrivals.open(&layer.blob, cancelled)?)?;
+    Ok(store.snapshots().apply(parent, &mut tar, Some(layer.diff_id), lease)?)
 }
 
 /// Reads a blob whose layer is there already, made from another one: it must be the same tar all the same.

@@ -126,7 +126,7 @@ impl Drop for Registry {
 }
 
 /// A certificate for loopback by an authority of the test's own.
-fn make_certificate(dir: &Path) {
+pub(crate) fn make_certificate(dir: &Path) {
     let script = r#"
         set -e; cd "$0"
         new="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
@@ -146,6 +146,16 @@ pub(crate) struct Cable {
 
 impl Cable {
     pub(crate) fn to(registry: &Registry, bytes: u64) -> Self {
+        Self::carrying(registry, bytes, Duration::ZERO)
+    }
+
+    /// One that carries so many bytes a second from there, on each connection.
+    pub(crate) fn slow(registry: &Registry, bytes_per_second: u64) -> Self {
+        let pieces = (bytes_per_second / PIECE as u64).max(1);
+        Self::carrying(registry, u64::MAX, Duration::from_secs(1) / u32::try_from(pieces).unwrap())
+    }
+
+    fn carrying(registry: &Registry, bytes: u64, pause: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (left, far) = (Arc::new(AtomicU64::new(bytes)), registry.port);
@@ -159,8 +169,8 @@ impl Cable {
                 std::thread::spawn(move || {
                     let Ok(far) = TcpStream::connect(("127.0.0.1", far)) else { return };
                     let (from, to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                    std::thread::spawn(move || carry(from, to, &AtomicU64::new(u64::MAX)));
-                    carry(far, near, &left);
+                    std::thread::spawn(move || carry(from, to, &AtomicU64::new(u64::MAX), Duration::ZERO));
+                    carry(far, near, &left, pause);
                 });
             }
         });
@@ -168,9 +178,13 @@ impl Cable {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64) {
-    let mut buffer = [0; 4096];
+/// Bytes that are carried at once.
+const PIECE: usize = 4096;
+
+fn carry(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64, pause: Duration) {
+    let mut buffer = [0; PIECE];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
+        std::thread::sleep(pause);
         let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(n as u64)));
         let may = usize::try_from(before.unwrap_or(0)).unwrap_or(usize::MAX).min(n);
         if to.write_all(&buffer[..may]).is_err() || may < n {

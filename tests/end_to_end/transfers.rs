@@ -8,7 +8,7 @@ use crate::peers::{has, run};
 use crate::registry::{Cable, Registry};
 
 /// Bytes that do not compress.
-fn noise(mut seed: u64, size: usize) -> Vec<u8> {
+pub(crate) fn noise(mut seed: u64, size: usize) -> Vec<u8> {
     let mut next = || {
         seed ^= seed << 13;
         seed ^= seed >> 7;

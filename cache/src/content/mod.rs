@@ -99,6 +99,16 @@ impl Blobs<'_> {
         }
     }
 
+    /// Opens the file of a blob that is being brought in, or was just now. What it holds is not verified; who brings it
+    /// says how much of it counts.
+    pub fn open_arriving(&self, digest: &Digest) -> Result<File, BlobError> {
+        let path = self.store.layout().partial(digest);
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.open_file(digest),
+            other => Ok(other.at("open", &path)?),
+        }
+    }
+
     /// Reads a small blob whole.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, BlobError> {
         let mut file = self.open_file(digest)?;
