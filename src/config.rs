@@ -14,6 +14,17 @@ pub use file::{ConfigError, ConfigFile};
 use rbuild_executor::{IdMap, StackingChoice, user_namespace};
 pub use registries::{HostFiles, Registries};
 
+/// How the daemon that `DOCKER_HOST` names is spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DockerTls {
+    /// `DOCKER_TLS`: with TLS.
+    pub wanted: bool,
+    /// `DOCKER_TLS_VERIFY`: and the daemon must prove who it is.
+    pub verify: bool,
+    /// `DOCKER_CERT_PATH`: where the certificates are; Docker's configuration where it is not set.
+    pub certificates: Option<PathBuf>,
+}
+
 /// What the environment says, parsed.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -29,6 +40,10 @@ pub struct Settings {
     pub host_files: HostFiles,
     /// `DOCKER_HOST`: the Docker daemon that `--load` loads into.
     pub docker_host: Option<String>,
+    /// `DOCKER_CONTEXT`: Docker's context, instead of the one that its configuration names.
+    pub docker_context: Option<String>,
+    /// How `DOCKER_HOST` is spoken to.
+    pub docker_tls: DockerTls,
     /// Docker's client configuration (`DOCKER_CONFIG`, else `~/.docker`), for credentials.
     pub docker_config: Option<PathBuf>,
     /// Whether standard error may carry colour and cursor movement.
@@ -103,6 +118,12 @@ impl Settings {
             config_places: config_places.map(|place| place.join("rbuild/config.toml")).collect(),
             host_files,
             docker_host: text("DOCKER_HOST"),
+            docker_context: text("DOCKER_CONTEXT"),
+            docker_tls: DockerTls {
+                wanted: text("DOCKER_TLS").is_some(),
+                verify: text("DOCKER_TLS_VERIFY").is_some(),
+                certificates: path("DOCKER_CERT_PATH"),
+            },
             docker_config,
             stderr_is_terminal: std::io::stderr().is_terminal(),
             stdout_is_terminal: std::io::stdout().is_terminal(),

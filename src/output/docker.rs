@@ -1,48 +1,35 @@
-//! Into the Docker daemon of this machine (`--load`): over its socket, as `docker load` does it. Layers that the daemon
+//! Into a Docker daemon (`--load`), as `docker load` does it. Layers that the daemon
 //! has already are left out of what is sent; a daemon that does not take that gets everything.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use rbuild_image::archive::{Export, write_docker_tar_without};
 use rbuild_image::{BlobSource, DiffId, Digest, ImageRef, Platform};
 use serde::Deserialize;
 
 use super::bundle::Bundle;
+use super::docker_host::{DockerHost, Wire};
 use crate::cli::report::{Failure, printable};
 use crate::config::Settings;
 
-/// Where the daemon listens when nothing else is said.
-const SOCKET: &str = "/var/run/docker.sock";
 /// The most bytes of an answer that is held in memory.
 const MAX_ANSWER: u64 = 64 << 20;
 /// Images whose layers are looked at.
 const MAX_IMAGES: usize = 200;
-/// How long the daemon may be silent while it takes an image in.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A Docker daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    socket: PathBuf,
+    host: DockerHost,
 }
 
 impl Daemon {
-    /// The daemon that `DOCKER_HOST` names, else the usual one.
+    /// The daemon that the environment or Docker's client configuration names, else the usual one.
     pub(super) fn find(settings: &Settings) -> Result<Self, Failure> {
-        let socket = match settings.docker_host.as_deref() {
-            None => PathBuf::from(SOCKET),
-            Some(host) => PathBuf::from(host.strip_prefix("unix://").ok_or_else(|| {
-                Failure::new(format!("--load: DOCKER_HOST={host}: only unix:// sockets can be used"))
-                    .with_help("write an archive for `docker load` with -o type=docker,dest=FILE")
-            })?),
-        };
-        let daemon = Self { socket };
-        daemon.connect().map_err(|error| {
-            Failure::new(format!("no Docker daemon answers at {}: {error}", daemon.socket.display())).with_help(
+        let daemon = Self { host: DockerHost::find(settings)? };
+        daemon.host.connect().map_err(|error| {
+            Failure::new(format!("no Docker daemon answers at {}: {error}", daemon.host.name())).with_help(
                 "without --load the image goes into rbuild's own store; -o type=docker,dest=FILE writes an archive",
             )
         })?;
@@ -114,8 +101,9 @@ impl Daemon {
 
     /// A document of the daemon's, where it has it.
     fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Option<T> {
-        let mut stream = self.connect().ok()?;
+        let mut stream = self.host.connect().ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n").ok()?;
+        stream.flush().ok()?;
         let (status, body) = answer(stream).ok()?;
         (status == 200).then(|| serde_json::from_slice(&body).ok()).flatten()
     }
@@ -128,18 +116,20 @@ impl Daemon {
         without: &BTreeSet<Digest>,
     ) -> Result<(), Failure> {
         let failed = |error: &dyn std::error::Error| Failure::from_error("cannot load the image into Docker", error);
-        let mut stream = self.connect().map_err(|error| failed(&error))?;
+        let mut stream = self.host.connect().map_err(|error| failed(&error))?;
         write!(
             stream,
             "POST /images/load?quiet=1 HTTP/1.1\r\nHost: docker\r\nContent-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         )
         .map_err(|error| failed(&error))?;
-        let chunks =
-            io::BufWriter::with_capacity(256 << 10, Chunked(stream.try_clone().map_err(|error| failed(&error))?));
+        let chunks = io::BufWriter::with_capacity(256 << 10, Chunked(&mut *stream));
         let written = write_docker_tar_without(chunks, images, platform, blobs, without)
             .map_err(|error| failed(&error))
-            .and_then(|mut chunks| Ok(chunks.flush()?))
-            .and_then(|()| Ok(stream.write_all(b"0\r\n\r\n")?));
+            .and_then(|mut chunks| Ok(chunks.flush()?));
+        let written = written.and_then(|()| {
+            stream.write_all(b"0\r\n\r\n")?;
+            Ok(stream.flush()?)
+        });
         // A daemon that refuses stops reading: what it says counts for more than the broken pipe.
         let (status, body) = match answer(stream) {
             Ok(answer) => answer,
@@ -150,13 +140,6 @@ impl Daemon {
             return Err(Failure::new(format!("Docker did not take the image: {}", printable(&message))));
         }
         written
-    }
-
-    fn connect(&self) -> io::Result<UnixStream> {
-        let stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(stream)
     }
 }
 
@@ -187,9 +170,9 @@ fn refusal(status: u16, body: &str) -> Option<String> {
 }
 
 /// Writes each buffer as one chunk (RFC 9112, section 7.1).
-struct Chunked(UnixStream);
+struct Chunked<'a>(&'a mut dyn Wire);
 
-impl Write for Chunked {
+impl Write for Chunked<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {
             return Ok(0);
