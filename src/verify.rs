@@ -1,19 +1,17 @@
 //! Whether an image is what its sources give: it is built again without any cache, with the time that it says it was
 //! made, and compared.
 
-use std::collections::BTreeMap;
-
 use rbuild_cache::StoredImage;
-use rbuild_cache::view::{FileKind, Stat, View};
-use rbuild_image::{ContainerPath, Digest, ImageConfig, ImageRef, Platform};
+use rbuild_cache::view::View;
+use rbuild_image::{Digest, ImageConfig, ImageRef, Platform};
 
 use crate::build::build;
 use crate::cli::report::Failure;
 use crate::engine::Engine;
+use crate::file_changes::{Comparing, FileChange, compare};
 use crate::image_names;
 use crate::progress::{Mode, Transfers};
-use crate::remote_cache::spec::ExistingBlobs;
-use crate::request::{BuildRequest, CacheChoice, Compression, ImageForm, ImageOutput, Output};
+use crate::request::{BuildRequest, CacheChoice, ImageForm, ImageOutput, Output};
 use crate::transfer;
 
 /// Differences that are told; the rest is counted.
@@ -51,14 +49,7 @@ pub fn verify(engine: &Engine, image: &str, request: BuildRequest, mode: Mode) -
         Failure::new(format!("{image} does not say when it was made: it cannot be built again"))
             .with_help("build it with --reproducible")
     })?;
-    let form = ImageForm {
-        names: Vec::new(),
-        compression: Compression::Gzip(None),
-        existing: ExistingBlobs::Kept,
-        flavour: None,
-        annotations: Vec::new(),
-        rewrite_timestamp: true,
-    };
+    let form = ImageForm { rewrite_timestamp: true, ..ImageForm::default() };
     let mut request = BuildRequest {
         cache: CacheChoice::Ignore,
         cache_from: Vec::new(),
@@ -147,54 +138,22 @@ fn config_differences(one: &ImageConfig, two: &ImageConfig, found: &mut Vec<Stri
 }
 
 fn file_differences(one: &View, two: &View) -> Result<Vec<String>, Failure> {
-    let [first, second] = [entries(one)?, entries(two)?];
     let mut found = Vec::new();
-    for (path, stat) in &first {
-        match second.get(path) {
-            None => found.push(format!("{path} is missing")),
-            Some(other) => {
-                let what = stat_difference(stat, other);
-                let what =
-                    if what.is_none() && stat.kind == FileKind::File && contents(one, path)? != contents(two, path)? {
-                        Some("content")
-                    } else {
-                        what
-                    };
-                found.extend(what.map(|what| format!("{path}: another {what}")));
-            }
-        }
-    }
-    found.extend(second.keys().filter(|path| !first.contains_key(*path)).map(|path| format!("{path} is new")));
-    Ok(found)
-}
-
-fn entries(view: &View) -> Result<BTreeMap<ContainerPath, Stat>, Failure> {
-    let mut found = BTreeMap::new();
-    view.walk(&ContainerPath::root(), &mut |path, stat| {
-        found.insert(path.clone(), *stat);
+    compare::<Failure>(one, two, Comparing::Bytes, &mut |change| {
+        found.push(difference(&change));
         Ok(())
     })?;
     Ok(found)
 }
 
-fn stat_difference(one: &Stat, two: &Stat) -> Option<&'static str> {
-    if one.kind != two.kind {
-        Some("type")
-    } else if one.mode != two.mode {
-        Some("mode")
-    } else if (one.uid, one.gid) != (two.uid, two.gid) {
-        Some("owner")
-    } else if one.kind == FileKind::File && one.size != two.size {
-        Some("size")
-    } else if one.mtime != two.mtime {
-        Some("time")
-    } else {
-        None
+fn difference(change: &FileChange) -> String {
+    let path = &change.path;
+    match (&change.before, &change.after) {
+        (Some(_), None) => format!("{path} is missing"),
+        (None, _) => format!("{path} is new"),
+        (Some(_), Some(_)) => {
+            let aspects: Vec<&str> = change.aspects.iter().map(|aspect| aspect.name()).collect();
+            format!("{path}: another {}", aspects.join(", "))
+        }
     }
-}
-
-fn contents(view: &View, path: &ContainerPath) -> Result<Digest, Failure> {
-    let mut file = rbuild_image::Hashing::new(view.open(path)?);
-    std::io::copy(&mut file, &mut std::io::sink())?;
-    Ok(file.finish().1)
 }
