@@ -1,6 +1,7 @@
 //! The process environment and its files, turned into [`Settings`] once. Nothing else reads either.
 
 mod age;
+mod detach_keys;
 mod file;
 mod registries;
 

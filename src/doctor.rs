@@ -11,9 +11,9 @@ use rbuild_executor::network::forwarding;
 use rbuild_executor::plan::OverlayMarks;
 use rbuild_executor::user_namespace::{Caller, find_program, subordinate};
 use rbuild_executor::{
-    Access, AppArmor, CgroupVersion, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, HostSupport, Ids, Init,
-    KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Overlay, ProcessSpec, Resources, SandboxSpec, Seccomp,
-    Severity, Stacking, Stdio, StdioFd, examine_stacking,
+    Access, AppArmor, CgroupVersion, Confinement, DEFAULT_CAPABILITIES, Durability, Exceptions, ExitStatus,
+    HostSupport, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, Overlay, ProcessSpec, Resources,
+    SandboxSpec, Seccomp, Severity, Stacking, Stdio, StdioFd, examine_stacking,
 };
 use rbuild_image::ContainerPath;
 use serde::Serialize;
@@ -434,6 +434,7 @@ fn specification(rootfs: rbuild_executor::Rootfs, program: PathBuf) -> SandboxSp
         resources: Resources::default(),
         shm_size: 64 << 20,
         init: Init::Reaper,
+        exceptions: Exceptions::default(),
     }
 }
 

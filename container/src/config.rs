@@ -14,6 +14,7 @@ use crate::health::Probe;
 use crate::logs::LogOptions;
 use crate::mounts::{CopyUp, MissingSource};
 use crate::network::{EndpointSettings, NetworkChoice, NetworkRequest, PortRequest};
+use crate::particulars::Particulars;
 use crate::request::{Console, InitChoice, Lifetime, RootAccess};
 use crate::restart::RestartPolicy;
 use crate::signal::Signal;
@@ -92,6 +93,9 @@ pub struct ContainerConfig {
     /// How its output is kept.
     #[serde(default)]
     pub log: LogOptions,
+    /// What few containers have.
+    #[serde(default, skip_serializing_if = "Particulars::is_default")]
+    pub particulars: Particulars,
     /// How to see whether it works; a test of `NONE` says that nobody looks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,

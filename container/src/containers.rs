@@ -15,6 +15,7 @@ mod exec;
 mod export;
 mod health;
 mod live;
+mod particulars;
 mod remove;
 mod rename;
 mod start;

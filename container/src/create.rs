@@ -26,6 +26,7 @@ use crate::etc_files::HostAddress;
 use crate::health::{self, InvalidHealthcheck};
 use crate::id::ContainerId;
 use crate::network::{EndpointSettings, InvalidAttachment, NetworkChoice};
+use crate::particulars::InvalidParticulars;
 use crate::request::RunRequest;
 use crate::signal::{InvalidSignal, Signal};
 use crate::volume::VolumeName;
@@ -54,6 +55,9 @@ pub enum InvalidRequest {
     /// The image's stop signal is none.
     #[error(transparent)]
     StopSignal(#[from] InvalidSignal),
+    /// Particulars that do not go together.
+    #[error(transparent)]
+    Particulars(#[from] InvalidParticulars),
     /// A health check that makes no sense.
     #[error(transparent)]
     Health(#[from] InvalidHealthcheck),
@@ -127,6 +131,7 @@ pub fn merge(
         console: request.console,
         lifetime: request.lifetime,
         mounts: mounts::merge(image, request, surroundings.volume_name)?,
+        particulars: request.particulars.checked(&network, request.hostname.as_deref())?,
         network,
         networks: Some(networks),
         ports: request.ports.clone(),

@@ -23,6 +23,7 @@ mod mounts;
 mod name;
 mod network;
 mod network_document;
+mod particulars;
 mod port_list;
 mod process_id;
 mod quantity;
@@ -72,6 +73,10 @@ pub use network::{
     NetworkRequest, NetworkState, Networks, NewNetwork, NoBridge, OUTSIDE_KIND, PROCESS_KIND, Place, PortRelays,
     PortRequest, PortTaken, Presence, PublishedPort, Purpose, Reachable, Reached, ReservedPort, UnsupportedNetwork,
     Uplink, UplinkError, Upstream, Via, parse_address,
+};
+pub use particulars::{
+    DeviceRequest, InvalidDevice, InvalidNamespace, InvalidParticulars, InvalidSysctl, InvalidVolumesFrom, IpcChoice,
+    Particulars, ProcessChoice, Sysctls, UtsChoice, VolumesFrom,
 };
 pub use process_id::ProcessId;
 pub use quantity::{InvalidQuantity, bytes as parse_bytes, cpu_millis as parse_cpus, ulimit as parse_ulimit};

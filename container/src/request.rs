@@ -14,6 +14,7 @@ use crate::logs::LogOptions;
 use crate::mounts::MountRequest;
 use crate::name::ContainerName;
 use crate::network::{NetworkRequest, PortRequest};
+use crate::particulars::Particulars;
 use crate::restart::RestartPolicy;
 use crate::signal::Signal;
 
@@ -78,6 +79,8 @@ pub struct RunRequest {
     pub restart: RestartPolicy,
     /// `--log-driver` and `--log-opt`.
     pub log: LogOptions,
+    /// `--pid`, `--ipc`, `--device`, `--sysctl` and other things that few containers have.
+    pub particulars: Particulars,
     /// `--health-*`.
     pub health: HealthRequest,
     /// Whether its input ends with the first client: `-i` without `-d`.

@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 use rbuild_executor::{
-    Access, Confinement, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode, ProcessSpec,
-    Rootfs, SandboxSpec, users::User,
+    Access, Confinement, Durability, Exceptions, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode,
+    ProcessSpec, Rootfs, SandboxSpec, users::User,
 };
 use rbuild_image::ContainerPath;
 
@@ -29,6 +29,8 @@ pub(crate) struct StartFacts {
     pub(crate) network: NetworkMode,
     /// The container's own files, by their name below `/etc`.
     pub(crate) etc: Vec<(&'static str, PathBuf)>,
+    /// What it has beside the usual.
+    pub(crate) exceptions: Exceptions,
 }
 
 /// The sandbox of a container.
@@ -70,6 +72,7 @@ pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFa
             InitChoice::Process => Init::Process,
             InitChoice::Reaper => Init::Reaper,
         },
+        exceptions: facts.exceptions,
     }
 }
 
@@ -157,6 +160,7 @@ mod tests {
             network: NetworkMode::Path("/proc/1/fd/3".into()),
             sources,
             etc: ["hosts", "hostname", "resolv.conf"].map(|name| (name, Path::new("/c").join(name))).into(),
+            exceptions: Exceptions::default(),
         };
         sandbox(&id, &config, facts)
     }

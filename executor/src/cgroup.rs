@@ -6,12 +6,14 @@
 //! our default, and an error when it was asked for.
 
 mod device;
+mod disks;
 mod hierarchy;
 mod join;
 mod limits;
 mod live;
 mod owner;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,7 +31,8 @@ pub(crate) use owner::Owner;
 
 use crate::plan::CgroupPlan;
 use crate::spawn_error::SpawnError;
-use crate::sys::bpf;
+use crate::spec::DeviceRule;
+use crate::sys::{self, bpf};
 
 /// Our directory in each hierarchy.
 const PARENT: &str = "rbuild";
@@ -101,6 +104,8 @@ pub(crate) struct SandboxCgroup {
     pub(crate) into: Option<OwnedFd>,
     /// Whether devices other than the standard ones are out of reach.
     pub(crate) devices_confined: bool,
+    /// Whether processes may be left when the first one has ended.
+    kill_leftovers: bool,
     /// What `/sys/fs/cgroup` shows on v1: a name and the directory.
     pub(crate) shown: Vec<(String, PathBuf)>,
 }
@@ -136,6 +141,7 @@ impl Cgroups {
             joins: Vec::new(),
             into: None,
             devices_confined: false,
+            kill_leftovers: plan.kill_leftovers,
             shown: Vec::new(),
         };
         let mut warnings = Vec::new();
@@ -144,6 +150,14 @@ impl Cgroups {
             CgroupVersion::V2 => self.create_v2(id, plan, &mut made, &mut warnings),
             CgroupVersion::None => limits::none_available(plan, &mut warnings),
         };
+        let result = result.and_then(|()| match plan.kill_leftovers && made.directories.is_empty() {
+            false => Ok(()),
+            true => Err(SpawnError::Unsupported {
+                feature: "a cgroup of its own for a container that shares its process namespace (without one, nobody \
+                          could tell which processes are the container's when it ends)"
+                    .to_owned(),
+            }),
+        });
         match result {
             Ok(()) => Ok((made, warnings)),
             Err(error) => {
@@ -188,12 +202,12 @@ impl Cgroups {
         }
         limits::apply_v1(plan, &available, warnings)?;
         if plan.confine_devices {
-            match self.device_gate() {
+            match self.device_gate_for(id, &parent, plan, made) {
                 Ok(gate) => {
                     made.joins.push(gate.clone());
                     made.devices_confined = true;
                 }
-                Err(reason) => warnings.push(Warning::NoDeviceConfinement { reason: reason.clone() }),
+                Err(reason) => warnings.push(Warning::NoDeviceConfinement { reason }),
             }
         }
         Ok(())
@@ -225,7 +239,12 @@ impl Cgroups {
         made.pids = Some(directory.clone());
         made.directories.push(directory.clone());
         if plan.confine_devices {
-            let filter = self.device_filter.get_or_insert_with(|| device::load_v2().map_err(|error| error.to_string()));
+            let load = |rules: &[DeviceRule]| device::load_v2(rules).map_err(|error| error.to_string());
+            let own = (!plan.devices.is_empty()).then(|| load(&plan.devices));
+            let filter = match &own {
+                Some(own) => own,
+                None => self.device_filter.get_or_insert_with(|| load(&[])),
+            };
             let attached = match (filter, &made.into) {
                 (Ok(filter), Some(group)) => bpf::attach_device_filter(filter, group).map_err(|e| e.to_string()),
                 (Err(reason), _) => Err(reason.clone()),
@@ -252,6 +271,25 @@ impl Cgroups {
         Ok(relative.into())
     }
 
+    /// The group that confines the devices of a sandbox: the common one, unless it may use more.
+    fn device_gate_for(
+        &mut self,
+        id: &str,
+        parent: &Path,
+        plan: &CgroupPlan,
+        made: &mut SandboxCgroup,
+    ) -> Result<PathBuf, String> {
+        if plan.devices.is_empty() {
+            return self.device_gate().clone();
+        }
+        let devices = self.hierarchies.v1().iter().find(|h| h.controllers.iter().any(|c| c == "devices"));
+        let Some(devices) = devices else { return Err("the devices controller is not mounted".to_owned()) };
+        let directory = devices.directory.join(parent).join(id);
+        device::confine_v1(&directory, &plan.devices).map_err(|error| format!("{}: {error}", directory.display()))?;
+        made.directories.push(directory.clone());
+        Ok(directory.join(JOIN_V1))
+    }
+
     /// The group that every confined sandbox of this spawner joins; its rules are written once.
     fn device_gate(&mut self) -> &Result<PathBuf, String> {
         let (hierarchies, owner) = (&self.hierarchies, &self.owner);
@@ -259,7 +297,7 @@ impl Cgroups {
             let devices = hierarchies.v1().iter().find(|h| h.controllers.iter().any(|c| c == "devices"));
             let Some(devices) = devices else { return Err("the devices controller is not mounted".to_owned()) };
             let directory = devices.directory.join(PARENT).join(owner.name()).join(DEVICES);
-            device::confine_v1(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+            device::confine_v1(&directory, &[]).map_err(|error| format!("{}: {error}", directory.display()))?;
             Ok(directory.join(JOIN_V1))
         })
     }
@@ -297,6 +335,32 @@ impl SandboxCgroup {
             oom_kills: kills.and_then(number).unwrap_or(0),
             memory_peak: read(&self.memory, peak).as_deref().and_then(number),
             pids_peak: read(&self.pids, "pids.peak").as_deref().and_then(number),
+        }
+    }
+
+    /// Kills what is left when the first process has ended and its process namespace has not: nothing starts any more, and what
+    /// runs is killed until nothing does.
+    pub(crate) fn kill_leftovers(&self) {
+        const ATTEMPTS: u32 = 2000;
+        if !self.kill_leftovers {
+            return;
+        }
+        if let Some(pids) = &self.pids {
+            drop(fs::write(pids.join("pids.max"), "0"));
+        }
+        for directory in &self.directories {
+            // Linux 5.14; where it is not there the loop does the same.
+            drop(fs::write(directory.join("cgroup.kill"), "1"));
+            for _ in 0..ATTEMPTS {
+                let mut left = BTreeSet::new();
+                if live::collect(directory, &mut left).is_err() || left.is_empty() {
+                    break;
+                }
+                for pid in left.into_iter().filter_map(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1) {
+                    let _ = sys::process::kill(pid, libc::SIGKILL);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::net::RecvFlags;
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ use crate::stdio::{Slot, WindowSize};
 use crate::sys;
 use crate::sys::clone::Forked;
 use crate::sys::mount::{Depth, set_attributes};
+use crate::sys::process::Block;
 use crate::sys::seccomp::Instruction;
 
 /// What a sandbox tells its owner while it is set up.
@@ -63,6 +65,10 @@ pub(crate) struct Inside<'a> {
     pub(crate) window: Option<WindowSize>,
     pub(crate) stdio: Vec<OwnedFd>,
     pub(crate) network: Option<OwnedFd>,
+    /// The IPC namespace to join.
+    pub(crate) ipc: Option<OwnedFd>,
+    /// The mount namespace whose `/dev/shm` is shared.
+    pub(crate) mounts: Option<OwnedFd>,
     /// Mounts that the engine made.
     pub(crate) ready: Vec<OwnedFd>,
 }
@@ -198,6 +204,10 @@ fn join(inside: &Inside<'_>) -> Result<(), SpawnError> {
             source: errno.into(),
         })?;
     }
+    if let Some(ipc) = &inside.ipc {
+        rustix::thread::move_into_link_name_space(ipc.as_fd(), Some(LinkNameSpaceType::InterProcessCommunication))
+            .map_err(|e| SpawnError::setup("join the other container's IPC namespace", e))?;
+    }
     Ok(())
 }
 
@@ -221,7 +231,23 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
             Ok(())
         }
         Step::Sysctl { name, value } => {
-            sysctl(built, name, value).map_err(|e| SpawnError::setup(&format!("set the sysctl {name}"), e))
+            // The kernel may be built without it.
+            let written = sysctl(built, name, value);
+            written.or_else(|errno| if errno == Errno::NOENT { Ok(()) } else { Err(sysctl_refused(name, errno)) })
+        }
+        Step::AskedSysctl { name, value } => sysctl(built, name, value).map_err(|e| sysctl_refused(name, e)),
+        Step::OomScoreAdj(score) => {
+            let proc = built.proc.as_ref().expect("scores come after /proc");
+            let own = format!("{}/oom_score_adj", rustix::process::getpid().as_raw_nonzero());
+            write_below(proc, &own, &score.to_string()).map_err(|errno| SpawnError::Limit {
+                limit: "oom-score-adj".to_owned(),
+                reason: match errno {
+                    Errno::ACCESS | Errno::PERM => {
+                        "to lower it needs CAP_SYS_RESOURCE, which this user lacks".to_owned()
+                    }
+                    errno => io::Error::from(errno).to_string(),
+                },
+            })
         }
         Step::LoopbackUp => {
             sys::net::loopback_up().map_err(|e| SpawnError::setup("bring the loopback interface up", e))
@@ -236,11 +262,17 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
             built.dev = Some(dev);
             Ok(())
         }
+        Step::HostDevices(devices) => {
+            let dev = built.dev.as_ref().expect("devices come after /dev");
+            device::make_host_devices(dev, devices)
+                .map_err(|(name, errno)| failed_mount(&format!("/dev/{name}"), errno.into()))
+        }
         Step::DevPts => {
             built.pts = Some(place("/dev/pts", device::pts(), built)?);
             Ok(())
         }
         Step::DevShm { size } => place("/dev/shm", device::shm(*size), built).map(drop),
+        Step::SharedShm => place("/dev/shm", shared_shm(inside), built).map(drop),
         Step::DevMqueue => place("/dev/mqueue", device::mqueue(), built).map(drop),
         Step::Terminal => terminal(inside.window, built).map_err(|e| SpawnError::setup("make the terminal", e)),
         Step::Sys(access) => {
@@ -272,6 +304,9 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
         Step::Pivot => pivot(built).map_err(|e| SpawnError::setup("enter the root file system", e)),
         Step::Hostname(name) => {
             rustix::system::sethostname(name.as_bytes()).map_err(|e| SpawnError::setup("set the host name", e))
+        }
+        Step::Domainname(name) => {
+            rustix::system::setdomainname(name.as_bytes()).map_err(|e| SpawnError::setup("set the domain name", e))
         }
     }
 }
@@ -326,19 +361,57 @@ fn failed_mount(target: &str, source: io::Error) -> SpawnError {
 }
 
 /// Writes through our own, still bare procfs mount (rule S-20).
-fn sysctl(built: &Built, name: &str, value: &str) -> io::Result<()> {
+fn sysctl(built: &Built, name: &str, value: &str) -> rustix::io::Result<()> {
     let proc = built.proc.as_ref().expect("sysctls come after /proc");
+    write_below(proc, &format!("sys/{name}"), value)
+}
+
+fn write_below(proc: &OwnedFd, path: &str, value: &str) -> rustix::io::Result<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    match rustix::fs::openat2(proc, format!("sys/{name}"), flags, Mode::empty(), resolve) {
-        Ok(file) => {
-            rustix::io::write(file, value.as_bytes())?;
-            Ok(())
+    let file = rustix::fs::openat2(proc, path, flags, Mode::empty(), resolve)?;
+    rustix::io::write(file, value.as_bytes()).map(drop)
+}
+
+fn sysctl_refused(name: &str, errno: Errno) -> SpawnError {
+    SpawnError::setup(&format!("set the sysctl {}", name.replace('/', ".")), errno)
+}
+
+/// The `/dev/shm` of another sandbox, as a mount of its own. It can only be copied from inside the other's mount namespace: a
+/// process of its own goes there, and hands it back.
+fn shared_shm(inside: &Inside<'_>) -> rustix::io::Result<OwnedFd> {
+    let other = inside.mounts.as_ref().ok_or(Errno::INVAL)?;
+    let lost = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let (ours, theirs) = channel::pair().map_err(lost)?;
+    match sys::clone::fork(0, None)? {
+        Forked::Child => {
+            let copied = copy_shm(other);
+            let (errno, shm) = match &copied {
+                Ok(shm) => (0, Some(shm.as_fd())),
+                Err(errno) => (errno.raw_os_error(), None),
+            };
+            let sent = channel::send(&theirs, &errno, &shm.into_iter().collect::<Vec<_>>());
+            sys::process::exit_now(sent.is_err().into())
         }
-        // The kernel is built without it.
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
+        Forked::Parent { pid, .. } => {
+            drop(theirs);
+            let answer = channel::receive::<i32>(&ours, RecvFlags::empty()).map_err(lost)?;
+            while sys::process::wait(Some(pid), Block::Yes).is_err_and(|errno| errno == Errno::INTR) {}
+            match answer {
+                Some((0, mut shm)) => shm.pop().ok_or(Errno::IO),
+                Some((errno, _)) => Err(Errno::from_raw_os_error(errno)),
+                None => Err(Errno::IO),
+            }
+        }
     }
+}
+
+fn copy_shm(namespace: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(c"/", flags, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rootfs::clone_tree(rustix::fs::openat2(root, c"dev/shm", flags, Mode::empty(), resolve)?, false)
 }
 
 fn terminal(window: Option<WindowSize>, built: &mut Built) -> io::Result<()> {

@@ -19,8 +19,9 @@ use crate::id_map::IdMap;
 use crate::rlimit;
 use crate::spawn_error::SpawnError;
 use crate::spec::{
-    Access, AppArmor, DOCKER_DEFAULT_PROFILE, Durability, Ids, Init, KernelPaths, Mount, MountPoint, MountSource,
-    NetworkMode, ProcessSpec, Resources, Rlimit, Rootfs, SandboxSpec, Seccomp,
+    Access, AppArmor, DOCKER_DEFAULT_PROFILE, DeviceRule, Durability, HostDevice, Ids, Init, IpcNamespace, KernelPaths,
+    Mount, MountPoint, MountSource, NameNamespace, NetworkMode, ProcessNamespace, ProcessSpec, Resources, Rlimit,
+    Rootfs, SandboxSpec, Seccomp,
 };
 
 /// What a plan depends on of the machine and the caller.
@@ -70,6 +71,8 @@ pub struct SetupPlan {
     pub namespaces: Vec<Namespace>,
     /// A network namespace to enter.
     pub network: Option<PathBuf>,
+    /// Namespaces of other sandboxes.
+    pub joins: Joins,
     /// Where overlays keep their marks.
     pub overlay_marks: OverlayMarks,
     /// Limits and device access.
@@ -81,6 +84,17 @@ pub struct SetupPlan {
     /// Bytes that steps refer to; kept out of the text.
     #[serde(skip)]
     pub blob: Vec<u8>,
+}
+
+/// Namespaces that a sandbox shares with others, each by the path of its `ns` file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joins {
+    /// Whose processes it sees.
+    pub processes: Option<PathBuf>,
+    /// Whose messages and shared memory it has.
+    pub ipc: Option<PathBuf>,
+    /// The mount namespace whose `/dev/shm` it shows.
+    pub mounts: Option<PathBuf>,
 }
 
 /// The attributes in which overlayfs marks opaque directories.
@@ -122,6 +136,10 @@ pub struct CgroupPlan {
     pub default_pids: Option<u64>,
     /// Whether devices other than the standard ones are out of reach.
     pub confine_devices: bool,
+    /// Devices that are within reach nevertheless.
+    pub devices: Vec<DeviceRule>,
+    /// Whether its processes may outlive its first one, so that they have to be killed.
+    pub kill_leftovers: bool,
 }
 
 /// One step inside the new namespaces.
@@ -145,6 +163,15 @@ pub enum Step {
         /// The value.
         value: String,
     },
+    /// The same for a value that was asked for: one that cannot be set is an error.
+    AskedSysctl {
+        /// Path below `/proc/sys`.
+        name: String,
+        /// The value.
+        value: String,
+    },
+    /// How readily the kernel kills the process for lack of memory.
+    OomScoreAdj(i32),
     /// Brings `lo` up.
     LoopbackUp,
     /// Mounts `/dev` with its nodes and links.
@@ -154,6 +181,8 @@ pub enum Step {
         /// Where they come from.
         origin: DeviceOrigin,
     },
+    /// Makes device files in `/dev` that were asked for.
+    HostDevices(Vec<HostDevice>),
     /// Mounts `/dev/pts`.
     DevPts,
     /// Makes the terminal and binds it to `/dev/console`.
@@ -163,6 +192,8 @@ pub enum Step {
         /// Size in bytes.
         size: u64,
     },
+    /// Shows the `/dev/shm` of another sandbox.
+    SharedShm,
     /// Mounts `/dev/mqueue`.
     DevMqueue,
     /// Mounts `/sys`.
@@ -184,6 +215,8 @@ pub enum Step {
     Pivot,
     /// Sets the host name.
     Hostname(String),
+    /// Sets the NIS domain name.
+    Domainname(String),
 }
 
 /// Where the device files of `/dev` come from.
@@ -309,8 +342,16 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
     };
     let process = process(&spec.process, &allowed, (spec.init, MissingCwd::Make), host)?;
     let masked = spec.confinement.kernel_paths == KernelPaths::Masked;
-    let mut namespaces = vec![Namespace::Mount, Namespace::Pid, Namespace::Ipc, Namespace::Uts];
+    let asked = &spec.exceptions;
+    let own = [
+        (true, Namespace::Mount),
+        (asked.processes == ProcessNamespace::Own, Namespace::Pid),
+        (matches!(asked.ipc, IpcNamespace::Own | IpcNamespace::WithoutShm), Namespace::Ipc),
+        (asked.names == NameNamespace::Own, Namespace::Uts),
+    ];
+    let mut namespaces: Vec<Namespace> = own.into_iter().filter(|(own, _)| *own).map(|(_, kind)| kind).collect();
     let mut steps = vec![Step::Root(spec.rootfs.clone(), spec.durability), Step::Proc];
+    steps.extend(asked.oom_score_adj.map(Step::OomScoreAdj));
     match &spec.network {
         NetworkMode::None => {
             namespaces.push(Namespace::Net);
@@ -320,6 +361,8 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
         NetworkMode::Path(_) => steps.extend(kernel::network_sysctls(host)),
         NetworkMode::Host => {}
     }
+    let sysctls = asked.sysctls.iter().map(|(name, value)| (name.clone(), value.clone()));
+    steps.extend(sysctls.map(|(name, value)| Step::AskedSysctl { name, value }));
     if host.time_namespaces {
         namespaces.push(Namespace::Time);
     }
@@ -332,7 +375,11 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
     if spec.root_access == Access::ReadOnly {
         steps.push(Step::RootReadOnly);
     }
-    steps.extend([Step::Pivot, Step::Hostname(spec.hostname.clone())]);
+    steps.push(Step::Pivot);
+    if asked.names == NameNamespace::Own {
+        steps.push(Step::Hostname(spec.hostname.clone()));
+        steps.extend(asked.domainname.clone().map(Step::Domainname));
+    }
     Ok(SetupPlan {
         id: spec.id.clone(),
         namespaces,
@@ -340,17 +387,31 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts) -> Result<SetupPlan, SpawnErro
             NetworkMode::Path(path) => Some(path.clone()),
             _ => None,
         },
+        joins: joins(spec),
         overlay_marks: host.overlay_marks(),
         cgroup: CgroupPlan {
             limits: spec.resources.clone(),
             default_pids: if spec.resources.pids.is_none() { host.default_pids } else { None },
             // The kernel opens no device file that was made in a user namespace.
             confine_devices: masked && host.user_namespace.is_none(),
+            devices: asked.devices.iter().map(HostDevice::rule).chain(asked.device_rules.iter().copied()).collect(),
+            kill_leftovers: asked.processes != ProcessNamespace::Own,
         },
         steps,
         process,
         blob,
     })
+}
+
+fn joins(spec: &SandboxSpec) -> Joins {
+    let processes = match &spec.exceptions.processes {
+        ProcessNamespace::Path(path) => Some(path.clone()),
+        ProcessNamespace::Own | ProcessNamespace::Host => None,
+    };
+    match &spec.exceptions.ipc {
+        IpcNamespace::Of { ipc, mounts } => Joins { processes, ipc: Some(ipc.clone()), mounts: Some(mounts.clone()) },
+        _ => Joins { processes, ..Joins::default() },
+    }
 }
 
 impl SetupPlan {
@@ -454,6 +515,10 @@ fn check(spec: &SandboxSpec) -> Result<(), SpawnError> {
     check_id(&spec.id)?;
     if let Some(mount) = spec.mounts.iter().find(|mount| mount.target.is_root()) {
         return Err(invalid(format!("nothing can be mounted at {}", mount.target)));
+    }
+    let device = |name: &str| name.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if let Some(device) = spec.exceptions.devices.iter().find(|one| device(&one.name)) {
+        return Err(invalid(format!("/dev/{} is no place for a device", device.name)));
     }
     if spec.hostname.len() > 64 {
         return Err(invalid(format!("the host name {:?} is longer than 64 bytes", spec.hostname)));

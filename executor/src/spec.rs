@@ -3,6 +3,7 @@
 //!
 //! Nothing here touches the machine; the plan turns a specification into ordered set-up steps.
 
+mod exceptions;
 mod exec;
 
 use std::path::PathBuf;
@@ -10,6 +11,9 @@ use std::path::PathBuf;
 use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
+pub use exceptions::{
+    DeviceAccess, DeviceKind, DeviceRule, Exceptions, HostDevice, IpcNamespace, NameNamespace, ProcessNamespace,
+};
 pub use exec::{ExecLifetime, ExecSpec};
 
 use crate::seccomp::SeccompProfile;
@@ -29,7 +33,7 @@ pub struct SandboxSpec {
     pub mounts: Vec<Mount>,
     /// The process to start.
     pub process: ProcessSpec,
-    /// Host name inside; the uts namespace is always the sandbox's own.
+    /// Host name inside, where the names are the sandbox's own.
     pub hostname: String,
     /// The network namespace.
     pub network: NetworkMode,
@@ -41,6 +45,8 @@ pub struct SandboxSpec {
     pub shm_size: u64,
     /// Who is PID 1.
     pub init: Init,
+    /// Where it differs from the standard sandbox.
+    pub exceptions: Exceptions,
 }
 
 /// Where the root file system comes from. A snapshot describes it; the sandbox performs the mount.
@@ -278,10 +284,49 @@ pub struct Resources {
     pub cpu_shares: Option<u64>,
     /// Processors, e.g. `0-2,4`.
     pub cpuset_cpus: Option<String>,
-    /// Number of processes.
+    /// Memory nodes, e.g. `0-1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpuset_mems: Option<String>,
+    /// Bytes of memory that it is pushed back to when the machine runs out of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_reservation: Option<u64>,
+    /// How readily its memory is swapped out (0 to 100).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_swappiness: Option<u64>,
+    /// Whether it waits for memory instead of being killed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom_kill_disable: bool,
+    /// What it may do to disks.
+    #[serde(default, skip_serializing_if = "DiskLimits::is_empty")]
+    pub disks: DiskLimits,
+    /// Number of processes; `u64::MAX` is no limit.
     pub pids: Option<u64>,
     /// Parent cgroup, below the caller's own hierarchy.
     pub cgroup_parent: Option<String>,
+}
+
+/// Limits of what is read from disks and written to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskLimits {
+    /// Relative weight (10 to 1000).
+    pub weight: Option<u64>,
+    /// Relative weights by device file.
+    pub device_weights: Vec<(PathBuf, u64)>,
+    /// Bytes a second that are read, by device file.
+    pub read_bytes: Vec<(PathBuf, u64)>,
+    /// Bytes a second that are written, by device file.
+    pub write_bytes: Vec<(PathBuf, u64)>,
+    /// Reads a second, by device file.
+    pub reads: Vec<(PathBuf, u64)>,
+    /// Writes a second, by device file.
+    pub writes: Vec<(PathBuf, u64)>,
+}
+
+impl DiskLimits {
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Who is PID 1 in a sandbox.

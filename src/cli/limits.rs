@@ -1,7 +1,9 @@
 //! The flags that limit what programs may use: those of `build` (each `RUN` step) and of `run` are the same.
 
+use std::path::PathBuf;
+
 use rbuild_container::{parse_bytes, parse_cpus};
-use rbuild_executor::Resources;
+use rbuild_executor::{DiskLimits, Resources};
 
 use super::report::Failure;
 
@@ -30,9 +32,39 @@ pub(super) struct LimitArgs {
     /// Processors to run on, e.g. 0-2,4
     #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
-    /// Number of processes
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
-    pids_limit: Option<u64>,
+    /// Memory nodes to use, e.g. 0-1
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Memory that it is pushed back to when the machine runs out of it
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory_reservation: Option<u64>,
+    /// How readily its memory is swapped out, 0 to 100 (cgroup v1)
+    #[arg(long, value_name = "PERCENT", allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..=100))]
+    memory_swappiness: Option<i64>,
+    /// Let it wait for memory instead of killing it (cgroup v1)
+    #[arg(long)]
+    oom_kill_disable: bool,
+    /// Relative weight among those who want the disks, 10 to 1000
+    #[arg(long, value_name = "WEIGHT")]
+    blkio_weight: Option<u64>,
+    /// The same for one disk
+    #[arg(long, value_name = "DEVICE:WEIGHT", value_parser = device_number)]
+    blkio_weight_device: Vec<(PathBuf, u64)>,
+    /// Limit of what is read from a disk in a second
+    #[arg(long, value_name = "DEVICE:BYTES", value_parser = device_bytes)]
+    device_read_bps: Vec<(PathBuf, u64)>,
+    /// Limit of what is written to a disk in a second
+    #[arg(long, value_name = "DEVICE:BYTES", value_parser = device_bytes)]
+    device_write_bps: Vec<(PathBuf, u64)>,
+    /// Limit of reads from a disk in a second
+    #[arg(long, value_name = "DEVICE:NUMBER", value_parser = device_number)]
+    device_read_iops: Vec<(PathBuf, u64)>,
+    /// Limit of writes to a disk in a second
+    #[arg(long, value_name = "DEVICE:NUMBER", value_parser = device_number)]
+    device_write_iops: Vec<(PathBuf, u64)>,
+    /// Number of processes; -1 or 0 is no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    pids_limit: Option<i64>,
     /// Parent control group
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
@@ -50,6 +82,23 @@ fn parse_swap(text: &str) -> Result<Swap, String> {
         return Ok(Swap::Unlimited);
     }
     parse_bytes(text).map(Swap::Bytes).map_err(|error| error.to_string())
+}
+
+fn device_bytes(text: &str) -> Result<(PathBuf, u64), String> {
+    device_with(text, |value| parse_bytes(value).ok())
+}
+
+fn device_number(text: &str) -> Result<(PathBuf, u64), String> {
+    device_with(text, |value| value.parse().ok())
+}
+
+fn device_with(text: &str, value: impl Fn(&str) -> Option<u64>) -> Result<(PathBuf, u64), String> {
+    let bad = || format!("bad format: {text:?}: /dev/NAME:NUMBER is wanted");
+    let (device, number) = text.rsplit_once(':').ok_or_else(bad)?;
+    if !device.starts_with("/dev/") {
+        return Err(bad());
+    }
+    Ok((device.into(), value(number).ok_or_else(bad)?))
 }
 
 impl LimitArgs {
@@ -71,7 +120,19 @@ impl LimitArgs {
             cpu_millis: self.cpus.or(of_quota),
             cpu_shares: self.cpu_shares,
             cpuset_cpus: self.cpuset_cpus.clone(),
-            pids: self.pids_limit,
+            cpuset_mems: self.cpuset_mems.clone(),
+            memory_reservation: self.memory_reservation,
+            memory_swappiness: self.memory_swappiness.and_then(|percent| u64::try_from(percent).ok()),
+            oom_kill_disable: self.oom_kill_disable,
+            disks: DiskLimits {
+                weight: self.blkio_weight.filter(|weight| *weight != 0),
+                device_weights: self.blkio_weight_device.clone(),
+                read_bytes: self.device_read_bps.clone(),
+                write_bytes: self.device_write_bps.clone(),
+                reads: self.device_read_iops.clone(),
+                writes: self.device_write_iops.clone(),
+            },
+            pids: self.pids_limit.map(|count| u64::try_from(count).ok().filter(|count| *count > 0).unwrap_or(u64::MAX)),
             cgroup_parent: self.cgroup_parent.clone(),
         };
         rbuild_container::check_limits(&resources)
@@ -110,6 +171,30 @@ mod tests {
             ("--cpu-quota 50000", Resources { cpu_millis: Some(500), ..none.clone() }),
             ("--cpu-period 50000 --cpu-quota 25000", Resources { cpu_millis: Some(500), ..none.clone() }),
             ("-c 512 --pids-limit 7", Resources { cpu_shares: Some(512), pids: Some(7), ..none.clone() }),
+            ("--pids-limit -1", Resources { pids: Some(u64::MAX), ..none.clone() }),
+            ("--blkio-weight 0 --memory-swappiness -1", none.clone()),
+            (
+                "--memory-reservation 8m --memory-swappiness 5 --cpuset-mems 0 --oom-kill-disable",
+                Resources {
+                    memory_reservation: Some(8 << 20),
+                    memory_swappiness: Some(5),
+                    cpuset_mems: Some("0".into()),
+                    oom_kill_disable: true,
+                    ..none.clone()
+                },
+            ),
+            (
+                "--blkio-weight 10 --device-read-bps /dev/sda:1m --device-write-iops /dev/sda:7",
+                Resources {
+                    disks: DiskLimits {
+                        weight: Some(10),
+                        read_bytes: vec![("/dev/sda".into(), 1 << 20)],
+                        writes: vec![("/dev/sda".into(), 7)],
+                        ..DiskLimits::default()
+                    },
+                    ..none.clone()
+                },
+            ),
         ] {
             assert_eq!(parse(line), Ok(want), "{line}");
         }
@@ -119,7 +204,11 @@ mod tests {
             "--cpus 1 --cpu-quota 5000",
             "--cpu-period 5000",
             "--cpuset-cpus x",
-            "--pids-limit 0",
+            "--pids-limit -2",
+            "--memory-swappiness 101",
+            "--blkio-weight 5",
+            "--device-read-bps sda:1m",
+            "--device-read-iops /dev/sda:1m",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -11,11 +11,13 @@ mod details;
 mod events;
 mod exec;
 mod health_arguments;
+mod host_config;
 mod listing;
 mod live;
 mod logs;
 mod monitor;
 mod network_arguments;
+mod particular_arguments;
 mod ports;
 mod unserved;
 
@@ -120,7 +122,7 @@ fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure>
     args.unserved.refuse()?;
     let request = args.container.request(&args.words, args.rm, engine.settings())?;
     warn_of_flags(&args.container);
-    let connection = args.connection.connection(args.detach, request.console)?;
+    let connection = args.connection.connection(args.detach, request.console, engine.settings())?;
     let request = RunRequest { input_once: request.console.interactive && !args.detach, ..request };
     let lease = engine.store()?.lease("run")?;
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use rbuild_cache::snapshot::{Active, Snapshot};
 use rbuild_container::Reachable;
 use rbuild_executor::{
-    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Init, KernelPaths, Mount, MountPoint,
-    MountSource, NetworkMode, Process, ProcessSpec, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio, StdioFd, Usage,
-    users,
+    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, Exceptions, ExitStatus, Init, KernelPaths, Mount,
+    MountPoint, MountSource, NetworkMode, Process, ProcessSpec, Rlimit, SandboxSpec, Seccomp, SpawnError, Stdio,
+    StdioFd, Usage, users,
 };
 use rbuild_image::ContainerPath;
 use rbuild_solver::{
@@ -173,6 +173,7 @@ fn specification(
         resources: worker.resources.clone(),
         shm_size: op.shm_size,
         init: Init::Reaper,
+        exceptions: Exceptions::default(),
     })
 }
 

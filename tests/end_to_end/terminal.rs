@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use crate::bench::Bench;
 
 /// A terminal that a program runs in.
-struct Terminal {
+pub(crate) struct Terminal {
     socket: std::path::PathBuf,
 }
 
 impl Terminal {
     /// Runs `script` in a window of this size.
-    fn start(bench: &Bench, columns: usize, rows: usize, script: &str) -> Self {
+    pub(crate) fn start(bench: &Bench, columns: usize, rows: usize, script: &str) -> Self {
         let terminal = Self { socket: bench.path(format!("tmux-{columns}")) };
         let (x, y) = (columns.to_string(), rows.to_string());
         terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &x, "-y", &y, script]);
         terminal
     }
 
-    fn tmux(&self, args: &[&str]) -> String {
+    pub(crate) fn tmux(&self, args: &[&str]) -> String {
         // Cells outside ASCII are drawn in a UTF-8 terminal only.
         let mut tmux = Command::new("tmux");
         let done = tmux.arg("-u").arg("-S").arg(&self.socket).args(args).output().expect("tmux is installed");
@@ -28,7 +28,7 @@ impl Terminal {
     }
 
     /// The screen, as soon as `seen` is on it.
-    fn screen(&self, seen: &str) -> Vec<String> {
+    pub(crate) fn screen(&self, seen: &str) -> Vec<String> {
         let began = Instant::now();
         loop {
             let lines: Vec<String> =

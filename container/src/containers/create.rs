@@ -14,14 +14,15 @@ use rbuild_cache::{DbError, Hold, Kept, Lease, PathError, SnapshotId};
 use rbuild_executor::Capabilities;
 use rbuild_image::{ContainerPath, RuntimeConfig};
 
-use super::{Containers, LoadError, PublishError, RemoveError, RemoveOptions, durability};
-use crate::config::{ContainerConfig, ContainerMountSource};
+use super::{Containers, FindError, LoadError, PublishError, RemoveError, RemoveOptions, durability};
+use crate::config::{ContainerConfig, ContainerMount, ContainerMountSource};
 use crate::create::{InvalidRequest, Surroundings, merge};
 use crate::document::{self, AtPath};
 use crate::etc_files::{self, HostFiles};
 use crate::id::ContainerId;
 use crate::name::ContainerName;
 use crate::network::{NetworkChoice, Reachable};
+use crate::particulars::{self, UtsChoice};
 use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin, Place};
 use crate::request::{Lifetime, RunRequest};
 use crate::volume::VolumeName;
@@ -79,6 +80,9 @@ pub enum CreateError {
         #[source]
         source: WorkingDirError,
     },
+    /// A container whose volumes are wanted is not there.
+    #[error(transparent)]
+    Find(#[from] FindError),
     /// A leftover of the name cannot be removed.
     #[error(transparent)]
     Remove(#[from] RemoveError),
@@ -126,7 +130,11 @@ impl Containers {
             bounding_capabilities: new.bounding_capabilities,
             volume_name: &mut VolumeName::random,
         };
-        let config = merge(new.config, new.request, surroundings)?;
+        let mut config = merge(new.config, new.request, surroundings)?;
+        self.inherit_mounts(&mut config, new.request)?;
+        if config.particulars.uts == UtsChoice::Host {
+            config.hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        }
         let directory = lease.scratch_name("container")?;
         fs::DirBuilder::new().mode(0o700).create(&directory).at("create", &directory)?;
         let (place, changes) = match (config.lifetime, new.run) {
@@ -209,6 +217,20 @@ impl Containers {
         }
         self.remove(id, RemoveOptions { volumes: super::AnonymousVolumes::Remove, ..RemoveOptions::default() }, lease)?;
         Ok(true)
+    }
+
+    /// What other containers have mounted (`--volumes-from`).
+    fn inherit_mounts(&self, config: &mut ContainerConfig, request: &RunRequest) -> Result<(), CreateError> {
+        let mut inherited = Vec::new();
+        for from in &config.particulars.volumes_from {
+            for mount in from.of(&self.find(&from.container)?.config.mounts) {
+                inherited.retain(|other: &ContainerMount| other.target != mount.target);
+                inherited.push(mount);
+            }
+        }
+        let asked: Vec<ContainerPath> = request.mounts.iter().map(|mount| mount.target.clone()).collect();
+        particulars::inherit(&mut config.mounts, &asked, inherited);
+        Ok(())
     }
 
     fn make_volumes(

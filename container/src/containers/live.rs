@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rbuild_executor::{LiveSandbox, LiveUsage, Resources, SpawnError, thaw_leftover};
+use rbuild_executor::{DiskLimits, LiveSandbox, LiveUsage, Resources, SpawnError, thaw_leftover};
 
 use super::{Containers, LoadError, UpdateError};
 use crate::create::{InvalidLimit, check_limits};
@@ -166,6 +166,11 @@ fn merged(old: &Resources, new: &Resources) -> Resources {
         cpu_millis: new.cpu_millis.or(old.cpu_millis),
         cpu_shares: new.cpu_shares.or(old.cpu_shares),
         cpuset_cpus: new.cpuset_cpus.clone().or_else(|| old.cpuset_cpus.clone()),
+        cpuset_mems: new.cpuset_mems.clone().or_else(|| old.cpuset_mems.clone()),
+        memory_reservation: new.memory_reservation.or(old.memory_reservation),
+        memory_swappiness: new.memory_swappiness.or(old.memory_swappiness),
+        oom_kill_disable: new.oom_kill_disable || old.oom_kill_disable,
+        disks: DiskLimits { weight: new.disks.weight.or(old.disks.weight), ..old.disks.clone() },
         pids: new.pids.or(old.pids),
         cgroup_parent: old.cgroup_parent.clone(),
     }

@@ -15,6 +15,9 @@ use crate::record::ContainerRecord;
 use crate::status::{Change, InvalidChange};
 use crate::volumes::VolumeError;
 
+/// How often a container that is being started is waited for.
+const ATTEMPTS: usize = 5;
+
 /// How a container is removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemoveOptions {
@@ -81,14 +84,27 @@ impl Containers {
     /// Removes a container; one that is gone already is no error. Its files go with `lease`.
     pub fn remove(&self, id: &ContainerId, options: RemoveOptions, lease: &Lease) -> Result<(), RemoveError> {
         let Some(mut record) = self.load(id)? else { return Ok(()) };
-        if !record.state.status.can_remove() && options.running == RunningContainer::Kill {
-            self.kill_and_wait(&record).map_err(Box::new)?;
-            let Some(ended) = self.load(id)? else { return Ok(()) };
-            record = ended;
+        // Whoever is starting it at this moment is waited for; from here on nobody starts it any more.
+        let mut held = None;
+        for _ in 0..ATTEMPTS {
+            if !record.state.status.can_remove() && options.running == RunningContainer::Kill {
+                self.kill_and_wait(&record).map_err(Box::new)?;
+                let Some(ended) = self.load(id)? else { return Ok(()) };
+                record = ended;
+            }
+            if !record.state.status.can_remove() {
+                break;
+            }
+            held = self.hold(id)?;
+            if held.is_some() {
+                break;
+            }
+            let Some(now) = self.load(id)? else { return Ok(()) };
+            record = now;
         }
-        if !record.state.status.can_remove() {
+        let Some(_held) = held else {
             return Err(RemoveError::Running { id: record.id, name: record.name, status: record.state.status });
-        }
+        };
         match self.update(id, |record| Ok(record.state.change(Change::BeginRemoval)?)) {
             Ok(_) => {}
             Err(UpdateError::Gone { .. }) => return Ok(()),

@@ -10,7 +10,9 @@ use rbuild_cache::snapshot::{SnapshotError, Writable};
 use rbuild_cache::view::View;
 use rbuild_cache::{Hold, Lease, PathError};
 use rbuild_executor::users::{self, MAX_USER_FILE, User, UserError};
-use rbuild_executor::{ExitStatus, Process, SandboxSpec, SpawnError, Spawner, Stdio, StdioFd, Warning, WindowSize};
+use rbuild_executor::{
+    Exceptions, ExitStatus, Process, SandboxSpec, SpawnError, Spawner, Stdio, StdioFd, Warning, WindowSize,
+};
 use rbuild_image::ContainerPath;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -132,6 +134,35 @@ pub enum StartError {
         /// That container.
         id: ContainerId,
     },
+    /// The container whose namespace it is to share does not run.
+    #[error("cannot join {kind} of a non running container: {}", id.short())]
+    JoinedNotRunning {
+        /// `PID` or `IPC`.
+        kind: &'static str,
+        /// That container.
+        id: ContainerId,
+    },
+    /// The container whose memory it is to share did not agree to that.
+    #[error("container {}: non-shareable IPC (hint: use --ipc=shareable for the donor container)", id.short())]
+    NotShareable {
+        /// That container.
+        id: ContainerId,
+    },
+    /// A device is not there.
+    #[error("error gathering device information while adding custom device \"{}\"", path.display())]
+    Device {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else is where a device should be.
+    #[error("error gathering device information while adding custom device \"{}\": not a device node", path.display())]
+    NotADevice {
+        /// Which.
+        path: PathBuf,
+    },
     /// There is no container whose network it could share.
     #[error(transparent)]
     Shared(#[from] FindError),
@@ -198,7 +229,8 @@ impl Containers {
             return Err(InvalidChange { status, change: Change::Start }.into());
         }
         let uplink = self.connect(record, lease)?;
-        let spec = self.sandbox_of(record, &uplink, lease)?;
+        let particulars = self.particulars(record)?;
+        let spec = self.sandbox_of(record, &uplink, particulars.exceptions.clone(), lease)?;
         if let Some(signal) = foreground.signals.take().into_iter().find(|signal| ENDING.contains(signal)) {
             return Err(StartError::Interrupted { signal });
         }
@@ -265,6 +297,7 @@ impl Containers {
         &self,
         record: &ContainerRecord,
         connected: &Connected,
+        exceptions: Exceptions,
         lease: &Lease,
     ) -> Result<SandboxSpec, StartError> {
         if let Some(snapshot) = record.snapshot {
@@ -284,7 +317,8 @@ impl Containers {
             .collect::<Result<_, StartError>>()?;
         let directory = connected.etc_files().map_or_else(|| self.directory(&record.id), Path::to_owned);
         let etc = ETC_FILES.iter().map(|name| (*name, directory.join(name))).collect();
-        let facts = StartFacts { rootfs: writable.rootfs()?, user, groups, sources, network: connected.mode(), etc };
+        let rootfs = writable.rootfs()?;
+        let facts = StartFacts { rootfs, user, groups, sources, network: connected.mode(), etc, exceptions };
         Ok(sandbox(&record.id, &record.config, facts))
     }
 }

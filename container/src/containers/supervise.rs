@@ -70,6 +70,8 @@ impl Supervised {
 
 /// How long output may take to reach everybody before the end of its container is recorded nevertheless.
 const DELIVERY: Duration = Duration::from_secs(1);
+/// How often a monitor looks whether its container's directory is still there.
+const LOOK: Duration = Duration::from_secs(5);
 /// Longer than anybody waits.
 const EVER: Duration = Duration::from_secs(3600 * 24 * 365);
 
@@ -189,13 +191,16 @@ impl Containers {
         lease: &Lease,
     ) -> Result<Run, StartError> {
         let uplink = self.connect(record, lease)?;
-        let spec = self.sandbox_of(record, &uplink, lease)?;
+        let particulars = self.particulars(record)?;
+        let spec = self.sandbox_of(record, &uplink, particulars.exceptions.clone(), lease)?;
         let log = crate::logs::log_file(&self.directory(&record.id), &record.id);
         let log = LogWriter::open(log, record.config.log, Arc::clone(&self.clock)).map_err(StartError::Streams)?;
         let log = Arc::new(Mutex::new(log));
         let mut streams = Streams::new(record.config.console).map_err(StartError::Streams)?;
         let inner = streams.inner.take().expect("made just now");
         let mut process = spawner.spawn_in_window(&spec, inner, watch.window())?;
+        // What it was to join it has joined.
+        drop(particulars);
         // Whatever fails from here on drops the process, and that kills it.
         for warning in process.warnings() {
             watch.clients.tell(&FromMonitor::Warning(warning.to_string()));
@@ -219,7 +224,8 @@ impl Containers {
         }
         let status = std::thread::scope(|scope| {
             let health = self.watch_health(scope, record, spawner)?;
-            let followed = watch.follow(record, process_id, &mut process, &mut streams);
+            let is_gone = || !self.directory(&record.id).exists();
+            let followed = watch.follow(record, process_id, &mut process, &mut streams, &is_gone);
             health.map(HealthWatch::stop).transpose()?;
             followed
         });
@@ -427,6 +433,7 @@ impl Watch<'_> {
         process_id: ProcessId,
         process: &mut Process,
         streams: &mut Streams,
+        is_gone: &dyn Fn() -> bool,
     ) -> io::Result<rbuild_executor::ExitStatus> {
         let mut killed = self.dying;
         if killed {
@@ -435,7 +442,7 @@ impl Watch<'_> {
         loop {
             let patience = match self.deadline {
                 Some(deadline) if !killed => deadline.saturating_duration_since(Instant::now()),
-                _ => EVER,
+                _ => LOOK,
             };
             let heard = self.wait(Some(process), patience)?;
             if heard.process_ended {
@@ -448,7 +455,10 @@ impl Watch<'_> {
             if heard.input_ended && record.config.input_once && !streams.terminal {
                 streams.input = None;
             }
-            if heard.told_to_end || heard.client_died {
+            // Somebody took its files away: nobody could find it any more.
+            let orphaned = !killed && is_gone();
+            self.dying |= orphaned;
+            if heard.told_to_end || heard.client_died || orphaned {
                 super::live::thaw_to_end(&record.id);
             }
             if heard.told_to_end && self.deadline.is_none() {
@@ -457,7 +467,7 @@ impl Watch<'_> {
                 self.deadline = Some(Instant::now() + grace);
             }
             let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if (heard.client_died || late) && !killed {
+            if (heard.client_died || late || orphaned) && !killed {
                 killed = true;
                 process.kill_all()?;
             }

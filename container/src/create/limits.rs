@@ -20,6 +20,27 @@ pub enum InvalidLimit {
         /// What was given.
         text: String,
     },
+    /// `--cpuset-mems` is no list of memory nodes.
+    #[error("invalid value {text} for cpuset mems")]
+    CpusetMems {
+        /// What was given.
+        text: String,
+    },
+    /// What is reserved is more than there may be.
+    #[error("minimum memory limit can not be less than memory reservation limit, see usage")]
+    ReservationAboveMemory,
+    /// Swappiness runs from 0 to 100.
+    #[error("invalid value: {percent}, valid memory swappiness range is 0-100")]
+    Swappiness {
+        /// What was given.
+        percent: u64,
+    },
+    /// Weights of disks run from 10 to 1000.
+    #[error("range of blkio weight is from 10 to 1000, not {weight}")]
+    DiskWeight {
+        /// What was given.
+        weight: u64,
+    },
     /// Weights run from 2 to 262144.
     #[error("--cpu-shares must be between 2 and 262144, not {shares}")]
     CpuShares {
@@ -51,6 +72,25 @@ pub fn check_limits(resources: &Resources) -> Result<Resources, InvalidLimit> {
     {
         return Err(InvalidLimit::Cpuset { text: text.clone() });
     }
+    if let Some(text) = &resources.cpuset_mems
+        && !is_cpu_list(text)
+    {
+        return Err(InvalidLimit::CpusetMems { text: text.clone() });
+    }
+    if let (Some(memory), Some(reserved)) = (resources.memory, resources.memory_reservation)
+        && reserved > memory
+    {
+        return Err(InvalidLimit::ReservationAboveMemory);
+    }
+    if let Some(percent) = resources.memory_swappiness.filter(|percent| *percent > 100) {
+        return Err(InvalidLimit::Swappiness { percent });
+    }
+    let weights = resources.disks.device_weights.iter().map(|(_, weight)| *weight).chain(resources.disks.weight);
+    for weight in weights {
+        if !(10..=1000).contains(&weight) {
+            return Err(InvalidLimit::DiskWeight { weight });
+        }
+    }
     Ok(resources.clone())
 }
 
@@ -65,6 +105,7 @@ fn is_cpu_list(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rbuild_executor::DiskLimits;
 
     #[test]
     fn limits_are_checked_against_each_other() {
@@ -82,6 +123,16 @@ mod tests {
             (Resources { memory: None, ..good.clone() }, InvalidLimit::SwapWithoutMemory),
             (Resources { memory: Some(8 << 20), ..good.clone() }, InvalidLimit::SwapBelowMemory),
             (Resources { cpu_shares: Some(1), ..good.clone() }, InvalidLimit::CpuShares { shares: 1 }),
+            (Resources { memory_reservation: Some(7 << 20), ..good.clone() }, InvalidLimit::ReservationAboveMemory),
+            (Resources { memory_swappiness: Some(101), ..good.clone() }, InvalidLimit::Swappiness { percent: 101 }),
+            (
+                Resources { disks: DiskLimits { weight: Some(9), ..DiskLimits::default() }, ..good.clone() },
+                InvalidLimit::DiskWeight { weight: 9 },
+            ),
+            (
+                Resources { cpuset_mems: Some("x".into()), ..good.clone() },
+                InvalidLimit::CpusetMems { text: "x".into() },
+            ),
         ] {
             assert_eq!(check_limits(&bad), Err(want));
         }

@@ -46,7 +46,7 @@ struct V2 {
 }
 
 /// Controllers worth a group of their own.
-const USED: [&str; 5] = ["memory", "pids", "cpu", "cpuset", "devices"];
+const USED: [&str; 6] = ["memory", "pids", "cpu", "cpuset", "devices", "blkio"];
 
 impl Hierarchies {
     pub(crate) fn detect() -> Self {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{NOT_DELEGATED, Warning};
+use super::{NOT_DELEGATED, Warning, disks};
 use crate::plan::CgroupPlan;
 use crate::spawn_error::SpawnError;
 use crate::spec::Resources;
@@ -18,7 +18,8 @@ pub(super) fn wanted_v1(controllers: &[String], limits: &Resources) -> bool {
     controllers.iter().any(|controller| match controller.as_str() {
         "memory" | "pids" => true,
         "cpu" => limits.cpu_millis.is_some() || limits.cpu_shares.is_some(),
-        "cpuset" => limits.cpuset_cpus.is_some(),
+        "cpuset" => limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some(),
+        "blkio" => !limits.disks.is_empty(),
         _ => false,
     })
 }
@@ -47,6 +48,11 @@ fn refuse_all(plan: &CgroupPlan, reason: &str) -> Result<(), SpawnError> {
         ("cpus", limits.cpu_millis.is_some()),
         ("cpu-shares", limits.cpu_shares.is_some()),
         ("cpuset-cpus", limits.cpuset_cpus.is_some()),
+        ("cpuset-mems", limits.cpuset_mems.is_some()),
+        ("memory-reservation", limits.memory_reservation.is_some()),
+        ("memory-swappiness", limits.memory_swappiness.is_some()),
+        ("oom-kill-disable", limits.oom_kill_disable),
+        ("of disks", !limits.disks.is_empty()),
         ("pids-limit", limits.pids.is_some()),
     ] {
         if asked {
@@ -85,8 +91,21 @@ pub(super) fn apply_v1(
     if let Some(cpus) = &limits.cpuset_cpus {
         set("cpuset-cpus", "cpuset", "cpuset.cpus", cpus.clone())?;
     }
+    if let Some(nodes) = &limits.cpuset_mems {
+        set("cpuset-mems", "cpuset", "cpuset.mems", nodes.clone())?;
+    }
+    if let Some(bytes) = limits.memory_reservation {
+        set("memory-reservation", "memory", "memory.soft_limit_in_bytes", bytes.to_string())?;
+    }
+    if let Some(percent) = limits.memory_swappiness {
+        set("memory-swappiness", "memory", "memory.swappiness", percent.to_string())?;
+    }
+    if limits.oom_kill_disable {
+        set("oom-kill-disable", "memory", "memory.oom_control", "1".to_owned())?;
+    }
+    disks::apply_v1(&limits.disks, &set)?;
     if let Some(count) = limits.pids {
-        set("pids-limit", "pids", "pids.max", count.to_string())?;
+        set("pids-limit", "pids", "pids.max", pids(count))?;
     } else if let Some(count) = plan.default_pids {
         default_pids(set("pids-limit", "pids", "pids.max", count.to_string()), warnings);
     }
@@ -114,12 +133,30 @@ pub(super) fn apply_v2(plan: &CgroupPlan, group: &Path, warnings: &mut Vec<Warni
     if let Some(cpus) = &limits.cpuset_cpus {
         set("cpuset-cpus", "cpuset.cpus", cpus.clone())?;
     }
+    if let Some(nodes) = &limits.cpuset_mems {
+        set("cpuset-mems", "cpuset.mems", nodes.clone())?;
+    }
+    if let Some(bytes) = limits.memory_reservation {
+        set("memory-reservation", "memory.low", bytes.to_string())?;
+    }
+    if limits.memory_swappiness.is_some() {
+        return Err(refused("memory-swappiness", "cgroup v2 has no such setting"));
+    }
+    if limits.oom_kill_disable {
+        return Err(refused("oom-kill-disable", "cgroup v2 has no such setting"));
+    }
+    disks::apply_v2(&limits.disks, &set)?;
     if let Some(count) = limits.pids {
-        set("pids-limit", "pids.max", count.to_string())?;
+        set("pids-limit", "pids.max", pids(count))?;
     } else if let Some(count) = plan.default_pids {
         default_pids(set("pids-limit", "pids.max", count.to_string()), warnings);
     }
     Ok(())
+}
+
+/// What is more than a machine can have is no limit.
+fn pids(count: u64) -> String {
+    if count == u64::MAX { "max".to_owned() } else { count.to_string() }
 }
 
 fn quota(cpu_millis: u64) -> u64 {
@@ -147,7 +184,7 @@ fn write(limit: &str, file: &Path, value: &str) -> Result<(), SpawnError> {
     })
 }
 
-fn refused(limit: &str, reason: &str) -> SpawnError {
+pub(super) fn refused(limit: &str, reason: &str) -> SpawnError {
     SpawnError::Limit { limit: limit.to_owned(), reason: reason.to_owned() }
 }
 
@@ -169,6 +206,8 @@ mod tests {
             limits: Resources { memory, ..Resources::default() },
             default_pids,
             confine_devices: false,
+            devices: Vec::new(),
+            kill_leftovers: false,
         };
         let mut warnings = Vec::new();
         let error = apply_v1(&plan(Some(1), None), &[], &mut warnings).unwrap_err();

@@ -118,7 +118,13 @@ impl LiveSandbox {
 
     /// Changes limits while it runs; those that are not given stay as they are.
     pub fn limit(&self, changes: &Resources) -> Result<(), SpawnError> {
-        let plan = CgroupPlan { limits: changes.clone(), default_pids: None, confine_devices: false };
+        let plan = CgroupPlan {
+            limits: changes.clone(),
+            default_pids: None,
+            confine_devices: false,
+            devices: Vec::new(),
+            kill_leftovers: false,
+        };
         if self.hierarchies.version() == CgroupVersion::V2 {
             return match self.own("memory") {
                 Some(group) => limits::apply_v2(&plan, &group, &mut Vec::new()),
@@ -269,7 +275,7 @@ fn wait_for(what: &str, is: impl Fn() -> io::Result<bool>) -> io::Result<()> {
 }
 
 /// The processes of a group and of those in it.
-fn collect(group: &Path, pids: &mut BTreeSet<u32>) -> io::Result<()> {
+pub(super) fn collect(group: &Path, pids: &mut BTreeSet<u32>) -> io::Result<()> {
     let listed = fs::read_to_string(group.join("cgroup.procs"))?;
     pids.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid > 0));
     for entry in fs::read_dir(group)? {

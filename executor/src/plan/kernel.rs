@@ -1,9 +1,11 @@
 //! The kernel's file systems in a sandbox, what of them is hidden, and which devices exist.
 
+use std::path::Path;
+
 use rbuild_image::ContainerPath;
 
-use super::{DeviceNode, DeviceOrigin, HostFacts, Step};
-use crate::spec::{Access, KernelPaths, NetworkMode, SandboxSpec};
+use super::{DeviceNode, DeviceOrigin, HostFacts, MountStep, PlannedSource, Step};
+use crate::spec::{Access, IpcNamespace, KernelPaths, MountPoint, MountSource, NetworkMode, SandboxSpec};
 
 /// Files and directories of `/proc` and `/sys` that a sandbox does not see (Docker's list and five more of `/proc`).
 const MASKED: [&str; 17] = [
@@ -68,12 +70,41 @@ pub(super) fn file_systems(spec: &SandboxSpec, host: &HostFacts) -> Vec<Step> {
     let nested = host.user_namespace.is_some();
     let origin = if nested { DeviceOrigin::Host } else { DeviceOrigin::Made };
     let sys = if nested && spec.network == NetworkMode::Host { Step::HostSys } else { Step::Sys(access) };
-    let mut steps = vec![Step::Dev { nodes, origin }, Step::DevPts];
+    let mut steps = vec![Step::Dev { nodes, origin }];
+    let devices = &spec.exceptions.devices;
+    if nested {
+        // The kernel opens no device file that is made there; the host's own can be shown.
+        steps.extend(devices.iter().map(|device| host_file(&device.path, &format!("/dev/{}", device.name))));
+    } else if !devices.is_empty() {
+        steps.push(Step::HostDevices(devices.clone()));
+    }
+    steps.push(Step::DevPts);
     if spec.process.terminal {
         steps.push(Step::Terminal);
     }
-    steps.extend([Step::DevShm { size: spec.shm_size }, Step::DevMqueue, sys, Step::SysCgroup(access)]);
+    match spec.exceptions.ipc {
+        IpcNamespace::Own => steps.push(Step::DevShm { size: spec.shm_size }),
+        IpcNamespace::WithoutShm => {}
+        IpcNamespace::Host => steps.push(host_file("/dev/shm".as_ref(), "/dev/shm")),
+        IpcNamespace::Of { .. } => steps.push(Step::SharedShm),
+    }
+    steps.push(match spec.exceptions.ipc {
+        // The host's belongs to another user namespace, whose root alone may mount it.
+        IpcNamespace::Host if nested => host_file("/dev/mqueue".as_ref(), "/dev/mqueue"),
+        _ => Step::DevMqueue,
+    });
+    steps.extend([sys, Step::SysCgroup(access)]);
     steps
+}
+
+/// Something of the host's, as it is.
+fn host_file(path: &Path, target: &str) -> Step {
+    Step::Mount(MountStep {
+        target: ContainerPath::new(target),
+        source: PlannedSource::Spec(MountSource::Bind { path: path.to_owned() }),
+        access: Access::ReadWrite,
+        mount_point: MountPoint::Kept,
+    })
 }
 
 /// Hides and write-protects.

@@ -1,7 +1,9 @@
 //! Plans of typical sandboxes, pinned step by step.
 
 use super::*;
-use crate::spec::{Confinement, DEFAULT_CAPABILITIES, ExecLifetime, ExecSpec, Lower, ProcessSpec, Rlimit};
+use crate::spec::{
+    Confinement, DEFAULT_CAPABILITIES, DeviceAccess, Exceptions, ExecLifetime, ExecSpec, Lower, ProcessSpec, Rlimit,
+};
 
 fn host() -> HostFacts {
     HostFacts {
@@ -115,6 +117,7 @@ fn spec() -> SandboxSpec {
         resources: Resources::default(),
         shm_size: 64 << 20,
         init: Init::Reaper,
+        exceptions: Exceptions::default(),
     }
 }
 
@@ -170,7 +173,7 @@ fn a_run_step_is_set_up_in_this_order() {
     "#);
     insta::assert_snapshot!(format!("{:?}\n{:?}\n{:?}", plan.namespaces, plan.cgroup, plan.process), @r#"
     [Mount, Pid, Ipc, Uts, Net, Time, Cgroup]
-    CgroupPlan { limits: Resources { memory: None, memory_swap: None, cpu_millis: None, cpu_shares: None, cpuset_cpus: None, pids: None, cgroup_parent: None }, default_pids: Some(2048), confine_devices: true }
+    CgroupPlan { limits: Resources { memory: None, memory_swap: None, cpu_millis: None, cpu_shares: None, cpuset_cpus: None, cpuset_mems: None, memory_reservation: None, memory_swappiness: None, oom_kill_disable: false, disks: DiskLimits { weight: None, device_weights: [], read_bytes: [], write_bytes: [], reads: [], writes: [] }, pids: None, cgroup_parent: None }, default_pids: Some(2048), confine_devices: true, devices: [], kill_leftovers: false }
     ProcessPlan { argv: ["/bin/sh", "-c", "true"], env: ["PATH=/bin"], cwd: "/", missing_cwd: Make, user: Ids { uid: 0, gid: 0, groups: [0] }, groups: Set, capabilities: Capabilities(2818844155), no_new_privileges: false, seccomp: Default, apparmor: None, rlimits: [Planned { index: 9, soft: 1, hard: 2 }], init: Reaper }
     "#);
 }
@@ -319,4 +322,76 @@ fn programs_get_the_limit_on_open_files_that_the_engine_was_given() {
     let kept = plan(&spec, &host).expect("a plan").process.rlimits;
     let wanted = rlimit::plan(&Rlimit { name: "NOFILE".to_owned(), soft: 1024, hard: 4096 });
     assert_eq!(kept.first(), wanted.as_ref());
+}
+
+#[test]
+fn what_is_asked_for_beside_the_defaults_is_planned_and_nothing_else() {
+    let mut spec = spec();
+    spec.mounts.clear();
+    let device = HostDevice {
+        name: "mine/one".into(),
+        path: "/dev/host".into(),
+        block: true,
+        major: 7,
+        minor: 3,
+        mode: 0o660,
+        uid: 0,
+        gid: 6,
+        access: DeviceAccess { read: true, write: false, mknod: false },
+    };
+    spec.exceptions = Exceptions {
+        processes: ProcessNamespace::Path("/p".into()),
+        ipc: IpcNamespace::Of { ipc: "/i".into(), mounts: "/m".into() },
+        names: NameNamespace::Own,
+        domainname: Some("home".into()),
+        sysctls: [("kernel/shmmax".to_owned(), "5".to_owned())].into(),
+        oom_score_adj: Some(7),
+        devices: vec![device.clone()],
+        device_rules: vec!["c 10:* rw".parse().unwrap()],
+    };
+    let asked =
+        |step: &&Step| !matches!(step, Step::Mask(_) | Step::ReadOnlyPath(_) | Step::Sysctl { .. } | Step::Dev { .. });
+    let listed =
+        |plan: &SetupPlan| plan.steps.iter().filter(asked).map(|step| format!("{step:?}\n")).collect::<String>();
+    let planned = plan(&spec, &host()).unwrap();
+    insta::assert_snapshot!(listed(&planned), @r#"
+    Root(Overlay { lowers: [Directory("/l1"), Directory("/l0")], upper: "/u", work: "/w" }, AtCommit)
+    Proc
+    OomScoreAdj(7)
+    LoopbackUp
+    AskedSysctl { name: "kernel/shmmax", value: "5" }
+    HostDevices([HostDevice { name: "mine/one", path: "/dev/host", block: true, major: 7, minor: 3, mode: 432, uid: 0, gid: 6, access: DeviceAccess { read: true, write: false, mknod: false } }])
+    DevPts
+    SharedShm
+    DevMqueue
+    Sys(ReadOnly)
+    SysCgroup(ReadOnly)
+    Pivot
+    Hostname("buildkitsandbox")
+    Domainname("home")
+    "#);
+    assert_eq!(format!("{:?}", planned.namespaces), "[Mount, Uts, Net, Time, Cgroup]");
+    let joins = Joins { processes: Some("/p".into()), ipc: Some("/i".into()), mounts: Some("/m".into()) };
+    assert_eq!(planned.joins, joins);
+    let rules: Vec<String> = planned.cgroup.devices.iter().map(ToString::to_string).collect();
+    assert_eq!(rules, ["b 7:3 r", "c 10:* rw"]);
+    assert!(planned.cgroup.kill_leftovers && planned.cgroup.confine_devices);
+
+    spec.exceptions.processes = ProcessNamespace::Host;
+    spec.exceptions.ipc = IpcNamespace::Host;
+    spec.exceptions.names = NameNamespace::Host;
+    let planned = plan(&spec, &host()).unwrap();
+    assert_eq!(format!("{:?}", planned.namespaces), "[Mount, Net, Time, Cgroup]");
+    assert!(planned.cgroup.kill_leftovers && planned.joins == Joins::default());
+    assert!(!planned.steps.iter().any(|step| matches!(step, Step::Hostname(_) | Step::DevShm { .. })));
+
+    spec.exceptions = Exceptions { ipc: IpcNamespace::WithoutShm, ..Exceptions::default() };
+    let planned = plan(&spec, &host()).unwrap();
+    assert!(planned.namespaces.contains(&Namespace::Ipc) && !planned.cgroup.kill_leftovers);
+    assert!(!planned.steps.iter().any(|step| matches!(step, Step::DevShm { .. } | Step::SharedShm)));
+
+    for name in ["../x", "", "a//b", "a/./b"] {
+        spec.exceptions.devices = vec![HostDevice { name: name.into(), ..device.clone() }];
+        assert!(plan(&spec, &host()).is_err(), "{name:?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::pty::OpenptFlags;
@@ -13,6 +13,7 @@ use rustix::termios::Winsize;
 use super::{NO_SUID_DEV_EXEC, attach, clone_tree, new_mount};
 use crate::plan::{DeviceNode, DeviceOrigin};
 use crate::root_dir::{DirFd, Node};
+use crate::spec::HostDevice;
 use crate::stat::{FileKind, Stat};
 use crate::stdio::WindowSize;
 
@@ -89,6 +90,37 @@ pub(crate) fn bind_host_nodes(dev: &OwnedFd, nodes: &[DeviceNode]) -> io::Result
         }
     }
     Ok(())
+}
+
+/// Makes device files that were asked for, with the host's owners and permissions; those that are there already stay. The umask
+/// must be 0. An error names the device.
+pub(crate) fn make_host_devices(dev: &OwnedFd, devices: &[HostDevice]) -> Result<(), (String, Errno)> {
+    devices.iter().try_for_each(|device| make_host_device(dev, device).map_err(|errno| (device.name.clone(), errno)))
+}
+
+fn make_host_device(dev: &OwnedFd, device: &HostDevice) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut parent = rustix::fs::openat(dev, c".", flags, Mode::empty())?;
+    let (directories, name) = match device.name.rsplit_once('/') {
+        Some((directories, name)) => (directories.split('/').collect(), name),
+        None => (Vec::new(), device.name.as_str()),
+    };
+    for directory in directories {
+        match rustix::fs::mkdirat(&parent, directory, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        parent = rustix::fs::openat(&parent, directory, flags, Mode::empty())?;
+    }
+    let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let number = rustix::fs::makedev(device.major, device.minor);
+    match rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode & 0o7777), number) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Ok(()),
+        Err(errno) => return Err(errno),
+    }
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// A detached mount has no place yet, so nothing but plain lookups by name are needed.

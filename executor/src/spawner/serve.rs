@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::entering::{Arrival, Entering};
 use super::{ARGV0, Ended, ExitMessage, Request};
@@ -149,16 +151,26 @@ impl Serving {
     fn start(&mut self, request: &Request, plan: &SetupPlan, attached: Attached) -> Result<(), SpawnError> {
         let Attached { setup, exit, others: mut ready } = attached;
         let stdio = ready.split_off(request.mounts.min(ready.len()));
-        let network = plan.network.as_ref().map(|path| {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            rustix::fs::open(path, flags, Mode::empty())
-                .map_err(|errno| SpawnError::Network { path: path.clone(), source: errno.into() })
-        });
+        let open = |path: &PathBuf| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let network = plan
+            .network
+            .as_ref()
+            .map(|path| open(path).map_err(|errno| SpawnError::Network { path: path.clone(), source: errno.into() }));
         let network = network.transpose()?;
+        let join = |path: &Option<PathBuf>| {
+            let opened = path.as_ref().map(open).transpose();
+            opened.map_err(|errno| SpawnError::setup("open the namespace of another container", errno))
+        };
+        let (processes, ipc) = (join(&plan.joins.processes)?, join(&plan.joins.ipc)?);
+        let mounts = join(&plan.joins.mounts)?;
         let filter = self.filter(&plan.process.seccomp, plan.process.capabilities)?;
         let (mut cgroup, warnings) = self.cgroups.create(&plan.id, &plan.cgroup)?;
         let namespaces = plan.namespaces.iter().fold(0, |flags, namespace| flags | clone_flag(*namespace));
-        let forked = clone::fork(namespaces, cgroup.into.as_ref().map(AsFd::as_fd));
+        let into = cgroup.into.as_ref().map(AsFd::as_fd);
+        let forked = match &processes {
+            Some(processes) => fork_among(processes, namespaces, into),
+            None => clone::fork(namespaces, into),
+        };
         match forked {
             Ok(Forked::Child) => {
                 let spawner = self.own.as_fd();
@@ -174,6 +186,8 @@ impl Serving {
                     window: request.window,
                     stdio,
                     network,
+                    ipc,
+                    mounts,
                     ready,
                 })
             }
@@ -272,6 +286,20 @@ impl Serving {
     }
 }
 
+/// Forks a child into a process namespace that is there. Only children of this process are affected by entering it, and only this
+/// one is to be.
+fn fork_among(processes: &OwnedFd, namespaces: u64, into: Option<BorrowedFd<'_>>) -> rustix::io::Result<Forked> {
+    let kind = Some(LinkNameSpaceType::ProcessID);
+    let own = rustix::fs::open(c"/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    move_into_link_name_space(processes.as_fd(), kind)?;
+    let forked = clone::fork(namespaces, into);
+    if let Ok(Forked::Child) = forked {
+        return forked;
+    }
+    move_into_link_name_space(own.as_fd(), kind)?;
+    forked
+}
+
 /// The filter of a user's profile.
 fn custom_filter(profile: &SeccompProfile, capabilities: Capabilities) -> Result<Arc<[Instruction]>, SpawnError> {
     let release = rustix::system::uname();
@@ -291,6 +319,7 @@ fn end(mut running: Running) {
     };
     let group = running.cgroup.as_ref().map(SandboxCgroup::events).unwrap_or_default();
     if let Some(cgroup) = &mut running.cgroup {
+        cgroup.kill_leftovers();
         cgroup.remove();
     }
     if let Ok(Some(reaped)) = reaped {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rbuild_executor::{
-    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, ExitStatus, Ids, Init, KernelPaths, Lower, Mount,
-    NetworkMode, Process, ProcessSpec, Resources, Rootfs, SandboxSpec, Seccomp, SpawnError, Spawner, Stdio, StdioFd,
+    Access, AppArmor, Confinement, DEFAULT_CAPABILITIES, Durability, Exceptions, ExitStatus, Ids, Init, KernelPaths,
+    Lower, Mount, NetworkMode, Process, ProcessSpec, Resources, Rootfs, SandboxSpec, Seccomp, SpawnError, Spawner,
+    Stdio, StdioFd,
 };
 use rbuild_image::ContainerPath;
 
@@ -162,6 +163,7 @@ impl Upper {
             resources: Resources::default(),
             shm_size: 64 << 20,
             init: Init::Reaper,
+            exceptions: Exceptions::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use rbuild_image::Platform;
 
 use super::health_arguments::HealthArgs;
 use super::network_arguments::NetworkArgs;
+use super::particular_arguments::ParticularArgs;
 use crate::cli::limits::LimitArgs;
 use crate::cli::report::Failure;
 use crate::config::Settings;
@@ -117,6 +118,8 @@ pub(super) struct ContainerArgs {
     /// Limit, e.g. nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse_ulimit)]
     ulimit: Vec<Rlimit>,
+    #[command(flatten)]
+    particular: ParticularArgs,
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
@@ -224,6 +227,7 @@ impl ContainerArgs {
             stop_timeout: self.stop_timeout,
             restart: self.restart,
             log: LogOptions::parse(self.log_driver.as_deref(), &self.log_opt)?,
+            particulars: self.particular.request()?,
             health: self.health.request()?,
             input_once: false,
         })

@@ -47,7 +47,7 @@ pub(in crate::cli) fn attach(args: &AttachArgs, engine: &Engine) -> Result<Exit,
         error: true,
         bond: Bond::Loose,
         sig_proxy: args.sig_proxy,
-        keys: args.detach_keys.clone().unwrap_or_default(),
+        keys: connected::detach_keys(args.detach_keys.as_ref(), engine.settings())?,
     };
     needs_terminal(&record, &connection)?;
     let link = containers.connect_monitor(&record.id)?;
@@ -96,7 +96,7 @@ pub(in crate::cli) fn start(args: &StartArgs, engine: &Engine) -> Result<Exit, F
         error: true,
         bond: Bond::Bound,
         sig_proxy: true,
-        keys: args.detach_keys.clone().unwrap_or_default(),
+        keys: connected::detach_keys(args.detach_keys.as_ref(), engine.settings())?,
     };
     needs_terminal(&record, &connection)?;
     let mut signals = connection.signals()?;

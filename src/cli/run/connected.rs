@@ -9,6 +9,7 @@ use rbuild_container::{
 
 use super::monitor;
 use crate::cli::report::{self, Failure};
+use crate::config::Settings;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 
@@ -38,7 +39,12 @@ pub(super) struct Connection {
 }
 
 impl ConnectionArgs {
-    pub(super) fn connection(&self, detach: bool, console: Console) -> Result<Connection, Failure> {
+    pub(super) fn connection(
+        &self,
+        detach: bool,
+        console: Console,
+        settings: &Settings,
+    ) -> Result<Connection, Failure> {
         if detach {
             if !self.attach.is_empty() {
                 return Err(Failure::new("conflicting options: -a and -d"));
@@ -64,9 +70,20 @@ impl ConnectionArgs {
             error: chosen[2],
             bond: if self.sig_proxy { Bond::Bound } else { Bond::Loose },
             sig_proxy: self.sig_proxy,
-            keys: self.detach_keys.clone().unwrap_or_default(),
+            keys: detach_keys(self.detach_keys.as_ref(), settings)?,
         })
     }
+}
+
+/// The keys that were asked for, else those of Docker's configuration, else its default.
+pub(super) fn detach_keys(given: Option<&DetachKeys>, settings: &Settings) -> Result<DetachKeys, Failure> {
+    if let Some(given) = given {
+        return Ok(given.clone());
+    }
+    let configured = settings.detach_keys()?.map(|keys| keys.parse::<DetachKeys>()).transpose();
+    Ok(configured
+        .map_err(|error| Failure::from(error).with_help("detachKeys in Docker's config.json"))?
+        .unwrap_or_default())
 }
 
 impl Connection {

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use rbuild_container::{
-    Connection, ContainerMount, ContainerMountSource, ContainerRecord, ContainerStatus, Containers, InitChoice,
-    Lifetime, RootAccess, VolumeOwnership,
+    Connection, ContainerMount, ContainerMountSource, ContainerRecord, ContainerStatus, Containers, VolumeOwnership,
 };
-use rbuild_executor::{Access, AppArmor, DEFAULT_CAPABILITIES, Rlimit, Seccomp};
+use rbuild_executor::{Access, AppArmor};
 use serde_json::{Map, Value, json};
+
+use super::host_config;
 
 /// Docker's time for what has not happened.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -40,7 +41,7 @@ pub(in crate::cli) fn details(record: &ContainerRecord, containers: &Containers)
         "ProcessLabel": "",
         "AppArmorProfile": apparmor(record),
         "ExecIDs": null,
-        "HostConfig": host_config(record),
+        "HostConfig": host_config::host_config(record),
         "GraphDriver": {"Data": null, "Name": "rbuild"},
         "Mounts": record.config.mounts.iter().filter_map(|mount| mounted(mount, containers)).collect::<Vec<_>>(),
         "Config": config(record),
@@ -100,7 +101,7 @@ fn config(record: &ContainerRecord) -> Value {
     let volumes = config.mounts.iter().filter(|mount| is_volume(mount)).map(|mount| mount.target.to_string());
     let mut document = json!({
         "Hostname": config.hostname,
-        "Domainname": "",
+        "Domainname": config.particulars.domainname.as_deref().unwrap_or_default(),
         "User": config.user,
         "AttachStdin": config.input_once,
         "AttachStdout": true,
@@ -134,125 +135,12 @@ fn config(record: &ContainerRecord) -> Value {
     document
 }
 
-fn some(words: &[String]) -> Value {
+pub(super) fn some(words: &[String]) -> Value {
     if words.is_empty() { Value::Null } else { json!(words) }
 }
 
 fn is_volume(mount: &ContainerMount) -> bool {
     matches!(mount.source, ContainerMountSource::Volume { ownership: VolumeOwnership::Anonymous, .. })
-}
-
-fn host_config(record: &ContainerRecord) -> Value {
-    let config = &record.config;
-    let resources = &config.resources;
-    let default = |name: &str| DEFAULT_CAPABILITIES.contains(&name);
-    let added: Vec<&String> = config.capabilities.iter().filter(|name| !default(name)).collect();
-    let dropped: Vec<&str> =
-        DEFAULT_CAPABILITIES.iter().copied().filter(|name| !config.capabilities.iter().any(|c| c == name)).collect();
-    let mut binds = Vec::new();
-    let mut tmpfs = BTreeMap::new();
-    for mount in &config.mounts {
-        let read_only = if mount.access == Access::ReadOnly { ":ro" } else { "" };
-        match &mount.source {
-            ContainerMountSource::Bind { path, .. } => {
-                binds.push(format!("{}:{}{read_only}", path.display(), mount.target));
-            }
-            ContainerMountSource::Volume { name, ownership: VolumeOwnership::Named, .. } => {
-                binds.push(format!("{name}:{}{read_only}", mount.target));
-            }
-            ContainerMountSource::Volume { .. } => {}
-            ContainerMountSource::Tmpfs { size, mode } => {
-                let size = size.map_or_else(String::new, |size| format!("size={size},"));
-                tmpfs.insert(mount.target.to_string(), format!("{size}mode={mode:o}"));
-            }
-        }
-    }
-    let ulimits: Vec<Value> = config
-        .ulimits
-        .iter()
-        .map(|Rlimit { name, soft, hard }| json!({"Name": name.to_lowercase(), "Soft": soft, "Hard": hard}))
-        .collect();
-    let mut document = json!({
-        "Binds": some(&binds),
-        "ContainerIDFile": "",
-        "LogConfig": {"Type": config.log.driver.name(), "Config": log_config(record)},
-        "NetworkMode": config.network.to_string(),
-        "PortBindings": {},
-        "RestartPolicy": {"Name": config.restart.name(), "MaximumRetryCount": config.restart.maximum()},
-        "AutoRemove": config.lifetime == Lifetime::Process,
-        "VolumeDriver": "",
-        "VolumesFrom": null,
-        "CapAdd": if added.is_empty() { Value::Null } else { json!(added) },
-        "CapDrop": if dropped.is_empty() { Value::Null } else { json!(dropped) },
-        "CgroupnsMode": "private",
-        "Dns": config.dns.servers,
-        "DnsOptions": config.dns.options,
-        "DnsSearch": config.dns.search,
-        "ExtraHosts": config.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect::<Vec<_>>(),
-        "GroupAdd": some(&config.group_add),
-    });
-    let limits = json!({
-        "IpcMode": "private",
-        "Cgroup": "",
-        "Links": null,
-        "OomScoreAdj": 0,
-        "PidMode": "",
-        "Privileged": config.privileged,
-        "PublishAllPorts": config.publish_all,
-        "ReadonlyRootfs": config.root == RootAccess::ReadOnly,
-        "SecurityOpt": security(record),
-        "Tmpfs": tmpfs,
-        "UTSMode": "",
-        "UsernsMode": "",
-        "ShmSize": config.shm_size,
-        "Runtime": "rbuild",
-        "Isolation": "",
-        "CpuShares": resources.cpu_shares.unwrap_or(0),
-        "Memory": resources.memory.unwrap_or(0),
-        "NanoCpus": resources.cpu_millis.unwrap_or(0) * 1_000_000,
-        "CgroupParent": resources.cgroup_parent.as_deref().unwrap_or_default(),
-        "CpusetCpus": resources.cpuset_cpus.as_deref().unwrap_or_default(),
-        "MemorySwap": resources.memory_swap.unwrap_or(0),
-        "OomKillDisable": false,
-        "Init": config.init == InitChoice::Reaper,
-        "PidsLimit": resources.pids,
-        "Ulimits": if ulimits.is_empty() { Value::Null } else { Value::Array(ulimits) },
-        "Devices": [],
-        "Sysctls": null,
-    });
-    if let (Value::Object(fields), Value::Object(more)) = (&mut document, limits) {
-        fields.extend(more);
-    }
-    document
-}
-
-fn log_config(record: &ContainerRecord) -> BTreeMap<&'static str, String> {
-    let log = &record.config.log;
-    let mut options = BTreeMap::new();
-    if let Some(size) = log.max_size {
-        options.insert("max-size", size.to_string());
-        options.insert("max-file", log.max_file.to_string());
-    }
-    options
-}
-
-fn security(record: &ContainerRecord) -> Value {
-    let config = &record.config;
-    let mut options = Vec::new();
-    if config.no_new_privileges {
-        options.push("no-new-privileges".to_owned());
-    }
-    match &config.seccomp {
-        Seccomp::Default => {}
-        Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
-        Seccomp::Profile(_) => options.push("seccomp=profile".to_owned()),
-    }
-    match &config.apparmor {
-        AppArmor::HostDefault => {}
-        AppArmor::Unconfined => options.push("apparmor=unconfined".to_owned()),
-        AppArmor::Profile(name) => options.push(format!("apparmor={name}")),
-    }
-    some(&options)
 }
 
 /// Memory is no mount in Docker's list unless it was asked for with `--mount`, which is not kept.

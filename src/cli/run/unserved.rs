@@ -1,4 +1,5 @@
-//! Flags of `docker run` and `docker create` that are refused by name, with what to do instead.
+//! Flags of `docker run` and `docker create` that are refused by name, with what to do instead. What asks for nothing but what
+//! happens anyway is taken.
 
 use crate::cli::report::Failure;
 
@@ -6,26 +7,14 @@ use crate::cli::report::Failure;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = None)]
 pub(super) struct UnservedArgs {
-    #[arg(long, hide = true, value_name = "CONTAINER")]
-    volumes_from: Vec<String>,
     #[arg(long, hide = true, value_name = "DRIVER")]
     volume_driver: Option<String>,
     #[arg(long, hide = true, value_name = "CONTAINER")]
     link: Vec<String>,
-    #[arg(long, hide = true, value_name = "DEVICE")]
-    device: Vec<String>,
-    #[arg(long, hide = true, value_name = "RULE")]
-    device_cgroup_rule: Vec<String>,
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    link_local_ip: Vec<String>,
     #[arg(long, hide = true, value_name = "GPUS")]
     gpus: Option<String>,
-    #[arg(long, hide = true, value_name = "NAME=VALUE")]
-    sysctl: Vec<String>,
-    #[arg(long, hide = true, value_name = "MODE")]
-    pid: Option<String>,
-    #[arg(long, hide = true, value_name = "MODE")]
-    ipc: Option<String>,
-    #[arg(long, hide = true, value_name = "MODE")]
-    uts: Option<String>,
     #[arg(long, hide = true, value_name = "MODE")]
     userns: Option<String>,
     #[arg(long, hide = true, value_name = "MODE")]
@@ -34,25 +23,30 @@ pub(super) struct UnservedArgs {
     runtime: Option<String>,
     #[arg(long, hide = true, value_name = "OPTION")]
     storage_opt: Vec<String>,
-    #[arg(long, hide = true, value_name = "BYTES")]
-    memory_reservation: Option<String>,
-    #[arg(long, hide = true, value_name = "PERCENT")]
-    memory_swappiness: Option<String>,
-    #[arg(long, hide = true)]
-    oom_kill_disable: bool,
-    #[arg(long, hide = true, value_name = "NUMBER", allow_hyphen_values = true)]
-    oom_score_adj: Option<String>,
-    #[arg(long, hide = true, value_name = "LIST")]
-    cpuset_mems: Option<String>,
-    #[arg(long, hide = true, value_name = "WEIGHT")]
-    blkio_weight: Option<String>,
     #[arg(long, hide = true, value_name = "NAME")]
-    domainname: Option<String>,
+    isolation: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    disable_content_trust: Option<bool>,
+    #[arg(long, hide = true, value_name = "BYTES")]
+    kernel_memory: Option<String>,
+    #[arg(long, hide = true, value_name = "MICROSECONDS")]
+    cpu_rt_period: Option<String>,
+    #[arg(long, hide = true, value_name = "MICROSECONDS")]
+    cpu_rt_runtime: Option<String>,
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    cpu_count: Option<String>,
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    cpu_percent: Option<String>,
+    #[arg(long, hide = true, value_name = "BYTES")]
+    io_maxbandwidth: Option<String>,
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    io_maxiops: Option<String>,
+    #[arg(long, hide = true)]
+    use_api_socket: bool,
 }
 
-const DEVICE: &str = "--privileged gives a container the host's devices";
-const NAMESPACE: &str = "containers have their own";
-const LIMIT: &str = "use --memory, --memory-swap, --cpus, --cpu-shares, --cpuset-cpus and --pids-limit";
+const REAL_TIME: &str = "processor time is limited with --cpus and weighed with --cpu-shares";
+const WINDOWS: &str = "it is for containers of Windows; use --cpus and --device-read-bps and its kin";
 
 impl UnservedArgs {
     /// Refuses the first flag that was given, unless it asks for what happens anyway.
@@ -61,31 +55,44 @@ impl UnservedArgs {
             value.as_deref().is_some_and(|value| !harmless.contains(&value))
         };
         let flags = [
-            (!self.volumes_from.is_empty(), "--volumes-from", "name the volumes with -v"),
             (given(&self.volume_driver, &["local"]), "--volume-driver", "volumes are local directories"),
             (
                 !self.link.is_empty(),
                 "--link",
                 "containers of a network that `network create` made find each other by name; use --network-alias",
             ),
-            (!self.device.is_empty(), "--device", DEVICE),
-            (!self.device_cgroup_rule.is_empty(), "--device-cgroup-rule", DEVICE),
-            (given(&self.gpus, &[]), "--gpus", DEVICE),
-            (!self.sysctl.is_empty(), "--sysctl", "set it on the host, or inside with --privileged"),
-            (given(&self.pid, &[""]), "--pid", NAMESPACE),
-            (given(&self.ipc, &["", "private"]), "--ipc", NAMESPACE),
-            (given(&self.uts, &[""]), "--uts", NAMESPACE),
-            (given(&self.userns, &["", "host"]), "--userns", "containers of root have no user namespace"),
-            (given(&self.cgroupns, &[]), "--cgroupns", "it follows the host's cgroup version"),
+            (!self.link_local_ip.is_empty(), "--link-local-ip", "use --ip and --ip6, with addresses of the network"),
+            (
+                given(&self.gpus, &[]),
+                "--gpus",
+                "use --device with the device files, and -v with the driver's libraries",
+            ),
+            (
+                given(&self.userns, &["", "host"]),
+                "--userns",
+                "containers are in the user namespace of the rbuild that starts them; start it as an ordinary user for one of its own",
+            ),
+            (
+                given(&self.cgroupns, &["", "private"]),
+                "--cgroupns",
+                "containers have a cgroup namespace of their own where the host is on cgroup v2",
+            ),
             (given(&self.runtime, &[]), "--runtime", "there is only the built-in one"),
             (!self.storage_opt.is_empty(), "--storage-opt", "containers take what space there is"),
-            (given(&self.memory_reservation, &[]), "--memory-reservation", LIMIT),
-            (given(&self.memory_swappiness, &[]), "--memory-swappiness", LIMIT),
-            (self.oom_kill_disable, "--oom-kill-disable", LIMIT),
-            (given(&self.oom_score_adj, &["0"]), "--oom-score-adj", LIMIT),
-            (given(&self.cpuset_mems, &[]), "--cpuset-mems", LIMIT),
-            (given(&self.blkio_weight, &["0"]), "--blkio-weight", LIMIT),
-            (given(&self.domainname, &[]), "--domainname", "give the whole name with --hostname"),
+            (given(&self.isolation, &["", "default"]), "--isolation", "on Linux there is only the default"),
+            (
+                self.disable_content_trust == Some(false),
+                "--disable-content-trust=false",
+                "signatures of Notary are not verified; name the image by its digest",
+            ),
+            (given(&self.kernel_memory, &["0"]), "--kernel-memory", "kernels count it in --memory"),
+            (given(&self.cpu_rt_period, &["0"]), "--cpu-rt-period", REAL_TIME),
+            (given(&self.cpu_rt_runtime, &["0"]), "--cpu-rt-runtime", REAL_TIME),
+            (given(&self.cpu_count, &["0"]), "--cpu-count", WINDOWS),
+            (given(&self.cpu_percent, &["0"]), "--cpu-percent", WINDOWS),
+            (given(&self.io_maxbandwidth, &["0"]), "--io-maxbandwidth", WINDOWS),
+            (given(&self.io_maxiops, &["0"]), "--io-maxiops", WINDOWS),
+            (self.use_api_socket, "--use-api-socket", "there is no daemon and no socket"),
         ];
         match flags.into_iter().find(|(given, _, _)| *given) {
             Some((_, flag, instead)) => Err(Failure::new(format!("{flag} is not supported")).with_help(instead)),
@@ -109,10 +116,10 @@ mod tests {
     #[test]
     fn each_flag_is_refused_by_its_name() {
         for (line, flag) in [
-            ("--device /dev/kvm", "--device"),
-            ("--pid host", "--pid"),
-            ("--ipc=host", "--ipc"),
-            ("--oom-score-adj -500", "--oom-score-adj"),
+            ("--gpus all", "--gpus"),
+            ("--userns=private", "--userns"),
+            ("--link web:db", "--link"),
+            ("--disable-content-trust=false", "--disable-content-trust=false"),
         ] {
             assert_eq!(refused(line), Some(format!("{flag} is not supported")), "{line}");
         }
@@ -120,7 +127,13 @@ mod tests {
 
     #[test]
     fn what_happens_anyway_is_accepted() {
-        for line in ["--ipc private", "--userns=host"] {
+        for line in [
+            "--cgroupns private",
+            "--userns=host",
+            "--isolation=default",
+            "--disable-content-trust",
+            "--cpu-rt-period=0",
+        ] {
             assert_eq!(refused(line), None, "{line}");
         }
     }

@@ -1,0 +1,106 @@
+//! Containers at a real terminal: keys, signals, sizes, and the last line.
+
+use crate::bench::Bench;
+use crate::terminal::Terminal;
+
+/// `rbuild` with this bench's store, for a shell in a terminal.
+fn line(bench: &Bench, words: &str) -> String {
+    let home = bench.path("home");
+    format!("HOME={} {} --root {} {words}", home.display(), env!("CARGO_BIN_EXE_rbuild"), bench.store().display())
+}
+
+fn status(bench: &Bench, name: &str) -> String {
+    bench.rbuild(["ps", "-a", "--filter", &format!("name=^{name}$"), "--format", "{{.State}}"]).run().ok().stdout
+}
+
+#[test]
+fn keys_detach_by_flag_and_by_dockers_configuration() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    std::fs::create_dir_all(bench.path("home/.docker")).unwrap();
+    std::fs::write(bench.path("home/.docker/config.json"), r#"{"detachKeys": "ctrl-e,e"}"#).unwrap();
+    let script = format!(
+        "{}; echo first $?; {}; echo second $?; {}; echo third $?; sleep 100",
+        line(&bench, "run -it --network=none --name keys --detach-keys=ctrl-x,x busybox sh"),
+        line(&bench, "attach keys"),
+        line(&bench, "attach --detach-keys=ctrl-p,ctrl-q keys"),
+    );
+    let terminal = Terminal::start(&bench, 80, 20, &script);
+    let keys = |keys: &[&str]| terminal.tmux(&[&["send-keys"], keys].concat());
+    terminal.screen("/ #");
+    keys(&["echo on", "e", "Enter"]);
+    terminal.screen("one");
+    keys(&["C-x", "x"]);
+    terminal.screen("first 0");
+    assert_eq!(status(&bench, "keys"), "running\n");
+    // What is not the flag's is the configuration's, and the default is neither.
+    keys(&["Enter", "echo t", "C-p", "C-q", "wo", "Enter"]);
+    keys(&["C-c", "echo still", "Enter"]);
+    terminal.screen("still");
+    keys(&["C-e", "e"]);
+    terminal.screen("second 0");
+    assert_eq!(status(&bench, "keys"), "running\n");
+    keys(&["Enter", "C-p", "C-q"]);
+    terminal.screen("third 0");
+    assert_eq!(status(&bench, "keys"), "running\n");
+    let _ran = bench.rbuild(["rm", "-f", "keys"]).run().ok();
+    std::fs::write(bench.path("home/.docker/config.json"), r#"{"detachKeys": "ctrl-1"}"#).unwrap();
+    let ran = bench.rbuild(["run", "--rm", "--network=none", "busybox", "true"]).run();
+    let _ran = ran.fails(125).says("invalid detach keys (ctrl-1)");
+}
+
+#[test]
+fn sizes_follow_interrupts_arrive_and_the_last_line_is_whole() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let inside = "trap 'echo caught' INT; trap 'stty size' WINCH; stty size; while :; do read word || continue; \
+                  [ \"$word\" = finish ] && break; echo \"got $word\"; done; printf 'no newline'; exit 7";
+    let run = line(&bench, &format!("run --rm -it --network=none busybox sh -c '{}'", inside.replace('\'', "'\\''")));
+    let script = format!("{run}; echo; echo code $?; {run}; echo \" code $?\"; sleep 100");
+    let terminal = Terminal::start(&bench, 70, 20, &script);
+    terminal.screen("20 70");
+    terminal.tmux(&["resize-window", "-x", "90", "-y", "25"]);
+    terminal.tmux(&["send-keys", "word", "Enter"]);
+    terminal.screen("got word");
+    terminal.screen("25 90");
+    terminal.tmux(&["send-keys", "C-c"]);
+    terminal.tmux(&["send-keys", "more", "Enter"]);
+    terminal.screen("caught");
+    terminal.tmux(&["send-keys", "finish", "Enter"]);
+    terminal.screen("code 0");
+    terminal.screen("no newline");
+    // The terminal is as it was before: what is typed is shown again, and the exit code is the container's.
+    terminal.tmux(&["send-keys", "finish", "Enter"]);
+    terminal.screen("no newline code 7");
+}
+
+#[test]
+fn a_suspended_client_goes_on_and_its_container_with_it() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let terminal = Terminal::start(&bench, 80, 20, "sh -i");
+    let run = line(&bench, "run --rm -i --network=none busybox cat");
+    terminal.tmux(&["send-keys", &run, "Enter"]);
+    terminal.tmux(&["send-keys", "before", "Enter"]);
+    let twice = |text: &'static str| move |lines: &Vec<String>| lines.iter().filter(|line| *line == text).count() == 2;
+    until(&terminal, twice("before"));
+    terminal.tmux(&["send-keys", "C-z"]);
+    terminal.screen("Stopped");
+    terminal.tmux(&["send-keys", "fg", "Enter"]);
+    terminal.tmux(&["send-keys", "after", "Enter"]);
+    until(&terminal, twice("after"));
+    terminal.tmux(&["send-keys", "C-d"]);
+    terminal.tmux(&["send-keys", "echo code $?", "Enter"]);
+    terminal.screen("code 0");
+}
+
+/// Waits until the screen is so.
+fn until(terminal: &Terminal, is: impl Fn(&Vec<String>) -> bool) {
+    let began = std::time::Instant::now();
+    loop {
+        let screen: Vec<String> =
+            terminal.tmux(&["capture-pane", "-p"]).lines().map(|line| line.trim_end().to_owned()).collect();
+        if is(&screen) {
+            return;
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "never came:\n{}", screen.join("\n"));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
