@@ -1,7 +1,7 @@
 //! Typed messages with descriptors over the sockets between engine, spawner and sandbox, and of monitors of containers.
 //!
 //! Every socket is `SOCK_SEQPACKET`: one message is one JSON value, whole or not at all. Large ones travel in a sealed
-//! memfd beside the message ([`SealedBytes`]).
+//! memfd beside the message (`SealedBytes`).
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write};

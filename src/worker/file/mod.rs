@@ -1,7 +1,7 @@
 //! `COPY`, `ADD` and `WORKDIR`: writes a layer straight from its sources against a merged view of the parent; needs no
 //! mount and no container.
 //!
-//! [`exec`] does a [`FileOp`], [`selection_digest`] says what a step would read of one input. Rules are BuildKit's:
+//! `exec` does a [`FileOp`], `selection_digest` says what a step would read of one input. Rules are BuildKit's:
 //!
 //! - A directory source means its contents. An existing destination directory keeps its metadata, one below it takes the
 //!   source's. What is made on the way has mode 0755 (an octal `--chmod` counts) and the `--chown` owner.
@@ -9,7 +9,7 @@
 //!   the image.
 //! - A file never replaces a directory, a directory never anything else.
 //!
-//! `job` knows the worker; everything else only sees [`SourceTree`]s and a writer.
+//! `job` knows the worker; everything else only sees `SourceTree`s and a writer.
 
 mod archive;
 mod copy;
