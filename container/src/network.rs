@@ -7,6 +7,7 @@ mod allocate;
 mod attachment;
 mod create;
 mod error;
+mod grace;
 mod live;
 mod mac;
 mod name_server;

@@ -18,8 +18,9 @@ use crate::etc_files::{self, HostAddress};
 use crate::id::ContainerId;
 use crate::network::{
     Connection, EVERYWHERE, EndpointOwner, EndpointRequest, EndpointSettings, HostResolver, Joined, Life, NAME_SERVER,
-    NameServer, Names, Network, NetworkChoice, NetworkError, NetworkState, Networks, Place, PortRelays, PortRequest,
-    Presence, PublishedPort, Purpose, Reachable, Reached, ReservedPort, Uplink, UplinkError, Upstream, Via,
+    NameServer, Names, Network, NetworkChoice, NetworkError, NetworkId, NetworkState, Networks, Place, PortRelays,
+    PortRequest, Presence, PublishedPort, Purpose, Reachable, Reached, ReservedPort, Uplink, UplinkError, Upstream,
+    Via,
 };
 use crate::record::ContainerRecord;
 
@@ -44,7 +45,7 @@ impl Containers {
             mode: namespace.mode(),
             etc: Some(self.directory(&other.id)),
             state: NetworkState::default(),
-            _links: None,
+            links: None,
             _shared: Some(namespace),
         })
     }
@@ -86,6 +87,7 @@ impl Containers {
             names: None,
             others: Vec::new(),
             first: Some(uplink),
+            warm: false,
             _presence: presence,
         };
         for (number, (network, _)) in wanted.iter().enumerate().skip(1) {
@@ -102,7 +104,7 @@ impl Containers {
         let ports: Vec<PublishedPort> = reserved.iter().map(published).collect();
         links.serve(reserved, way)?;
         let state = NetworkState { connections: links.connections(&wanted), ports };
-        Ok(Connected { mode: links.uplink().namespace().mode(), etc: None, state, _links: Some(links), _shared: None })
+        Ok(Connected { mode: links.uplink().namespace().mode(), etc: None, state, links: Some(links), _shared: None })
     }
 
     /// The networks that are wanted, as they are now.
@@ -226,7 +228,7 @@ fn published(port: &ReservedPort) -> PublishedPort {
 /// A container's network while it runs.
 pub(super) struct Connected {
     /// First, so that nothing leads into a namespace that is gone.
-    _links: Option<Links>,
+    links: Option<Links>,
     mode: NetworkMode,
     /// The directory of the container whose files are its own.
     etc: Option<PathBuf>,
@@ -237,7 +239,7 @@ pub(super) struct Connected {
 
 impl Connected {
     fn plain(mode: NetworkMode) -> Self {
-        Self { mode, etc: None, state: NetworkState::default(), _links: None, _shared: None }
+        Self { mode, etc: None, state: NetworkState::default(), links: None, _shared: None }
     }
 
     pub(super) fn mode(&self) -> NetworkMode {
@@ -247,6 +249,13 @@ impl Connected {
     /// Where its files below `/etc` are, if not in its own directory.
     pub(super) fn etc_files(&self) -> Option<&Path> {
         self.etc.as_deref()
+    }
+
+    /// When it ends its bridges stay for the next; the networks that somebody has to see to then ([`Networks::outlast`]).
+    pub(super) fn stay_warm(&mut self) -> Vec<NetworkId> {
+        let Some(links) = &mut self.links else { return Vec::new() };
+        links.warm = true;
+        self.state.connections.iter().map(|connection| connection.id.clone()).collect()
     }
 
     /// What its record is to say.
@@ -266,6 +275,8 @@ struct Links {
     others: Vec<Joined>,
     /// Taken only when it ends.
     first: Option<Uplink>,
+    /// Bridges stay for the next.
+    warm: bool,
     _presence: Presence,
 }
 
@@ -328,8 +339,10 @@ impl Links {
 impl Drop for Links {
     fn drop(&mut self) {
         drop((self.relays.take(), self.names.take()));
-        let others = self.others.drain(..).map(Joined::leave);
-        let first = self.first.take().map_or(Ok(()), Uplink::end);
+        let (leave, end): (fn(Joined) -> _, fn(Uplink) -> _) =
+            if self.warm { (Joined::leave_warm, Uplink::end_warm) } else { (Joined::leave, Uplink::end) };
+        let others = self.others.drain(..).map(leave);
+        let first = self.first.take().map_or(Ok(()), end);
         let left = others.chain([first, self.networks.disconnect_all(self.container.as_str())]);
         for error in left.filter_map(Result::err) {
             tracing::warn!(%error, "a container's network is left for the next invocation");

@@ -21,12 +21,13 @@ use crate::id::ContainerId;
 use crate::inbox::SignalInbox;
 use crate::logs::{LogWriter, Stream};
 use crate::monitor::{Clients, FromMonitor, Listener, Outputs, Said, StartFailure};
+use crate::network::NetworkId;
 use crate::process_id::ProcessId;
 use crate::record::{ContainerRecord, Wanted};
 use crate::request::{Console, Lifetime};
 use crate::restart::BackOff;
 use crate::signal::Signal;
-use crate::status::{Change, InvalidChange};
+use crate::status::{Change, ContainerStatus, InvalidChange};
 
 /// What a monitor works with.
 pub struct Supervision<'a> {
@@ -51,6 +52,8 @@ impl std::fmt::Debug for Supervision<'_> {
 pub struct Supervised {
     clients: Clients,
     last: FromMonitor,
+    /// Networks whose bridges it left for others.
+    warm: Vec<NetworkId>,
 }
 
 impl Supervised {
@@ -59,12 +62,14 @@ impl Supervised {
         let clients = Clients::default();
         clients.add(first);
         hear_first(&clients);
-        Self { clients, last: FromMonitor::NotStarted(failure) }
+        Self { clients, last: FromMonitor::NotStarted(failure), warm: Vec::new() }
     }
 
-    /// Tells everybody who is still connected. To be called when all that the container had is gone.
-    pub fn announce(self) {
+    /// Tells everybody who is still connected. To be called when all that the container had is gone. Gives the networks that
+    /// have to be seen to afterwards ([`Networks::outlast`](crate::Networks::outlast)).
+    pub fn announce(self) -> Vec<NetworkId> {
         self.clients.dismiss(&self.last);
+        self.warm
     }
 }
 
@@ -94,7 +99,7 @@ impl Containers {
         let Supervision { spawner, signals, first, explain } = with;
         let clients = Clients::default();
         clients.add(first);
-        let mut watch = Watch { clients, listener: None, signals, dying: false, deadline: None };
+        let mut watch = Watch { clients, listener: None, signals, dying: false, deadline: None, warm: Vec::new() };
         // So that the first client is known before anything can fail.
         watch.dying = hear_first(&watch.clients);
         let finished = match self.hold(id) {
@@ -103,7 +108,7 @@ impl Containers {
             Err(error) => Err(error.into()),
         };
         let last = finished.unwrap_or_else(|error| FromMonitor::NotStarted(explain(&error)));
-        Ok(Supervised { clients: watch.clients, last })
+        Ok(Supervised { clients: watch.clients, last, warm: watch.warm })
     }
 
     fn supervise_held(
@@ -151,6 +156,9 @@ impl Containers {
             };
             let (exit, mut outputs, lasted) = match self.run_once(record, spawner, watch, lease) {
                 Ok(run) => (run.exit, Some(run.outputs), run.lasted),
+                Err(_) if self.is_removed(&record.id)? => {
+                    return Err(StartError::NotFound { id: record.id.clone() });
+                }
                 Err(error) => {
                     self.record_failure(&record.id, &error)?;
                     if first {
@@ -182,6 +190,11 @@ impl Containers {
         }
     }
 
+    /// Whether somebody removes it, or has: then its files go while it is started, and that says nothing to anybody.
+    fn is_removed(&self, id: &ContainerId) -> Result<bool, StartError> {
+        Ok(self.load(id)?.is_none_or(|record| record.state.status == ContainerStatus::Removing))
+    }
+
     /// Starts the process and watches it to its end.
     fn run_once(
         &self,
@@ -190,7 +203,12 @@ impl Containers {
         watch: &mut Watch<'_>,
         lease: &Lease,
     ) -> Result<Run, StartError> {
-        let uplink = self.connect(record, lease)?;
+        let mut uplink = self.connect(record, lease)?;
+        for id in uplink.stay_warm() {
+            if !watch.warm.contains(&id) {
+                watch.warm.push(id);
+            }
+        }
         let particulars = self.particulars(record)?;
         let spec = self.sandbox_of(record, &uplink, particulars.exceptions.clone(), lease)?;
         let log = crate::logs::log_file(&self.directory(&record.id), &record.id);
@@ -251,7 +269,7 @@ impl Containers {
             let state = &mut record.state;
             let again = match state.wanted {
                 _ if watch.dying => false,
-                Some(Wanted::Stopped) => false,
+                Some(Wanted::Stopped | Wanted::StoppedForNow) => false,
                 Some(Wanted::Restarted) => {
                     (state.wanted, state.restarts) = (None, 0);
                     next = Next::Start(Duration::ZERO);
@@ -291,7 +309,7 @@ impl Containers {
             let mut now = false;
             if start {
                 let Some(current) = self.load(&record.id)? else { return Ok(false) };
-                start = current.state.wanted != Some(Wanted::Stopped);
+                start = !matches!(current.state.wanted, Some(Wanted::Stopped | Wanted::StoppedForNow));
                 now = current.state.wanted == Some(Wanted::Restarted);
             }
             if !start {
@@ -358,6 +376,8 @@ struct Watch<'a> {
     dying: bool,
     /// When a container that was asked to end is killed.
     deadline: Option<Instant>,
+    /// Networks that were left with their bridges.
+    warm: Vec<NetworkId>,
 }
 
 /// What somebody said.

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::allocate::allocate;
 use super::create::{free_range, free_range_v6};
 use super::error::NetworkError;
+use super::grace;
 use super::mac::MacAddress;
 use super::presence::Presence;
 use super::record::{Addressing, Network, NetworkId, Purpose};
@@ -171,7 +172,18 @@ impl Joined {
     }
 
     /// Ends it; the last one takes the bridge and the rules along.
-    pub fn leave(mut self) -> Result<(), NetworkError> {
+    pub fn leave(self) -> Result<(), NetworkError> {
+        self.end(Bridges::Remove)
+    }
+
+    /// Ends it; the last one leaves the bridge for the next. Then [`Networks::outlast`] has to be called.
+    ///
+    /// [`Networks::outlast`]: super::Networks::outlast
+    pub(crate) fn leave_warm(self) -> Result<(), NetworkError> {
+        self.end(Bridges::Keep)
+    }
+
+    fn end(mut self, bridge: Bridges) -> Result<(), NetworkError> {
         // Its interfaces go with it.
         drop(self.namespace.take());
         let live = match Live::lock(&self.directory, &self.network.id, &self.owner) {
@@ -181,8 +193,22 @@ impl Joined {
         };
         if_present(fs::remove_file(&self.path)).at("remove", &self.path)?;
         drop(self.file.take());
-        live.settle(&self.network, !self.record.published.is_empty())
+        let rules_changed = !self.record.published.is_empty();
+        if bridge == Bridges::Keep && live.endpoints()?.is_empty() {
+            if rules_changed {
+                live.write_rules(&self.network)?;
+            }
+            return Ok(grace::leave_warm(&self.directory)?);
+        }
+        live.settle(&self.network, rules_changed)
     }
+}
+
+/// What the last endpoint does with its bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bridges {
+    Remove,
+    Keep,
 }
 
 fn gateways(network: &Network) -> Vec<IpAddr> {
@@ -331,7 +357,7 @@ fn find_room(network: &mut Network, directory: &Path) -> Result<(), NetworkError
 }
 
 /// The right to change what a network has on the host.
-struct Live {
+pub(super) struct Live {
     directory: PathBuf,
     networks: PathBuf,
     id: NetworkId,
@@ -340,7 +366,7 @@ struct Live {
 }
 
 impl Live {
-    fn lock(directory: &Path, id: &NetworkId, owner: &str) -> Result<Self, NetworkError> {
+    pub(super) fn lock(directory: &Path, id: &NetworkId, owner: &str) -> Result<Self, NetworkError> {
         let path = directory.join("lock");
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = match file {
@@ -355,7 +381,7 @@ impl Live {
         Ok(Self { directory: directory.to_owned(), networks, id: id.clone(), owner: owner.to_owned(), _lock: file })
     }
 
-    fn endpoints(&self) -> Result<Vec<EndpointRecord>, PathError> {
+    pub(super) fn endpoints(&self) -> Result<Vec<EndpointRecord>, PathError> {
         Ok(self.living()?.into_iter().map(|(_, record)| record).collect())
     }
 
@@ -418,10 +444,14 @@ impl Live {
     fn bring_up(&self, joined: &Joined, bridge: Bridge<'_>, first: bool) -> Result<(), NetworkError> {
         let network = &joined.network;
         let hosts: Vec<Address> = network.ranges.iter().map(|range| range.address()).collect();
-        if bridge.ensure(&hosts)? == bridge::Presence::Made || first || !joined.record.published.is_empty() {
+        let warm = grace::take_warm(&self.directory)?;
+        let found = bridge.ensure(&hosts)? == bridge::Presence::Found;
+        let whole = found && (warm || !first);
+        if !whole || !joined.record.published.is_empty() {
             self.write_rules(network)?;
         }
         if first
+            && !whole
             && network.reach == Reach::Outside
             && let Some(obstacle) = forwarding::obstacle(bridge.name)?
         {
@@ -448,19 +478,29 @@ impl Live {
     }
 
     /// The rules go before the bridge and came after it: without it there are none.
-    fn take_down(&self, bridge: &str) -> Result<(), NetworkError> {
-        let bridge = Bridge { name: bridge, owner: &self.owner };
-        match bridge.exists() {
-            Ok(true) => {}
-            Ok(false) | Err(BridgeError::Foreign { .. }) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-        match firewall::remove(&self.id.table()) {
-            // Then it was not made either.
-            Ok(()) | Err(FirewallError::Missing) => Ok(bridge.remove()?),
-            Err(error) => Err(error.into()),
-        }
+    pub(super) fn take_down(&self, bridge: &str) -> Result<(), NetworkError> {
+        grace::take_warm(&self.directory)?;
+        take_down(&self.owner, &self.id, bridge)
     }
+}
+
+fn take_down(owner: &str, id: &NetworkId, bridge: &str) -> Result<(), NetworkError> {
+    let bridge = Bridge { name: bridge, owner };
+    match bridge.exists() {
+        Ok(true) => {}
+        Ok(false) | Err(BridgeError::Foreign { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    match firewall::remove(&id.table()) {
+        // Then it was not made either.
+        Ok(()) | Err(FirewallError::Missing) => Ok(bridge.remove()?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes down what a network has on the host whose directory is gone.
+pub(super) fn take_down_lost(owner: &str, id: &NetworkId) -> Result<(), NetworkError> {
+    take_down(owner, id, &id.bridge())
 }
 
 fn write_record(file: &mut File, path: &Path, record: &EndpointRecord) -> Result<(), PathError> {

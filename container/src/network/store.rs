@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rbuild_cache::{Hold, Lease, PathError, Store};
 
 use super::error::NetworkError;
+use super::grace;
 use super::live::{self, EndpointRecord, EndpointRequest, Joined, Place};
 use super::presence::Presence;
 use super::record::{FORMAT, Network, NetworkId, Purpose};
@@ -135,6 +136,12 @@ impl Networks {
             Some(id) => live::sweep(&self.directory, &self.owner, &id),
             None => Ok(()),
         }
+    }
+
+    /// Takes a network down that a container left warm, when nobody takes it up for a moment; returns then, at once if
+    /// another process does so. The caller's lease holds the network ([`Self::hold`]).
+    pub fn outlast(&self, id: &NetworkId) -> Result<(), NetworkError> {
+        grace::outlast(&self.directory, &self.owner, id)
     }
 
     /// Endpoints of a network that are alive.

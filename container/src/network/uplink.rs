@@ -135,6 +135,14 @@ impl Uplink {
         }
     }
 
+    /// Takes it down, but for its bridge ([`Joined::leave_warm`]).
+    pub(crate) fn end_warm(self) -> Result<(), NetworkError> {
+        match self {
+            Self::Bridge(joined) => joined.leave_warm(),
+            process => process.end(),
+        }
+    }
+
     /// Takes it down.
     pub fn end(self) -> Result<(), NetworkError> {
         match self {

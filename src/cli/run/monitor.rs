@@ -3,7 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
-use rbuild_container::{ContainerId, SignalInbox, StartError, StartFailure, Supervised, Supervision, UplinkError};
+use rbuild_cache::Lease;
+use rbuild_container::{
+    ContainerId, NetworkId, Networks, SignalInbox, StartError, StartFailure, Supervised, Supervision, UplinkError,
+};
 use rbuild_executor::{SpawnError, begin_session};
 
 use super::containers_of;
@@ -44,27 +47,43 @@ pub(in crate::cli) fn execute(args: &MonitorArgs, engine: &Engine) -> Result<Exi
     let mut signals = SignalInbox::open()?;
     let spare = first.try_clone()?;
     match supervise(args, engine, first, &mut signals) {
-        Ok(supervised) => supervised.announce(),
+        Ok((supervised, lease)) => {
+            let warm = supervised.announce();
+            // Nobody waits for this process any more.
+            outlast(&warm, engine)?;
+            drop(lease);
+        }
         Err(failure) => {
             let help = failure.help().map(str::to_owned);
             let told = StartFailure { message: failure.message().to_owned(), help, code: 125 };
-            Supervised::refused(spare, told).announce();
+            drop(Supervised::refused(spare, told).announce());
         }
     }
     Ok(Exit::Success)
 }
 
-/// When this returns nothing of the container is left but its record and its files.
+/// Takes down the networks that the container left, unless others take them up.
+fn outlast(networks: &[NetworkId], engine: &Engine) -> Result<(), Failure> {
+    if networks.is_empty() {
+        return Ok(());
+    }
+    let all = Networks::new(engine.store()?)?;
+    let tidied: Vec<_> = networks.iter().map(|id| all.outlast(id)).collect();
+    Ok(tidied.into_iter().collect::<Result<(), _>>()?)
+}
+
+/// When this returns nothing of the container is left but its record, its files, and the bridges that the lease holds.
 fn supervise(
     args: &MonitorArgs,
     engine: &Engine,
     first: OwnedFd,
     signals: &mut SignalInbox,
-) -> Result<Supervised, Failure> {
+) -> Result<(Supervised, Lease), Failure> {
     let lease = engine.store()?.lease("container")?;
     let spawner = engine.spawner()?;
     let with = Supervision { spawner: &spawner, signals, first, explain: &explain };
-    Ok(containers_of(engine)?.supervise(&args.id, with, &lease)?)
+    let supervised = containers_of(engine)?.supervise(&args.id, with, &lease)?;
+    Ok((supervised, lease))
 }
 
 /// A failed start in words.
