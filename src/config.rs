@@ -37,6 +37,8 @@ pub struct Settings {
     pub config_file: Option<PathBuf>,
     /// Where a configuration file may be; the first counts.
     pub config_places: Vec<PathBuf>,
+    /// The user's directory for configuration (`XDG_CONFIG_HOME`, else `~/.config`).
+    pub config_home: Option<PathBuf>,
     /// Where other tools of this host say how registries are reached.
     pub host_files: HostFiles,
     /// `DOCKER_HOST`: the Docker daemon that `--load` loads into.
@@ -103,6 +105,7 @@ impl Settings {
         if let Some(named) = path("CONTAINERS_REGISTRIES_CONF") {
             host_files.containers = vec![named];
         }
+        let config_home = user_config.clone();
         let config_places = user_config.into_iter().chain([PathBuf::from("/etc")]);
         let docker_config = path("DOCKER_CONFIG").or_else(|| home.as_ref().map(|home| home.join(".docker")));
         let proxies = PROXY_VARIABLES
@@ -116,6 +119,7 @@ impl Settings {
             root: path("RBUILD_ROOT").unwrap_or_else(|| default_root(user, home.as_deref())),
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             config_file: path("RBUILD_CONFIG"),
+            config_home,
             config_places: config_places.map(|place| place.join("rbuild/config.toml")).collect(),
             host_files,
             docker_host: text("DOCKER_HOST"),

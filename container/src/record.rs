@@ -114,6 +114,8 @@ pub enum Wanted {
     Stopped,
     /// It is started again at once (`restart`).
     Restarted,
+    /// It was stopped because the machine goes down: it is started with it again, if its policy says so.
+    StoppedForNow,
 }
 
 impl ContainerState {

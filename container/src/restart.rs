@@ -84,11 +84,11 @@ impl RestartPolicy {
         }
     }
 
-    /// Whether a container that ran when the machine went down is started when it comes up again; `stopped` says that
-    /// somebody had stopped it.
-    pub fn starts_with_machine(self, stopped: bool) -> bool {
+    /// Whether a container that was started before comes up with the machine; `stopped` says that somebody had stopped it.
+    pub fn starts_with_machine(self, stopped: bool, exit: Option<&ContainerExit>) -> bool {
         match self {
-            Self::No | Self::OnFailure(_) => false,
+            Self::No => false,
+            Self::OnFailure(_) => !stopped && exit.is_some_and(|exit| exit.code() != 0),
             Self::Always => true,
             Self::UnlessStopped => !stopped,
         }
@@ -199,8 +199,8 @@ mod tests {
         ] {
             assert_eq!(policy.restarts(exit, restarted), want, "{policy} {exit:?} {restarted}");
         }
-        assert!(RestartPolicy::Always.starts_with_machine(true));
-        assert!(!RestartPolicy::UnlessStopped.starts_with_machine(true));
+        assert!(RestartPolicy::Always.starts_with_machine(true, None));
+        assert!(!RestartPolicy::UnlessStopped.starts_with_machine(true, None));
     }
 
     #[test]

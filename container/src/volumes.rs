@@ -92,7 +92,7 @@ pub enum VolumeError {
         name: VolumeName,
     },
     /// Containers have it.
-    #[error("volume {name} is in use by container {}", users.iter().map(ContainerId::short).collect::<Vec<_>>().join(", "))]
+    #[error("remove {name}: volume is in use - [{}]", users.iter().map(ContainerId::as_str).collect::<Vec<_>>().join(", "))]
     InUse {
         /// Which.
         name: VolumeName,
@@ -224,11 +224,18 @@ impl Containers {
         }
     }
 
-    /// Removes the volumes that no container has, named ones only if `which` says so; gives them with their sizes.
-    pub fn prune_volumes(&self, which: PrunedVolumes, lease: &Lease) -> Result<Vec<(VolumeName, u64)>, VolumeError> {
+    /// Removes the volumes of those that `takes` takes and no container has, named ones only if `which` says so; gives them
+    /// with their sizes.
+    pub fn prune_volumes(
+        &self,
+        which: PrunedVolumes,
+        takes: &dyn Fn(&Volume) -> bool,
+        lease: &Lease,
+    ) -> Result<Vec<(VolumeName, u64)>, VolumeError> {
         let mut removed = Vec::new();
         for volume in self.volumes()? {
-            if volume.ownership == VolumeOwnership::Named && which == PrunedVolumes::Anonymous {
+            let spared = volume.ownership == VolumeOwnership::Named && which == PrunedVolumes::Anonymous;
+            if spared || !takes(&volume) {
                 continue;
             }
             let size = self.volume_size(&volume.name)?;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::go_template::{Shape, Template};
 use super::images;
+use super::network;
 use super::report::{self, Failure, printable};
 use super::run::{containers_of, details};
 use super::volume;
@@ -19,6 +20,8 @@ enum Kind {
     Container,
     /// Images
     Image,
+    /// Networks
+    Network,
     /// Volumes
     Volume,
 }
@@ -57,11 +60,12 @@ pub(super) struct InspectContainerArgs {
 /// Runs `inspect`.
 pub(super) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failure> {
     show(&args.names, args.format.as_deref(), |name| {
-        let kinds = args.kind.map_or_else(|| vec![Kind::Container, Kind::Image, Kind::Volume], |kind| vec![kind]);
+        let kinds = args.kind.map_or_else(|| Kind::value_variants().to_vec(), |kind| vec![kind]);
         for kind in &kinds {
             let found = match kind {
                 Kind::Container => container(name, args.size, engine)?,
                 Kind::Image => images::details(name, engine)?,
+                Kind::Network => network::find(name, engine)?.map(|found| (found, None)),
                 Kind::Volume => volume_details(name, engine)?,
             };
             if let Some(found) = found {
@@ -72,6 +76,7 @@ pub(super) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failu
             None => "object",
             Some(Kind::Container) => "container",
             Some(Kind::Image) => "image",
+            Some(Kind::Network) => "network",
             Some(Kind::Volume) => "volume",
         };
         Err(Failure::new(format!("no such {what}: {name}")))
@@ -87,7 +92,7 @@ pub(super) fn inspect_container(args: &InspectContainerArgs, engine: &Engine) ->
 }
 
 /// A document, and the shape that templates see it in.
-type Found = (Value, Option<&'static Shape>);
+pub(super) type Found = (Value, Option<&'static Shape>);
 
 fn container(name: &str, size: bool, engine: &Engine) -> Result<Option<Found>, Failure> {
     let containers = containers_of(engine)?;
@@ -114,7 +119,7 @@ fn volume_details(name: &str, engine: &Engine) -> Result<Option<Found>, Failure>
 }
 
 /// Shows everything that is found, then says what is not.
-fn show(
+pub(super) fn show(
     names: &[String],
     format: Option<&str>,
     find: impl Fn(&str) -> Result<Found, Failure>,

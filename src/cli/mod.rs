@@ -6,6 +6,7 @@
 mod build;
 mod cache;
 mod completion;
+mod confirm;
 mod doctor;
 #[cfg(test)]
 mod documented_flags;
@@ -21,6 +22,7 @@ mod load_save;
 mod login;
 mod manifest;
 mod network;
+mod prune_filter;
 mod pull;
 pub mod report;
 mod run;
@@ -214,7 +216,11 @@ enum Command {
 impl Command {
     /// Whether the command may start programs of images.
     fn runs_programs(&self) -> bool {
-        matches!(self, Self::Build(_) | Self::Verify(_) | Self::Run(_) | Self::Create(_) | Self::Start(_))
+        match self {
+            Self::Build(_) | Self::Verify(_) | Self::Run(_) | Self::Create(_) | Self::Start(_) => true,
+            Self::System(command) => matches!(command, system::SystemCommand::StartContainers(_)),
+            _ => false,
+        }
     }
 
     /// The running container that the command works inside of, as it was typed: it has to be done in that one's user namespace.

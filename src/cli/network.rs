@@ -4,18 +4,21 @@ mod create;
 mod inspect;
 mod list;
 
+pub(super) use inspect::find;
+
 use std::sync::Arc;
 
 use clap::Subcommand;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rbuild_cache::SystemClock;
 use rbuild_container::{
     Attached, Containers, EndpointSettings, InvalidMacAddress, MacAddress, Network, NetworkError, Networks, Purpose,
     parse_address,
 };
 
+use super::confirm::confirmed;
+use super::prune_filter::PruneFilter;
 use super::report::{self, Failure, printable};
-use crate::config::parse_age;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 
@@ -54,7 +57,7 @@ pub(super) struct RmArgs {
 /// Arguments of `network prune`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PruneArgs {
-    /// Do not ask (rbuild never asks; for scripts written for Docker)
+    /// Do not ask
     #[arg(short, long)]
     force: bool,
     /// Only what matches: until=24h, label=KEY[=VALUE], label!=KEY[=VALUE]
@@ -148,29 +151,41 @@ fn remove(args: &RmArgs, engine: &Engine) -> Result<Exit, Failure> {
 }
 
 fn prune(args: &PruneArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let conditions =
-        args.filter.iter().map(|text| Condition::parse(text, Timestamp::now())).collect::<Result<Vec<_>, _>>()?;
+    let filter = PruneFilter::parse(&args.filter, &["until", "label", "label!"], Timestamp::now())?;
+    let warning = format!(
+        "WARNING! This will remove all custom networks not used by at least one container.{}",
+        filter.described()
+    );
+    if !confirmed(args.force, &warning)? {
+        return Ok(Exit::Success);
+    }
+    let removed: String = prune_unused(&filter, engine)?.iter().map(|name| format!("{name}\n")).collect();
+    if !removed.is_empty() {
+        report::answer(&format!("Deleted Networks:\n{removed}\n"))?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Removes the networks that no container has; gives their names.
+pub(super) fn prune_unused(filter: &PruneFilter, engine: &Engine) -> Result<Vec<String>, Failure> {
     let networks = networks_of(engine)?;
     // A container that does not run may be started again.
     let containers = Containers::new(engine.store()?.clone(), Arc::new(SystemClock)).list()?.containers;
-    let mut removed = String::new();
+    let mut removed = Vec::new();
     for network in known(&networks)? {
         let wanted = |name: &str| network.name == name || name.len() >= 12 && network.id.as_str().starts_with(name);
         let used = containers.iter().any(|record| record.config.endpoints().iter().any(|one| wanted(&one.network)));
-        if network.purpose != Purpose::User || used || !conditions.iter().all(|one| one.holds(&network)) {
+        if network.purpose != Purpose::User || used || !filter.takes(&network.labels, network.created) {
             continue;
         }
         match networks.remove(&network) {
-            Ok(()) => removed.push_str(&format!("{}\n", network.name)),
+            Ok(()) => removed.push(network.name),
             // Somebody came, or went.
             Err(NetworkError::InUse { .. } | NetworkError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    if !removed.is_empty() {
-        report::answer(&format!("Deleted Networks:\n{removed}\n"))?;
-    }
-    Ok(Exit::Success)
+    Ok(removed)
 }
 
 fn connect(args: ConnectArgs, engine: &Engine) -> Result<Exit, Failure> {
@@ -222,7 +237,6 @@ fn disconnect(args: &DisconnectArgs, engine: &Engine) -> Result<Exit, Failure> {
 #[derive(Debug)]
 enum Condition {
     Label { present: bool, key: String, value: Option<String> },
-    Before(Timestamp),
     Driver(String),
     Id(String),
     Name(String),
@@ -231,21 +245,15 @@ enum Condition {
 }
 
 impl Condition {
-    fn parse(text: &str, now: Timestamp) -> Result<Self, Failure> {
-        let wrong = |why: String| {
-            Failure::usage(why, "filters are driver, id, label, name, scope, type and, of prune, until, e.g. label=a=b")
-        };
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let wrong =
+            |why: String| Failure::usage(why, "filters are driver, id, label, name, scope, type, e.g. label=a=b");
         let (key, value) = text.split_once('=').ok_or_else(|| wrong(format!("invalid filter {text:?}")))?;
         Ok(match key {
             "label" | "label!" => {
                 let (name, content) =
                     value.split_once('=').map_or((value, None), |(name, content)| (name, Some(content)));
                 Self::Label { present: key == "label", key: name.to_owned(), value: content.map(str::to_owned) }
-            }
-            "until" => {
-                let age = parse_age(value).ok().and_then(|age| SignedDuration::try_from(age).ok());
-                let then = age.and_then(|age| now.checked_sub(age).ok()).or_else(|| value.parse().ok());
-                Self::Before(then.ok_or_else(|| wrong(format!("invalid filter {text:?}")))?)
             }
             "driver" => Self::Driver(value.to_owned()),
             "id" => Self::Id(value.to_owned()),
@@ -266,7 +274,6 @@ impl Condition {
                 let has = network.labels.get(key).is_some_and(|own| value.as_ref().is_none_or(|value| own == value));
                 has == *present
             }
-            Self::Before(then) => network.created < *then,
             Self::Driver(driver) => network.purpose.driver() == driver,
             Self::Id(id) => network.id.as_str().contains(id.as_str()),
             Self::Name(name) => network.name.contains(name.as_str()),

@@ -42,7 +42,7 @@ use crate::progress::{Mode, Transfers};
 use crate::transfer;
 
 use arguments::{ContainerArgs, PullPolicy};
-pub(super) use attach::{AttachArgs, StartArgs, attach, start};
+pub(super) use attach::{AttachArgs, StartArgs, attach, start, start_detached};
 use connected::ConnectionArgs;
 pub(super) use containers::{
     ContainerCommand, ExportArgs, KillArgs, RestartArgs, RmArgs, StopArgs, WaitArgs, execute_container, export, kill,

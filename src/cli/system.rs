@@ -1,17 +1,21 @@
 //! `info`, `version`, and `system …`.
 
+mod boot;
+mod df;
+mod prune;
+mod service;
+
 use clap::Subcommand;
-use rbuild_container::{ContainerStatus, PrunedVolumes};
+use rbuild_container::ContainerStatus;
 use rbuild_executor::{CgroupVersion, HostSupport};
 use rbuild_image::Platform;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::VERSION;
 use super::go_template::Template;
-use super::list_format::{Format, Rows, render_as};
 use super::report::{self, Failure, printable};
 use super::run::{EventsArgs, containers_of, events};
-use super::table::{Table, binary_size, size};
+use super::table::binary_size;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::image_names::{self, ImageFilter};
@@ -20,22 +24,31 @@ use crate::image_names::{self, ImageFilter};
 #[derive(Debug, Subcommand)]
 pub(super) enum SystemCommand {
     /// Show how much space is used
-    Df(DfArgs),
+    Df(df::DfArgs),
     /// Show what happens to containers
     Events(EventsArgs),
     /// Show what this rbuild works with
     Info(InfoArgs),
-    /// Remove containers that do not run and, if asked, volumes that nobody has
-    Prune(PruneArgs),
+    /// Remove what is not used: containers, networks, images, cache and, if asked, volumes
+    Prune(prune::PruneArgs),
+    /// Show the systemd unit that starts containers with the machine; write it, or remove it
+    Service(service::ServiceArgs),
+    /// Start the containers whose restart policy says so, once after the machine came up
+    StartContainers(boot::StartArgs),
+    /// Stop all containers because the machine goes down; those whose policy says so come up with it again
+    StopContainers(boot::StopArgs),
 }
 
 /// Runs `rbuild system …`.
 pub(super) fn execute(command: &SystemCommand, engine: &Engine) -> Result<Exit, Failure> {
     match command {
-        SystemCommand::Df(args) => df(args, engine),
+        SystemCommand::Df(args) => df::df(args, engine),
         SystemCommand::Events(args) => events(args, engine),
         SystemCommand::Info(args) => info(args, engine),
-        SystemCommand::Prune(args) => prune(args, engine),
+        SystemCommand::Prune(args) => prune::prune(args, engine),
+        SystemCommand::Service(args) => service::service(args, engine),
+        SystemCommand::StartContainers(args) => boot::start(args, engine),
+        SystemCommand::StopContainers(args) => boot::stop(args, engine),
     }
 }
 
@@ -118,116 +131,6 @@ fn described(facts: &Value) -> String {
     ]
     .map(|line| line + "\n")
     .concat()
-}
-
-/// Arguments of `system df`.
-#[derive(Debug, clap::Args)]
-pub(super) struct DfArgs {
-    /// table, json, or what a Go template makes of each: '{{.Type}} {{.Size}}'
-    #[arg(long, value_name = "FORMAT", default_value = "table")]
-    format: String,
-}
-
-const DF: Rows = Rows { row_type: "*formatter.diskUsageContext", headings: &[("TotalCount", "TOTAL")] };
-
-fn df(args: &DfArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let format: Format = args.format.parse()?;
-    let containers = containers_of(engine)?;
-    let records = containers.list()?.containers;
-    let images = image_names::list(engine.store()?, &ImageFilter::default())?;
-    let (mut image_bytes, mut image_free, mut active) = (0, 0, 0);
-    let mut seen = std::collections::BTreeSet::new();
-    for image in &images {
-        if !seen.insert(image.id.to_string()) {
-            continue;
-        }
-        image_bytes += image.size;
-        if records.iter().any(|record| record.image.id.to_string() == image.id.to_string()) {
-            active += 1;
-        } else {
-            image_free += image.size;
-        }
-    }
-    let (mut written, mut written_free, mut live) = (0, 0, 0);
-    for record in &records {
-        let bytes = containers.written(record)?;
-        written += bytes;
-        if record.state.status.is_at_rest() { written_free += bytes } else { live += 1 }
-    }
-    let (mut volumes, mut volumes_free, mut used, mut count) = (0, 0, 0, 0);
-    for volume in containers.volumes()? {
-        let bytes = containers.volume_size(&volume.name)?;
-        (volumes, count) = (volumes + bytes, count + 1);
-        if containers.volume_users(&volume.name)?.is_empty() { volumes_free += bytes } else { used += 1 }
-    }
-    let rows: Vec<Map<String, Value>> = [
-        ("Images", seen.len(), active, image_bytes, image_free),
-        ("Containers", records.len(), live, written, written_free),
-        ("Local Volumes", count, used, volumes, volumes_free),
-    ]
-    .into_iter()
-    .map(|(kind, total, active, bytes, free)| {
-        let percent = (free * 100).checked_div(bytes).map_or_else(String::new, |percent| format!(" ({percent}%)"));
-        let row = json!({
-            "Active": active.to_string(),
-            "Reclaimable": format!("{}{percent}", size(free)),
-            "Size": size(bytes),
-            "TotalCount": total.to_string(),
-            "Type": kind,
-        });
-        match row {
-            Value::Object(row) => row,
-            _ => unreachable!("written as an object just now"),
-        }
-    })
-    .collect();
-    let table = || {
-        let mut table = Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
-        for row in &rows {
-            let cells = ["Type", "TotalCount", "Active", "Size", "Reclaimable"];
-            table.row(cells.map(|cell| row[cell].as_str().unwrap_or_default().to_owned()));
-        }
-        table.render()
-    };
-    report::answer(&render_as(&format, &DF, &rows, table)?)?;
-    report::story("The cache of builds is shown by rbuild cache du.\n");
-    Ok(Exit::Success)
-}
-
-/// Arguments of `system prune`.
-#[derive(Debug, clap::Args)]
-pub(super) struct PruneArgs {
-    /// Also volumes that nobody has and nobody named
-    #[arg(long)]
-    volumes: bool,
-    /// Do not ask (rbuild never asks; for scripts written for Docker)
-    #[arg(short, long)]
-    force: bool,
-}
-
-fn prune(args: &PruneArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let containers = containers_of(engine)?;
-    let lease = engine.store()?.lease("system prune")?;
-    let (mut out, mut total) = (String::new(), 0);
-    let mut section = |what: &str, removed: Vec<(String, u64)>| {
-        total += removed.iter().map(|(_, bytes)| bytes).sum::<u64>();
-        if !removed.is_empty() {
-            let names: String = removed.into_iter().map(|(name, _)| name + "\n").collect();
-            out.push_str(&format!("Deleted {what}:\n{names}\n"));
-        }
-    };
-    let removed = containers.prune(&lease)?;
-    section("Containers", removed.into_iter().map(|(id, bytes)| (id.to_string(), bytes)).collect());
-    if args.volumes {
-        let removed = containers.prune_volumes(PrunedVolumes::Anonymous, &lease)?;
-        section("Volumes", removed.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect());
-    }
-    out.push_str(&format!("Total reclaimed space: {}\n", size(total)));
-    report::answer(&out)?;
-    report::story(
-        "Images go by rbuild rmi, networks by rbuild network prune, the cache of builds by rbuild cache prune.\n",
-    );
-    Ok(Exit::Success)
 }
 
 /// Arguments of `version`.

@@ -1,17 +1,23 @@
 //! `volume …`: volumes of the store.
 
+mod list;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Subcommand;
+use jiff::Timestamp;
 use rbuild_cache::SystemClock;
 use rbuild_container::{
     Containers, Lifetime, NewVolume, PrunedVolumes, Volume, VolumeError, VolumeName, VolumeOwnership,
 };
 use serde_json::json;
 
+use super::confirm::confirmed;
+use super::inspect;
+use super::prune_filter::PruneFilter;
 use super::report::{self, Failure, printable};
-use super::table::{Table, size};
+use super::table::size;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 
@@ -22,9 +28,9 @@ pub(super) enum VolumeCommand {
     Create(CreateArgs),
     /// List volumes
     #[command(visible_alias = "list")]
-    Ls(LsArgs),
+    Ls(list::LsArgs),
     /// Show volumes' details as JSON
-    Inspect(NamesArgs),
+    Inspect(InspectArgs),
     /// Remove volumes that no container has
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
@@ -41,25 +47,20 @@ pub(super) struct CreateArgs {
     /// Driver: local
     #[arg(short, long, value_name = "DRIVER", default_value = "local", value_parser = ["local"])]
     driver: String,
+    /// Option of the driver; it has none here
+    #[arg(short, long, value_name = "OPTION")]
+    opt: Vec<String>,
     /// Name [default: a random one]
     #[arg(value_name = "VOLUME")]
     name: Option<VolumeName>,
 }
 
-/// Arguments of `volume ls`.
-#[derive(Debug, clap::Args)]
-pub(super) struct LsArgs {
-    /// Only names
-    #[arg(short, long)]
-    quiet: bool,
-    /// One JSON object a line
-    #[arg(long, value_name = "FORMAT", value_parser = ["json", "table"])]
-    format: Option<String>,
-}
-
 /// Arguments of `volume inspect`.
 #[derive(Debug, clap::Args)]
-pub(super) struct NamesArgs {
+pub(super) struct InspectArgs {
+    /// json, or what a Go template makes of each: '{{.Mountpoint}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
     /// Names
     #[arg(required = true, value_name = "VOLUME")]
     names: Vec<VolumeName>,
@@ -82,7 +83,10 @@ pub(super) struct PruneArgs {
     /// Also volumes that somebody named
     #[arg(short, long)]
     all: bool,
-    /// Do not ask (rbuild never asks; for scripts written for Docker)
+    /// Only what matches: label=KEY[=VALUE], label!=KEY[=VALUE], all=1 (as --all)
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Do not ask
     #[arg(short, long)]
     force: bool,
 }
@@ -93,7 +97,7 @@ pub(super) fn execute(command: VolumeCommand, engine: &Engine) -> Result<Exit, F
     let containers = Containers::new(store.clone(), Arc::new(SystemClock));
     match command {
         VolumeCommand::Create(args) => create(args, &containers, engine),
-        VolumeCommand::Ls(args) => list(&args, &containers),
+        VolumeCommand::Ls(args) => list::list(&args, &containers),
         VolumeCommand::Inspect(args) => inspect(&args, &containers),
         VolumeCommand::Rm(args) => remove(&args, &containers, engine),
         VolumeCommand::Prune(args) => prune(&args, &containers, engine),
@@ -101,6 +105,14 @@ pub(super) fn execute(command: VolumeCommand, engine: &Engine) -> Result<Exit, F
 }
 
 fn create(args: CreateArgs, containers: &Containers, engine: &Engine) -> Result<Exit, Failure> {
+    if let Some(option) = args.opt.first() {
+        return Err(Failure::new(format!(
+            "volume option {option:?} is not supported: volumes are directories of the store"
+        ))
+        .with_help(
+            "for a directory of this machine use -v /path:/inside, for memory --tmpfs; mount anything else first",
+        ));
+    }
     let label = |text: &String| {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         (key.to_owned(), value.to_owned())
@@ -116,25 +128,6 @@ fn create(args: CreateArgs, containers: &Containers, engine: &Engine) -> Result<
     Ok(Exit::Success)
 }
 
-fn list(args: &LsArgs, containers: &Containers) -> Result<Exit, Failure> {
-    let volumes = containers.volumes()?;
-    let mut out = String::new();
-    if args.quiet {
-        volumes.iter().for_each(|volume| out.push_str(&format!("{}\n", volume.name)));
-    } else if args.format.as_deref() == Some("json") {
-        for volume in &volumes {
-            out.push_str(&serde_json::to_string(&details(volume, containers))?);
-            out.push('\n');
-        }
-    } else {
-        let mut table = Table::new(["DRIVER", "VOLUME NAME"]);
-        volumes.iter().for_each(|volume| table.row(["local".to_owned(), volume.name.to_string()]));
-        out = table.render();
-    }
-    report::answer(&out)?;
-    Ok(Exit::Success)
-}
-
 pub(super) fn details(volume: &Volume, containers: &Containers) -> serde_json::Value {
     json!({
         "CreatedAt": volume.created.to_string(),
@@ -147,14 +140,13 @@ pub(super) fn details(volume: &Volume, containers: &Containers) -> serde_json::V
     })
 }
 
-fn inspect(args: &NamesArgs, containers: &Containers) -> Result<Exit, Failure> {
-    let mut found = Vec::new();
-    for name in &args.names {
-        let volume = containers.volume(name)?.ok_or_else(|| VolumeError::NotFound { name: name.clone() })?;
-        found.push(details(&volume, containers));
-    }
-    report::answer(&format!("{}\n", serde_json::to_string_pretty(&found)?))?;
-    Ok(Exit::Success)
+fn inspect(args: &InspectArgs, containers: &Containers) -> Result<Exit, Failure> {
+    let names: Vec<String> = args.names.iter().map(ToString::to_string).collect();
+    inspect::show(&names, args.format.as_deref(), |text| {
+        let name: VolumeName = text.parse()?;
+        let volume = containers.volume(&name)?.ok_or(VolumeError::NotFound { name })?;
+        Ok((details(&volume, containers), None))
+    })
 }
 
 fn remove(args: &RmArgs, containers: &Containers, engine: &Engine) -> Result<Exit, Failure> {
@@ -174,8 +166,16 @@ fn remove(args: &RmArgs, containers: &Containers, engine: &Engine) -> Result<Exi
 }
 
 fn prune(args: &PruneArgs, containers: &Containers, engine: &Engine) -> Result<Exit, Failure> {
-    let which = if args.all { PrunedVolumes::All } else { PrunedVolumes::Anonymous };
-    let removed = containers.prune_volumes(which, &engine.store()?.lease("volume prune")?)?;
+    let filter = PruneFilter::parse(&args.filter, &["label", "label!", "all"], Timestamp::now())?;
+    let all = args.all || args.filter.iter().any(|text| matches!(text.as_str(), "all=1" | "all=true"));
+    let which = if all { PrunedVolumes::All } else { PrunedVolumes::Anonymous };
+    let what = if all { "all local volumes" } else { "anonymous local volumes" };
+    let warning = format!("WARNING! This will remove {what} not used by at least one container.{}", filter.described());
+    if !confirmed(args.force, &warning)? {
+        return Ok(Exit::Success);
+    }
+    let takes = |volume: &Volume| filter.takes(&volume.labels, volume.created);
+    let removed = containers.prune_volumes(which, &takes, &engine.store()?.lease("volume prune")?)?;
     let names = removed.iter().map(|(name, bytes)| (name.as_str(), *bytes));
     report::answer(&pruned("Volumes", names))?;
     Ok(Exit::Success)

@@ -136,9 +136,9 @@ fn prune_takes_what_has_no_name_and_gives_room_back() {
     let _moved = bench.rbuild(["tag", "busybox", "app:1"]).run().ok();
     let ran = bench.rbuild(["images", "-q", "--no-trunc", "--filter", "dangling=true"]).run().ok();
     assert_eq!(ran.stdout.trim(), old);
-    let kept = bench.rbuild(["image", "prune", "--filter", "label!=x"]).run().ok().stdout;
+    let kept = bench.rbuild(["image", "prune", "-f", "--filter", "label!=x"]).run().ok().stdout;
     assert_eq!(kept, "Total reclaimed space: 0B\n");
-    let kept = bench.rbuild(["image", "prune", "--filter", "until=24h"]).run().ok().stdout;
+    let kept = bench.rbuild(["image", "prune", "-f", "--filter", "until=24h"]).run().ok().stdout;
     assert_eq!(kept, "Total reclaimed space: 0B\n");
     let pruned = bench.rbuild(["image", "prune", "-f"]).run().ok().stdout;
     assert!(pruned.starts_with(&format!("Deleted Images:\ndeleted: {old}\n")), "{pruned}");

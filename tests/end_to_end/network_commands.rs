@@ -63,7 +63,9 @@ fn networks_are_made_listed_shown_and_removed() {
     );
     assert_eq!(run(&["rm", "front", &id[..12]]).fails(1).says("not found").stdout, "front\n");
     assert_eq!(run(&["prune", "-f"]).ok().stdout, "Deleted Networks:\nback\n\n");
-    assert_eq!(run(&["prune"]).ok().stdout, "");
+    let asked = run(&["prune"]).ok().says("Nothing was removed");
+    assert!(asked.stdout.starts_with("WARNING! This will remove all custom networks"), "{}", asked.stdout);
+    assert_eq!(run(&["prune", "-f"]).ok().stdout, "");
     assert_eq!(run(&["ls", "-q"]).ok().stdout.lines().count(), 3, "those that are always there");
     host.becomes(&before);
 }

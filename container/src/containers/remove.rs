@@ -143,11 +143,16 @@ impl Containers {
         Ok(())
     }
 
-    /// Removes all containers that do not run; gives them with the sizes of their changes. Their anonymous volumes stay.
-    pub fn prune(&self, lease: &Lease) -> Result<Vec<(ContainerId, u64)>, RemoveError> {
+    /// Removes the containers of those that `takes` takes and that do not run; gives them with the sizes of their changes. Their
+    /// anonymous volumes stay.
+    pub fn prune(
+        &self,
+        takes: &dyn Fn(&ContainerRecord) -> bool,
+        lease: &Lease,
+    ) -> Result<Vec<(ContainerId, u64)>, RemoveError> {
         let mut removed = Vec::new();
         for record in self.list()?.containers {
-            if !record.state.status.can_remove() {
+            if !record.state.status.can_remove() || !takes(&record) {
                 continue;
             }
             let size = disk_usage(&self.changes(&record))?;

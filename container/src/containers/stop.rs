@@ -83,10 +83,19 @@ impl Containers {
     /// Asks a container to end with its stop signal, and ends it when `grace` has passed; one that does not run is left
     /// alone. Returns once its end is recorded.
     pub fn stop(&self, record: &ContainerRecord, grace: Option<Duration>) -> Result<(), StopError> {
+        self.stop_as(record, Wanted::Stopped, grace)
+    }
+
+    pub(super) fn stop_as(
+        &self,
+        record: &ContainerRecord,
+        wanted: Wanted,
+        grace: Option<Duration>,
+    ) -> Result<(), StopError> {
         if !record.state.status.can_stop() {
             return Ok(());
         }
-        self.want(&record.id, Wanted::Stopped)?;
+        self.want(&record.id, wanted)?;
         // One that waits for its restart may have been started meanwhile.
         let Some(record) = self.load(&record.id)? else { return Ok(()) };
         self.end_process(&record, grace)?;

@@ -119,10 +119,10 @@ fn pruning_spares_named_volumes_unless_told_otherwise() {
     for volume in [&named("named"), &anonymous] {
         bench.containers.ensure_volume(volume, Some(&bench.seed("/data")), &bench.lease).unwrap();
     }
-    let pruned = bench.containers.prune_volumes(PrunedVolumes::Anonymous, &bench.lease).unwrap();
+    let pruned = bench.containers.prune_volumes(PrunedVolumes::Anonymous, &|_| true, &bench.lease).unwrap();
     assert_eq!(pruned.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["anonymous"]);
     assert!(pruned[0].1 > 0);
-    let pruned = bench.containers.prune_volumes(PrunedVolumes::All, &bench.lease).unwrap();
+    let pruned = bench.containers.prune_volumes(PrunedVolumes::All, &|_| true, &bench.lease).unwrap();
     assert_eq!(pruned.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["named"]);
     assert_eq!(bench.containers.volumes().unwrap(), []);
 }

@@ -96,10 +96,10 @@ fn waiting_gives_the_exit_code(world: &World) {
     let (waited, id) = waited.unwrap();
     assert_eq!((code, waited), (6, Some(6)));
     assert_eq!(world.containers.wait(&id).unwrap(), Some(6), "again, at once");
-    let pruned = world.containers.prune(&lease).unwrap();
+    let pruned = world.containers.prune(&|_| true, &lease).unwrap();
     assert!(matches!(pruned.as_slice(), [(pruned, _)] if *pruned == id), "{pruned:?}");
     assert_eq!(world.containers.wait(&id).unwrap(), None);
-    assert_eq!(world.containers.prune_volumes(PrunedVolumes::Anonymous, &lease).unwrap().len(), 1);
+    assert_eq!(world.containers.prune_volumes(PrunedVolumes::Anonymous, &|_| true, &lease).unwrap().len(), 1);
 }
 
 fn a_container_that_ignores_its_stop_signal_is_killed(world: &World) {

@@ -22,7 +22,7 @@ pub(super) use diff::{DiffArgs, diff};
 pub(super) use history::{HistoryArgs, history};
 pub(super) use inspect::{InspectArgs, details, inspect};
 pub(super) use list::{ListArgs, list};
-pub(super) use remove::{PruneArgs, RemoveArgs, prune, remove};
+pub(super) use remove::{PruneArgs, RemoveArgs, collect, listed, prune, remove};
 pub(super) use search::{SearchArgs, search};
 
 /// `rbuild image …`: the same commands under Docker's newer spelling.

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use rbuild_cache::{GcPolicy, PruneControl, PruneMode};
 
 use crate::cache_view;
+use crate::cli::confirm::confirmed;
 use crate::cli::report::{self, Failure};
 use crate::cli::run::containers_of;
 use crate::cli::table::size;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
-use crate::image_names::{self, FilterUse, ImageFilter, Removal};
+use crate::image_names::{self, FilterUse, ImageFilter, Removal, Removed};
 use crate::interrupt::Interrupts;
 
 /// Arguments of `rmi`.
@@ -63,31 +64,44 @@ pub(in crate::cli) struct PruneArgs {
     /// Only what matches: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE], dangling=false (as --all)
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
-    /// Do not ask (rbuild never asks; for scripts written for Docker)
+    /// Do not ask
     #[arg(short, long)]
     force: bool,
 }
 
 /// Runs `image prune`.
 pub(in crate::cli) fn prune(args: &PruneArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let store = engine.store()?;
-    let filter = ImageFilter::parse(store, &args.filter, None, FilterUse::Prune, Timestamp::now())?;
+    let filter = ImageFilter::parse(engine.store()?, &args.filter, None, FilterUse::Prune, Timestamp::now())?;
     let all = args.all || filter.dangling() == Some(false);
-    let removed = image_names::prune(store, &containers_of(engine)?, &filter, all)?;
+    let what =
+        if all { "all images without at least one container associated to them." } else { "all dangling images." };
+    if !confirmed(args.force, &format!("WARNING! This will remove {what}"))? {
+        return Ok(Exit::Success);
+    }
+    let removed = image_names::prune(engine.store()?, &containers_of(engine)?, &filter, all)?;
+    let freed = collect(engine)?;
+    report::answer(&format!("{}Total reclaimed space: {}\n", listed(&removed), size(freed)))?;
+    Ok(Exit::Success)
+}
+
+/// Frees what nothing has any more.
+pub(in crate::cli) fn collect(engine: &Engine) -> Result<u64, Failure> {
     let _interrupts = Interrupts::cancelling(engine.cancel())?;
     let cancelled = || engine.cancel().is_cancelled();
     let interrupt = || if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     let on_wait = cache_view::waiting(&cancelled);
     let control = PruneControl { on_wait: &on_wait, interrupt: &interrupt };
-    let collected = store.prune(&GcPolicy::garbage(), PruneMode::Apply, control)?;
-    let mut out = String::new();
-    if !removed.deleted.is_empty() {
-        out.push_str("Deleted Images:\n");
-        removed.untagged.iter().for_each(|reference| out.push_str(&format!("untagged: {reference}\n")));
-        removed.deleted.iter().for_each(|id| out.push_str(&format!("deleted: {id}\n")));
-        out.push('\n');
+    Ok(engine.store()?.prune(&GcPolicy::garbage(), PruneMode::Apply, control)?.freed)
+}
+
+/// What a prune says of images.
+pub(in crate::cli) fn listed(removed: &Removed) -> String {
+    if removed.deleted.is_empty() {
+        return String::new();
     }
-    out.push_str(&format!("Total reclaimed space: {}\n", size(collected.freed)));
-    report::answer(&out)?;
-    Ok(Exit::Success)
+    let mut out = "Deleted Images:\n".to_owned();
+    removed.untagged.iter().for_each(|reference| out.push_str(&format!("untagged: {reference}\n")));
+    removed.deleted.iter().for_each(|id| out.push_str(&format!("deleted: {id}\n")));
+    out.push('\n');
+    out
 }

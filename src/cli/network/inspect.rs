@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use rbuild_container::{EndpointRecord, Network, NetworkRange};
+use rbuild_container::{EndpointRecord, Network, NetworkError, NetworkRange, Networks};
 use rbuild_executor::network::firewall::Reach;
 use serde_json::{Map, Value, json};
 
-use crate::cli::go_template::Template;
-use crate::cli::report::{self, Failure, printable};
+use crate::cli::inspect;
+use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 
@@ -27,38 +27,23 @@ pub(in crate::cli) struct InspectArgs {
 
 /// Runs it.
 pub(super) fn execute(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let template = match args.format.as_deref() {
-        None | Some("json") => None,
-        Some(text) => Some(Template::for_inspect(text)?),
-    };
     let networks = super::networks_of(engine)?;
-    let (mut found, mut exit) = (Vec::new(), Exit::Success);
-    for text in &args.networks {
-        let details = networks.find(text).and_then(|network| {
-            let endpoints = if network.ranges.is_empty() { Vec::new() } else { networks.endpoints(&network.id)? };
-            Ok(details(&network, &endpoints))
-        });
-        match details {
-            Ok(details) => found.push(details),
-            Err(error) => {
-                report::story(&format!("error: {}\n", printable(Failure::from(error).message())));
-                exit = Exit::Failure;
-            }
-        }
+    inspect::show(&args.networks, args.format.as_deref(), |text| Ok((document(&networks, text)?, None)))
+}
+
+/// The document of a network, if there is one of that name.
+pub(in crate::cli) fn find(text: &str, engine: &Engine) -> Result<Option<Value>, Failure> {
+    match document(&super::networks_of(engine)?, text) {
+        Ok(found) => Ok(Some(found)),
+        Err(NetworkError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    let text = match (&template, args.format.is_some()) {
-        (Some(template), _) => {
-            let mut out = String::new();
-            for details in &found {
-                out.push_str(&format!("{}\n", template.render(details)?));
-            }
-            out
-        }
-        (None, true) => format!("{}\n", serde_json::to_string(&found)?),
-        (None, false) => format!("{}\n", serde_json::to_string_pretty(&found)?),
-    };
-    report::answer(&text)?;
-    Ok(exit)
+}
+
+fn document(networks: &Networks, text: &str) -> Result<Value, NetworkError> {
+    let network = networks.find(text)?;
+    let endpoints = if network.ranges.is_empty() { Vec::new() } else { networks.endpoints(&network.id)? };
+    Ok(details(&network, &endpoints))
 }
 
 fn details(network: &Network, endpoints: &[EndpointRecord]) -> Value {

@@ -1,6 +1,5 @@
 //! `network ls`: Docker's columns and fields.
 
-use jiff::Timestamp;
 use rbuild_container::Network;
 use rbuild_executor::network::firewall::Reach;
 use serde_json::{Map, Value, json};
@@ -31,8 +30,7 @@ pub(in crate::cli) struct LsArgs {
 
 /// Runs it.
 pub(super) fn execute(args: &LsArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let conditions =
-        args.filter.iter().map(|text| Condition::parse(text, Timestamp::now())).collect::<Result<Vec<_>, _>>()?;
+    let conditions = args.filter.iter().map(|text| Condition::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let format: Format = args.format.parse()?;
     let mut networks = super::known(&super::networks_of(engine)?)?;
     networks.retain(|network| {

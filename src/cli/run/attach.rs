@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use rbuild_container::{Bond, ContainerRecord, ContainerStatus, DetachKeys};
+use rbuild_container::{Bond, ContainerRecord, ContainerStatus, Containers, DetachKeys};
 
 use super::connected::{self, Connection};
 use super::containers::for_each;
@@ -82,7 +82,7 @@ pub(in crate::cli) fn start(args: &StartArgs, engine: &Engine) -> Result<Exit, F
             if record.state.status.can_stop() && record.state.status != ContainerStatus::Paused {
                 return Ok(());
             }
-            connected::start(containers, &record, &Connection::detached(), None, engine).map(drop)
+            start_detached(containers, &record, engine)
         });
     }
     let [container] = args.containers.as_slice() else {
@@ -106,6 +106,15 @@ pub(in crate::cli) fn start(args: &StartArgs, engine: &Engine) -> Result<Exit, F
         return connected::attach(link, &Connection { bond: Bond::Loose, ..connection }, signals.as_mut());
     }
     connected::start(&containers, &record, &connection, signals.as_mut(), engine)
+}
+
+/// Starts a container in the background.
+pub(in crate::cli) fn start_detached(
+    containers: &Containers,
+    record: &ContainerRecord,
+    engine: &Engine,
+) -> Result<(), Failure> {
+    connected::start(containers, record, &Connection::detached(), None, engine).map(drop)
 }
 
 /// Keys of a terminal in the container come from a terminal here.

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use rbuild_container::{AnonymousVolumes, Containers, FindError, RemoveOptions, RunningContainer, Signal};
+use jiff::Timestamp;
+use rbuild_container::{
+    AnonymousVolumes, ContainerRecord, Containers, FindError, RemoveOptions, RunningContainer, Signal,
+};
 
 use super::attach::{AttachArgs, StartArgs, attach, start};
 use super::connected::{self, Connection};
@@ -15,7 +18,9 @@ use super::live::{NamesArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs, pause, 
 use super::logs::{LogsArgs, logs};
 use super::ports::{PortArgs, port};
 use super::{CreateArgs, ExecArgs, RunArgs, containers_of};
+use crate::cli::confirm::confirmed;
 use crate::cli::inspect::{InspectContainerArgs, inspect_container};
+use crate::cli::prune_filter::PruneFilter;
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::volume::pruned;
 use crate::engine::Engine;
@@ -145,13 +150,21 @@ pub(in crate::cli) fn wait(args: &WaitArgs, engine: &Engine) -> Result<Exit, Fai
 /// Arguments of `container prune`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct PruneArgs {
-    /// Do not ask (rbuild never asks; for scripts written for Docker)
+    /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Only what matches: until=24h, label=KEY[=VALUE], label!=KEY[=VALUE]
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
 }
 
-fn prune(engine: &Engine) -> Result<Exit, Failure> {
-    let removed = containers_of(engine)?.prune(&engine.store()?.lease("container prune")?)?;
+fn prune(args: &PruneArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let filter = PruneFilter::parse(&args.filter, &["until", "label", "label!"], Timestamp::now())?;
+    if !confirmed(args.force, &format!("WARNING! This will remove all stopped containers.{}", filter.described()))? {
+        return Ok(Exit::Success);
+    }
+    let takes = |record: &ContainerRecord| filter.takes(&record.config.labels, record.created);
+    let removed = containers_of(engine)?.prune(&takes, &engine.store()?.lease("container prune")?)?;
     report::answer(&pruned("Containers", removed.iter().map(|(id, bytes)| (id.as_str(), *bytes))))?;
     Ok(Exit::Success)
 }
@@ -226,7 +239,7 @@ pub(in crate::cli) fn execute_container(command: ContainerCommand, engine: &Engi
         ContainerCommand::Kill(args) => kill(&args, engine),
         ContainerCommand::Wait(args) => wait(&args, engine),
         ContainerCommand::Rm(args) => remove(&args, engine),
-        ContainerCommand::Prune(_) => prune(engine),
+        ContainerCommand::Prune(args) => prune(&args, engine),
         ContainerCommand::Inspect(args) => inspect_container(&args, engine),
         ContainerCommand::Pause(args) => pause(&args, engine),
         ContainerCommand::Unpause(args) => unpause(&args, engine),
