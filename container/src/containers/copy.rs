@@ -7,6 +7,7 @@
 mod archive;
 mod extract;
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -130,6 +131,8 @@ impl Containers {
         own.extend(["/proc", "/sys", "/dev"].map(ContainerPath::new));
         own.extend(record.config.mounts.iter().map(|mount| mount.target.clone()));
         let mut found = Vec::new();
+        // Directories that only such a place changed, as far as one sees.
+        let (mut touched, mut alike) = (BTreeSet::new(), BTreeSet::new());
         let mut todo = vec![ContainerPath::root()];
         while let Some(directory) = todo.pop() {
             let failed = |source| CopyError::File { action: "list", path: directory.clone(), source };
@@ -137,6 +140,7 @@ impl Containers {
             for (name, entry) in changes.list(relative).map_err(failed)? {
                 let path = directory.join(&name);
                 if own.contains(&path) {
+                    touched.insert(directory.clone());
                     continue;
                 }
                 let before = below.lstat(&path).map_err(failed)?;
@@ -146,6 +150,10 @@ impl Containers {
                     rbuild_cache::view::LayerEntry::Present(stat) => {
                         found.push((if before.is_some() { 'C' } else { 'A' }, path.clone()));
                         if stat.kind.is_directory() {
+                            let owner = |stat: &rbuild_cache::view::Stat| (stat.mode, stat.uid, stat.gid);
+                            if before.is_some_and(|before| owner(&before) == owner(&stat)) {
+                                alike.insert(path.clone());
+                            }
                             todo.push(path);
                         }
                     }
@@ -153,6 +161,8 @@ impl Containers {
             }
         }
         found.sort_by(|a, b| a.1.as_bytes().cmp(b.1.as_bytes()));
+        let parents: BTreeSet<ContainerPath> = found.iter().filter_map(|(_, path)| path.parent()).collect();
+        found.retain(|(_, path)| !touched.contains(path) || !alike.contains(path) || parents.contains(path));
         Ok(found)
     }
 }
