@@ -13,6 +13,7 @@
 
 mod attestations;
 mod bench;
+mod boot;
 mod builds;
 mod cache_commands;
 mod caching;

@@ -1,0 +1,103 @@
+//! What two states of a container's record tell.
+
+use jiff::Timestamp;
+
+use super::{Event, EventKind};
+use crate::health::HealthResult;
+use crate::record::ContainerRecord;
+use crate::status::ContainerStatus;
+
+/// What happened between `old` and `new`; `now` is for what has no time of its own in the record.
+pub(crate) fn changes(old: &ContainerRecord, new: &ContainerRecord, now: Timestamp) -> Vec<Event> {
+    let mut events = Vec::new();
+    if old.name != new.name {
+        events.push(new.event("rename", now, &[("oldName", &format!("/{}", old.name))]));
+    }
+    let state = &new.state;
+    if state.started != old.state.started {
+        events.push(new.event("start", state.started.unwrap_or(now), &[]));
+    }
+    health(old, new, &mut events);
+    if state.finished != old.state.finished {
+        let code = state.exit.as_ref().map_or(0, |exit| exit.code()).to_string();
+        events.push(new.event("die", state.finished.unwrap_or(now), &[("exitCode", &code)]));
+    }
+    match (old.state.status, state.status) {
+        (ContainerStatus::Paused, ContainerStatus::Running) => events.push(new.event("unpause", now, &[])),
+        (before, ContainerStatus::Paused) if before != ContainerStatus::Paused => {
+            events.push(new.event("pause", now, &[]));
+        }
+        _ => {}
+    }
+    events
+}
+
+/// The checks that were run meanwhile, and what they changed.
+fn health(old: &ContainerRecord, new: &ContainerRecord, events: &mut Vec<Event>) {
+    let Some(health) = &new.health else { return };
+    let known = old.health.as_ref();
+    let seen = |exec: &str| known.is_some_and(|known| known.log.iter().any(|result| result.exec == exec));
+    let last = known.and_then(|known| known.log.last()).map(|result| result.start);
+    let newer = |result: &&HealthResult| last.is_none_or(|last| result.start >= last) && !seen(&result.exec);
+    let mut end = None;
+    for result in health.log.iter().filter(newer) {
+        let command = new.config.health_command().join(" ");
+        let exec = ("execID", result.exec.as_str());
+        events.push(new.event(&format!("exec_create: {command}"), result.start, &[exec]));
+        events.push(new.event(&format!("exec_start: {command}"), result.start, &[exec]));
+        events.push(new.event("exec_die", result.end, &[exec, ("exitCode", &result.exit_code.to_string())]));
+        end = Some(result.end);
+    }
+    // That nobody checks what has ended, or that checks begin again, is no news.
+    if let Some(end) = end
+        && known.map(|known| known.status).unwrap_or_default() != health.status
+        && new.state.status.is_live()
+    {
+        events.push(new.event(&format!("health_status: {}", health.status.name()), end, &[]));
+    }
+}
+
+impl ContainerRecord {
+    /// Something that happened to it.
+    pub(crate) fn event(&self, action: &str, time: Timestamp, more: &[(&str, &str)]) -> Event {
+        let mut attributes = self.config.labels.clone();
+        attributes.insert("image".to_owned(), self.image.name.clone());
+        attributes.insert("name".to_owned(), self.name.to_string());
+        attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Event { time, kind: EventKind::Container, action: action.to_owned(), id: self.id.to_string(), attributes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::ContainerExit;
+    use crate::process_id::ProcessId;
+    use crate::record::tests::sample;
+    use crate::status::Change;
+
+    #[test]
+    fn a_life_is_told_from_its_states() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut states = vec![sample("web")];
+        let mut step = |change: &dyn Fn(&mut ContainerRecord)| {
+            let mut next = states.last().unwrap().clone();
+            change(&mut next);
+            states.push(next);
+        };
+        step(&|one| one.state.start(ProcessId { pid: 1, started: 1 }, at(10)).unwrap());
+        step(&|one| one.state.change(Change::Pause).unwrap());
+        step(&|one| one.state.change(Change::Unpause).unwrap());
+        step(&|one| one.name = "other".parse().unwrap());
+        step(&|one| one.state.end(ContainerExit::Code(3), at(20)).unwrap());
+        step(&|_| ());
+        let told: Vec<String> = states
+            .windows(2)
+            .flat_map(|pair| changes(&pair[0], &pair[1], at(99)))
+            .map(|event| format!("{} {}", event.time.as_second(), event.action))
+            .collect();
+        assert_eq!(told, ["10 start", "99 pause", "99 unpause", "99 rename", "20 die"]);
+        let died = changes(&states[4], &states[5], at(99)).remove(0);
+        assert_eq!((died.attributes["exitCode"].as_str(), died.attributes["name"].as_str()), ("3", "other"));
+    }
+}
