@@ -36,6 +36,7 @@ use rbuild_cache::{Clock, Lease, LockError, LockGuard, LockMode, LockName, PathE
 use rbuild_image::Digest;
 
 use crate::document::{self, AtPath, Durability, if_present};
+use crate::events::{self, EventLog};
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::monitor::{LinkError, MonitorLink};
@@ -207,6 +208,11 @@ impl Containers {
         Ok(containers)
     }
 
+    /// Where what happens is recorded.
+    pub fn event_log(&self) -> EventLog {
+        EventLog::of_store(self.store.layout().root())
+    }
+
     /// Connects to the process that runs a container; `None` when it has no monitor.
     pub fn connect_monitor(&self, id: &ContainerId) -> Result<Option<MonitorLink>, LinkError> {
         MonitorLink::connect(&self.directory(id))
@@ -241,6 +247,7 @@ impl Containers {
         if record != before {
             let durability = durability(record.config.lifetime);
             document::replace(&self.record_path(id), &record.to_json(), durability).map_err(LoadError::from)?;
+            self.event_log().tell(&events::changes(&before, &record, self.now()));
         }
         Ok(record)
     }
@@ -269,6 +276,7 @@ impl Containers {
             document::sync_directory(&names)?;
             document::sync_directory(&self.store.layout().containers())?;
         }
+        self.event_log().tell(&[record.event("create", record.created, &[])]);
         Ok(())
     }
 
@@ -285,7 +293,9 @@ impl Containers {
         let _guard = self.store.lock(&lock, LockMode::Exclusive, &wait_silently)?;
         let place = self.directory(&record.id);
         let doomed = lease.scratch_name("removed")?;
-        if_present(fs::rename(&place, &doomed)).at("remove", &place)?;
+        if if_present(fs::rename(&place, &doomed)).at("remove", &place)?.is_some() {
+            self.event_log().tell(&[record.event("destroy", self.now(), &[])]);
+        }
         Ok(())
     }
 

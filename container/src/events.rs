@@ -161,7 +161,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let log = EventLog::of_store(home.path());
         log.tell(&[event(1)]);
-        OpenOptions::new().append(true).open(home.path().join("events.log")).unwrap().write_all(b"{\"time\":\n").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(home.path().join("events.log"))
+            .unwrap()
+            .write_all(b"{\"time\":\n")
+            .unwrap();
         log.tell(&[event(2)]);
         let ids: Vec<String> = log.read().next_events().unwrap().into_iter().map(|event| event.id).collect();
         assert_eq!(ids, ["v1", "v2"]);

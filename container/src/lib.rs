@@ -11,6 +11,7 @@ mod containers;
 mod create;
 mod document;
 mod etc_files;
+mod events;
 mod exec;
 mod exit;
 mod health;
@@ -50,6 +51,7 @@ pub use create::{
     InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, check_limits, merge,
 };
 pub use etc_files::{DnsSettings, ExtraHost, HostAddress, HostFiles, InvalidExtraHost};
+pub use events::{Event, EventKind, EventLog, EventReader};
 pub use exec::ExecRequest;
 pub use exit::ContainerExit;
 pub use health::{Health, HealthRequest, HealthResult, HealthStatus, InvalidHealthcheck};

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ContainerMountSource, VolumeOwnership};
 use crate::containers::Containers;
 use crate::document::{self, AtPath, Durability, if_present};
+use crate::events::{Event, EventKind};
 use crate::id::ContainerId;
 use crate::request::Lifetime;
 use crate::volume::VolumeName;
@@ -175,6 +176,7 @@ impl Containers {
         {
             document::sync_directory(parent)?;
         }
+        self.tell_of_volume("create", &new.name);
         Ok(volume)
     }
 
@@ -219,7 +221,10 @@ impl Containers {
         }
         let place = self.volume_place(name);
         match if_present(fs::rename(&place, lease.scratch_name("volume")?)).at("remove", &place)? {
-            Some(()) => Ok(()),
+            Some(()) => {
+                self.tell_of_volume("destroy", name);
+                Ok(())
+            }
             None => Err(VolumeError::NotFound { name: name.clone() }),
         }
     }
@@ -247,6 +252,16 @@ impl Containers {
             }
         }
         Ok(removed)
+    }
+
+    fn tell_of_volume(&self, action: &str, name: &VolumeName) {
+        self.event_log().tell(&[Event {
+            time: self.now(),
+            kind: EventKind::Volume,
+            action: action.to_owned(),
+            id: name.to_string(),
+            attributes: BTreeMap::from([("driver".to_owned(), "local".to_owned())]),
+        }]);
     }
 
     /// Bytes that a volume takes on disk.

@@ -19,6 +19,7 @@ use rbuild_container::{
 use super::confirm::confirmed;
 use super::prune_filter::PruneFilter;
 use super::report::{self, Failure, printable};
+use super::run::containers_of;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 
@@ -138,7 +139,11 @@ fn remove(args: &RmArgs, engine: &Engine) -> Result<Exit, Failure> {
     let networks = networks_of(engine)?;
     let mut exit = Exit::Success;
     for text in &args.networks {
-        match networks.find(text).and_then(|network| networks.remove(&network)) {
+        let removed = networks.find(text).and_then(|network| networks.remove(&network).map(|()| network));
+        if let Ok(network) = &removed {
+            containers_of(engine)?.tell_of_network("destroy", network, None);
+        }
+        match removed.map(drop) {
             Err(NetworkError::NotFound { .. }) if args.force => {}
             Ok(()) => report::answer(&format!("{text}\n"))?,
             Err(error) => {
@@ -179,7 +184,10 @@ pub(super) fn prune_unused(filter: &PruneFilter, engine: &Engine) -> Result<Vec<
             continue;
         }
         match networks.remove(&network) {
-            Ok(()) => removed.push(network.name),
+            Ok(()) => {
+                containers_of(engine)?.tell_of_network("destroy", &network, None);
+                removed.push(network.name);
+            }
             // Somebody came, or went.
             Err(NetworkError::InUse { .. } | NetworkError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),

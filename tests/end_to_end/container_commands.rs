@@ -158,4 +158,15 @@ fn events_are_told_as_they_happen() {
     listener.kill().unwrap();
     let told = String::from_utf8(listener.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(told, "create\nstart\ndie\ndestroy\n");
+    // What happened is known afterwards, too.
+    let recorded = |more: &[&str]| {
+        let ran =
+            bench.rbuild(["events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}}"]).args(more);
+        ran.run().ok().stdout
+    };
+    assert_eq!(recorded(&["-f", "container=shown"]).replace("container ", ""), told);
+    let _ran = bench.rbuild(["volume", "create", "kept"]).run().ok();
+    let _ran = bench.rbuild(["volume", "rm", "kept"]).run().ok();
+    assert_eq!(recorded(&["-f", "type=volume"]), "volume create\nvolume destroy\n");
+    assert_eq!(recorded(&["-f", "event=die", "--since", "0s"]), "");
 }

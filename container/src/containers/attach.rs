@@ -128,6 +128,7 @@ impl Containers {
             record.state.network.connections.extend(connection.clone());
             Ok(())
         })?;
+        self.tell_of_network("connect", &network, Some(&record.id));
         Ok(attached)
     }
 
@@ -161,6 +162,7 @@ impl Containers {
             record.state.network.connections.retain(|one| one.id != network.id);
             Ok(())
         })?;
+        self.tell_of_network("disconnect", &network, Some(&record.id));
         Ok(())
     }
 

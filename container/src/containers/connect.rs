@@ -1,6 +1,7 @@
 //! A container and its networks while it runs: what it is connected to, and what its files say of that.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::{Containers, durability};
 use crate::config::ContainerConfig;
 use crate::document::{self, AtPath};
 use crate::etc_files::{self, HostAddress};
+use crate::events::{Event, EventKind};
 use crate::id::ContainerId;
 use crate::network::{
     Connection, EVERYWHERE, EndpointOwner, EndpointRequest, EndpointSettings, HostResolver, Joined, Life, NAME_SERVER,
@@ -107,6 +109,21 @@ impl Containers {
         Ok(Connected { mode: links.uplink().namespace().mode(), etc: None, state, links: Some(links), _shared: None })
     }
 
+    /// Tells that a container came to its networks, or went.
+    pub(super) fn tell_of_networks(&self, action: &str, id: &ContainerId, state: &NetworkState) {
+        let told = |connection: &Connection| {
+            let network = (connection.id.to_string(), connection.network.as_str());
+            network_event(self.now(), action, network, Some(id))
+        };
+        self.event_log().tell(&state.connections.iter().map(told).collect::<Vec<_>>());
+    }
+
+    /// Tells what happened to a network, and to whom in it.
+    pub fn tell_of_network(&self, action: &str, network: &Network, container: Option<&ContainerId>) {
+        let event = network_event(self.now(), action, (network.id.to_string(), &network.name), container);
+        self.event_log().tell(&[event]);
+    }
+
     /// The networks that are wanted, as they are now.
     fn wanted(
         &self,
@@ -173,6 +190,18 @@ pub(super) fn way_out(wanted: &[(Network, EndpointSettings)]) -> Option<usize> {
 /// Only in networks that a user made are there names, as in Docker.
 fn has_names(wanted: &[(Network, EndpointSettings)]) -> bool {
     wanted.iter().any(|(network, _)| network.purpose == Purpose::User)
+}
+
+fn network_event(
+    time: jiff::Timestamp,
+    action: &str,
+    (id, name): (String, &str),
+    container: Option<&ContainerId>,
+) -> Event {
+    let mut attributes =
+        BTreeMap::from([("name".to_owned(), name.to_owned()), ("type".to_owned(), "bridge".to_owned())]);
+    attributes.extend(container.map(|id| ("container".to_owned(), id.to_string())));
+    Event { time, kind: EventKind::Network, action: action.to_owned(), id, attributes }
 }
 
 /// What is asked of a network for a container.

@@ -65,6 +65,7 @@ impl Containers {
         if let Some(process) = process(record)? {
             send(record, &process, signal)?;
         }
+        self.event_log().tell(&[record.event("kill", self.now(), &[("signal", &signal.number().to_string())])]);
         if signal == Signal::KILL {
             self.thaw_to_end(record);
         }
@@ -99,7 +100,9 @@ impl Containers {
         // One that waits for its restart may have been started meanwhile.
         let Some(record) = self.load(&record.id)? else { return Ok(()) };
         self.end_process(&record, grace)?;
-        self.wait_for_end(&record.id)
+        self.wait_for_end(&record.id)?;
+        self.event_log().tell(&[record.event("stop", self.now(), &[])]);
+        Ok(())
     }
 
     /// Ends a container that runs as [`Containers::stop`] does; its monitor starts it again. `false` when it did not run.
@@ -113,7 +116,10 @@ impl Containers {
         let start = Instant::now();
         loop {
             match self.load(&record.id)? {
-                Some(now) if now.state.status.is_live() && now.state.started != before => return Ok(true),
+                Some(now) if now.state.status.is_live() && now.state.started != before => {
+                    self.event_log().tell(&[record.event("restart", self.now(), &[])]);
+                    return Ok(true);
+                }
                 // It ended for good before its monitor read what is wanted.
                 Some(now) if !now.state.status.can_stop() => return Ok(false),
                 None => return Ok(false),

@@ -232,6 +232,7 @@ impl Containers {
             record.state.network = connected_to;
             Ok(record.state.start(process_id, self.now())?)
         })?;
+        self.tell_of_networks("connect", &record.id, uplink.state());
         let mut outputs = Outputs::new().map_err(StartError::Streams)?;
         if record.config.console.terminal {
             streams.connect_terminal(&mut process).map_err(StartError::Streams)?;
@@ -251,6 +252,7 @@ impl Containers {
         outputs.announce_end().map_err(StartError::Streams)?;
         // Its namespace is of no use any more, and its address is free.
         drop(process);
+        self.tell_of_networks("disconnect", &record.id, uplink.state());
         drop(uplink);
         Ok(Run { exit: exit_of(status), lasted: begin.elapsed(), outputs })
     }

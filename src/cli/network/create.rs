@@ -9,6 +9,7 @@ use rbuild_executor::network::firewall::Reach;
 use rbuild_executor::network::subnet::Subnet;
 
 use crate::cli::report::{self, Failure};
+use crate::cli::run::containers_of;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 
@@ -75,6 +76,7 @@ pub(in crate::cli) struct CreateArgs {
 pub(super) fn execute(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure> {
     let networks = super::networks_of(engine)?;
     let network = networks.create(args.network()?, Timestamp::now())?;
+    containers_of(engine)?.tell_of_network("create", &network, None);
     report::answer(&format!("{}\n", network.id))?;
     Ok(Exit::Success)
 }
