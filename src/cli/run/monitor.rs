@@ -50,8 +50,7 @@ pub(in crate::cli) fn execute(args: &MonitorArgs, engine: &Engine) -> Result<Exi
         Ok((supervised, lease)) => {
             let warm = supervised.announce();
             // Nobody waits for this process any more.
-            outlast(&warm, engine)?;
-            drop(lease);
+            outlast(&warm, lease, engine)?;
         }
         Err(failure) => {
             let help = failure.help().map(str::to_owned);
@@ -62,12 +61,15 @@ pub(in crate::cli) fn execute(args: &MonitorArgs, engine: &Engine) -> Result<Exi
     Ok(Exit::Success)
 }
 
-/// Takes down the networks that the container left, unless others take them up.
-fn outlast(networks: &[NetworkId], engine: &Engine) -> Result<(), Failure> {
+/// Takes down the networks that the container left, unless others take them up. What else its lease held is free before.
+fn outlast(networks: &[NetworkId], lease: Lease, engine: &Engine) -> Result<(), Failure> {
     if networks.is_empty() {
         return Ok(());
     }
     let all = Networks::new(engine.store()?)?;
+    let own = engine.store()?.lease("network")?;
+    networks.iter().try_for_each(|id| all.hold(id, &own))?;
+    drop(lease);
     let tidied: Vec<_> = networks.iter().map(|id| all.outlast(id)).collect();
     Ok(tidied.into_iter().collect::<Result<(), _>>()?)
 }
