@@ -246,8 +246,9 @@ impl Containers {
         change(&mut record)?;
         if record != before {
             let durability = durability(record.config.lifetime);
-            document::replace(&self.record_path(id), &record.to_json(), durability).map_err(LoadError::from)?;
+            // Before anybody can see it, and tell what follows from it.
             self.event_log().tell(&events::changes(&before, &record, self.now()));
+            document::replace(&self.record_path(id), &record.to_json(), durability).map_err(LoadError::from)?;
         }
         Ok(record)
     }

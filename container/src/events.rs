@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use follow::EventReader;
-pub(crate) use told::changes;
+pub(crate) use told::{changes, check};
 
 /// How large the record grows until a new one is begun; twice as much is kept.
 const LARGEST: u64 = 1 << 20;

@@ -16,6 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{Containers, ExecError};
 use crate::document::{self, AtPath, Durability, if_present};
+use crate::events;
 use crate::exec::ExecRequest;
 use crate::health::{Health, HealthResult, HealthStatus, MAX_OUTPUT, Probe, output_text};
 use crate::id::ContainerId;
@@ -154,7 +155,9 @@ impl Checks<'_> {
             };
             let exec = ContainerId::random().to_string();
             let result = HealthResult { start, end: self.containers.now(), exit_code, output, exec };
-            health.record(result, &self.probe, since_start);
+            let before = health.status;
+            health.record(result.clone(), &self.probe, since_start);
+            self.containers.event_log().tell(&events::check(&record, &result, before, health.status));
             self.write(&health)?;
         }
     }

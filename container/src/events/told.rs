@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Event, EventKind};
-use crate::health::HealthResult;
+use crate::health::{HealthResult, HealthStatus};
 use crate::record::ContainerRecord;
 use crate::status::ContainerStatus;
 
@@ -17,7 +17,6 @@ pub(crate) fn changes(old: &ContainerRecord, new: &ContainerRecord, now: Timesta
     if state.started != old.state.started {
         events.push(new.event("start", state.started.unwrap_or(now), &[]));
     }
-    health(old, new, &mut events);
     if state.finished != old.state.finished {
         let code = state.exit.as_ref().map_or(0, |exit| exit.code()).to_string();
         events.push(new.event("die", state.finished.unwrap_or(now), &[("exitCode", &code)]));
@@ -32,29 +31,24 @@ pub(crate) fn changes(old: &ContainerRecord, new: &ContainerRecord, now: Timesta
     events
 }
 
-/// The checks that were run meanwhile, and what they changed.
-fn health(old: &ContainerRecord, new: &ContainerRecord, events: &mut Vec<Event>) {
-    let Some(health) = &new.health else { return };
-    let known = old.health.as_ref();
-    let seen = |exec: &str| known.is_some_and(|known| known.log.iter().any(|result| result.exec == exec));
-    let last = known.and_then(|known| known.log.last()).map(|result| result.start);
-    let newer = |result: &&HealthResult| last.is_none_or(|last| result.start >= last) && !seen(&result.exec);
-    let mut end = None;
-    for result in health.log.iter().filter(newer) {
-        let command = new.config.health_command().join(" ");
-        let exec = ("execID", result.exec.as_str());
-        events.push(new.event(&format!("exec_create: {command}"), result.start, &[exec]));
-        events.push(new.event(&format!("exec_start: {command}"), result.start, &[exec]));
-        events.push(new.event("exec_die", result.end, &[exec, ("exitCode", &result.exit_code.to_string())]));
-        end = Some(result.end);
+/// A check of a container that was run, and what it changed.
+pub(crate) fn check(
+    record: &ContainerRecord,
+    result: &HealthResult,
+    old: HealthStatus,
+    new: HealthStatus,
+) -> Vec<Event> {
+    let command = record.config.health_command().join(" ");
+    let exec = ("execID", result.exec.as_str());
+    let mut events = vec![
+        record.event(&format!("exec_create: {command}"), result.start, &[exec]),
+        record.event(&format!("exec_start: {command}"), result.start, &[exec]),
+        record.event("exec_die", result.end, &[exec, ("exitCode", &result.exit_code.to_string())]),
+    ];
+    if old != new {
+        events.push(record.event(&format!("health_status: {}", new.name()), result.end, &[]));
     }
-    // That nobody checks what has ended, or that checks begin again, is no news.
-    if let Some(end) = end
-        && known.map(|known| known.status).unwrap_or_default() != health.status
-        && new.state.status.is_live()
-    {
-        events.push(new.event(&format!("health_status: {}", health.status.name()), end, &[]));
-    }
+    events
 }
 
 impl ContainerRecord {
