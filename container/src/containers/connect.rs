@@ -368,10 +368,9 @@ impl Links {
 impl Drop for Links {
     fn drop(&mut self) {
         drop((self.relays.take(), self.names.take()));
-        let (leave, end): (fn(Joined) -> _, fn(Uplink) -> _) =
-            if self.warm { (Joined::leave_warm, Uplink::end_warm) } else { (Joined::leave, Uplink::end) };
-        let others = self.others.drain(..).map(leave);
-        let first = self.first.take().map_or(Ok(()), end);
+        let warm = self.warm;
+        let others = self.others.drain(..).map(|one| if warm { one.leave_warm() } else { one.leave() });
+        let first = self.first.take().map_or(Ok(()), |one| if warm { one.end_warm() } else { one.end() });
         let left = others.chain([first, self.networks.disconnect_all(self.container.as_str())]);
         for error in left.filter_map(Result::err) {
             tracing::warn!(%error, "a container's network is left for the next invocation");
