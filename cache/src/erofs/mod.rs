@@ -40,6 +40,6 @@ pub const MAX_DEVICES: usize = 16_000;
 const BLOCK_BITS: u8 = 9;
 
 #[cfg(test)]
-pub(crate) use tests::hostile::member as random_member;
+pub(crate) use tests::{described, hostile::member as random_member};
 #[cfg(test)]
 mod tests;

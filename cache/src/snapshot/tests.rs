@@ -1,5 +1,7 @@
 //! Snapshots in a store of their own, compared with what the kernel and GNU tar make of the same layers.
 
+mod cost;
+mod four_ways;
 mod hostile;
 mod merged;
 
