@@ -53,6 +53,49 @@ fn check_with(graph: &Graph, host: &Platform, interpreters: &Path) -> Result<(),
     Ok(())
 }
 
+/// The architecture of a binary, from how it begins; `None` where it is no ELF file of a known machine.
+pub(crate) fn architecture(head: &[u8]) -> Option<&'static str> {
+    let (class, order) = (*head.get(4)?, *head.get(5)?);
+    let bytes: [u8; 2] = head.get(18..20)?.try_into().ok()?;
+    let number = if order == 1 { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) };
+    let known = MACHINES.iter().find(|(_, a, b, machine)| (*a, *b, *machine) == (class, order, number));
+    known.filter(|_| head.starts_with(b"\x7fELF")).map(|(name, ..)| *name)
+}
+
+/// Whether this machine runs programs of an architecture.
+pub(crate) fn runs_here(architecture: &str) -> bool {
+    runs(&Platform::new("linux", architecture, None), &Platform::host(), Path::new(BINFMT))
+}
+
+/// The dynamic loader that a binary names (`PT_INTERP`), where `head` reaches that far.
+pub(crate) fn loader(head: &[u8]) -> Option<String> {
+    let (wide, little) = (*head.get(4)? == 2, *head.get(5)? == 1);
+    let number = |at: usize, length: usize| {
+        let bytes = head.get(at..at.checked_add(length)?)?;
+        let fold = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+        let value = if little { bytes.iter().rev().fold(0, fold) } else { bytes.iter().fold(0, fold) };
+        usize::try_from(value).ok()
+    };
+    // Offsets of the fields in elf(5)'s headers of 64 and of 32 bits.
+    let (table, each, count) = if wide {
+        (number(32, 8)?, number(54, 2)?, number(56, 2)?)
+    } else {
+        (number(28, 4)?, number(42, 2)?, number(44, 2)?)
+    };
+    const PT_INTERP: usize = 3;
+    let entry = (0..count).find_map(|at| {
+        let entry = table.checked_add(at.checked_mul(each)?)?;
+        (number(entry, 4)? == PT_INTERP).then_some(entry)
+    })?;
+    let (start, length) = if wide {
+        (number(entry + 8, 8)?, number(entry + 32, 8)?)
+    } else {
+        (number(entry + 4, 4)?, number(entry + 16, 4)?)
+    };
+    let name = head.get(start..start.checked_add(length)?)?.strip_suffix(b"\0")?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
 fn runs(platform: &Platform, host: &Platform, interpreters: &Path) -> bool {
     let (wanted, own) = (platform.architecture.as_str(), host.architecture.as_str());
     // A 64-bit kernel runs the 32-bit programs of its kind; arm64 ones that cannot are the exception.
@@ -95,6 +138,20 @@ mod tests {
     use super::*;
 
     const AARCH64: &str = "enabled\ninterpreter /usr/bin/qemu-aarch64-static\nflags: F\noffset 0\nmagic 7f454c460201010000000000000000000200b700\nmask ffffffffffffff00fffffffffffffffffeffffff\n";
+
+    #[test]
+    fn a_binary_says_what_it_is_for() {
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(architecture(&own), Some(Platform::host().architecture.as_str()));
+        if let Some(loader) = loader(&own[..4096]) {
+            assert!(loader.starts_with("/lib"), "{loader}");
+        }
+        let mut head = [0u8; 20];
+        head[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        head[18] = 183;
+        assert_eq!(architecture(&head), Some("arm64"));
+        assert_eq!((architecture(b"#!/bin/sh"), loader(&head)), (None, None));
+    }
 
     #[test]
     fn interpreters_are_found_by_their_magic() {

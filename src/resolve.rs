@@ -15,6 +15,7 @@ use rbuild_solver::{
 use crate::cli::report::Failure;
 use crate::context::{ContextFiles, IgnoreFile, LocalContext, named_directory};
 use crate::engine::Engine;
+use crate::failure_help;
 use crate::image_names;
 use crate::timings::{Phase, Timings};
 use crate::transfer::{self, Input};
@@ -117,15 +118,15 @@ impl<'a> Outside<'a> {
                 config: Arc::new(config),
             }),
             Err(error) => {
-                let why = Failure::from_error(&reference.canonical(), &error);
+                // What could not be looked up is named by whoever asks.
+                let why = Failure::from_error("", &*error.cause);
                 let not_found = if error.is_not_found() { ": not found" } else { "" };
-                Err(ResolveError {
-                    message: format!("{}{not_found}", why.message()),
-                    help: Some(
-                        "check the name; `rbuild images` lists stored ones, `rbuild login` is for private registries"
-                            .to_owned(),
-                    ),
-                })
+                let help = failure_help::of_error(&error).unwrap_or_else(|| {
+                    "check the name; `rbuild images` lists stored ones, `rbuild login` is for private registries"
+                        .to_owned()
+                });
+                let message = format!("{}{not_found}", why.message().trim_start_matches(": "));
+                Err(ResolveError { message, help: Some(help) })
             }
         }
     }
@@ -279,7 +280,7 @@ impl Resolve for Outside<'_> {
     }
 }
 
-fn plain(error: &dyn std::error::Error) -> ResolveError {
+fn plain(error: &(dyn std::error::Error + 'static)) -> ResolveError {
     ResolveError { message: Failure::from_error("", error).message().trim_start_matches(": ").to_owned(), help: None }
 }
 

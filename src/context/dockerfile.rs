@@ -32,7 +32,7 @@ pub(super) fn read(directory: &Path, input: &DockerfileInput) -> Result<(Source,
                     return Ok((Source::new(name, text_of(&mut file, &path.display().to_string())?), Some(path)));
                 }
             }
-            Err(missing(&path.display().to_string()))
+            Err(missing(&path.display().to_string()).with_help(elsewhere(directory, path)))
         }
         DockerfileInput::Url(url) => Err(missing(url)),
         DockerfileInput::Default => {
@@ -42,12 +42,48 @@ pub(super) fn read(directory: &Path, input: &DockerfileInput) -> Result<(Source,
                     return Ok((Source::new(name, text_of(&mut file, &path.display().to_string())?), Some(path)));
                 }
             }
-            Err(missing(DEFAULT).with_help(format!(
-                "{} has no Dockerfile; name another file with -f, or another directory",
-                directory.display()
-            )))
+            let none = format!("{} has no Dockerfile", directory.display());
+            let like = like_dockerfiles(directory);
+            Err(missing(DEFAULT).with_help(match like.as_slice() {
+                [] => format!("{none}; name another file with -f, or another directory"),
+                names => {
+                    format!("{none}, but {}: name it with -f {}", names.join(", "), directory.join(&names[0]).display())
+                }
+            }))
         }
     }
+}
+
+/// Where a Dockerfile that is not there may be meant to be: `-f` counts from the working directory.
+fn elsewhere(directory: &Path, path: &Path) -> String {
+    let inside = directory.join(path);
+    if path.is_relative() && inside.is_file() {
+        return format!("-f counts from the working directory: write -f {}", inside.display());
+    }
+    let beside = match path.parent() {
+        Some(parent) if path.is_absolute() || !parent.as_os_str().is_empty() => parent,
+        _ => directory,
+    };
+    match like_dockerfiles(beside).as_slice() {
+        [] => "name an existing file with -f; without it, Dockerfile in the context is read".to_owned(),
+        names => format!("{} has {}", beside.display(), names.join(", ")),
+    }
+}
+
+/// The names of what is, or was meant to be, a Dockerfile; not more than a few.
+fn like_dockerfiles(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let names = files.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_like = |name: &String| {
+        let lower = name.to_lowercase();
+        let usual = lower.contains("dockerfile") || lower.contains("containerfile");
+        (usual && !lower.ends_with(".dockerignore")) || rbuild_parser::suggestion(&lower, [LOWER]).is_some()
+    };
+    let mut names: Vec<String> = names.filter(is_like).collect();
+    names.sort_unstable();
+    names.truncate(5);
+    names
 }
 
 /// Reads the ignore file of a directory context: the Dockerfile's own one, else the context's.

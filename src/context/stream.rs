@@ -32,8 +32,9 @@ pub(super) fn read(
     name: &str,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Unpacked, Failure> {
-    let unreadable =
-        |error: &dyn std::error::Error| Failure::from_error(&format!("cannot read the context from {name}"), error);
+    let unreadable = |error: &(dyn std::error::Error + 'static)| {
+        Failure::from_error(&format!("cannot read the context from {name}"), error)
+    };
     let mut start = Vec::new();
     stream.by_ref().take(HEADER as u64).read_to_end(&mut start).map_err(|error| unreadable(&error))?;
     if start.is_empty() {

@@ -115,7 +115,8 @@ impl Daemon {
         blobs: &dyn BlobSource,
         without: &BTreeSet<Digest>,
     ) -> Result<(), Failure> {
-        let failed = |error: &dyn std::error::Error| Failure::from_error("cannot load the image into Docker", error);
+        let failed =
+            |error: &(dyn std::error::Error + 'static)| Failure::from_error("cannot load the image into Docker", error);
         let mut stream = self.host.connect().map_err(|error| failed(&error))?;
         write!(
             stream,

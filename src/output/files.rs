@@ -139,7 +139,7 @@ fn first_name(
 /// Writes a view as files below `dest`. They are made beside it first; then whole files are moved in, replacing those
 /// of the same name, and what else is there stays. With `epoch` everything has that time.
 pub fn write_local(view: &View, dest: &Path, epoch: Option<i64>) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
         Failure::from_error(&format!("cannot write files below {}", dest.display()), error)
     };
     let parent = dest.parent().unwrap_or(Path::new("/"));

@@ -234,7 +234,9 @@ fn chosen(opened: &Opened<'_>, platform: Option<&Platform>) -> Result<(Descripto
 fn open_archive(engine: &Engine, lease: &Lease, from: &ImagePlace) -> Result<Option<Archive>, Failure> {
     let ImagePlace::File { path, .. } = from else { return Ok(None) };
     let path = engine.settings().absolute(path);
-    let failed = |error: &dyn std::error::Error| Failure::from_error(&format!("cannot read {}", path.display()), error);
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::from_error(&format!("cannot read {}", path.display()), error)
+    };
     let input = match File::open(&path) {
         Ok(file) if file.metadata()?.is_dir() => ArchiveInput::Directory(path.clone()),
         Ok(file) => ArchiveInput::File(file),

@@ -35,7 +35,8 @@ pub fn import(engine: &Engine, request: &ImportRequest) -> Result<Digest, Failur
     let store = engine.store()?;
     let lease = store.lease("import")?;
     let name = request.input.name();
-    let unreadable = |error: &dyn std::error::Error| Failure::from_error(&format!("cannot import {name}"), error);
+    let unreadable =
+        |error: &(dyn std::error::Error + 'static)| Failure::from_error(&format!("cannot import {name}"), error);
     let mut tar = Decoder::new(open(engine, store, &lease, &request.input)?).map_err(|error| unreadable(&error))?;
     let snapshot = store.snapshots().import(&mut tar, &lease).map_err(|error| unreadable(&error))?;
     let layer = snapshot.layer()?;

@@ -39,7 +39,8 @@ pub fn load(engine: &Engine, request: &LoadRequest) -> Result<Vec<Loaded>, Failu
     let store = engine.store()?;
     let lease = store.lease("load")?;
     let source = input.name();
-    let unreadable = |error: &dyn std::error::Error| Failure::from_error(&format!("cannot load {source}"), error);
+    let unreadable =
+        |error: &(dyn std::error::Error + 'static)| Failure::from_error(&format!("cannot load {source}"), error);
     let archive_input = match input {
         Input::Directory(path) => ArchiveInput::Directory(path.clone()),
         Input::File(path) => match File::open(path) {
@@ -111,7 +112,8 @@ fn take_in(
     names: &[ImageRef],
     source: &str,
 ) -> Result<Digest, Failure> {
-    let wrong = |error: &dyn std::error::Error| Failure::from_error(&format!("cannot load {source}"), error);
+    let wrong =
+        |error: &(dyn std::error::Error + 'static)| Failure::from_error(&format!("cannot load {source}"), error);
     let sink = store.blobs_for(lease, &wait_silently);
     for (descriptor, bytes) in &image.indexes {
         copy_blob(&mut bytes.as_slice(), descriptor, &sink).map_err(|error| wrong(&error))?;

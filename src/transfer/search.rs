@@ -139,7 +139,8 @@ fn on_hub(
 
 /// Repositories whose names have `term` in them; where there is no catalogue, the repository of that name.
 fn in_registry(client: &Client, host: &str, term: &str, limit: usize) -> Result<Vec<FoundRepository>, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::from_error(&format!("cannot search {host}"), error);
+    let failed =
+        |error: &(dyn std::error::Error + 'static)| Failure::from_error(&format!("cannot search {host}"), error);
     let tags = |repository: &str| -> Result<Option<Vec<String>>, Failure> {
         let name = format!("{host}/{repository}").parse::<ImageRef>();
         Ok(name.ok().and_then(|name| client.tags(&name).ok()))

@@ -117,7 +117,9 @@ fn apply_arriving(
 
 /// Reads a blob whose layer is there already, made from another one: it must be the same tar all the same.
 fn verify(store: &Store, layer: &LayerBlob, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<(), Failure> {
-    let wrong = |error: &dyn std::error::Error| Failure::from_error(&format!("invalid layer {}", layer.blob), error);
+    let wrong = |error: &(dyn std::error::Error + 'static)| {
+        Failure::from_error(&format!("invalid layer {}", layer.blob), error)
+    };
     let blob = match store.blobs().open(&layer.blob) {
         Ok(blob) => blob,
         // Where the layer was known beforehand, its bytes may never have been asked for.

@@ -5,6 +5,7 @@ use std::error::Error;
 use rbuild_solver::{Control, JobError, VertexFailure};
 
 use crate::cli::report::{Failure, append_causes};
+use crate::failure_help;
 
 /// A failure that may still get a hint.
 pub(super) fn failed(message: impl Into<String>) -> Hinted {
@@ -36,9 +37,18 @@ pub(super) trait FailJob<T> {
     fn or_fail(self, doing: &str) -> Result<T, JobError>;
 }
 
-impl<T, E: Error> FailJob<T> for Result<T, E> {
+impl<T, E: Error + 'static> FailJob<T> for Result<T, E> {
     fn or_fail(self, doing: &str) -> Result<T, JobError> {
-        self.map_err(|error| failed(chain(doing, &error)).into())
+        self.map_err(|error| of_error(doing, &error))
+    }
+}
+
+/// An error as a failure, with what its type says to do.
+pub(super) fn of_error(doing: &str, error: &(dyn Error + 'static)) -> JobError {
+    let failed = failed(chain(doing, error));
+    match failure_help::of_error(error) {
+        Some(help) => failed.help(&help),
+        None => failed.into(),
     }
 }
 

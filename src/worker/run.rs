@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_cache::snapshot::{Active, Snapshot};
@@ -23,6 +24,7 @@ use super::failure::{FailJob, chain, failed};
 use super::host_files;
 use super::network::{After, Lent, refused};
 use super::run_mounts::{self, Prepared};
+use crate::failure_help::{self, FailedStep, SEE_OUTPUT, Space, Tail};
 use crate::request::Entitlement;
 
 /// How often a waiting step looks whether it should stop.
@@ -54,14 +56,28 @@ pub(super) fn exec(
     let prepared = run_mounts::prepare(worker, job, op, control)?;
     let lent = networked.then(|| worker.networks.take(worker.lease)).transpose().map_err(|error| refused(&error))?;
     let spec = specification(worker, op, &active, &user, &prepared, lent.as_ref())?;
-    let ran = run(worker, &spec, job.id, control, &shown(op));
+    let not_started = |error: &SpawnError| not_started(error, op, &active);
+    let ran = run(worker, &spec, job.id, control, &shown(op), &not_started);
     if let Some(lent) = lent {
         // Only a privileged step can have changed it.
         lent.give_back(if op.security == RunSecurity::Sandbox { After::Reuse } else { After::Discard });
     }
-    let (status, usage) = ran?;
+    let Ended { status, usage, said } = ran?;
     drop(prepared);
-    judge(status, op)?;
+    let help = || {
+        let said = worker.engine.mask().text(&said);
+        failure_help::of_step(&FailedStep {
+            op,
+            files: active.parent_view().as_ref(),
+            said: &said,
+            code: status.code(),
+            as_root: user.ids.uid == 0,
+            oom_kills: usage.oom_kills,
+            memory_limit: worker.resources.memory,
+            disk: &|| Space::of(&worker.engine.settings().root),
+        })
+    };
+    judge(status, op, help)?;
     let made = active.commit_soon(worker.lease).or_fail(KEEPING)?;
     let usage = StepUsage { processor: usage.user + usage.system, memory_peak: usage.memory_peak };
     Ok(Executed { product: Product::Snapshot(Some(made)), usage: Some(usage) })
@@ -96,9 +112,6 @@ fn user_of(active: &Snapshot<Active>, op: &RunOp) -> Result<users::User, JobErro
             .help("USER names a user of the image; create it in an earlier step, or use a number")
     })
 }
-
-const SEE_OUTPUT: &str =
-    "the command says above what went wrong; with --target the stage before it can be built and looked into";
 
 /// The whole specification of a step's sandbox.
 fn specification(
@@ -198,20 +211,26 @@ fn run(
     vertex: VertexId,
     control: Control<'_>,
     shown: &str,
-) -> Result<(ExitStatus, Usage), JobError> {
+    not_started: &dyn Fn(&SpawnError) -> JobError,
+) -> Result<Ended, JobError> {
     let (mut process, [out, err]) = match start(worker, spec) {
         // Nothing of the step ran yet: another process can start it.
         Err(StartError::Spawn(SpawnError::SpawnerGone { .. })) => start(worker, spec),
         other => other,
     }
     .map_err(|error| match error {
-        StartError::Spawn(error) => not_started(&error, shown),
+        StartError::Spawn(error) => not_started(&error),
         StartError::Other(error) => error,
     })?;
     worker.tell_limits(process.warnings(), control);
+    let tail = Mutex::new(Tail::default());
+    let emit = |stream, data: &[u8]| {
+        tail.lock().unwrap_or_else(PoisonError::into_inner).take(data);
+        control.events.emit(Event::Log { vertex, stream, data: data.to_vec(), at: worker.now() });
+    };
     let ended = std::thread::scope(|scope| {
-        scope.spawn(|| pass_on(out, LogStream::Stdout, vertex, worker, control));
-        scope.spawn(|| pass_on(err, LogStream::Stderr, vertex, worker, control));
+        scope.spawn(|| pass_on(out, |data| emit(LogStream::Stdout, data)));
+        scope.spawn(|| pass_on(err, |data| emit(LogStream::Stderr, data)));
         wait(&mut process, control)
     });
     let usage = process.usage();
@@ -233,7 +252,16 @@ fn run(
         return Err(failed(message)
             .help("somebody killed it, or the machine ran out of memory; build again: what was done is cached"));
     }
-    Ok((status, usage))
+    let said = tail.into_inner().unwrap_or_else(PoisonError::into_inner).text();
+    Ok(Ended { status, usage, said })
+}
+
+/// How a step's process ended.
+struct Ended {
+    status: ExitStatus,
+    usage: Usage,
+    /// The end of what it said, not masked.
+    said: String,
 }
 
 enum StartError {
@@ -281,14 +309,14 @@ fn wait(process: &mut Process, control: Control<'_>) -> Result<ExitStatus, JobEr
     }
 }
 
-fn pass_on(pipe: OwnedFd, stream: LogStream, vertex: VertexId, worker: &EngineWorker<'_>, control: Control<'_>) {
+fn pass_on(pipe: OwnedFd, emit: impl Fn(&[u8])) {
     let mut pipe = std::fs::File::from(pipe);
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count) = pipe.read(&mut buffer) {
         if count == 0 {
             return;
         }
-        control.events.emit(Event::Log { vertex, stream, data: buffer[..count].to_vec(), at: worker.now() });
+        emit(&buffer[..count]);
     }
 }
 
@@ -296,23 +324,16 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), JobError> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_fail("cannot make a pipe for the step's output")
 }
 
-fn not_started(error: &SpawnError, shown: &str) -> JobError {
-    let help = match error {
-        SpawnError::NotFound { .. } => "the image has no such program: install it in an earlier step, or check PATH",
-        SpawnError::NotExecutable { .. } => {
-            "the file is no program for this machine: check its mode, #! line and architecture"
-        }
-        _ => "run with --log-level debug for details",
-    };
-    let code = match error {
-        SpawnError::NotFound { .. } => 127,
-        SpawnError::NotExecutable { .. } => 126,
-        _ => return failed(chain(&format!("process {shown:?} did not complete successfully"), error)).help(help),
+fn not_started(error: &SpawnError, op: &RunOp, active: &Snapshot<Active>) -> JobError {
+    let exit_code = match error {
+        SpawnError::NotFound { .. } => Some(127),
+        SpawnError::NotExecutable { .. } => Some(126),
+        _ => None,
     };
     JobError::Failed(VertexFailure {
-        message: chain(&format!("process {shown:?} did not complete successfully"), error),
-        help: Some(help.to_owned()),
-        exit_code: Some(code),
+        message: chain(&format!("process {:?} did not complete successfully", shown(op)), error),
+        help: Some(failure_help::not_started(error, op, active.parent_view().as_ref())),
+        exit_code,
     })
 }
 
@@ -321,31 +342,18 @@ fn shown(op: &RunOp) -> String {
     op.argv.join(" ")
 }
 
-fn judge(status: ExitStatus, op: &RunOp) -> Result<(), JobError> {
-    let (code, why, help) = match status {
+fn judge(status: ExitStatus, op: &RunOp, help: impl FnOnce() -> Option<String>) -> Result<(), JobError> {
+    let (code, why) = match status {
         ExitStatus::Exited(0) => return Ok(()),
-        ExitStatus::Exited(127) => (
-            127,
-            String::new(),
-            Some("127 means that a command was not found: install it first, or check its spelling and PATH"),
-        ),
-        ExitStatus::Exited(126) => {
-            (126, String::new(), Some("126 means that a file is not executable: check its mode and architecture"))
-        }
-        ExitStatus::Exited(code @ 129..=192) => {
-            (code, format!(" (killed by signal {})", signal_name(code - 128)), None)
-        }
-        ExitStatus::Exited(code) => (code, String::new(), Some(SEE_OUTPUT)),
-        ExitStatus::Signaled(signal) => (128 + signal, format!(" (killed by signal {})", signal_name(signal)), None),
-        ExitStatus::OomKilled => (
-            137,
-            " (out of memory: killed by the kernel)".to_owned(),
-            Some("the step needs more memory than it may use"),
-        ),
+        ExitStatus::Exited(code @ 129..=192) => (code, format!(" (killed by signal {})", signal_name(code - 128))),
+        ExitStatus::Exited(code) => (code, String::new()),
+        ExitStatus::Signaled(signal) => (128 + signal, format!(" (killed by signal {})", signal_name(signal))),
+        ExitStatus::OomKilled => (137, " (out of memory: killed by the kernel)".to_owned()),
     };
+    let generally = || (code < 129).then(|| SEE_OUTPUT.to_owned());
     Err(JobError::Failed(VertexFailure {
         message: format!("process {:?} did not complete successfully: exit code: {code}{why}", shown(op)),
-        help: help.map(str::to_owned),
+        help: help().or_else(generally),
         exit_code: Some(code),
     }))
 }

@@ -34,7 +34,7 @@ fn a_missing_file_is_shown_with_its_line() {
     2 | COPY nowhere.txt /
       | ^^^^^^^^^^^^^^^^^^
       |
-      = help: sources are looked up in the context or stage they come from; is it misspelt, or named in .dockerignore?
+      = help: sources are looked up in the context or stage they come from: is it misspelt, or in another directory?
     "#);
 }
 
@@ -78,7 +78,7 @@ fn an_unknown_command_says_so() {
     2 | RUN ["/no/such/program"]
       | ^^^^^^^^^^^^^^^^^^^^^^^^
       |
-      = help: the image has no such program: install it in an earlier step, or check PATH
+      = help: the image has no /no/such/program before this step: COPY or install it first
     "#);
 }
 

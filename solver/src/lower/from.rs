@@ -279,9 +279,16 @@ impl<'a> Lowering<'a> {
                 let found = self.resolve.image(&reference, &wanted);
                 let found = found.map_err(|error| {
                     let near = suggestion(&image, self.stages.names().chain(COMMON_IMAGES));
-                    let near = near.map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
                     let mut fault = resolve_fault(span, Some((&image, &reference)), error);
-                    fault.message.push_str(&near);
+                    if let Some(near) = near {
+                        fault.message.push_str(&format!(" (did you mean {near}?)"));
+                        let is_stage = self.stages.names().any(|name| name == near);
+                        if is_stage {
+                            fault.help = Some(format!(
+                                "no stage before it has that name, so it is looked up as an image; write {near}"
+                            ));
+                        }
+                    }
                     fault
                 })?;
                 let platform = self.detect_platform(id, &found.config, wanted);

@@ -8,14 +8,16 @@ use rbuild_cache::view::View;
 use rbuild_cache::{FileIndex, Listing, SnapshotId};
 use rbuild_executor::RootDir;
 use rbuild_image::{ContainerPath, ContentDigest};
+use rbuild_parser::suggestion;
 use rbuild_solver::{Control, FileAction, FileOp, Job, JobError, Linking, Op, Product, RunMountKind};
 
 use super::copy::Copier;
 use super::select::select_whole;
 use super::{ContextTree, FileError, SourceTree, digest, write_layer};
 use crate::context::ContextFiles;
+use crate::failure_help::NOT_THERE;
 use crate::worker::EngineWorker;
-use crate::worker::failure::{FailJob, chain, failed};
+use crate::worker::failure::{FailJob, failed, of_error};
 
 /// Does a file step; its product is the committed layer on top of `inputs[0]`.
 pub(in crate::worker) fn exec(
@@ -107,7 +109,10 @@ pub(in crate::worker) fn selection_digest(
         Op::Source(_) => return Err(failed("a source reads no input").into()),
     };
     digest.map_err(|error| match error {
-        FileError::NotFound { path } => not_found(&path, excluded(worker, product, &path)),
+        FileError::NotFound { path } => {
+            let why = excluded(worker, product, &path).or_else(|| nearest(&*tree, &path));
+            not_found(&path, why)
+        }
         other => explain(&other),
     })
 }
@@ -149,10 +154,27 @@ fn tree_of(
     }
 }
 
-fn not_found(path: &ContainerPath, excluded: Option<String>) -> JobError {
-    let generally =
-        "sources are looked up in the context or stage they come from; is it misspelt, or named in .dockerignore?";
-    failed(format!("failed to compute cache key: \"{path}\": not found")).help(excluded.as_deref().unwrap_or(generally))
+fn not_found(path: &ContainerPath, why: Option<String>) -> JobError {
+    failed(format!("failed to compute cache key: \"{path}\": not found")).help(why.as_deref().unwrap_or(NOT_THERE))
+}
+
+/// The names next to where a path ends that are like the one that is missing.
+fn nearest(tree: &dyn SourceTree, path: &ContainerPath) -> Option<String> {
+    let mut here = ContainerPath::root();
+    for name in path.components() {
+        let next = here.join(name);
+        if tree.stat(&next).ok()?.is_some() {
+            here = next;
+            continue;
+        }
+        let entries = tree.list(&here).ok()?;
+        let names: Vec<_> = entries.iter().map(|entry| String::from_utf8_lossy(&entry.name)).collect();
+        let wanted = String::from_utf8_lossy(name);
+        let near = suggestion(&wanted, names.iter().map(AsRef::as_ref))
+            .or_else(|| names.iter().find(|known| known.eq_ignore_ascii_case(&wanted)).map(ToString::to_string))?;
+        return Some(format!("did you mean {}?", here.join(near.as_bytes())));
+    }
+    None
 }
 
 /// Why a file that is there is not there for the build.
@@ -168,6 +190,6 @@ fn explain(error: &FileError) -> JobError {
     match error {
         FileError::Cancelled => JobError::Cancelled,
         FileError::NotFound { path } => not_found(path, None),
-        other => failed(chain("", other)).into(),
+        other => of_error("", other),
     }
 }

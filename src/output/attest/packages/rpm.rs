@@ -30,7 +30,7 @@ pub(super) fn packages(
     scratch: &dyn Fn() -> io::Result<PathBuf>,
 ) -> Result<Vec<Package>, Failure> {
     for directory in DIRECTORIES {
-        let broken = |file: &str, error: &dyn std::error::Error| {
+        let broken = |file: &str, error: &(dyn std::error::Error + 'static)| {
             Failure::from_error(&format!("--sbom: cannot read the rpm database {file}"), error)
         };
         let file = format!("{directory}/rpmdb.sqlite");
