@@ -4,12 +4,14 @@
 //! costs. A rule that cannot say how much it would save says nothing.
 
 mod rules;
+mod wasted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use rbuild_cache::Store;
+use rbuild_cache::{BuildId, Store};
+use serde_json::json;
 
 use crate::build_record::{self, BuildInfo, RecordedStep, StepState};
 use crate::cli::report::Failure;
@@ -101,7 +103,43 @@ pub(crate) fn of_build(store: &Store, build: &BuildInfo, steps: &[RecordedStep])
             }
         }
     }
-    Ok(advise(steps, &history))
+    let mut hints = advise(steps, &history);
+    hints.extend(wasted::hidden_files(store, build, steps)?);
+    Ok(ranked(hints))
+}
+
+/// Hints that follow a build.
+const AFTER: usize = 3;
+
+/// What is worth saying at the end of a build: about steps that ran in it, so that nothing is said twice without need.
+pub(crate) fn after(store: &Store, build: &BuildId) -> Result<Vec<Hint>, Failure> {
+    let build = build_record::find(store, build.as_str())?;
+    let steps = build_record::open(store, &build)?;
+    let ran = |hint: &Hint| steps.iter().any(|step| step.detail.number == hint.step && step.state == StepState::Done);
+    if !steps.iter().any(|step| step.state == StepState::Done) {
+        return Ok(Vec::new());
+    }
+    let mut hints = of_build(store, &build, &steps)?;
+    hints.retain(ran);
+    hints.truncate(AFTER);
+    Ok(hints)
+}
+
+/// Lines for people; nothing where there is nothing to say.
+pub(crate) fn as_text(hints: &[Hint]) -> String {
+    hints.iter().map(|hint| format!("HINT: {hint}\n")).collect()
+}
+
+/// A line for programs, as `--progress=rawjson` ends with where hints were asked for.
+pub(crate) fn as_json(hints: &[Hint]) -> String {
+    let one = |hint: &Hint| match hint.saves {
+        Saves::Time(time) => json!({"step": hint.step, "text": hint.text, "saves_seconds": time.as_secs_f64()}),
+        Saves::Bytes(bytes) => json!({"step": hint.step, "text": hint.text, "saves_bytes": bytes}),
+    };
+    match hints {
+        [] => String::new(),
+        hints => format!("{}\n", json!({"hints": hints.iter().map(one).collect::<Vec<_>>()})),
+    }
 }
 
 fn advise(steps: &[RecordedStep], history: &BTreeMap<String, History>) -> Vec<Hint> {
@@ -112,6 +150,11 @@ fn advise(steps: &[RecordedStep], history: &BTreeMap<String, History>) -> Vec<Hi
     // That a step costs much is worth saying where nothing better can be said.
     let known: BTreeSet<usize> = hints.iter().map(|hint| hint.step).collect();
     hints.extend(rules::costs_most(steps, history).into_iter().filter(|hint| !known.contains(&hint.step)));
+    ranked(hints)
+}
+
+/// The largest gain first.
+fn ranked(mut hints: Vec<Hint>) -> Vec<Hint> {
     hints.sort_by(|a, b| b.saves.worth().cmp(&a.saves.worth()).then_with(|| a.text.cmp(&b.text)));
     hints.truncate(MOST);
     hints

@@ -14,16 +14,20 @@ use rbuild_solver::{
     SolveOptions, StoreCache, Surroundings, Ulimit, solve,
 };
 
+use crate::advice;
+use crate::annotation::{self, Annotation};
 use crate::build_record::{self, Notes, Recorder};
 use crate::cli::report::{Failure, story};
 use crate::context::{self, LocalContext};
 use crate::dockerfile;
 use crate::engine::Engine;
+use crate::exit_code::Exit;
+use crate::failure_help::{self, NOT_THERE, SEE_OUTPUT};
 use crate::foreign;
 use crate::output::attest::Attester;
 use crate::output::image::check_rights;
 use crate::output::{self, Built, Exported};
-use crate::progress::{Ending, Mode, Progress, View, misses};
+use crate::progress::{Ending, LogFile, Mode, Progress, View, misses};
 use crate::remote_cache::{ExportParts, Exports, Imports, SharedCache, base_images};
 use crate::report_page::{self, Subject};
 use crate::request::{BuildNetwork, BuildRequest, CacheChoice, Entitlement, Explain};
@@ -37,6 +41,8 @@ use crate::worker::{EngineWorker, Parts};
 pub struct BuildResult {
     /// Digest of the image's config; of the first platform's where there are several.
     pub image_id: Option<Digest>,
+    /// Bytes of its files, the base image's included; of the first platform.
+    pub size: Option<u64>,
     /// What the outputs made, for `--metadata-file`.
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
@@ -46,6 +52,10 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     let began = Instant::now();
     let timings = Timings::since(began);
     let opening = timings.start(Phase::Open);
+    let log = request.log_file.as_deref().map(LogFile::create).transpose()?;
+    let watched = engine.settings().stderr_is_terminal && matches!(mode, Mode::Auto | Mode::Tty);
+    let wants_hints = engine.hints(request.hints, watched)?;
+    let mut found = Vec::new();
     let store = engine.store()?;
     let keeper = engine.keep_ceiling()?;
     let lease = store.lease("build")?;
@@ -57,11 +67,14 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     let (result, view, journal) = match prepare(engine, store, &lease, request, &timings) {
         Err(failure) => (Err(failure), View::default(), None),
         Ok(prepared) => {
+            found = prepared.found.iter().map(|one| Annotation::of(&prepared.source, one)).collect();
             let progress = Progress::start(mode, engine.settings(), began)
                 .masked(engine.mask())
+                .logged(log.as_ref())
                 .journaled(recorder.as_ref().map(Recorder::journal));
             let result = run(engine, &lease, request, prepared, &progress, &timings, &mut notes);
-            let ending = if result.is_ok() { Ending::Built } else { Ending::Other };
+            let made = |built: &BuildResult| built.image_id.zip(built.size);
+            let ending = result.as_ref().map_or(Ending::Other, |built| Ending::Built(made(built)));
             let (view, journal) = progress.finish(ending);
             if request.explain == Explain::AtEnd {
                 story(&misses::told(&view, &notes.vertices));
@@ -73,6 +86,24 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     notes.phases = timings.phases();
     if let Some(recorder) = recorder {
         timings.measure(Phase::Record, || recorder.finish(&result, &view, journal, &notes));
+    }
+    let hints = match (&result, &notes.build) {
+        (Ok(_), Some(build)) if wants_hints => advice::after(store, build).unwrap_or_else(|failure| {
+            tracing::debug!(error = failure.message(), "no hints");
+            Vec::new()
+        }),
+        _ => Vec::new(),
+    };
+    let told = match mode {
+        Mode::Quiet | Mode::None => String::new(),
+        Mode::Rawjson => advice::as_json(&hints),
+        Mode::Auto | Mode::Tty | Mode::Plain => advice::as_text(&hints),
+    };
+    story(&told);
+    if let Some(log) = &log {
+        let failed = result.as_ref().err().map(|failure| engine.mask().text(&failure.report()));
+        log.say(failed.as_deref().unwrap_or(&advice::as_text(&hints)));
+        story(&log.finish().unwrap_or_default());
     }
     let cleaning = timings.start(Phase::Clean);
     // What this build held is free to go now.
@@ -86,7 +117,13 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
         story(&timings::table(&timings.phases()));
     }
     let traced = request.trace.as_deref().map_or(Ok(()), |file| write_trace(store, notes.build.as_ref(), file));
-    result.and_then(|result| traced.map(|()| result))
+    // A failed build stays the failure that is told.
+    let told = request.annotate.as_ref().map_or(Ok(()), |to| {
+        let failures = result.as_ref().err().filter(|failure| failure.exit() != Exit::Interrupted);
+        found.extend(failures.map(Failure::annotations).unwrap_or_default());
+        annotation::tell(to, request, engine.settings(), &found)
+    });
+    result.and_then(|result| traced.and(told).map(|()| result))
 }
 
 /// Writes what was recorded of a build as a trace.
@@ -106,6 +143,8 @@ pub(crate) struct Prepared {
     pub(crate) contexts: BTreeMap<String, LocalContext>,
     /// What people should know.
     pub(crate) warnings: Vec<String>,
+    /// What the build checks found.
+    found: Vec<Diagnostic>,
     /// Agents that steps may use.
     agents: SshAgents,
 }
@@ -146,8 +185,9 @@ pub(crate) fn prepare(
     warnings.extend(dockerfile::idle_arguments(request));
     contexts.insert(String::new(), loaded.context);
     let found = parsed.diagnostics.iter().chain(&plan.warnings);
-    warnings.extend(found.map(|diagnostic| warning_text(&loaded.dockerfile, diagnostic)));
-    Ok(Prepared { source: loaded.dockerfile, plan, contexts, warnings, agents })
+    warnings.extend(found.clone().map(|diagnostic| warning_text(&loaded.dockerfile, diagnostic)));
+    let found = found.cloned().collect();
+    Ok(Prepared { source: loaded.dockerfile, plan, contexts, warnings, found, agents })
 }
 
 /// The error that findings of build checks are where the Dockerfile says so (`# check=error=true`).
@@ -218,7 +258,7 @@ fn run(
     timings: &Timings,
     notes: &mut Notes,
 ) -> Result<BuildResult, Failure> {
-    let Prepared { source, plan, contexts, warnings, agents } = prepared;
+    let Prepared { source, plan, contexts, warnings, found: _, agents } = prepared;
     let store = engine.store()?;
     let preparing = timings.start(Phase::Prepare);
     // What another place has need not run here.
@@ -307,7 +347,8 @@ fn run(
     if let (Some(id), Some(first)) = (id, notes.images.first_mut()) {
         *first = id;
     }
-    Ok(BuildResult { image_id: id, metadata: metadata(&exported, id, build) })
+    let size = built.first().map(|built| built.size);
+    Ok(BuildResult { image_id: id, size, metadata: metadata(&exported, id, build) })
 }
 
 /// What outputs made, in buildx's words.
@@ -401,10 +442,14 @@ fn solve_failure(error: &SolveError, source: &Source, plan: &Plan) -> Failure {
         SolveError::Cancelled { .. } => Failure::interrupted(),
         SolveError::Failed { vertex, failure, .. } => {
             let mut shown = Failure::new(failure.message.clone());
-            if let Some(help) = &failure.help {
-                shown = shown.with_help(help.clone());
+            let vertex = plan.graph.vertex(*vertex);
+            let unknown = failure.help.as_deref().is_none_or(|help| help == SEE_OUTPUT || help == NOT_THERE);
+            let by_text = vertex.origin.span.filter(|_| unknown);
+            let by_text = by_text.and_then(|span| failure_help::of_instruction(source, span, &vertex.op));
+            if let Some(help) = by_text.or_else(|| failure.help.clone()) {
+                shown = shown.with_help(help);
             }
-            match plan.graph.vertex(*vertex).origin.span {
+            match vertex.origin.span {
                 Some(span) => shown.at(source, span),
                 None => shown,
             }

@@ -7,6 +7,7 @@ use rbuild_cache::{HistoryLimits, Keeper, OpenOptions, Store};
 use rbuild_executor::Spawner;
 use rbuild_image::credentials::DockerConfig;
 use rbuild_image::registry::{Cancel, Client, ClientOptions, ProxySettings, TrustRoots};
+use rbuild_parser::parse_bool;
 use rbuild_solver::CancelToken;
 
 use crate::cli::report::Failure;
@@ -76,6 +77,18 @@ impl Engine {
     }
 
     /// How new layers are kept: what the command line or the environment says, else the configuration file.
+    /// Whether a build that shows this ends with hints: as asked for, as set, else where people watch.
+    pub(crate) fn hints(&self, asked: Option<bool>, watched: bool) -> Result<bool, Failure> {
+        let set = match self.settings.hints.as_deref().map(|text| (text, parse_bool(text))) {
+            None => None,
+            Some((_, Some(wanted))) => Some(wanted),
+            Some((text, None)) => {
+                return Err(Failure::usage(format!("RBUILD_HINTS={text}: not a yes or no"), "write 1 or 0"));
+            }
+        };
+        Ok(asked.or(set).or(self.config()?.hints).unwrap_or(watched))
+    }
+
     fn snapshotter(&self) -> Result<SnapshotterChoice, Failure> {
         match &self.settings.snapshotter {
             Some(text) => {

@@ -11,6 +11,7 @@ pub use call::{Call, Method};
 
 use rbuild_parser::Source;
 
+use crate::annotation::Annotation;
 use crate::build::goal;
 use crate::cli::report::Failure;
 use crate::context;
@@ -27,6 +28,8 @@ pub struct Answer {
     pub text: String,
     /// Whether the program ends well.
     pub clean: bool,
+    /// The same for a forge.
+    pub(crate) annotations: Vec<Annotation>,
     /// What would stop a build.
     pub error: Option<Failure>,
 }
@@ -64,7 +67,7 @@ impl Engine {
                 listing::targets(source, &rbuild_solver::targets(&parsed.value), call.json)
             }
         };
-        Ok(Answer { text, clean: true, error: None })
+        Ok(Answer { text, clean: true, annotations: Vec::new(), error: None })
     }
 }
 

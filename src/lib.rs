@@ -24,6 +24,7 @@
 //! The command line in [`cli`] is a thin layer over the same calls.
 
 mod advice;
+pub mod annotation;
 pub mod build;
 pub mod build_record;
 pub mod cache_view;
@@ -36,6 +37,7 @@ mod embed;
 pub mod engine;
 pub mod evaluate;
 pub mod exit_code;
+mod failure_help;
 mod fetch;
 mod file_changes;
 mod foreign;

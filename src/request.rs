@@ -8,6 +8,7 @@ use rbuild_image::registry::without_credentials;
 use rbuild_image::{Flavour, ImageRef, Platform};
 use rbuild_solver::StepName;
 
+use crate::annotation::Annotate;
 use crate::cli::report::Failure;
 use crate::config::Settings;
 use crate::embed::Error;
@@ -80,6 +81,12 @@ pub struct BuildRequest {
     pub show_timings: bool,
     /// A file for the build's trace in Chrome's format (`--trace`).
     pub trace: Option<PathBuf>,
+    /// A file that gets the plain view as well (`--log-file`).
+    pub log_file: Option<PathBuf>,
+    /// The forge that is told of failures and findings (`--annotate`).
+    pub annotate: Option<Annotate>,
+    /// Whether hints follow the build (`--hints`, `--no-hints`); where it is not said, a terminal decides.
+    pub hints: Option<bool>,
 }
 
 /// How much is attested about where an image comes from.
@@ -140,6 +147,9 @@ impl BuildRequest {
             jobs: None,
             show_cached_logs: false,
             explain: Explain::Later,
+            log_file: None,
+            annotate: None,
+            hints: None,
             show_timings: false,
             trace: None,
         }

@@ -35,7 +35,7 @@ const INSTALLERS: [(&str, &str); 16] = [
 ];
 
 /// What a step does, without its place in the stage.
-fn instruction(step: &RecordedStep) -> &str {
+pub(super) fn instruction(step: &RecordedStep) -> &str {
     let name = step.name.as_str();
     match name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((_, instruction)) => instruction,
@@ -48,7 +48,7 @@ fn installer(step: &RecordedStep) -> Option<&'static (&'static str, &'static str
     INSTALLERS.iter().find(|(program, _)| command.contains(program))
 }
 
-fn named(step: &RecordedStep) -> String {
+pub(super) fn named(step: &RecordedStep) -> String {
     const LONGEST: usize = 60;
     let text = printable(&instruction(step).replace('\n', " "));
     let short: String = text.chars().take(LONGEST).collect();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::build_record::StepDetail;
 
-fn step(name: &str, line: u32, stage: &str) -> RecordedStep {
+pub(super) fn step(name: &str, line: u32, stage: &str) -> RecordedStep {
     RecordedStep {
         name: name.to_owned(),
         state: StepState::Done,

@@ -8,6 +8,8 @@ use rbuild_solver::StepName;
 
 use super::limits::LimitArgs;
 use super::report::{self, Failure};
+use crate::annotation;
+use crate::annotation::Annotate;
 use crate::engine::Engine;
 use crate::evaluate::Call;
 use crate::exit_code::Exit;
@@ -125,6 +127,18 @@ pub(super) struct BuildArgs {
     /// Progress view
     #[arg(long, value_enum)]
     progress: Option<Mode>,
+    /// Write the plain view to a file as well, each line with the time
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Put failures and check warnings on lines of the Dockerfile: github, or gitlab[,dest=FILE] [default FILE: gl-code-quality-report.json]
+    #[arg(long, value_name = "FORGE")]
+    annotate: Option<Annotate>,
+    /// Say at the end what would make the build faster or the image smaller, as measured [default: on a terminal]
+    #[arg(long, overrides_with = "no_hints")]
+    hints: bool,
+    /// Do not say what would make the build faster
+    #[arg(long, overrides_with = "hints")]
+    no_hints: bool,
     /// Show what cached steps said when they ran
     #[arg(long)]
     show_cached_logs: bool,
@@ -253,6 +267,9 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
     if let Some(call) = args.call()? {
         let answer = engine.evaluate(&request, call)?;
         report::answer(&answer.text)?;
+        if let Some(to) = &request.annotate {
+            annotation::tell(to, &request, settings, &answer.annotations)?;
+        }
         if let Some(failure) = answer.error {
             return Err(failure);
         }

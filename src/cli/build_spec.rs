@@ -71,6 +71,13 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         explain: if args.explain { Explain::AtEnd } else { Explain::Later },
         show_timings: args.timings,
         trace: args.trace.as_ref().map(|file| settings.absolute(file)),
+        log_file: args.log_file.as_ref().map(|path| settings.absolute(path)),
+        annotate: args.annotate.clone(),
+        hints: match (args.hints, args.no_hints) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        },
     })
 }
 

@@ -8,8 +8,10 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use rbuild_parser::{Diagnostic, Label, Severity, Source, Span};
 
+use crate::annotation::Annotation;
 use crate::config::Settings;
 use crate::exit_code::Exit;
+use crate::failure_help;
 
 /// Why a command failed, ready to be shown. Not a [`std::error::Error`] itself: it is where errors end.
 #[derive(Debug)]
@@ -37,10 +39,10 @@ impl Failure {
     }
 
     /// What could not be done, then an error and its causes, each once.
-    pub fn from_error(doing: &str, error: &dyn std::error::Error) -> Self {
+    pub fn from_error(doing: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut message = format!("{doing}: {error}");
         append_causes(&mut message, error);
-        Self::new(message)
+        Self { help: failure_help::of_error(error), ..Self::new(message) }
     }
 
     /// The same failure, with what was being done in front.
@@ -122,6 +124,15 @@ impl Failure {
         self.help.as_deref()
     }
 
+    /// As a forge shows it beside the Dockerfile; several where several things are wrong with that.
+    pub(crate) fn annotations(&self) -> Vec<Annotation> {
+        if !self.before.is_empty() {
+            return self.before.iter().flat_map(Self::annotations).collect();
+        }
+        let place = self.place.as_ref().map(|place| (&place.source, place.span));
+        vec![Annotation::failure(&self.message, self.help(), place)]
+    }
+
     /// What is shown, without colours.
     pub(crate) fn report(&self) -> String {
         let mut text = String::new();
@@ -173,11 +184,11 @@ fn first_line(source: &Source, span: Span) -> std::ops::Range<usize> {
     span.start().min(source.text().len())..span.start().min(source.text().len()) + length
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let mut message = error.to_string();
         append_causes(&mut message, &error);
-        Self::new(message)
+        Self { help: failure_help::of_error(&error), ..Self::new(message) }
     }
 }
 

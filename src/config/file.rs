@@ -32,6 +32,8 @@ pub struct ConfigFile {
     pub registries: BTreeMap<String, HostConfig>,
     /// How new layers are kept.
     pub snapshotter: SnapshotterChoice,
+    /// Whether builds end with hints; as the terminal is where it says nothing.
+    pub hints: Option<bool>,
 }
 
 impl Default for ConfigFile {
@@ -41,6 +43,7 @@ impl Default for ConfigFile {
             history: HistoryLimits::default(),
             registries: BTreeMap::new(),
             snapshotter: SnapshotterChoice::Auto,
+            hints: None,
         }
     }
 }
@@ -121,9 +124,10 @@ impl ConfigFile {
         let top = Section { path, name: String::new(), table: &table };
         let worker = top.section("worker")?;
         let builder = top.section("builder")?;
-        top.only(&["gc", "worker", "builder", "history", "registry", "snapshotter"])?;
+        top.only(&["gc", "worker", "builder", "history", "registry", "snapshotter", "hints"])?;
         let registries = top.section("registry")?.map(|section| section.registries()).transpose()?.unwrap_or_default();
         let snapshotter = top.snapshotter()?;
+        let hints = top.hints()?;
         let history = top.section("history")?.map(|section| section.history()).transpose()?.unwrap_or_default();
         let mut sections: Vec<Section<'_>> = top.section("gc")?.into_iter().collect();
         if let Some(worker) = &worker {
@@ -136,8 +140,8 @@ impl ConfigFile {
             sections.extend(builder.section("gc")?);
         }
         match &sections[..] {
-            [] => Ok(Self { history, registries, snapshotter, ..Self::default() }),
-            [section] => Ok(Self { gc: section.policies()?, history, registries, snapshotter }),
+            [] => Ok(Self { history, registries, snapshotter, hints, ..Self::default() }),
+            [section] => Ok(Self { gc: section.policies()?, history, registries, snapshotter, hints }),
             [first, second, ..] => Err(ConfigError::Twice {
                 path: path.to_owned(),
                 first: format!("[{}]", first.name),
@@ -224,6 +228,15 @@ impl<'a> Section<'a> {
             Some((key, _)) => {
                 Err(self.wrong(key, "bytes, a size such as \"10GB\" or a part of the disk such as \"20%\" is wanted"))
             }
+        }
+    }
+
+    /// `hints`, a key of its own.
+    fn hints(&self) -> Result<Option<bool>, ConfigError> {
+        match self.table.get("hints") {
+            None => Ok(None),
+            Some(Value::Boolean(wanted)) => Ok(Some(*wanted)),
+            Some(_) => Err(self.wrong("hints", "true or false is wanted")),
         }
     }
 
@@ -357,6 +370,8 @@ mod tests {
         let error = parse("snapshotter = \"btrfs\"\n").unwrap_err().to_string();
         assert!(error.contains("\"btrfs\" is no way to keep layers"), "{error}");
         assert!(parse("snapshotter = 1\n").is_err());
+        assert_eq!((parse("hints = false\n").unwrap().hints, parse("").unwrap().hints), (Some(false), None));
+        assert!(parse("hints = \"no\"\n").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::location::{excerpt, location};
 use super::{Answer, Call, json_text, source_data};
+use crate::annotation::Annotation;
 use crate::build::violations;
 use crate::cli::report::{Failure, printable};
 use crate::dockerfile;
@@ -37,7 +38,8 @@ pub(super) fn answer(
     }
     let text = if call.json { as_json(source, &found, &errors) } else { as_text(source, &found, errors.is_empty()) };
     let clean = call.ignore_status || (found.is_empty() && errors.is_empty());
-    Answer { text, clean, error: (!errors.is_empty()).then(|| Failure::diagnostics(source, &errors)) }
+    let annotations = found.iter().copied().chain(&errors).map(|one| Annotation::of(source, one)).collect();
+    Answer { text, clean, annotations, error: (!errors.is_empty()).then(|| Failure::diagnostics(source, &errors)) }
 }
 
 fn as_text(source: &Source, found: &[&Diagnostic], alone: bool) -> String {

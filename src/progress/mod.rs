@@ -3,6 +3,7 @@
 //! Output is masked before anybody gets it (`mask`); the build's journal takes what the views take.
 
 mod lines;
+mod log_file;
 mod mask;
 pub(crate) mod misses;
 mod plain;
@@ -17,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
+use rbuild_image::Digest;
 use rbuild_solver::{Event, EventSink};
 
 use crate::build_record::Journal;
@@ -24,6 +26,7 @@ use crate::cli::report::{Failure, answer, story};
 use crate::config::Settings;
 
 pub(crate) use lines::Lines;
+pub(crate) use log_file::LogFile;
 pub(crate) use mask::Mask;
 pub(crate) use summary::{critical_path_of, time};
 pub use transfers::Transfers;
@@ -83,6 +86,7 @@ struct Inner {
     display: Display,
     masked: mask::Masked,
     journal: Option<Journal>,
+    log: Option<(plain::Plain, LogFile)>,
 }
 
 #[derive(Debug)]
@@ -96,8 +100,8 @@ enum Display {
 /// How what is shown ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// As asked for: a line sums it up.
-    Built,
+    /// As asked for: a line sums it up, with the image's id and size where there is one.
+    Built(Option<(Digest, u64)>),
     /// Otherwise: somebody says how.
     Other,
 }
@@ -123,7 +127,7 @@ impl Progress {
             _ if tty => Display::Tty(tty::Tty::new(settings.colour, began)),
             _ => Display::Plain(plain::Plain::new()),
         };
-        let inner = Inner { view: View::default(), display, masked: mask::Masked::default(), journal: None };
+        let inner = Inner { view: View::default(), display, masked: mask::Masked::default(), journal: None, log: None };
         Self { began, began_at: wall_clock, mask: Mask::default(), inner: Mutex::new(inner) }
     }
 
@@ -131,7 +135,7 @@ impl Progress {
     #[must_use]
     pub(crate) fn answering(self) -> Self {
         match &mut self.lock().display {
-            Display::Plain(plain) => plain.say = on_stdout,
+            Display::Plain(plain) => plain.say = plain::Say::Text(on_stdout),
             Display::RawJson(raw) => raw.say = on_stdout,
             Display::Quiet | Display::Tty(_) => {}
         }
@@ -148,6 +152,13 @@ impl Progress {
     #[must_use]
     pub(crate) fn journaled(self, journal: Option<Journal>) -> Self {
         self.lock().journal = journal;
+        self
+    }
+
+    /// Writes the plain view to a file as well.
+    #[must_use]
+    pub(crate) fn logged(self, log: Option<&LogFile>) -> Self {
+        self.lock().log = log.map(|log| (plain::Plain::into_file(log.clone()), log.clone()));
         self
     }
 
@@ -181,16 +192,19 @@ impl Progress {
     /// Ends the view: what is still drawn is cleared, failed steps' output is shown. Gives what is known of the build.
     pub(crate) fn finish(self, ending: Ending) -> (View, Option<Journal>) {
         let took = self.now();
-        let Inner { view, display, journal, .. } = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let summed_up = matches!(display, Display::Plain(_) | Display::Tty(_)) && ending == Ending::Built;
+        let Inner { view, display, journal, log, .. } = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let (Some((_, log)), Ending::Built(image)) = (&log, ending) {
+            log.say(&summary::line(&view, took, image));
+        }
+        let shown = matches!(display, Display::Plain(_) | Display::Tty(_));
         match display {
             Display::Quiet => plain::failed_output(&view),
             Display::Plain(plain) => plain.finish(&view),
             Display::Tty(tty) => tty.finish(&view),
             Display::RawJson(raw) => raw.finish(&view),
         }
-        if summed_up {
-            story(&summary::line(&view, took));
+        if let (true, Ending::Built(image)) = (shown, ending) {
+            story(&summary::line(&view, took, image));
         }
         (view, journal)
     }
@@ -210,6 +224,9 @@ impl Inner {
     }
 
     fn display(&mut self, event: &Event) {
+        if let Some((plain, _)) = &mut self.log {
+            plain.show(&self.view, event);
+        }
         match &mut self.display {
             Display::Quiet => {}
             Display::Plain(plain) => plain.show(&self.view, event),

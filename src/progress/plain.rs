@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rbuild_solver::{Event, LogStream, Outcome, VertexId};
 
 use super::lines::{Lines, seconds};
+use super::log_file::LogFile;
 use super::view::{State, View};
 use crate::cli::report::{printable, story};
 
@@ -13,13 +14,36 @@ use crate::cli::report::{printable, story};
 pub(super) struct Plain {
     lines: BTreeMap<(VertexId, bool), Lines>,
     last: Option<VertexId>,
-    pub(super) say: fn(&str),
+    pub(super) say: Say,
+}
+
+/// Where lines go.
+#[derive(Debug)]
+pub(super) enum Say {
+    /// To people.
+    Text(fn(&str)),
+    /// To a file.
+    File(LogFile),
+}
+
+impl Say {
+    fn line(&self, text: &str) {
+        match self {
+            Self::Text(say) => say(text),
+            Self::File(log) => log.say(text),
+        }
+    }
 }
 
 impl Plain {
     /// An empty view.
     pub(super) fn new() -> Self {
-        Self { lines: BTreeMap::new(), last: None, say: story }
+        Self { lines: BTreeMap::new(), last: None, say: Say::Text(story) }
+    }
+
+    /// An empty view that goes to a file.
+    pub(super) fn into_file(log: LogFile) -> Self {
+        Self { say: Say::File(log), ..Self::new() }
     }
 
     /// Shows an event that `view` has taken in.
@@ -46,9 +70,9 @@ impl Plain {
             Event::Waiting { vertex, reason, .. } => {
                 self.line(view, *vertex, &format!("waiting: {}", printable(reason)))
             }
-            Event::Warning { message, .. } => (self.say)(&format!("WARNING: {}\n", printable(message))),
+            Event::Warning { message, .. } => self.say.line(&format!("WARNING: {}\n", printable(message))),
             Event::Done { vertex, outcome, .. } => self.done(view, *vertex, outcome),
-            Event::Export { step, done, .. } if *done => (self.say)(&format!("{step} done\n")),
+            Event::Export { step, done, .. } if *done => self.say.line(&format!("{step} done\n")),
             Event::Recalled { vertex, build, began } => {
                 self.line(view, *vertex, &super::lines::recalled(build, *began));
             }
@@ -83,11 +107,11 @@ impl Plain {
     fn heading(&mut self, view: &View, vertex: VertexId) {
         if self.last != Some(vertex) {
             if self.last.is_some() {
-                (self.say)("\n");
+                self.say.line("\n");
             }
             self.last = Some(vertex);
             if let Some(step) = view.step(vertex) {
-                (self.say)(&format!("#{} {}\n", step.number, printable(&step.name)));
+                self.say.line(&format!("#{} {}\n", step.number, printable(&step.name)));
             }
         }
     }
@@ -99,7 +123,7 @@ impl Plain {
     fn line(&mut self, view: &View, vertex: VertexId, text: &str) {
         self.heading(view, vertex);
         if let Some(step) = view.step(vertex) {
-            (self.say)(&format!("#{} {text}\n", step.number));
+            self.say.line(&format!("#{} {text}\n", step.number));
         }
     }
 }

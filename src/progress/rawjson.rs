@@ -1,5 +1,5 @@
 //! The view for programs: one JSON object a line on standard error, in the form of BuildKit's `SolveStatus`
-//! (docs/history.md), so that what reads `docker buildx build --progress=rawjson` reads this.
+//! (docs/rawjson.md), so that what reads `docker buildx build --progress=rawjson` reads this.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,9 @@ use serde::Serialize;
 
 use super::view::{State, View};
 use crate::cli::report::story;
+
+/// The version of the form.
+const VERSION: u32 = 1;
 
 /// State of the view.
 #[derive(Debug)]
@@ -27,6 +30,9 @@ pub(super) struct RawJson {
 /// What happened since the line before.
 #[derive(Debug, Default, Serialize)]
 struct Status<'a> {
+    /// Of the form (docs/rawjson.md): with the plan, which comes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     vertexes: Vec<Vertex<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -129,6 +135,7 @@ impl RawJson {
         let digest = |vertex: &VertexId| self.digests.get(vertex).map(String::as_str);
         match event {
             Event::Planned { vertices } => {
+                status.version = Some(VERSION);
                 status.vertexes = vertices.iter().filter_map(|planned| self.vertex(view, planned.vertex)).collect();
             }
             Event::Started { vertex, .. } | Event::Cached { vertex, .. } => {
@@ -258,7 +265,7 @@ mod tests {
             lines = lines.replace(digest, &format!("sha256:<{at}>"));
         }
         insta::assert_snapshot!(lines, @r#"
-        {"vertexes":[{"digest":"sha256:<0>","name":"[1/2] FROM a"},{"digest":"sha256:<1>","inputs":["sha256:<0>"],"name":"[2/2] RUN \"x\""}]}
+        {"version":1,"vertexes":[{"digest":"sha256:<0>","name":"[1/2] FROM a"},{"digest":"sha256:<1>","inputs":["sha256:<0>"],"name":"[2/2] RUN \"x\""}]}
         {"vertexes":[{"digest":"sha256:<0>","name":"[1/2] FROM a","started":"2023-11-14T22:13:20.001Z","completed":"2023-11-14T22:13:20.001Z","cached":true}]}
         {"vertexes":[{"digest":"sha256:<1>","inputs":["sha256:<0>"],"name":"[2/2] RUN \"x\"","started":"2023-11-14T22:13:20.002Z"}]}
         {"logs":[{"vertex":"sha256:<1>","stream":2,"data":"aGkK","timestamp":"2023-11-14T22:13:20.003Z"}]}

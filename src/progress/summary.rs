@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use rbuild_image::Digest;
 use rbuild_solver::VertexId;
 
 use super::lines::seconds;
 use super::view::{State, Step, View};
 use crate::cli::report::printable;
+use crate::cli::table::size;
 
 /// The chain of steps, each reading the one before, that took longest; with the sum of their times. Steps that did not
 /// run cost nothing.
@@ -55,7 +57,7 @@ const NAMED: usize = 3;
 const LONGEST_NAME: usize = 48;
 
 /// The last line of a build that succeeded.
-pub(super) fn line(view: &View, took: u64) -> String {
+pub(super) fn line(view: &View, took: u64, image: Option<(Digest, u64)>) -> String {
     let count = |wanted: fn(&Step) -> bool| view.steps().filter(|(_, step)| wanted(step)).count();
     // What no instruction made, a context, is no step that could have been cached.
     let ran = count(|step| matches!(step.state, State::Done(_)) && step.line > 0);
@@ -77,6 +79,9 @@ pub(super) fn line(view: &View, took: u64) -> String {
         if path.len() > steps.len() {
             out.push_str(&format!(" and {} shorter", path.len() - steps.len()));
         }
+    }
+    if let Some((id, bytes)) = image {
+        out.push_str(&format!("; image {} {}", id.short(), size(bytes)));
     }
     out.push('\n');
     out
@@ -120,7 +125,7 @@ mod tests {
             view.fold(&Event::Done { vertex: ids[at], outcome: Outcome::Completed, at: end * second });
         }
         assert_eq!(critical_path(&view), (vec![ids[1], ids[3], ids[4]], 10 * second));
-        insta::assert_snapshot!(line(&view, 11 * second), @"Built in 11.0s: 5 steps ran, 1 cached; critical path 10.0s: [left 1/2] RUN long 4.0s, [left 2/2] RUN longer 5.0s, [end 1/2] COPY --from=left 1.0s");
+        insta::assert_snapshot!(line(&view, 11 * second, None), @"Built in 11.0s: 5 steps ran, 1 cached; critical path 10.0s: [left 1/2] RUN long 4.0s, [left 2/2] RUN longer 5.0s, [end 1/2] COPY --from=left 1.0s");
     }
 
     #[test]
@@ -130,6 +135,10 @@ mod tests {
         view.fold(&plan);
         view.fold(&Event::Cached { vertex: ids[0], at: 0 });
         assert_eq!(critical_path(&view), (Vec::new(), 0));
-        assert_eq!(line(&view, 14_700_000), "Built in 14ms: 0 steps ran, 1 cached\n");
+        let image = (Digest::sha256("x"), 4_261_550);
+        assert_eq!(
+            line(&view, 14_700_000, Some(image)),
+            "Built in 14ms: 0 steps ran, 1 cached; image 2d711642b726 4.26MB\n"
+        );
     }
 }

@@ -11,6 +11,7 @@
     reason = "a test that cannot go on fails, and says what it skips"
 )]
 
+mod annotations;
 mod attestations;
 mod bench;
 mod boot;
@@ -35,6 +36,7 @@ mod equality;
 mod errors;
 mod evaluation;
 mod exec;
+mod failure_help;
 mod flags;
 mod health;
 mod history;
@@ -47,6 +49,7 @@ mod layers;
 mod leaks;
 mod library;
 mod life;
+mod machine_output;
 mod many_layers;
 mod monitors;
 mod mounts;

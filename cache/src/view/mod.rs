@@ -7,6 +7,7 @@
 //! Which kind of layer is underneath shows in no signature: a layer is a [`LayerReader`].
 
 mod bytes;
+mod hidden;
 mod parents;
 mod resolve;
 mod stat;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use rbuild_image::ContainerPath;
 
 pub use bytes::{FileBytes, Part};
+pub use hidden::Hidden;
 pub(crate) use parents::{LayerTree, Parents, resolve_member};
 pub use resolve::{LastLink, Lookup, MAX_SYMLINKS, Resolved, resolve};
 pub use stat::{FileKind, Stat, Timestamp, Xattrs};
