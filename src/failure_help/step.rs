@@ -90,9 +90,9 @@ type Rule = fn(&FailedStep<'_>) -> Option<String>;
 const RULES: [Rule; 13] = [
     memory,
     disk,
+    foreign_program,
     not_found,
     not_executable,
-    foreign_program,
     packages,
     certificates,
     names,

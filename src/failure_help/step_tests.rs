@@ -74,6 +74,8 @@ fn a_program_for_another_machine_is_told_though_the_shell_read_it_as_a_script() 
     let told =
         told_of(&shell("./other --version"), &files, 2, "./other: line 1: syntax error: unterminated quoted string");
     assert!(told.starts_with("/app/other is a program for s390x, and this step runs on "), "{told}");
+    let read = told_of(&shell("./other --version"), &files, 127, "./other: line 1: \u{7f}ELF\u{2}: not found");
+    assert_eq!(read, told);
 }
 
 #[test]

@@ -191,8 +191,8 @@ function treemap() {
       const length = (tile.size / rowSize) * side;
       const place = width <= height ? { x: x + along, y, w: length, h: depth } : { x, y: y + along, w: depth, h: length };
       along += length;
-      const step = steps[tile.at], text = bytes(tile.size) + " " + step.name;
-      const tileButton = make("button", { type: "button", className: "tile " + step.state, title: text + (step.line ? ", line " + step.line : "") });
+      const step = steps[tile.at], text = bytes(tile.size) + (step.line ? " line " + step.line + ": " : " ") + step.name;
+      const tileButton = make("button", { type: "button", className: "tile " + step.state, title: text });
       tileButton.append(place.w > 9 && place.h > 2.2 ? text : "");
       tileButton.setAttribute("aria-label", text);
       Object.assign(tileButton.style, { left: place.x + "%", top: (place.y / 26) * 100 + "%", width: place.w + "%", height: (place.h / 26) * 100 + "%" });

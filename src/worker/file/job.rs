@@ -64,7 +64,12 @@ pub(in crate::worker) fn perform(
     }
     let mut writer = active.writer().or_fail("cannot prepare a layer")?;
     let cancelled = || control.cancel.is_cancelled();
-    write_layer(op, &sources, &mut writer, &cancelled).map_err(|error| explain(&error))
+    write_layer(op, &sources, &mut writer, &cancelled).map_err(|error| match &error {
+        FileError::NotFound { path } => {
+            not_found(path, sources.iter().flatten().find_map(|tree| nearest(tree.as_ref(), path)))
+        }
+        other => explain(other),
+    })
 }
 
 /// Digests what `job` reads through input number `input`, be it copied or mounted; lists the files as well where a
