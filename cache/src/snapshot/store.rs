@@ -110,7 +110,7 @@ pub enum SnapshotError {
     },
     /// It, or what it was to be settled with, could not be kept.
     #[error(transparent)]
-    Unsettled(Arc<SnapshotError>),
+    Unsettled(Arc<Self>),
     /// The file system said no.
     #[error(transparent)]
     File(#[from] PathError),
