@@ -209,7 +209,7 @@ pub(in crate::cli) enum ContainerCommand {
     /// Give a container another name
     Rename(RenameArgs),
     /// Change limits and policy of containers
-    Update(UpdateArgs),
+    Update(Box<UpdateArgs>),
     /// List the processes of a container
     Top(TopArgs),
     /// Show what containers use
