@@ -73,6 +73,10 @@ impl DockerHost {
     }
 
     /// Connects.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a daemon's name is looked up as Docker's client does: by the system"
+    )]
     pub(super) fn connect(&self) -> io::Result<Box<dyn Wire>> {
         match self {
             Self::Socket(path) => {
