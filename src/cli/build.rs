@@ -190,8 +190,6 @@ struct UnservedArgs {
     isolation_of_steps: Option<String>,
     #[arg(long, hide = true, value_name = "OPTION")]
     security_opt: Vec<String>,
-    #[arg(long, hide = true, value_name = "LIST")]
-    cpuset_mems: Option<String>,
     /// Steps leave no containers, whatever happens.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     rm: Option<bool>,
@@ -224,7 +222,6 @@ impl UnservedArgs {
                 "--security-opt",
                 "RUN --security=insecure with --allow security.insecure lets a step do more",
             ),
-            (self.cpuset_mems.is_some(), "--cpuset-mems", "--cpuset-cpus chooses processors; leave this out"),
             (
                 self.rm == Some(false),
                 "--rm=false",
