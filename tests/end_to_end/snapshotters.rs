@@ -21,7 +21,7 @@ fn has_tars(bench: &Bench) -> bool {
     match driver.trim() {
         "erofs" => true,
         other => {
-            println!("SKIPPED: layers cannot be tars here, they are kept as {other:?}");
+            eprintln!("SKIPPED: layers cannot be tars here, they are kept as {other:?}");
             false
         }
     }
