@@ -54,7 +54,7 @@ fn with_build_arguments() -> Command {
 pub(super) fn manual(args: &ManArgs, settings: &Settings) -> Result<Exit, Failure> {
     let directory = settings.absolute(&args.directory);
     std::fs::create_dir_all(&directory).map_err(|error| failed(&directory, &error))?;
-    let mut root = Cli::command();
+    let mut root = super::command();
     root.build();
     pages(&root, "rbuild", &directory)?;
     Ok(Exit::Success)

@@ -12,6 +12,7 @@ mod doctor;
 mod documented_flags;
 mod go_template;
 mod graph;
+mod help;
 mod history;
 mod images;
 mod inspect;
@@ -248,7 +249,7 @@ impl Command {
 /// Runs the program: `arguments` include its own name.
 pub fn main(arguments: Vec<OsString>) -> Exit {
     let settings = Settings::from_environment();
-    let matches = match Cli::command().try_get_matches_from(with_default_command(arguments.clone())) {
+    let matches = match command().try_get_matches_from(with_default_command(arguments.clone())) {
         Ok(matches) => matches,
         Err(error) => return report::usage(&error),
     };
@@ -270,6 +271,11 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
         Ok(exit) => exit,
         Err(failure) => report::failure(&failure, &settings),
     }
+}
+
+/// The command line's definitions, with all that help says.
+fn command() -> clap::Command {
+    help::complete(Cli::command())
 }
 
 fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
@@ -483,7 +489,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -499,7 +505,7 @@ mod tests {
             }
         }
         let mut missing = Vec::new();
-        check(&Cli::command(), "rbuild", &mut missing);
+        check(&command(), "rbuild", &mut missing);
         assert_eq!(missing, Vec::<String>::new());
     }
 }
