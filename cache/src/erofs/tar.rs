@@ -28,7 +28,8 @@ pub fn index_tar(tar: &mut dyn Read, parent: Arc<View>, side: &mut SideBlob) -> 
 }
 
 impl IndexBuilder {
-    /// Takes one entry of the tar whose content begins at `offset`; reads `content` only if it goes to `side`.
+    /// Takes one entry of the tar whose content begins at `offset`, which may be a whiteout; reads `content` only if it goes to
+    /// `side`.
     pub fn add_entry(
         &mut self,
         entry: &Entry,
@@ -36,28 +37,25 @@ impl IndexBuilder {
         content: &mut dyn Read,
         side: &mut SideBlob,
     ) -> Result<(), IndexError> {
-        let mut member = Member {
-            path: entry.path.clone(),
-            node: Node::Special(FileKind::Fifo),
-            mode: entry.mode,
-            uid: entry.uid,
-            gid: entry.gid,
-            mtime: Timestamp { seconds: entry.mtime.seconds, nanoseconds: entry.mtime.nanoseconds },
-            xattrs: entry.xattrs.clone(),
-        };
-        if let Some(name) = entry.path.file_name() {
-            match classify(name)? {
-                Whiteout::None => {}
-                Whiteout::Metadata => return self.check_parent(&entry.path),
-                Whiteout::Opaque => return self.hide_all_beside(&entry.path),
-                Whiteout::Delete(gone) => {
-                    member.path = entry.path.join("..").join(gone);
-                    member.node = Node::Whiteout;
-                    return self.add(member);
-                }
+        match entry.path.file_name().map_or(Ok(Whiteout::None), classify)? {
+            Whiteout::None => self.add_present(entry, offset, content, side),
+            Whiteout::Metadata => self.check_parent(&entry.path),
+            Whiteout::Opaque => self.hide_all_beside(&entry.path),
+            Whiteout::Delete(gone) => {
+                self.add(Member { path: entry.path.join("..").join(gone), ..member(entry, Node::Whiteout) })
             }
         }
-        member.node = match &entry.kind {
+    }
+
+    /// Takes one entry that is what its kind says, whatever it is called.
+    pub fn add_present(
+        &mut self,
+        entry: &Entry,
+        offset: u64,
+        content: &mut dyn Read,
+        side: &mut SideBlob,
+    ) -> Result<(), IndexError> {
+        let node = match &entry.kind {
             EntryKind::Directory => Node::Directory { opaque: false },
             EntryKind::Symlink { target } => Node::Symlink(target.clone()),
             EntryKind::Hardlink { target } => {
@@ -99,7 +97,19 @@ impl IndexBuilder {
                 Node::File { content: plan.content }
             }
         };
-        self.add(member)
+        self.add(member(entry, node))
+    }
+}
+
+fn member(entry: &Entry, node: Node) -> Member {
+    Member {
+        path: entry.path.clone(),
+        node,
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: Timestamp { seconds: entry.mtime.seconds, nanoseconds: entry.mtime.nanoseconds },
+        xattrs: entry.xattrs.clone(),
     }
 }
 

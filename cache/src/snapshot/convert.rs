@@ -1,7 +1,8 @@
 //! From one kind of layer to the other.
 //!
 //! A step's changes are a directory first, so that the next step stands on them at once; they become a tar when their
-//! digests are computed, which somebody waits for anyhow. Where layers that are tars cannot be mounted, as in a user
+//! digests are computed, which somebody waits for anyhow. Those of an image become tars together: each is written, then one
+//! sync makes all durable. Where layers that are tars cannot be mounted, as in a user
 //! namespace, they become directories when they are.
 //!
 //! The row changes from one form to the other in one transaction; until then the new form is a private file of the
@@ -10,8 +11,10 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use super::apply::unpack;
 use super::diff::{LayerDiff, Times, plan_directory};
@@ -21,30 +24,73 @@ use super::handle::{Committed, Snapshot, unused_name};
 use super::kind::Snapshotter;
 use super::layer_dir::LayerDir;
 use super::store::{LayerRow, SnapshotError, Snapshots};
-use super::tar_layer::{self, TarKind};
+use super::tar_layer::{self, TarKind, Written};
 use super::writer::Metadata;
 use crate::db::{Durability, Json, Text};
 use crate::failpoint;
-use crate::lease::Hold;
-use crate::lock::{LockMode, LockName, wait_silently};
+use crate::lease::{Hold, Lease};
+use crate::lock::{LockGuard, LockMode, LockName, wait_silently};
 use crate::path_error::{AtPath, PathError};
 use crate::view::Stat;
 use rbuild_image::ContainerPath;
+
+/// The topmost layer of a snapshot as a tar, complete, but neither durable nor named yet. Other processes that want the same
+/// wait for its lock.
+pub(super) struct Converted {
+    row: LayerRow,
+    /// What it was.
+    directory: PathBuf,
+    scratch: PathBuf,
+    written: Written,
+    lease: Lease,
+    _lock: Option<LockGuard>,
+}
+
+/// What to do when somebody else is at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Busy {
+    /// Wait until he is done. Only for who has no other layer in hand.
+    Wait,
+    /// Leave it to him.
+    Skip,
+}
 
 impl Snapshot<Committed> {
     /// Turns the topmost layer into a tar, where layers are kept so and it is none; what it is known by then. Fails when it
     /// is not `going_on`.
     pub(super) fn become_tar(&self, going_on: &(dyn Fn() -> bool + Sync)) -> Result<Option<LayerDiff>, SnapshotError> {
+        match self.convert(Busy::Wait, going_on)? {
+            Some(converted) => {
+                let diff = converted.written.diff;
+                self.snapshots.put_converted(None, vec![converted])?;
+                Ok(Some(diff))
+            }
+            None => self.remembered_diff(),
+        }
+    }
+
+    /// Writes the topmost layer as a tar, where layers are kept so and it is none.
+    pub(super) fn convert(
+        &self,
+        busy: Busy,
+        going_on: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Converted>, SnapshotError> {
         let row = self.top();
         if row.kind != directory::NAME || !self.snapshots.makes_tars()? {
             return Ok(None);
         }
         let store = &self.snapshots.store;
-        // Computing it twice would only be a waste, so a lock that cannot be had is no reason to fail.
         let name = LockName::other("layer", &row.id.to_string());
-        let _lock = store.lock(&name, LockMode::Exclusive, &wait_silently).ok();
-        if let Some(diff) = self.remembered_diff()? {
-            return Ok(Some(diff));
+        let lock = match busy {
+            // Computing it twice would only be a waste, so a lock that cannot be had is no reason to fail.
+            Busy::Wait => store.lock(&name, LockMode::Exclusive, &wait_silently).ok(),
+            Busy::Skip => match store.try_lock(&name, LockMode::Exclusive)? {
+                Some(lock) => Some(lock),
+                None => return Ok(None),
+            },
+        };
+        if self.remembered_diff()?.is_some() {
+            return Ok(None);
         }
         let lease = store.lease("layer to tar")?;
         lease.hold(Hold::Snapshot(self.id()))?;
@@ -60,40 +106,85 @@ impl Snapshot<Committed> {
         store.grows_by(row.size);
         let root = Metadata::from(&root);
         let written = tar_layer::write(planned, &place, parent, Some(&root), going_on).map_err(failed)?;
-        let path = unused_name(&lease, &scratch, &TarKind);
-        lease.hold(Hold::Layer(path.clone()))?;
-        let target = store.layout().layer(&path);
-        TarKind.seal(&scratch, &target)?;
-        failpoint::hit("layer-name").at("name", &target)?;
-        renew(&directory)?;
-        let (diff, boot) = (written.diff, store.snapshotting().boot().unwrap_or_default());
-        let changed = store.db().write(Durability::Lazy, |tx| {
-            tx.execute(
-                "UPDATE layers SET kind = ?2, path = ?3, size = ?4, diff_id = ?5, tar_size = ?6, content_digest = ?7,
-                     index_digest = ?8, side_digest = ?10, index_boot = ?11, index_root = ?12
-                 WHERE id = ?1 AND path = ?9 AND diff_id IS NULL",
-                (
-                    row.id,
-                    tar_layer::NAME,
-                    &path,
-                    written.size,
-                    Text(diff.diff_id),
-                    diff.size,
-                    Text(diff.content_digest),
-                    Text(written.index),
-                    &row.path,
-                    written.side.map(Text),
-                    boot,
-                    written.root.map(Json),
-                ),
-            )
-        })?;
-        failpoint::hit("layer-done").at("name", &target)?;
-        if changed > 0 {
-            store.snapshotting().note_replaced();
-            renew(&directory)?;
+        Ok(Some(Converted { row: row.clone(), directory, scratch, written, lease, _lock: lock }))
+    }
+}
+
+impl Snapshots {
+    /// Writes the layers of these snapshots as tars which nobody else is writing just now; all of them become durable and named
+    /// together.
+    pub(super) fn convert_all(&self, snapshots: &[Snapshot<Committed>]) -> Result<(), SnapshotError> {
+        let opened = self.open_layers()?;
+        let convert = |snapshot: &Snapshot<Committed>| snapshot.convert(Busy::Skip, &|| true);
+        let converted: Result<Vec<_>, _> = snapshots.par_iter().filter_map(|one| convert(one).transpose()).collect();
+        self.put_converted(Some(&opened), converted?)
+    }
+
+    /// The directory of layers. Opened before layers are written, a sync through it tells of all that could not be written.
+    pub(super) fn open_layers(&self) -> Result<File, PathError> {
+        let layers = self.store.layout().layers();
+        File::open(&layers).at("open", &layers)
+    }
+
+    /// Makes layers that were written since `opened` durable, with one sync however many they are; their rows say so in one
+    /// transaction.
+    pub(super) fn put_converted(&self, opened: Option<&File>, all: Vec<Converted>) -> Result<(), SnapshotError> {
+        let store = &self.store;
+        let mut named = Vec::with_capacity(all.len());
+        for one in &all {
+            let path = unused_name(&one.lease, &one.scratch, &TarKind);
+            one.lease.hold(Hold::Layer(path.clone()))?;
+            let target = store.layout().layer(&path);
+            tar_layer::put(&one.scratch, &target)?;
+            named.push((path, target));
         }
-        Ok(Some(diff))
+        match (named.as_slice(), opened) {
+            ([], _) => return Ok(()),
+            ([(_, first), _, ..], Some(opened)) => {
+                failpoint::hit("layer-sync").at("sync", first)?;
+                rustix::fs::syncfs(opened).at("sync", first)?;
+            }
+            (few, _) => few.iter().try_for_each(|(_, target)| tar_layer::sync(target))?,
+        }
+        let boot = store.snapshotting().boot().unwrap_or_default();
+        for (one, (_, target)) in all.iter().zip(&named) {
+            failpoint::hit("layer-name").at("name", target)?;
+            renew(&one.directory)?;
+        }
+        let changed = store.db().write(Durability::Lazy, |tx| {
+            let mut changed = Vec::with_capacity(all.len());
+            for (one, (path, _)) in all.iter().zip(&named) {
+                let Written { diff, index, side, root, size, .. } = &one.written;
+                changed.push(tx.execute(
+                    "UPDATE layers SET kind = ?2, path = ?3, size = ?4, diff_id = ?5, tar_size = ?6, content_digest = ?7,
+                         index_digest = ?8, side_digest = ?10, index_boot = ?11, index_root = ?12
+                     WHERE id = ?1 AND path = ?9 AND diff_id IS NULL",
+                    (
+                        one.row.id,
+                        tar_layer::NAME,
+                        path,
+                        *size,
+                        Text(diff.diff_id),
+                        diff.size,
+                        Text(diff.content_digest),
+                        Text(*index),
+                        &one.row.path,
+                        side.map(Text),
+                        boot,
+                        root.map(Json),
+                    ),
+                )?);
+            }
+            Ok::<_, SnapshotError>(changed)
+        })?;
+        for ((one, (_, target)), changed) in all.iter().zip(&named).zip(changed) {
+            failpoint::hit("layer-done").at("name", target)?;
+            if changed > 0 {
+                store.snapshotting().note_replaced();
+                renew(&one.directory)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -75,7 +75,7 @@ pub enum DiffError {
 
 /// Writes `layer` as a tar to `out`.
 pub(super) fn write_tar(layer: &LayerDir, times: Times, out: &mut (dyn Write + Send)) -> Result<LayerDiff, DiffError> {
-    write_planned(plan_directory(layer, times)?, out, &mut |_, _| Ok(()))
+    write_planned(plan_directory(layer, times)?, out, &mut |_, _, _| Ok(()))
 }
 
 /// What a layer directory becomes.
@@ -128,8 +128,17 @@ pub(super) fn write_planned(
     })
 }
 
-/// Is told of each entry as it is in the tar, and where its content begins there.
-pub(super) type Observe<'o> = &'o mut dyn FnMut(&Entry, u64) -> io::Result<()>;
+/// Is told of each entry as it is in the tar, where its content begins there, and which of the two it is.
+pub(super) type Observe<'o> = &'o mut dyn FnMut(&Entry, u64, Role) -> io::Result<()>;
+
+/// What an entry is for. Its name alone does not tell: a step may call a file `.wh.x`, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Something that is there.
+    Present,
+    /// A whiteout, or the mark of an opaque directory.
+    Mark,
+}
 
 /// Opens a file when its turn has come.
 pub(super) type Open<'a> = Box<dyn FnOnce() -> io::Result<FileBytes> + Send + 'a>;
@@ -143,6 +152,8 @@ pub(super) struct Planned<'a> {
 /// Where the bytes of an entry come from.
 pub(super) enum PlannedContent<'a> {
     None,
+    /// None, and it hides something.
+    Mark,
     /// A file of exactly the entry's size.
     Known(Open<'a>),
     /// A file whose size is the entry's.
@@ -150,28 +161,20 @@ pub(super) enum PlannedContent<'a> {
 }
 
 impl<'a> Planned<'a> {
-    fn bare(entry: Entry) -> Self {
-        Self { entry, content: PlannedContent::None }
+    fn mark(entry: Entry) -> Self {
+        Self { entry, content: PlannedContent::Mark }
     }
 
     /// What hides `path` of the layers below.
     pub(super) fn whiteout(path: &ContainerPath) -> Self {
         let (parent, name) = (path.parent(), path.file_name().unwrap_or_default());
         let hidden = parent.unwrap_or_else(ContainerPath::root).join(whiteout_of(name));
-        Self::bare(Entry::new(hidden, EntryKind::file(0), 0))
+        Self::mark(Entry::new(hidden, EntryKind::file(0), 0))
     }
 
     /// What hides everything in the directory `path` of the layers below; comes right after the directory.
     pub(super) fn opaque(path: &ContainerPath) -> Self {
-        Self::bare(Entry::new(path.join(OPAQUE), EntryKind::file(0), 0))
-    }
-
-    fn take(self) -> (Entry, Option<Open<'a>>, bool) {
-        match self.content {
-            PlannedContent::None => (self.entry, None, true),
-            PlannedContent::Known(open) => (self.entry, Some(open), true),
-            PlannedContent::Found(open) => (self.entry, Some(open), false),
-        }
+        Self::mark(Entry::new(path.join(OPAQUE), EntryKind::file(0), 0))
     }
 }
 
@@ -234,6 +237,7 @@ fn clamped(own: Timestamp, times: Times) -> Timestamp {
 /// The bytes of one entry, as far as they were read ahead.
 enum Content<'a> {
     None,
+    Mark,
     Read(Vec<u8>, FileContent),
     Open(FileBytes),
     /// It was not its turn.
@@ -278,8 +282,13 @@ fn read_ahead<'a>(planned: Vec<Planned<'a>>, batches: &SyncSender<io::Result<Bat
 }
 
 fn read_one<'a>(planned: Planned<'a>, found: &AtomicU64) -> io::Result<(Entry, Content<'a>)> {
-    let (mut entry, open, known) = planned.take();
-    let Some(open) = open else { return Ok((entry, Content::None)) };
+    let Planned { mut entry, content } = planned;
+    let (open, known) = match content {
+        PlannedContent::None => return Ok((entry, Content::None)),
+        PlannedContent::Mark => return Ok((entry, Content::Mark)),
+        PlannedContent::Known(open) => (open, true),
+        PlannedContent::Found(open) => (open, false),
+    };
     if known && entry.stored_size() > SMALL || !known && found.load(Ordering::Relaxed) > BATCH_BYTES {
         return Ok((entry, Content::Later(open, known)));
     }
@@ -316,8 +325,9 @@ fn write_entries(
                 }
                 content = Content::Open(file);
             }
+            let role = if matches!(content, Content::Mark) { Role::Mark } else { Role::Present };
             let hash = match content {
-                Content::None | Content::Later(..) => {
+                Content::None | Content::Mark | Content::Later(..) => {
                     tar.append(&entry, &mut io::empty())?;
                     None
                 }
@@ -332,7 +342,7 @@ fn write_entries(
                 }
             };
             let stored = entry.stored_size();
-            observe(&entry, written.get() - stored.next_multiple_of(BLOCK)).map_err(DiffError::Output)?;
+            observe(&entry, written.get() - stored.next_multiple_of(BLOCK), role).map_err(DiffError::Output)?;
             digest.add(&entry, hash.as_ref());
         }
     }

@@ -1,15 +1,16 @@
 //! Turning what steps wrote into tars while other steps run.
 //!
 //! A step's changes are a directory when it ends, so that the next step need not wait. One thread, which is there only while
-//! there is work, turns these into tars in the order in which they were committed. What needs a layer's digests earlier
-//! turns it itself, or waits for the one being turned. Nothing waits for the rest: at the end of the build what is not done
-//! stays a directory, and what is half done is given up, which costs the time of a write.
+//! there is work, turns these into tars, all that came while it was busy with those before together. What needs a layer's
+//! digests earlier turns it itself, or waits for those being turned. Nothing waits for the rest: at the end of the build what
+//! is not done stays a directory, and what is half done is given up, which costs the time of a write.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::store::Snapshots;
+use super::convert::Busy;
+use super::store::{SnapshotError, Snapshots};
 use crate::id::SnapshotId;
 
 /// Layers that are to become tars, and who does it.
@@ -69,22 +70,38 @@ impl Queue {
     fn work(&self, snapshots: &Snapshots) {
         let mut ending = Ending { queue: self, armed: true };
         loop {
-            let next = {
+            let batch = {
                 let mut state = self.lock();
-                let next = state.waiting.pop_front();
-                if next.is_none() {
+                let batch = std::mem::take(&mut state.waiting);
+                if batch.is_empty() {
                     state.working = false;
                     ending.armed = false;
                     self.ended.notify_all();
+                    return;
                 }
-                next
+                batch
             };
-            let Some(id) = next else { return };
-            let going_on = || !self.stop.load(Ordering::Relaxed);
-            if let Err(error) = snapshots.get(id).and_then(|snapshot| snapshot.become_tar(&going_on)) {
-                tracing::debug!(%id, %error, "stays a directory");
+            if let Err(error) = self.convert(snapshots, &batch) {
+                tracing::debug!(%error, "steps' layers stay directories");
             }
         }
+    }
+
+    /// Those that came meanwhile are made durable together.
+    fn convert(&self, snapshots: &Snapshots, batch: &VecDeque<SnapshotId>) -> Result<(), SnapshotError> {
+        let opened = snapshots.open_layers()?;
+        let going_on = || !self.stop.load(Ordering::Relaxed);
+        let mut converted = Vec::with_capacity(batch.len());
+        for id in batch {
+            match snapshots.get(*id).and_then(|snapshot| snapshot.convert(Busy::Skip, &going_on)) {
+                Ok(one) => converted.extend(one),
+                Err(error) => tracing::debug!(%id, %error, "stays a directory"),
+            }
+            if !going_on() {
+                return Ok(());
+            }
+        }
+        snapshots.put_converted(Some(&opened), converted)
     }
 }
 

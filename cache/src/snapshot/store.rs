@@ -384,6 +384,10 @@ impl Snapshots {
     pub fn layers(&self, id: SnapshotId) -> Result<Vec<LayerInfo>, SnapshotError> {
         self.settle(id)?;
         let chain = self.chain(id)?;
+        let unknown = (0..chain.len()).filter(|position| chain[*position].known_diff().is_none());
+        let unknown: Vec<_> =
+            unknown.map(|position| self.committed(chain[position..].to_vec())).collect::<Result<_, _>>()?;
+        self.convert_all(&unknown)?;
         let info = |position: usize| {
             let row = &chain[position];
             let (diff, size) = match row.known_diff() {

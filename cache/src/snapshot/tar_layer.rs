@@ -22,7 +22,7 @@ use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest, Hashing};
 use rustix::fs::{CWD, RenameFlags};
 
 use super::apply::{ApplyError, Unpacked, pass};
-use super::diff::{DiffError, LayerDiff, Planned, Times, plan_tar, write_planned};
+use super::diff::{DiffError, LayerDiff, Planned, Role, Times, plan_tar, write_planned};
 use super::index_files::{RootMetadata, side_digest};
 use super::kind::Snapshotter;
 use super::tar_reader::TarLayer;
@@ -75,7 +75,7 @@ impl Snapshotter for TarKind {
             let tar = Arc::new(File::open(Files::of(layer).tar).map_err(DiffError::Read)?);
             // Tars that are made here have one form.
             let planned = plan_tar(&tar, times).map_err(DiffError::Read)?;
-            return write_planned(planned, out, &mut |_, _| Ok(()));
+            return write_planned(planned, out, &mut |_, _, _| Ok(()));
         }
         let (diff_id, size) = copy_tar(layer, out)?;
         let content_digest = match known {
@@ -198,8 +198,12 @@ pub(super) fn write(
     let (mut making, tar) = Making::begin(place).map_err(DiffError::Output)?;
     let mut builder = IndexBuilder::over(parent).map_err(DiffError::Read)?;
     let side = &mut making.side;
-    let diff = write_planned(planned, &mut Stoppable { tar, going_on }, &mut |entry, offset| {
-        builder.add_entry(entry, offset, &mut io::empty(), side).map_err(io::Error::other)
+    let diff = write_planned(planned, &mut Stoppable { tar, going_on }, &mut |entry, offset, role| {
+        let added = match role {
+            Role::Mark => builder.add_entry(entry, offset, &mut io::empty(), side),
+            Role::Present => builder.add_present(entry, offset, &mut io::empty(), side),
+        };
+        added.map_err(io::Error::other)
     })?;
     making.end(builder, diff, root.map(RootMetadata::from)).map_err(failed)
 }
@@ -310,8 +314,22 @@ pub(super) fn put_index(place: &Path, layer: &Path) -> Result<(), PathError> {
 /// so that on file systems with a journal this makes its names durable as well, and syncing the directories that hold
 /// them finds nothing left to do.
 fn seal(place: &Path, layer: &Path) -> Result<(), PathError> {
+    rename(place, layer)?;
+    sync(layer)
+}
+
+fn rename(place: &Path, layer: &Path) -> Result<(), PathError> {
     failpoint::hit("layer-rename").at("rename", place)?;
-    rustix::fs::renameat_with(CWD, place, CWD, layer, RenameFlags::NOREPLACE).at("rename", place)?;
+    rustix::fs::renameat_with(CWD, place, CWD, layer, RenameFlags::NOREPLACE).at("rename", place)
+}
+
+/// Moves the layer that was made in `scratch` to its final place, without syncing anything.
+pub(super) fn put(scratch: &Path, layer: &Path) -> Result<(), PathError> {
+    rename(&place(scratch), layer)
+}
+
+/// Makes a layer at its final place durable.
+pub(super) fn sync(layer: &Path) -> Result<(), PathError> {
     let tar = Files::of(layer).tar;
     failpoint::hit("layer-sync").at("sync", &tar)?;
     File::open(&tar).and_then(|file| file.sync_all()).at("sync", &tar)?;
