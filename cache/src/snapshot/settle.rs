@@ -77,7 +77,7 @@ impl Snapshot<Active> {
         let size = DirectoryKind.measure(&place.scratch)?;
         store.grows_by(size);
         let path = unused_name(lease, &place.scratch, &DirectoryKind);
-        let (snapshot, layer) = self.snapshots.set_aside()?;
+        let (snapshot, layer) = self.snapshots.set_aside(self.parent)?;
         lease.hold_all([Hold::Layer(path.clone()), Hold::Snapshot(snapshot)])?;
         let directory = DirectoryKind.put(&place.scratch, &store.layout().layer(&path))?;
         let row = LayerRow {
@@ -176,11 +176,12 @@ impl Snapshots {
         }
     }
 
-    /// Ids that no row has or will get.
-    fn set_aside(&self) -> Result<(SnapshotId, LayerId), SnapshotError> {
+    /// Ids that no row has or will get; that of the snapshot is larger than its parent's, as everywhere.
+    fn set_aside(&self, parent: Option<SnapshotId>) -> Result<(SnapshotId, LayerId), SnapshotError> {
         let mut state = self.store.unsettled().state();
         let (snapshot, layer, left) = match state.ids {
-            (_, _, 0) => {
+            // The parent may have come since these were set aside.
+            (next, _, left) if left == 0 || parent.is_some_and(|parent| parent >= SnapshotId::from_row(next)) => {
                 let first = self.store.db().write(Durability::Lazy, |tx| {
                     Ok::<_, SnapshotError>((skip_ids(tx, "snapshots")?, skip_ids(tx, "layers")?))
                 })?;
@@ -209,7 +210,9 @@ fn skip_ids(tx: &Tx<'_>, table: &str) -> Result<i64, SnapshotError> {
 mod tests {
     use super::super::writer::{Content, Metadata};
     use super::*;
+    use crate::gc::{GcPolicy, PruneMode, PruneScope};
     use crate::store::{OpenOptions, Store};
+    use crate::tests::PATIENT;
     use rbuild_image::ContainerPath;
 
     fn layer(snapshots: &Snapshots, parent: Option<SnapshotId>, name: &str, lease: &Lease) -> SnapshotId {
@@ -273,6 +276,21 @@ mod tests {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!((ids.len(), rows(&store)), (9, 9));
+    }
+
+    #[test]
+    fn what_is_on_top_has_the_larger_id_whoever_made_its_parent() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
+        let (snapshots, lease) = (store.snapshots(), store.lease("test").unwrap());
+        let first = layer(&snapshots, None, "a", &lease);
+        let parent = snapshots.prepare(Some(first), &lease).unwrap().commit(&lease).unwrap().id();
+        let top = layer(&snapshots, Some(parent), "b", &lease);
+        assert!(first < parent && parent < top, "{first} {parent} {top}");
+        snapshots.settle(top).unwrap();
+        drop(lease);
+        store.prune(&GcPolicy::new("test", PruneScope::All), PruneMode::Apply, PATIENT).unwrap();
+        assert_eq!(rows(&store), 0);
     }
 
     #[test]

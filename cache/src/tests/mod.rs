@@ -26,7 +26,7 @@ use crate::store::Store;
 use crate::verify::{VerifyDepth, VerifyReport};
 
 /// Never interrupts, never complains.
-const PATIENT: PruneControl<'static> =
+pub(crate) const PATIENT: PruneControl<'static> =
     PruneControl { on_wait: &wait_silently, interrupt: &|| ControlFlow::Continue(()) };
 
 fn verify(store: &Store) -> VerifyReport {
