@@ -1,22 +1,29 @@
 //! Turning what steps wrote into tars while other steps run.
 //!
 //! A step's changes are a directory when it ends, so that the next step need not wait. One thread, which is there only while
-//! there is work, turns these into tars, all that came while it was busy with those before together. What needs a layer's
+//! there is work, turns these into tars: all that came within a moment, or while it was busy with those before, together. What needs a layer's
 //! digests earlier turns it itself, or waits for those being turned. Nothing waits for the rest: at the end of the build what
 //! is not done stays a directory, and what is half done is given up, which costs the time of a write.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::convert::Busy;
 use super::store::{SnapshotError, Snapshots};
 use crate::id::SnapshotId;
 
+/// How long the first of several layers waits for the others.
+const GATHERING: Duration = Duration::from_millis(300);
+/// So many wait for no more.
+const ENOUGH: usize = 32;
+
 /// Layers that are to become tars, and who does it.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
+    changed: Condvar,
     ended: Condvar,
     stop: AtomicBool,
 }
@@ -52,6 +59,7 @@ impl Snapshots {
             return;
         }
         state.waiting.push_back(id);
+        queue.changed.notify_all();
         if state.working {
             return;
         }
@@ -71,7 +79,7 @@ impl Queue {
         let mut ending = Ending { queue: self, armed: true };
         loop {
             let batch = {
-                let mut state = self.lock();
+                let mut state = self.gather();
                 let batch = std::mem::take(&mut state.waiting);
                 if batch.is_empty() {
                     state.working = false;
@@ -85,6 +93,20 @@ impl Queue {
                 tracing::debug!(%error, "steps' layers stay directories");
             }
         }
+    }
+
+    /// Waits a moment for more, if there is any: short steps follow each other closely, and a sync costs the same for all.
+    fn gather(&self) -> MutexGuard<'_, State> {
+        let deadline = Instant::now() + GATHERING;
+        let mut state = self.lock();
+        while !state.waiting.is_empty() && state.waiting.len() < ENOUGH {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (state, _) = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
     }
 
     /// Those that came meanwhile are made durable together.
@@ -128,6 +150,7 @@ impl Drop for Meanwhile {
             return;
         }
         state.waiting.clear();
+        self.queue.changed.notify_all();
         self.queue.stop.store(true, Ordering::Relaxed);
         while state.working {
             state = self.queue.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
