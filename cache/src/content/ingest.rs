@@ -10,6 +10,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use rbuild_image::{Algorithm, BlobWriter, Digest};
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use sha2::Digest as _;
 
 use super::{held_size, name, remove_if_there, sync_directories};
@@ -89,6 +91,12 @@ impl Ingest {
         let lock = store.lock(&LockName::blob(&digest), LockMode::Exclusive, on_wait)?;
         if let Some(size) = held_size(store, &digest)? {
             return Ok(Self::Done { size });
+        }
+        // Whoever was killed between the rename and the row left the whole file without a name: it goes on from there.
+        let (unnamed, path) = (store.layout().blob(&digest), store.layout().partial(&digest));
+        match rustix::fs::renameat_with(CWD, &unnamed, CWD, &path, RenameFlags::NOREPLACE) {
+            Err(Errno::NOENT | Errno::EXIST) => {}
+            other => other.at("rename", &unnamed)?,
         }
         Self::write_under(store, digest, want, lock)
     }

@@ -41,6 +41,24 @@ fn a_blob_is_invisible_until_it_is_whole() {
 }
 
 #[test]
+fn a_whole_file_without_a_name_need_not_come_again() {
+    let home = TestStore::new();
+    let lease = home.lease();
+    let sink = home.store.blobs_for(&lease, &wait_silently);
+    let (bytes, want) = (content(), descriptor(&content()));
+    let file = home.store.layout().blob(&want.digest);
+    for (there, offset) in [(&bytes[..], SIZE as u64), (&b"torn"[..], 4)] {
+        std::fs::write(&file, there).unwrap();
+        assert!(!sink.contains(&want.digest).unwrap());
+        let writer = sink.begin(&want).unwrap();
+        assert_eq!(writer.resume_offset(), offset);
+        assert_eq!(writer.commit().is_ok(), there == bytes, "it counts for nothing until it was read again");
+        assert_eq!(sink.contains(&want.digest).unwrap(), there == bytes);
+        home.store.db().write(crate::db::Durability::Lazy, |tx| tx.execute("DELETE FROM blobs", [])).unwrap();
+    }
+}
+
+#[test]
 fn wrong_content_is_thrown_away_and_short_content_is_kept_for_the_next_attempt() {
     let home = TestStore::new();
     let lease = home.lease();
