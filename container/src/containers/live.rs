@@ -3,6 +3,7 @@
 use std::io;
 
 use rbuild_executor::{DiskLimits, LiveSandbox, LiveUsage, Resources, SpawnError, thaw_leftover};
+use rustix::io::Errno;
 
 use super::{Containers, LoadError, UpdateError};
 use crate::create::{InvalidLimit, check_limits};
@@ -55,6 +56,16 @@ pub enum LiveError {
     Load(#[from] LoadError),
 }
 
+impl LiveError {
+    /// Control groups that are gone, or going while they are used, are those of a container that ended meanwhile.
+    fn unreachable(id: &ContainerId, source: io::Error) -> Self {
+        match source.kind() == io::ErrorKind::NotFound || Errno::from_io_error(&source) == Some(Errno::NODEV) {
+            true => Self::NotRunning { id: id.clone() },
+            false => Self::Groups { id: id.clone(), source },
+        }
+    }
+}
+
 /// What is to change of a container that exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerChange {
@@ -73,7 +84,7 @@ impl Containers {
             _ => return Err(LiveError::NotRunning { id: record.id.clone() }),
         }
         let live = self.live(record)?;
-        live.freeze().map_err(|source| LiveError::Groups { id: record.id.clone(), source })?;
+        live.freeze().map_err(|source| LiveError::unreachable(&record.id, source))?;
         let paused = self.update(&record.id, |record| Ok(record.state.change(Change::Pause)?));
         if paused.is_err() {
             // It ended, or somebody else was faster.
@@ -94,20 +105,17 @@ impl Containers {
 
     /// Processes of a container, as the host numbers them.
     pub fn processes(&self, record: &ContainerRecord) -> Result<Vec<u32>, LiveError> {
-        self.live(record)?.processes().map_err(|source| LiveError::Groups { id: record.id.clone(), source })
+        self.live(record)?.processes().map_err(|source| LiveError::unreachable(&record.id, source))
     }
 
     /// What a container uses; all zero for one that does not run.
     pub fn usage(&self, record: &ContainerRecord) -> Result<LiveUsage, LiveError> {
-        match self.live(record) {
+        let used = self
+            .live(record)
+            .and_then(|live| live.usage().map_err(|source| LiveError::unreachable(&record.id, source)));
+        match used {
             Err(LiveError::NotRunning { .. }) => Ok(LiveUsage::default()),
-            Err(error) => Err(error),
-            Ok(live) => match live.usage() {
-                Ok(usage) => Ok(usage),
-                // It ended meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LiveUsage::default()),
-                Err(source) => Err(LiveError::Groups { id: record.id.clone(), source }),
-            },
+            other => other,
         }
     }
 
@@ -140,7 +148,7 @@ impl Containers {
     fn live(&self, record: &ContainerRecord) -> Result<LiveSandbox, LiveError> {
         let not_running = || LiveError::NotRunning { id: record.id.clone() };
         let process = record.state.process.filter(|_| record.state.status.is_live()).ok_or_else(not_running)?;
-        let failed = |source| LiveError::Groups { id: record.id.clone(), source };
+        let failed = |source| LiveError::unreachable(&record.id, source);
         // Held while the groups are read, so that the number cannot pass to another process.
         let _held = process.open().map_err(failed)?.ok_or_else(not_running)?;
         LiveSandbox::of(process.pid, record.id.as_str()).map_err(failed)
@@ -148,7 +156,7 @@ impl Containers {
 }
 
 fn thaw(record: &ContainerRecord, live: &LiveSandbox) -> Result<(), LiveError> {
-    live.thaw().map_err(|source| LiveError::Groups { id: record.id.clone(), source })
+    live.thaw().map_err(|source| LiveError::unreachable(&record.id, source))
 }
 
 /// Lets what is left of a frozen container go on, so that it can end. What cannot be reached is not frozen by us.
@@ -173,5 +181,20 @@ fn merged(old: &Resources, new: &Resources) -> Resources {
         disks: DiskLimits { weight: new.disks.weight.or(old.disks.weight), ..old.disks.clone() },
         pids: new.pids.or(old.pids),
         cgroup_parent: old.cgroup_parent.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_are_gone_are_of_a_container_that_ended() {
+        let id: ContainerId = "a".repeat(64).parse().unwrap();
+        let said = |errno: Errno| LiveError::unreachable(&id, errno.into()).to_string();
+        for gone in [Errno::NOENT, Errno::NODEV] {
+            assert_eq!(said(gone), "container aaaaaaaaaaaa is not running");
+        }
+        assert_eq!(said(Errno::ACCESS), "cannot reach the control groups of container aaaaaaaaaaaa");
     }
 }
