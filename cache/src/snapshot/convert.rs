@@ -1,8 +1,8 @@
 //! From one kind of layer to the other.
 //!
-//! A step's changes are a directory first, so that the next step stands on them at once; they become a tar when their
-//! digests are computed, which somebody waits for anyhow. Those of an image become tars together: each is written, then one
-//! sync makes all durable. Where layers that are tars cannot be mounted, as in a user
+//! A step's changes are a directory first, so that the next step stands on them at once; they are written as a tar when their
+//! digests are computed, which somebody waits for anyhow. The digests are known from then on; the tars of several layers become
+//! durable together, with one sync ([`super::meanwhile`]). Where layers that are tars cannot be mounted, as in a user
 //! namespace, they become directories when they are.
 //!
 //! The row changes from one form to the other in one transaction; until then the new form is a private file of the
@@ -23,11 +23,13 @@ use super::directory::DirectoryKind;
 use super::handle::{Committed, Snapshot, unused_name};
 use super::kind::Snapshotter;
 use super::layer_dir::LayerDir;
+use super::meanwhile::Opened;
 use super::store::{LayerRow, SnapshotError, Snapshots};
 use super::tar_layer::{self, TarKind, Written};
 use super::writer::Metadata;
 use crate::db::{Durability, Json, Text};
 use crate::failpoint;
+use crate::id::LayerId;
 use crate::lease::{Hold, Lease};
 use crate::lock::{LockGuard, LockMode, LockName, wait_silently};
 use crate::path_error::{AtPath, PathError};
@@ -35,7 +37,8 @@ use crate::view::Stat;
 use rbuild_image::ContainerPath;
 
 /// The topmost layer of a snapshot as a tar, complete, but neither durable nor named yet. Other processes that want the same
-/// wait for its lock.
+/// wait for its lock, until what it is known by can be told.
+#[derive(Debug)]
 pub(super) struct Converted {
     row: LayerRow,
     /// What it was.
@@ -43,7 +46,23 @@ pub(super) struct Converted {
     scratch: PathBuf,
     written: Written,
     lease: Lease,
-    _lock: Option<LockGuard>,
+    opened: Opened,
+    lock: Option<LockGuard>,
+}
+
+impl Converted {
+    pub(super) fn layer(&self) -> LayerId {
+        self.row.id
+    }
+
+    pub(super) fn diff(&self) -> LayerDiff {
+        self.written.diff
+    }
+
+    /// It is known now: who wants its digests need not wait.
+    pub(super) fn unlock(&mut self) {
+        self.lock = None;
+    }
 }
 
 /// What to do when somebody else is at it.
@@ -56,13 +75,13 @@ pub(super) enum Busy {
 }
 
 impl Snapshot<Committed> {
-    /// Turns the topmost layer into a tar, where layers are kept so and it is none; what it is known by then. Fails when it
-    /// is not `going_on`.
-    pub(super) fn become_tar(&self, going_on: &(dyn Fn() -> bool + Sync)) -> Result<Option<LayerDiff>, SnapshotError> {
-        match self.convert(Busy::Wait, going_on)? {
+    /// Computes what the topmost layer is known by, by writing it as a tar; durable later, with others. `None` where layers are not
+    /// kept so.
+    pub(super) fn digest_as_tar(&self) -> Result<Option<LayerDiff>, SnapshotError> {
+        match self.convert(Busy::Wait, &|| true)? {
             Some(converted) => {
-                let diff = converted.written.diff;
-                self.snapshots.put_converted(None, vec![converted])?;
+                let diff = converted.diff();
+                self.snapshots.put_later(converted)?;
                 Ok(Some(diff))
             }
             None => self.remembered_diff(),
@@ -92,6 +111,7 @@ impl Snapshot<Committed> {
         if self.remembered_diff()?.is_some() {
             return Ok(None);
         }
+        let opened = self.snapshots.open_layers()?;
         let lease = store.lease("layer to tar")?;
         lease.hold(Hold::Snapshot(self.id()))?;
         let directory = self.snapshots.path(row);
@@ -106,7 +126,7 @@ impl Snapshot<Committed> {
         store.grows_by(row.size);
         let root = Metadata::from(&root);
         let written = tar_layer::write(planned, &place, parent, Some(&root), going_on).map_err(failed)?;
-        Ok(Some(Converted { row: row.clone(), directory, scratch, written, lease, _lock: lock }))
+        Ok(Some(Converted { row: row.clone(), directory, scratch, written, lease, opened, lock }))
     }
 }
 
@@ -114,37 +134,49 @@ impl Snapshots {
     /// Writes the layers of these snapshots as tars which nobody else is writing just now; all of them become durable and named
     /// together.
     pub(super) fn convert_all(&self, snapshots: &[Snapshot<Committed>]) -> Result<(), SnapshotError> {
-        let opened = self.open_layers()?;
-        let convert = |snapshot: &Snapshot<Committed>| snapshot.convert(Busy::Skip, &|| true);
-        let converted: Result<Vec<_>, _> = snapshots.par_iter().filter_map(|one| convert(one).transpose()).collect();
-        self.put_converted(Some(&opened), converted?)
+        let converted = snapshots.par_iter().try_for_each(|one| self.add_converted(one, Busy::Skip));
+        self.put_made(snapshots.iter().map(Snapshot::layer_id))?;
+        converted
     }
 
-    /// The directory of layers. Opened before layers are written, a sync through it tells of all that could not be written.
-    pub(super) fn open_layers(&self) -> Result<File, PathError> {
+    /// The same of layers that must be tars when this is done, whoever is writing them.
+    pub(super) fn become_tars(&self, snapshots: &[Snapshot<Committed>]) -> Result<(), SnapshotError> {
+        let converted = snapshots.iter().try_for_each(|one| self.add_converted(one, Busy::Wait));
+        self.put_made(snapshots.iter().map(Snapshot::layer_id))?;
+        converted
+    }
+
+    fn add_converted(&self, snapshot: &Snapshot<Committed>, busy: Busy) -> Result<(), SnapshotError> {
+        let queue = self.store.snapshotting().queue();
+        if let Some(converted) = snapshot.convert(busy, &|| true)? {
+            queue.add(converted);
+        }
+        Ok(())
+    }
+
+    fn open_layers(&self) -> Result<Opened, PathError> {
         let layers = self.store.layout().layers();
-        File::open(&layers).at("open", &layers)
+        self.store.snapshotting().queue().open(&layers).at("open", &layers)
     }
 
-    /// Makes layers that were written since `opened` durable, with one sync however many they are; their rows say so in one
-    /// transaction.
-    pub(super) fn put_converted(&self, opened: Option<&File>, all: Vec<Converted>) -> Result<(), SnapshotError> {
+    /// Makes layers durable, with one sync however many they are; their rows say so in one transaction.
+    pub(super) fn put_converted(&self, all: &[Converted]) -> Result<(), SnapshotError> {
         let store = &self.store;
         let mut named = Vec::with_capacity(all.len());
-        for one in &all {
+        for one in all {
             let path = unused_name(&one.lease, &one.scratch, &TarKind);
             one.lease.hold(Hold::Layer(path.clone()))?;
             let target = store.layout().layer(&path);
             tar_layer::put(&one.scratch, &target)?;
             named.push((path, target));
         }
-        match (named.as_slice(), opened) {
-            ([], _) => return Ok(()),
-            ([(_, first), _, ..], Some(opened)) => {
+        match (named.as_slice(), all.iter().map(|one| &one.opened).min_by_key(|opened| opened.order)) {
+            ([_], _) => named.iter().try_for_each(|(_, target)| tar_layer::sync(target))?,
+            ([(_, first), ..], Some(opened)) => {
                 failpoint::hit("layer-sync").at("sync", first)?;
-                rustix::fs::syncfs(opened).at("sync", first)?;
+                rustix::fs::syncfs(&opened.directory).at("sync", first)?;
             }
-            (few, _) => few.iter().try_for_each(|(_, target)| tar_layer::sync(target))?,
+            _ => return Ok(()),
         }
         let boot = store.snapshotting().boot().unwrap_or_default();
         for (one, (_, target)) in all.iter().zip(&named) {

@@ -282,7 +282,7 @@ impl Snapshot<Committed> {
     pub fn layer(&self) -> Result<LayerDiff, SnapshotError> {
         match self.top().known_diff().map_or_else(|| self.remembered_diff(), |diff| Ok(Some(diff)))? {
             Some(diff) => Ok(diff),
-            None => match self.become_tar(&|| true)? {
+            None => match self.digest_as_tar()? {
                 Some(diff) => Ok(diff),
                 None => self.write_tar(&mut io::sink()),
             },
@@ -290,8 +290,10 @@ impl Snapshot<Committed> {
     }
 
     pub(super) fn remembered_diff(&self) -> Result<Option<LayerDiff>, SnapshotError> {
-        let id = self.id();
-        let chain = self.snapshots.chain(id)?;
+        if let Some(diff) = self.snapshots.store.snapshotting().queue().known(self.layer_id()) {
+            return Ok(Some(diff));
+        }
+        let chain = self.snapshots.chain(self.id())?;
         Ok(chain.first().and_then(LayerRow::known_diff))
     }
 

@@ -79,9 +79,9 @@ impl Snapshots {
         }
         let top = chain[0].snapshot;
         if self.makes_tars()? {
-            for position in (0..chain.len()).rev().filter(|position| chain[*position].kind == directory::NAME) {
-                self.get(chain[position].snapshot)?.become_tar(&|| true)?;
-            }
+            let directories = chain.iter().rev().filter(|row| row.kind == directory::NAME);
+            let directories: Vec<_> = directories.map(|row| self.get(row.snapshot)).collect::<Result<_, _>>()?;
+            self.become_tars(&directories)?;
             let chain = self.chain(top)?;
             self.ensure_indexes(&chain)?;
             lowers = self.merged_lowers(&chain)?;

@@ -272,6 +272,26 @@ fn the_end_waits_for_nothing_and_leaves_nothing_half_done() {
 }
 
 #[test]
+fn digests_are_known_before_their_tars_are_durable() {
+    let Some(home) = bench("digests_are_known_before") else { return };
+    let snapshots = home.store.snapshots();
+    let alone = step(&home.store, None, "alone");
+    let known = snapshots.get(alone).unwrap().layer().unwrap();
+    assert!(is_tar(&home.store, alone), "nobody does that later");
+    let meanwhile = snapshots.convert_meanwhile();
+    let made: Vec<_> = ["a", "b", "c"].map(|text| step(&home.store, None, text)).into();
+    let same = step(&home.store, None, "alone");
+    let diffs: Vec<_> = made.iter().map(|id| snapshots.get(*id).unwrap().layer().unwrap()).collect();
+    assert_eq!(snapshots.get(same).unwrap().layer().unwrap().content_digest, known.content_digest);
+    drop(meanwhile);
+    assert!(made.iter().all(|id| is_tar(&home.store, *id)), "what was written is not lost");
+    for (id, diff) in made.iter().zip(diffs) {
+        assert_eq!(snapshots.get(*id).unwrap().layer().unwrap(), diff);
+    }
+    assert_sound(&home.store);
+}
+
+#[test]
 fn either_kind_goes_on_where_the_other_was() {
     let Some(home) = bench("either_kind_goes_on") else { return };
     let choices = [SnapshotterChoice::Erofs, SnapshotterChoice::Directory];
