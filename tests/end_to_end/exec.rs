@@ -1,7 +1,7 @@
 //! `rbuild exec`: a command in a container that runs.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use crate::bench::{Bench, Ran};
 
@@ -148,10 +148,14 @@ fn a_terminal_is_one_of_the_containers() {
     let call = |args: &str| {
         let program = env!("CARGO_BIN_EXE_rbuild");
         let line = format!("stty rows 31 cols 77; {program} --root {} exec {args}", bench.store().display());
-        Ran::new(Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap())
+        // Its input stays open: at the end of it `script` would type a character, which the terminal shows anywhere.
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut script = script.spawn().unwrap();
+        let _open = script.stdin.take();
+        Ran::new(script.wait_with_output().unwrap())
     };
     let ran = call("-it web sh -c 'tty; stty size; test -t 1 && echo terminal; exit 9'").fails(9);
-    // `script` types what it echoes at the end of its own input.
     let screen = ran.stdout.replace("\r\n", "\n");
     assert!(screen.ends_with("/dev/pts/0\n31 77\nterminal\n"), "{screen:?}");
 }
