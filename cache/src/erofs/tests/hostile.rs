@@ -1,5 +1,5 @@
 //! Damaged indexes are errors, hostile tars make sound indexes, and random tars are the same three ways. More cases:
-//! `PROPTEST_CASES=100000 cargo test -p rbuild-cache erofs::tests::hostile`.
+//! `./dev fuzz`.
 
 use proptest::prelude::*;
 use rbuild_image::layer::Timestamp;
@@ -112,12 +112,17 @@ fn damage_is_named() {
     }
 }
 
+/// Content of which every part is something else, so that a wrong place in the tar shows.
+pub(super) fn bytes(size: usize, seed: u8) -> Vec<u8> {
+    (0..size).map(|at| (at * 7 + at / 256 * 31 + usize::from(seed)) as u8).collect()
+}
+
 /// Members with names from so few that they meet each other.
 pub(crate) fn member() -> impl Strategy<Value = (Entry, Vec<u8>)> {
     let name = prop::sample::select(vec!["a", "b", "c", "d", "-x", ".y", "\u{e9}", ".wh.a", ".wh.b", ".wh..wh..opq"]);
     let path = prop::collection::vec(name, 1..4).prop_map(|parts| format!("/{}", parts.join("/")));
     let kind = prop_oneof![
-        4 => (0usize..3000).prop_map(|size| (EntryKind::file(size as u64), vec![0x5a; size])),
+        4 => (0usize..3000, any::<u8>()).prop_map(|(size, seed)| (EntryKind::file(size as u64), bytes(size, seed))),
         3 => Just((EntryKind::Directory, Vec::new())),
         1 => path.clone().prop_map(|target| (EntryKind::Hardlink { target: ContainerPath::new(target) }, Vec::new())),
         1 => "[a-d./]{1,6}".prop_map(|target| (EntryKind::Symlink { target: target.into_bytes() }, Vec::new())),

@@ -4,7 +4,9 @@
 mod attacks;
 mod cost;
 pub(crate) mod described;
+mod dialects;
 mod fsck;
+mod fuzz;
 pub(crate) mod hostile;
 mod layers;
 mod merged;
