@@ -3,11 +3,9 @@
 //! What Docker knows and rbuild does not have (a storage driver's private paths, labels of SELinux) is there and empty, so that
 //! templates and programs written for Docker find every field.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use rbuild_container::{
-    Connection, ContainerMount, ContainerMountSource, ContainerRecord, ContainerStatus, Containers, VolumeOwnership,
+    ContainerMount, ContainerMountSource, ContainerRecord, ContainerStatus, Containers, VolumeOwnership,
 };
 use rbuild_executor::{Access, AppArmor};
 use serde_json::{Map, Value, json};
@@ -45,7 +43,7 @@ pub(in crate::cli) fn details(record: &ContainerRecord, containers: &Containers)
         "GraphDriver": {"Data": null, "Name": "rbuild"},
         "Mounts": record.config.mounts.iter().filter_map(|mount| mounted(mount, containers)).collect::<Vec<_>>(),
         "Config": config(record),
-        "NetworkSettings": network_settings(record),
+        "NetworkSettings": record.network_settings(),
     })
 }
 
@@ -167,63 +165,4 @@ fn mounted(mount: &ContainerMount, containers: &Containers) -> Option<Value> {
         fields.insert("Propagation".to_owned(), if kind == "bind" { "rprivate" } else { "" }.into());
     }
     Some(shown)
-}
-
-fn network_settings(record: &ContainerRecord) -> Value {
-    let state = &record.state.network;
-    let mut ports: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for port in &state.ports {
-        let inside = format!("{}/{}", port.inside, port.protocol.name());
-        let outside = json!({"HostIp": port.host.ip().to_string(), "HostPort": port.host.port().to_string()});
-        ports.entry(inside).or_default().push(outside);
-    }
-    let mut shown: Map<String, Value> = ports.into_iter().map(|(inside, outside)| (inside, json!(outside))).collect();
-    for port in record.config.exposed_ports.iter().filter(|_| record.state.status.is_live()) {
-        shown.entry(port.clone()).or_insert(Value::Null);
-    }
-    let networks: Map<String, Value> =
-        state.connections.iter().map(|connection| (connection.network.clone(), endpoint(connection))).collect();
-    let first = state.connections.first().map(endpoint);
-    let of_first = |name: &str| first.as_ref().map_or_else(|| json!(""), |first| first[name].clone());
-    json!({
-        "Bridge": "",
-        "SandboxID": "",
-        "HairpinMode": false,
-        "Ports": shown,
-        "SandboxKey": "",
-        "EndpointID": of_first("EndpointID"),
-        "Gateway": of_first("Gateway"),
-        "GlobalIPv6Address": of_first("GlobalIPv6Address"),
-        "IPAddress": of_first("IPAddress"),
-        "IPPrefixLen": if first.is_some() { of_first("IPPrefixLen") } else { json!(0) },
-        "IPv6Gateway": of_first("IPv6Gateway"),
-        "MacAddress": of_first("MacAddress"),
-        "Networks": networks,
-    })
-}
-
-fn endpoint(connection: &Connection) -> Value {
-    let at = connection.addresses.iter().position(|address| address.is_ipv4());
-    let at6 = connection.addresses.iter().position(|address| address.is_ipv6());
-    let address = |at: Option<usize>| at.map_or_else(String::new, |at| connection.addresses[at].to_string());
-    let prefix = |at: Option<usize>| at.and_then(|at| connection.prefixes.get(at)).copied().unwrap_or(0);
-    let gateway = |ipv4: bool| {
-        let found = connection.gateways.iter().find(|gateway| gateway.is_ipv4() == ipv4);
-        found.map_or_else(String::new, ToString::to_string)
-    };
-    json!({
-        "IPAMConfig": null,
-        "Links": null,
-        "Aliases": connection.names,
-        "NetworkID": connection.id.as_str(),
-        "EndpointID": connection.endpoint,
-        "Gateway": gateway(true),
-        "IPAddress": address(at),
-        "IPPrefixLen": prefix(at),
-        "IPv6Gateway": gateway(false),
-        "GlobalIPv6Address": address(at6),
-        "GlobalIPv6PrefixLen": prefix(at6),
-        "MacAddress": connection.mac.map_or_else(String::new, |mac| mac.to_string()),
-        "DriverOpts": null,
-    })
 }
