@@ -17,6 +17,7 @@ mod export;
 mod health;
 mod live;
 mod particulars;
+mod ports;
 mod remove;
 mod rename;
 mod start;

@@ -178,6 +178,7 @@ fn network(request: &RunRequest) -> Result<(NetworkChoice, Vec<EndpointSettings>
     ];
     match choice {
         NetworkChoice::Container(_) => match given.into_iter().find(|(given, _)| *given) {
+            Some((_, what)) if what.starts_with("port ") => Err(InvalidAttachment::PortsWithContainer { what }.into()),
             Some((_, what)) => Err(InvalidAttachment::WithContainer { what }.into()),
             None => Ok((choice, endpoints)),
         },

@@ -143,6 +143,11 @@ pub(crate) fn hosts(
     text
 }
 
+/// The names of a container in its own files: the one with its domain first, if it has one.
+pub(crate) fn own_names(hostname: &str, domain: Option<&str>) -> String {
+    domain.map_or_else(|| hostname.to_owned(), |domain| format!("{hostname}.{domain} {hostname}"))
+}
+
 /// `/etc/hosts` of a container with addresses of its own: they come last and lead to its name, as Docker writes it.
 pub(crate) fn hosts_with_own(
     extra: &[ExtraHost],

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rbuild_executor::network::bridge::{Address, Bridge, BridgeError, Endpoint, Neighbours, Presence};
-use rbuild_executor::network::firewall::{self, Protocol, Published, Reach, Rules};
+use rbuild_executor::network::firewall::{self, Protocol, Published, Reach, Rules, Source};
 use rbuild_executor::network::forwarding::{self, Obstacle};
 use rbuild_executor::network::user_mode::{self, Program, Target, UserMode, UserModeError};
 use rbuild_executor::network::{Namespace, subnet};
@@ -74,8 +74,14 @@ impl Scene {
 
     fn rules(&self, published: &[Published]) {
         let subnets = ["172.24.0.0/22".parse().unwrap()];
-        let rules =
-            Rules { table: "rbuild-test", bridge: BRIDGE.name, subnets: &subnets, reach: Reach::Outside, published };
+        let rules = Rules {
+            table: "rbuild-test",
+            bridge: BRIDGE.name,
+            subnets: &subnets,
+            reach: Reach::Outside,
+            source: Source::Host,
+            published,
+        };
         self.host.enter(|| firewall::apply(&rules).unwrap()).unwrap();
     }
 

@@ -12,14 +12,14 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use rbuild_cache::SystemClock;
 use rbuild_container::{
-    Attached, Containers, EndpointSettings, InvalidMacAddress, MacAddress, Network, NetworkError, Networks, Purpose,
-    parse_address,
+    Attached, ContainerRecord, Containers, EndpointSettings, InvalidMacAddress, MacAddress, Network, NetworkError,
+    Networks, Purpose, parse_address,
 };
 
 use super::confirm::confirmed;
 use super::prune_filter::PruneFilter;
 use super::report::{self, Failure, printable};
-use super::run::containers_of;
+use super::run::{containers_of, matches_name};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 
@@ -175,11 +175,10 @@ fn prune(args: &PruneArgs, engine: &Engine) -> Result<Exit, Failure> {
 pub(super) fn prune_unused(filter: &PruneFilter, engine: &Engine) -> Result<Vec<String>, Failure> {
     let networks = networks_of(engine)?;
     // A container that does not run may be started again.
-    let containers = Containers::new(engine.store()?.clone(), Arc::new(SystemClock)).list()?.containers;
+    let containers = containers_of(engine)?.list()?.containers;
     let mut removed = Vec::new();
     for network in known(&networks)? {
-        let wanted = |name: &str| network.name == name || name.len() >= 12 && network.id.as_str().starts_with(name);
-        let used = containers.iter().any(|record| record.config.endpoints().iter().any(|one| wanted(&one.network)));
+        let used = is_used(&network, &containers);
         if network.purpose != Purpose::User || used || !filter.takes(&network.labels, network.created) {
             continue;
         }
@@ -194,6 +193,12 @@ pub(super) fn prune_unused(filter: &PruneFilter, engine: &Engine) -> Result<Vec<
         }
     }
     Ok(removed)
+}
+
+/// Whether a container belongs to a network, running or not.
+fn is_used(network: &Network, containers: &[ContainerRecord]) -> bool {
+    let wanted = |name: &str| network.name == name || name.len() >= 12 && network.id.as_str().starts_with(name);
+    containers.iter().any(|record| record.config.endpoints().iter().any(|one| wanted(&one.network)))
 }
 
 fn connect(args: ConnectArgs, engine: &Engine) -> Result<Exit, Failure> {
@@ -222,9 +227,9 @@ fn connect(args: ConnectArgs, engine: &Engine) -> Result<Exit, Failure> {
     let containers = Containers::new(engine.store()?.clone(), Arc::new(SystemClock));
     let record = containers.find(&args.container)?;
     let lease = engine.store()?.lease("network connect")?;
-    if containers.attach(&record, &settings, &lease)? == Attached::NamesAfterRestart {
+    if containers.attach(&record, &settings, &lease)? == Attached::ServedAfterRestart {
         report::story(&format!(
-            "warning: {} was started without a network that has names: it finds others by name when it is started again\n",
+            "warning: the process that runs {} does not answer: ports and names follow when it is started again\n",
             record.name
         ));
     }
@@ -250,12 +255,14 @@ enum Condition {
     Name(String),
     Scope(String),
     Kind { builtin: bool },
+    Dangling(bool),
 }
 
 impl Condition {
     fn parse(text: &str) -> Result<Self, Failure> {
-        let wrong =
-            |why: String| Failure::usage(why, "filters are driver, id, label, name, scope, type, e.g. label=a=b");
+        let wrong = |why: String| {
+            Failure::usage(why, "filters are dangling, driver, id, label, name, scope, type, e.g. label=a=b")
+        };
         let (key, value) = text.split_once('=').ok_or_else(|| wrong(format!("invalid filter {text:?}")))?;
         Ok(match key {
             "label" | "label!" => {
@@ -272,19 +279,30 @@ impl Condition {
                 "custom" => Self::Kind { builtin: false },
                 _ => return Err(wrong(format!("invalid filter: 'type'={value:?}"))),
             },
+            "dangling" => match value {
+                "true" | "1" => Self::Dangling(true),
+                "false" | "0" => Self::Dangling(false),
+                _ => {
+                    let why =
+                        "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")";
+                    return Err(wrong(why.to_owned()));
+                }
+            },
             _ => return Err(wrong(format!("invalid filter '{key}'"))),
         })
     }
 
-    fn holds(&self, network: &Network) -> bool {
+    /// `used`: some container belongs to it.
+    fn holds(&self, network: &Network, used: bool) -> bool {
         match self {
+            Self::Dangling(dangling) => (network.purpose == Purpose::User && !used) == *dangling,
             Self::Label { present, key, value } => {
                 let has = network.labels.get(key).is_some_and(|own| value.as_ref().is_none_or(|value| own == value));
                 has == *present
             }
             Self::Driver(driver) => network.purpose.driver() == driver,
             Self::Id(id) => network.id.as_str().contains(id.as_str()),
-            Self::Name(name) => network.name.contains(name.as_str()),
+            Self::Name(name) => matches_name(name, &network.name),
             Self::Scope(scope) => scope == "local",
             Self::Kind { builtin } => (network.purpose != Purpose::User) == *builtin,
         }

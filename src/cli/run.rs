@@ -52,7 +52,7 @@ pub(super) use copy::{CopyArgs, DiffArgs, copy, diff};
 pub(super) use details::details;
 pub(super) use events::{EventsArgs, events};
 pub(super) use exec::{ExecArgs, execute as exec};
-pub(super) use listing::{PsArgs, list};
+pub(super) use listing::{PsArgs, list, matches_name};
 pub(super) use live::{
     NamesArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs, pause, rename, stats, top, unpause, update,
 };

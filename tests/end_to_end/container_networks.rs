@@ -110,6 +110,9 @@ impl Drop for Served<'_> {
     }
 }
 
+/// Ports of such a network are on loopback when they name no address.
+const BOUND: &str = "com.docker.network.bridge.host_binding_ipv4=127.0.0.1";
+
 /// Asks the container's name server, in the container, and then the server behind the name.
 const CALL: &str = "for name in $NAMES; do busybox nslookup -type=a $name | grep -A1 ^Name: | grep ^Address; done; nc -w 3 web 80 </dev/null";
 
@@ -178,6 +181,84 @@ fn ports_lead_inside_from_everywhere_and_belong_to_one() {
     let _taken = range.fails(125).says("all ports are allocated");
     web.end();
     assert_eq!(scene.call("127.0.0.1:8080"), "", "the port is free");
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn ports_and_names_follow_the_networks_of_a_running_container() {
+    let Some(scene) = Scene::new() else { return };
+    for args in [&["front"][..], &["--internal", "hidden"], &["-o", BOUND, "local"]] {
+        let _made = scene.rbuild(&[&["network", "create"], args].concat()).ok();
+    }
+    let network = |action: &str, name: &str| scene.rbuild(&["network", action, name, "web"]).ok().stderr;
+    let answered = || ["127.0.0.1:8080", "203.0.113.2:8080", "[::1]:8080"].map(|from| !scene.call(from).is_empty());
+    let web = scene.serve("web", &["-p", "8080:80", "-p", "127.0.0.1::81"]);
+    let ports = scene.rbuild(&["port", "web"]).ok().stdout;
+    // No names on the default bridge; they come with the first network that has some.
+    assert!(!scene.rbuild(&["exec", "web", "cat", "/etc/resolv.conf"]).ok().stdout.contains("127.0.0.11"));
+    assert_eq!(network("connect", "front"), "");
+    let found = scene.rbuild(&["exec", "web", "sh", "-c", "cat /etc/resolv.conf; busybox nslookup web"]).ok().stdout;
+    assert!(found.contains("nameserver 127.0.0.11\n") && found.contains("Name:\tweb"), "{found}");
+    // Through another network, the same ports: random ones, too.
+    assert_eq!(network("disconnect", "bridge"), "");
+    assert_eq!(scene.rbuild(&["port", "web"]).ok().stdout, ports);
+    assert_eq!(answered(), [true; 3]);
+    assert_eq!(scene.host.world(|| answer("203.0.113.2:8080")), "from web\n");
+    // Without a way out they are free.
+    assert_eq!(network("connect", "hidden") + &network("disconnect", "front"), "");
+    assert_eq!(scene.rbuild(&["port", "web"]).ok().stdout, "");
+    assert_eq!(answered(), [false; 3]);
+    let _free = scene.rbuild(&["run", "--rm", "-p", "8080:80", "busybox", "true"]).ok();
+    // A network may have them on other addresses.
+    assert_eq!(network("connect", "local"), "");
+    let bound = scene.rbuild(&["port", "web", "80"]).ok().stdout;
+    assert_eq!((bound.as_str(), answered()), ("127.0.0.1:8080\n", [true, false, false]));
+    // Where a port is not free, it stays as it was.
+    assert_eq!(network("disconnect", "local"), "");
+    let taken = scene.host.namespace.enter(|| std::net::TcpListener::bind("0.0.0.0:8080").expect("it is free"));
+    let _taken =
+        scene.rbuild(&["network", "connect", "front", "web"]).fails(1).says("port is already allocated (by process ");
+    let shown = scene.rbuild(&["inspect", "-f", "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}", "web"]);
+    assert_eq!(shown.ok().stdout, "hidden \n");
+    drop(taken);
+    assert_eq!(network("connect", "front"), "");
+    assert_eq!(answered(), [true; 3]);
+    let _restarted = scene.rbuild(&["restart", "-t", "0", "web"]).ok();
+    assert_eq!(answered(), [true; 3]);
+    web.end();
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn a_container_that_is_renamed_is_found_by_its_new_name() {
+    let Some(scene) = Scene::new() else { return };
+    let _front = scene.rbuild(&["network", "create", "--subnet", "10.77.0.0/24", "front"]).ok();
+    let web = scene.serve("web", &["--network", "front", "--network-alias", "www", "--ip", "10.77.0.9"]);
+    let _renamed = scene.rbuild(&["rename", "web", "site"]).ok();
+    let asked =
+        |name: &str| scene.shell("front", &format!("busybox nslookup -type=a {name} 2>&1 | grep -c 10.77.0.9; true"));
+    assert_eq!(["site", "www", "web"].map(asked), ["1\n", "1\n", "0\n"]);
+    assert!(scene.shell("front", "busybox nslookup 10.77.0.9").contains("name = site.front\n"));
+    let names = scene.rbuild(&["network", "inspect", "-f", "{{range .Containers}}{{.Name}}{{end}}", "front"]).ok();
+    assert_eq!(names.stdout, "site\n");
+    let _back = scene.rbuild(&["rename", "site", "web"]).ok();
+    web.end();
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_with_who_has_it() {
+    let Some(scene) = Scene::new() else { return };
+    let web = scene.serve("web", &["-p", "8080:80"]);
+    let run = |port: &str| scene.rbuild(&["run", "--rm", "-p", port, "busybox", "true"]).fails(125).stderr;
+    for port in ["8080:80", "127.0.0.1:8080:80"] {
+        assert!(run(port).contains(":8080 failed: port is already allocated (by container web)"), "{}", run(port));
+    }
+    let other = scene.host.namespace.enter(|| std::net::TcpListener::bind("127.0.0.1:8099").expect("it is free"));
+    let said = run("8099:80");
+    assert!(said.contains(&format!("({})", std::process::id())) && said.contains("(by process "), "{said}");
+    drop(other);
+    web.end();
     scene.host.becomes(&scene.before);
 }
 

@@ -10,9 +10,11 @@ use rbuild_cache::{Lease, PathError};
 use rbuild_executor::network::firewall::Reach;
 use rbuild_executor::network::{Namespace, bridge};
 
-use super::connect::{endpoint_request, way_out};
+use super::connect::{endpoint_request, free_interface, way_out};
 use super::{Containers, LoadError, UpdateError};
 use crate::document::AtPath;
+use crate::etc_files;
+use crate::monitor::{LinkError, MonitorLink};
 use crate::network::{
     Connection, EndpointSettings, InvalidAttachment, Life, Network, NetworkChoice, NetworkError, Networks, Place,
     Purpose,
@@ -33,6 +35,9 @@ pub enum AttachError {
         "container sharing network namespace with another container or host cannot be connected to any other network"
     )]
     Shared,
+    /// The host's network is no network that one is connected to.
+    #[error("container cannot be disconnected from host network or connected to host network")]
+    Host,
     /// The container is to have none.
     #[error("container cannot be connected to multiple networks with one of the networks in private (none) mode")]
     Private,
@@ -45,6 +50,15 @@ pub enum AttachError {
     /// Its network namespace cannot be changed.
     #[error("cannot change the network of the running container")]
     Inside(#[source] io::Error),
+    /// Its ports or names cannot be served there.
+    #[error("{message}")]
+    Serve {
+        /// What the process that runs it said.
+        message: String,
+    },
+    /// The process that runs it cannot be talked to.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// Its record cannot be changed.
     #[error(transparent)]
     Update(#[from] UpdateError),
@@ -61,8 +75,8 @@ pub enum AttachError {
 pub enum Attached {
     /// Everything is there.
     Whole,
-    /// It finds others by name only when it is started again.
-    NamesAfterRestart,
+    /// Its names and ports are served accordingly only when it is started again: nobody could be told.
+    ServedAfterRestart,
 }
 
 /// The network namespace of a running container; `None` when it does not run.
@@ -99,7 +113,6 @@ impl Containers {
             let container = record.name.to_string();
             return Err(NetworkError::Connected { container, name: network.name }.into());
         }
-        let mut attached = Attached::Whole;
         let mut connection = None;
         if let Some(namespace) = namespace_of(record).map_err(AttachError::Inside)? {
             if !networks.is_present(record.id.as_str())?
@@ -108,7 +121,7 @@ impl Containers {
                 return Err(AttachError::Process { name: record.name.to_string() });
             }
             networks.hold(&network.id, lease)?;
-            let interface = free_interface(&namespace).map_err(AttachError::Inside)?;
+            let interface = free_interface(&namespace, &network).map_err(AttachError::Inside)?;
             let place = Place::In { namespace: &namespace, interface: &interface, life: Life::Container };
             let joined = networks.join_held(&network.id, &endpoint_request(record, &settings), place)?;
             let made = Connection::of(joined.network(), joined.record());
@@ -116,11 +129,9 @@ impl Containers {
             all.push((network.clone(), settings.clone()));
             set_way_out(&namespace, &all)?;
             self.add_hosts(record, &made)?;
-            if network.purpose == Purpose::User && !own.iter().any(|(other, _)| other.purpose == Purpose::User) {
-                attached = Attached::NamesAfterRestart;
-            }
             connection = Some(made);
         }
+        let runs = connection.is_some();
         self.update(&record.id, |record| {
             let mut endpoints = record.config.endpoints();
             endpoints.push(settings.clone());
@@ -129,7 +140,22 @@ impl Containers {
             Ok(())
         })?;
         self.tell_of_network("connect", &network, Some(&record.id));
-        Ok(attached)
+        if !runs {
+            return Ok(Attached::Whole);
+        }
+        match self.renew_at_monitor(record) {
+            Ok(true) => Ok(Attached::Whole),
+            Ok(false) => Ok(Attached::ServedAfterRestart),
+            Err(error) => {
+                // As it was before, as far as that can be had.
+                if let Some(record) = self.load(&record.id)?
+                    && let Err(error) = self.detach(&record, network.id.as_str())
+                {
+                    tracing::warn!(%error, "the container stays connected");
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Disconnects a container from a network.
@@ -137,7 +163,7 @@ impl Containers {
         let networks = Networks::new(self.store())?;
         let network = self.network(&networks, network)?;
         if network.purpose == Purpose::Host {
-            return Err(AttachError::Shared);
+            return Err(AttachError::Host);
         }
         let mut own = self.resolved(&networks, &record.config.endpoints());
         let Some(at) = own.iter().position(|(other, _)| other.id == network.id) else {
@@ -145,6 +171,7 @@ impl Containers {
             return Err(NetworkError::NotConnected { container, name: network.name }.into());
         };
         let (_, removed) = own.remove(at);
+        let mut runs = false;
         if let Some(namespace) = namespace_of(record).map_err(AttachError::Inside)? {
             let endpoints = networks.endpoints(&network.id)?;
             let is_own = |id: &str| id == record.id.as_str();
@@ -153,6 +180,7 @@ impl Containers {
                 bridge::disconnect(&namespace, &endpoint.interface).map_err(AttachError::Inside)?;
                 networks.disconnect(&network.id, record.id.as_str())?;
                 set_way_out(&namespace, &own)?;
+                runs = true;
             }
         }
         self.update(&record.id, |record| {
@@ -163,11 +191,29 @@ impl Containers {
             Ok(())
         })?;
         self.tell_of_network("disconnect", &network, Some(&record.id));
+        if runs {
+            self.renew_at_monitor(record)?;
+        }
         Ok(())
     }
 
+    /// Lets the process that runs the container serve its ports and names as its networks want it now; `false` when nobody
+    /// could be told.
+    fn renew_at_monitor(&self, record: &ContainerRecord) -> Result<bool, AttachError> {
+        let Some(link) = MonitorLink::connect(&self.directory(&record.id))? else { return Ok(false) };
+        match link.networks_changed()? {
+            None => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(message)) => Err(AttachError::Serve { message }),
+        }
+    }
+
     /// The container's networks that are still there.
-    fn resolved(&self, networks: &Networks, settings: &[EndpointSettings]) -> Vec<(Network, EndpointSettings)> {
+    pub(super) fn resolved(
+        &self,
+        networks: &Networks,
+        settings: &[EndpointSettings],
+    ) -> Vec<(Network, EndpointSettings)> {
         let found = |one: &EndpointSettings| Some((self.network(networks, &one.network).ok()?, one.clone()));
         settings.iter().filter_map(found).collect()
     }
@@ -176,8 +222,9 @@ impl Containers {
     fn add_hosts(&self, record: &ContainerRecord, connection: &Connection) -> Result<(), PathError> {
         use std::io::Write;
         let path = self.directory(&record.id).join("hosts");
-        let lines: String =
-            connection.addresses.iter().map(|address| format!("{address}\t{}\n", record.config.hostname)).collect();
+        let config = &record.config;
+        let names = etc_files::own_names(&config.hostname, config.particulars.domainname.as_deref());
+        let lines: String = connection.addresses.iter().map(|address| format!("{address}\t{names}\n")).collect();
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).at("open", &path)?;
         file.write_all(lines.as_bytes()).at("write", &path)
     }
@@ -185,7 +232,7 @@ impl Containers {
 
 fn check(network: &Network, settings: &EndpointSettings) -> Result<(), AttachError> {
     if network.ranges.is_empty() {
-        return Err(if network.purpose == Purpose::None { AttachError::Private } else { AttachError::Shared });
+        return Err(if network.purpose == Purpose::None { AttachError::Private } else { AttachError::Host });
     }
     if network.purpose != Purpose::User {
         if !settings.aliases.is_empty() {
@@ -196,12 +243,6 @@ fn check(network: &Network, settings: &EndpointSettings) -> Result<(), AttachErr
         }
     }
     Ok(())
-}
-
-fn free_interface(namespace: &Namespace) -> io::Result<String> {
-    let taken = namespace.interfaces()?;
-    let mut candidates = (0..).map(|number: u32| format!("eth{number}"));
-    Ok(candidates.find(|name| !taken.contains(name)).expect("there are more numbers than interfaces"))
 }
 
 fn set_way_out(namespace: &Namespace, networks: &[(Network, EndpointSettings)]) -> Result<(), AttachError> {

@@ -2,27 +2,27 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_cache::Lease;
 use rbuild_executor::NetworkMode;
-use rbuild_executor::network::bridge;
-use rbuild_executor::network::firewall::{Protocol, Reach};
+use rbuild_executor::network::firewall::Reach;
+use rbuild_executor::network::{Namespace, bridge};
 
+use super::ports::ServedPorts;
 use super::start::StartError;
 use super::{Containers, durability};
-use crate::config::ContainerConfig;
 use crate::document::{self, AtPath};
 use crate::etc_files::{self, HostAddress};
 use crate::events::{Event, EventKind};
 use crate::id::ContainerId;
 use crate::network::{
-    Connection, EVERYWHERE, EndpointOwner, EndpointRequest, EndpointSettings, HostResolver, Joined, Life, NAME_SERVER,
-    NameServer, Names, Network, NetworkChoice, NetworkError, NetworkId, NetworkState, Networks, Place, PortRelays,
-    PortRequest, Presence, PublishedPort, Purpose, Reachable, Reached, ReservedPort, Uplink, UplinkError, Upstream,
-    Via,
+    Connection, EndpointOwner, EndpointRequest, EndpointSettings, HostResolver, Joined, Life, NAME_SERVER, NameServer,
+    NameServerError, Names, Network, NetworkChoice, NetworkError, NetworkId, NetworkState, Networks, Place, Presence,
+    PublishedPort, Purpose, Reachable, Reached, ReservedPort, Uplink, UplinkError, Upstream, Via,
 };
 use crate::record::ContainerRecord;
 
@@ -58,7 +58,7 @@ impl Containers {
         let wanted = self.wanted(&networks, &config.endpoints())?;
         let Some(way) = way_out(&wanted) else { return Ok(Connected::plain(NetworkMode::None)) };
         let reserved = match wanted[way].0.reach {
-            Reach::Outside => reserve(config, &wanted[way].0)?,
+            Reach::Outside => self.reserve_ports(config, &wanted[way].0)?,
             // Nobody outside is to get in.
             Reach::Internal => Vec::new(),
         };
@@ -85,7 +85,7 @@ impl Containers {
             networks,
             container: record.id.clone(),
             dns: config.dns.servers.clone(),
-            relays: None,
+            ports: None,
             names: None,
             others: Vec::new(),
             first: Some(uplink),
@@ -93,7 +93,7 @@ impl Containers {
             _presence: presence,
         };
         for (number, (network, _)) in wanted.iter().enumerate().skip(1) {
-            let interface = format!("eth{number}");
+            let interface = free_interface(links.uplink().namespace(), network).map_err(StartError::Routes)?;
             let place = Place::In { namespace: links.uplink().namespace(), interface: &interface, life: Life::File };
             let joined = links.networks.join_held(&network.id, &request(number), place)?;
             links.others.push(joined);
@@ -103,10 +103,35 @@ impl Containers {
             bridge::set_gateways(links.uplink().namespace(), &gateways).map_err(StartError::Routes)?;
         }
         self.write_own_files(record, &links, &wanted)?;
-        let ports: Vec<PublishedPort> = reserved.iter().map(published).collect();
-        links.serve(reserved, way)?;
-        let state = NetworkState { connections: links.connections(&wanted), ports };
+        links.serve_ports(reserved, way)?;
+        if has_names(&wanted) {
+            links.serve_names(&wanted)?;
+        }
+        let state = NetworkState { connections: links.connections(&wanted), ports: links.published() };
         Ok(Connected { mode: links.uplink().namespace().mode(), etc: None, state, links: Some(links), _shared: None })
+    }
+
+    /// Others connected a running container to a network or disconnected it: its ports lead through its way out as it is
+    /// now, and names are served from the first network on that has some.
+    pub(super) fn renew(&self, id: &ContainerId, connected: &mut Connected) -> Result<(), StartError> {
+        let Some(links) = &mut connected.links else { return Ok(()) };
+        let (Some(record), Uplink::Bridge(_)) = (self.load(id)?, links.uplink()) else { return Ok(()) };
+        let wanted = self.resolved(&links.networks, &record.config.endpoints());
+        if has_names(&wanted) {
+            // The server is there before anybody is sent to it; whom it asks follows the networks, too.
+            links.serve_names(&wanted)?;
+            self.write_names(&record)?;
+        }
+        let way = way_out(&wanted).map(|number| &wanted[number].0);
+        let way = way.filter(|network| network.reach == Reach::Outside);
+        let led = self.lead_ports(&mut links.ports, &links.networks, &record, way);
+        let ports = links.published();
+        self.record(id, |record| {
+            record.state.network.ports.clone_from(&ports);
+            connected.state.clone_from(&record.state.network);
+            Ok(())
+        })?;
+        led
     }
 
     /// Tells that a container came to its networks, or went.
@@ -164,12 +189,12 @@ impl Containers {
         if here.is_none() && config.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway) {
             return Err(StartError::HostGateway);
         }
-        let hosts = etc_files::hosts_with_own(&config.extra_hosts, &links.addresses(), &config.hostname, here);
+        let names = etc_files::own_names(&config.hostname, config.particulars.domainname.as_deref());
+        let hosts = etc_files::hosts_with_own(&config.extra_hosts, &links.addresses(), &names, here);
         document::write(&directory.join("hosts"), &hosts, 0o644, durability)?;
         let path = directory.join("resolv.conf");
         if has_names(wanted) {
-            let conf = etc_files::resolv_conf_with_own(&HostResolver::read(), IpAddr::V4(NAME_SERVER), &config.dns);
-            document::write(&path, &conf, 0o644, durability)?;
+            self.write_names(record)?;
         } else if let (Some(server), true) = (links.uplink().name_server(), config.dns.servers.is_empty()) {
             let conf = String::from_utf8_lossy(&std::fs::read(&path).at("read", &path)?).into_owned();
             let own = HostResolver { conf, upstream: None };
@@ -177,6 +202,22 @@ impl Containers {
         }
         Ok(())
     }
+}
+
+impl Containers {
+    /// `/etc/resolv.conf` of a container whose name server is its own. The file stays the one that is mounted.
+    fn write_names(&self, record: &ContainerRecord) -> Result<(), StartError> {
+        let path = self.directory(&record.id).join("resolv.conf");
+        let conf = etc_files::resolv_conf_with_own(&HostResolver::read(), IpAddr::V4(NAME_SERVER), &record.config.dns);
+        Ok(document::write(&path, &conf, 0o644, durability(record.config.lifetime))?)
+    }
+}
+
+/// The first name that no interface has.
+pub(super) fn free_interface(namespace: &Namespace, network: &Network) -> io::Result<String> {
+    let (taken, prefix) = (namespace.interfaces()?, network.options.interface_prefix());
+    let mut candidates = (0..).map(|number: u32| format!("{prefix}{number}"));
+    Ok(candidates.find(|name| !taken.contains(name)).expect("there are more numbers than interfaces"))
 }
 
 /// Which network is the way out: the first by name of those with the highest priority; one without any only when all are.
@@ -222,38 +263,6 @@ pub(super) fn endpoint_request(record: &ContainerRecord, settings: &EndpointSett
     }
 }
 
-/// The ports that are asked for and, with `-P`, all that are declared.
-fn reserve(config: &ContainerConfig, network: &Network) -> Result<Vec<ReservedPort>, StartError> {
-    let own = network.options.host_binding.map(|address| [address]);
-    let everywhere = own.as_ref().map_or(EVERYWHERE.as_slice(), |own| own.as_slice());
-    let mut requests = config.ports.clone();
-    if config.publish_all {
-        let declared = config.exposed_ports.iter().filter_map(|text| {
-            let (port, protocol) = text.split_once('/')?;
-            let protocol = match protocol {
-                "tcp" => Protocol::Tcp,
-                "udp" => Protocol::Udp,
-                _ => return None,
-            };
-            Some((port.parse::<u16>().ok()?, protocol))
-        });
-        for (port, protocol) in declared {
-            if !requests.iter().any(|one| one.protocol == protocol && one.inside.contains(&port)) {
-                requests.push(PortRequest::any(port, protocol));
-            }
-        }
-    }
-    let mut reserved = Vec::new();
-    for request in &requests {
-        reserved.extend(request.reserve(everywhere)?);
-    }
-    Ok(reserved)
-}
-
-fn published(port: &ReservedPort) -> PublishedPort {
-    PublishedPort { inside: port.inside, protocol: port.protocol, host: port.address }
-}
-
 /// A container's network while it runs.
 pub(super) struct Connected {
     /// First, so that nothing leads into a namespace that is gone.
@@ -263,7 +272,7 @@ pub(super) struct Connected {
     etc: Option<PathBuf>,
     state: NetworkState,
     /// Held, so that the path in `mode` leads to it.
-    _shared: Option<rbuild_executor::network::Namespace>,
+    _shared: Option<Namespace>,
 }
 
 impl Connected {
@@ -299,7 +308,7 @@ struct Links {
     container: ContainerId,
     /// `--dns`.
     dns: Vec<IpAddr>,
-    relays: Option<PortRelays>,
+    ports: Option<ServedPorts>,
     names: Option<NameServer>,
     others: Vec<Joined>,
     /// Taken only when it ends.
@@ -333,41 +342,52 @@ impl Links {
         (0..wanted.len()).filter_map(of).collect()
     }
 
-    /// Begins to serve names and ports.
-    fn serve(&mut self, reserved: Vec<ReservedPort>, way: usize) -> Result<(), StartError> {
+    /// The ports that lead to it.
+    fn published(&self) -> Vec<PublishedPort> {
+        self.ports.iter().flat_map(ServedPorts::published).collect()
+    }
+
+    /// Begins to serve ports through the network of this number, whose rules lead to them already.
+    fn serve_ports(&mut self, reserved: Vec<ReservedPort>, way: usize) -> Result<(), StartError> {
+        if reserved.is_empty() {
+            return Ok(());
+        }
+        self.ports = Some(match self.endpoint(way) {
+            Some(joined) => {
+                let reached = Reached::FromHost(joined.addresses().to_vec());
+                ServedPorts::start(reserved, reached, Some(joined.network()))?
+            }
+            None => {
+                let inside = self.uplink().namespace().try_clone().map_err(StartError::Relay)?;
+                ServedPorts::start(reserved, Reached::FromInside(inside), None)?
+            }
+        });
+        Ok(())
+    }
+
+    /// Serves the names of its networks, or goes on to.
+    fn serve_names(&mut self, wanted: &[(Network, EndpointSettings)]) -> Result<(), StartError> {
+        let outside = wanted.iter().any(|(network, _)| network.reach == Reach::Outside);
+        let upstream = match () {
+            () if !outside => Upstream { servers: Vec::new(), via: Via::Container },
+            () if self.dns.is_empty() => Upstream { servers: HostResolver::read().name_servers(), via: Via::Host },
+            () => Upstream { servers: self.dns.clone(), via: Via::Container },
+        };
         let namespace = self.uplink().namespace();
-        let all: Vec<&Joined> = (0..=self.others.len()).filter_map(|number| self.endpoint(number)).collect();
-        let names = all.iter().any(|joined| joined.network().purpose == Purpose::User);
-        let outside = all.iter().any(|joined| joined.network().reach == Reach::Outside);
-        let relays = if reserved.is_empty() {
-            None
-        } else {
-            let reached = match self.endpoint(way) {
-                Some(joined) => Reached::FromHost(joined.addresses().to_vec()),
-                None => Reached::FromInside(namespace.try_clone().map_err(StartError::Relay)?),
-            };
-            Some(PortRelays::start(reserved, reached).map_err(StartError::Relay)?)
-        };
-        let names = if names {
-            let known = Known { networks: self.networks.clone(), container: self.container.to_string() };
-            let upstream = match () {
-                () if !outside => Upstream { servers: Vec::new(), via: Via::Container },
-                () if self.dns.is_empty() => Upstream { servers: HostResolver::read().name_servers(), via: Via::Host },
-                () => Upstream { servers: self.dns.clone(), via: Via::Container },
-            };
-            Some(NameServer::start(namespace, Arc::new(known), upstream)?)
-        } else {
-            None
-        };
-        self.relays = relays;
-        self.names = names;
+        match &self.names {
+            Some(names) => names.ask(namespace, upstream).map_err(NameServerError::from)?,
+            None => {
+                let known = Known { networks: self.networks.clone(), container: self.container.to_string() };
+                self.names = Some(NameServer::start(namespace, Arc::new(known), upstream)?);
+            }
+        }
         Ok(())
     }
 }
 
 impl Drop for Links {
     fn drop(&mut self) {
-        drop((self.relays.take(), self.names.take()));
+        drop((self.ports.take(), self.names.take()));
         let warm = self.warm;
         let others = self.others.drain(..).map(|one| if warm { one.leave_warm() } else { one.leave() });
         let first = self.first.take().map_or(Ok(()), |one| if warm { one.end_warm() } else { one.end() });

@@ -7,6 +7,7 @@ use rbuild_cache::{LockMode, wait_silently};
 use super::{Containers, LoadError, PublishError, UpdateError};
 use crate::document::{self, AtPath, Durability, if_present};
 use crate::name::ContainerName;
+use crate::network::{NetworkError, Networks};
 use crate::record::ContainerRecord;
 
 /// A container that kept its name.
@@ -18,6 +19,9 @@ pub enum RenameError {
     /// The name is taken, or something cannot be written.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// Its networks do not know it by the new name.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The record was not changed.
     #[error(transparent)]
     Update(#[from] UpdateError),
@@ -56,6 +60,38 @@ impl Containers {
             Ok(())
         })?;
         if_present(fs::remove_file(&old)).at("remove", &old).map_err(PublishError::from)?;
+        self.rename_endpoints(record, name)
+    }
+
+    /// A running container is found by its new name in its networks.
+    fn rename_endpoints(&self, before: &ContainerRecord, name: &ContainerName) -> Result<(), RenameError> {
+        let Some(record) = self.load(&before.id).map_err(PublishError::from)? else { return Ok(()) };
+        if record.state.network.connections.is_empty() {
+            return Ok(());
+        }
+        let renamed = |names: &mut Vec<String>| {
+            for one in names.iter_mut().filter(|one| **one == before.name.as_str()) {
+                name.as_str().clone_into(one);
+            }
+        };
+        let networks = Networks::new(self.store()).map_err(NetworkError::from)?;
+        for connection in &record.state.network.connections {
+            let changed = networks.rename(&connection.id, record.id.as_str(), &|endpoint| {
+                renamed(&mut endpoint.names);
+                if let Some(owner) = &mut endpoint.container {
+                    name.as_str().clone_into(&mut owner.name);
+                }
+            });
+            match changed {
+                // Removed meanwhile.
+                Ok(()) | Err(NetworkError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.update(&record.id, |record| {
+            record.state.network.connections.iter_mut().for_each(|one| renamed(&mut one.names));
+            Ok(())
+        })?;
         Ok(())
     }
 }

@@ -154,7 +154,7 @@ impl Containers {
             let Some(record) = &self.load(&record.id)? else {
                 return Err(StartError::NotFound { id: record.id.clone() });
             };
-            let (exit, mut outputs, lasted) = match self.run_once(record, spawner, watch, lease) {
+            let (exit, mut outputs, lasted) = match self.run_once(record, spawner, explain, watch, lease) {
                 Ok(run) => (run.exit, Some(run.outputs), run.lasted),
                 Err(_) if self.is_removed(&record.id)? => {
                     return Err(StartError::NotFound { id: record.id.clone() });
@@ -200,6 +200,7 @@ impl Containers {
         &self,
         record: &ContainerRecord,
         spawner: &Spawner,
+        explain: &dyn Fn(&StartError) -> StartFailure,
         watch: &mut Watch<'_>,
         lease: &Lease,
     ) -> Result<Run, StartError> {
@@ -244,7 +245,8 @@ impl Containers {
         let status = std::thread::scope(|scope| {
             let health = self.watch_health(scope, record, spawner)?;
             let is_gone = || !self.directory(&record.id).exists();
-            let followed = watch.follow(record, process_id, &mut process, &mut streams, &is_gone);
+            let mut renew = || self.renew(&record.id, &mut uplink).err().map(|error| explain(&error).message);
+            let followed = watch.follow(record, process_id, &mut process, &mut streams, &is_gone, &mut renew);
             health.map(HealthWatch::stop).transpose()?;
             followed
         });
@@ -326,7 +328,9 @@ impl Containers {
                 })?;
                 return Ok(true);
             }
-            watch.wait(None, left).map_err(StartError::Follow)?;
+            let heard = watch.wait(None, left).map_err(StartError::Follow)?;
+            // The next start follows the record.
+            answer_networks(&heard.networks, None);
         }
     }
 }
@@ -386,6 +390,8 @@ struct Watch<'a> {
 #[derive(Default)]
 struct Heard {
     attached: Vec<Arc<crate::monitor::Client>>,
+    /// They wait until ports and names are served as the networks want it.
+    networks: Vec<Arc<crate::monitor::Client>>,
     input_ended: bool,
     client_died: bool,
     told_to_end: bool,
@@ -439,6 +445,7 @@ impl Watch<'_> {
                     self.dying = true;
                 }
                 Said::Left => heard.input_ended |= client.wants_input(),
+                Said::Networks => heard.networks.push(Arc::clone(client)),
                 Said::Wake => {}
             }
         }
@@ -456,6 +463,7 @@ impl Watch<'_> {
         process: &mut Process,
         streams: &mut Streams,
         is_gone: &dyn Fn() -> bool,
+        renew: &mut dyn FnMut() -> Option<String>,
     ) -> io::Result<rbuild_executor::ExitStatus> {
         let mut killed = self.dying;
         if killed {
@@ -473,6 +481,9 @@ impl Watch<'_> {
             }
             for client in &heard.attached {
                 tell_running(client, process_id, streams);
+            }
+            if !heard.networks.is_empty() {
+                answer_networks(&heard.networks, renew().as_deref());
             }
             if heard.input_ended && record.config.input_once && !streams.terminal {
                 streams.input = None;
@@ -504,6 +515,12 @@ fn hear_first(clients: &Clients) -> bool {
     match poll(&mut polled, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })) {
         Ok(_) => clients.hear(&client) == Said::Died,
         Err(_) => false,
+    }
+}
+
+fn answer_networks(clients: &[Arc<crate::monitor::Client>], problem: Option<&str>) {
+    for client in clients {
+        client.answer(&FromMonitor::Networks { problem: problem.map(str::to_owned) }, None);
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) enum Said {
     InputEnded,
     /// The record has changed.
     Wake,
+    /// The container's networks have changed; it waits for an answer.
+    Networks,
     /// It has gone, and its container shall go with it.
     Died,
     /// It has gone.
@@ -112,9 +114,13 @@ impl Client {
 
     /// Tells it something. One that cannot be told is about to be noticed as gone.
     pub(crate) fn tell(&self, message: &FromMonitor, descriptor: Option<&OwnedFd>) {
-        if self.request().is_none() {
-            return;
+        if self.request().is_some() {
+            self.answer(message, descriptor);
         }
+    }
+
+    /// Answers what it asked, whether it is connected to the container's streams or not.
+    pub(crate) fn answer(&self, message: &FromMonitor, descriptor: Option<&OwnedFd>) {
         let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
         if let Err(error) = channel::send(&self.connection, message, &descriptors) {
             tracing::debug!(%error, "a client was not told");
@@ -138,6 +144,7 @@ impl Client {
             }
             Ok(Some((ToMonitor::InputEnded, _))) => Said::InputEnded,
             Ok(Some((ToMonitor::Wake, _))) => Said::Wake,
+            Ok(Some((ToMonitor::Networks, _))) => Said::Networks,
             Ok(Some((ToMonitor::Detach, _))) => {
                 self.closed.store(true, Ordering::Relaxed);
                 Said::Left

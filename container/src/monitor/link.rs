@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 
 use rbuild_executor::{Signaller, WindowSize, channel};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
@@ -93,6 +93,8 @@ pub enum LinkError {
     Streams(#[source] io::Error),
 }
 
+/// How long a monitor may take to see to its container's networks.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 /// Signals that would have ended the caller, had it not collected them for the container.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
@@ -121,6 +123,21 @@ impl MonitorLink {
         self.say(&ToMonitor::Wake, &[])
     }
 
+    /// Tells the monitor that the container's networks have changed, and waits until it serves ports and names accordingly;
+    /// `None` when there is no answer, as from the monitor of an earlier version.
+    pub(crate) fn networks_changed(&self) -> Result<Option<Result<(), String>>, LinkError> {
+        self.say(&ToMonitor::Networks, &[])?;
+        let mut polled = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
+        match poll(&mut polled, Some(&PATIENCE)) {
+            Ok(0) | Err(Errno::INTR) => return Ok(None),
+            other => other.map_err(|error| LinkError::Connection(error.into()))?,
+        };
+        match channel::receive(&self.0, RecvFlags::empty()).map_err(LinkError::Connection)? {
+            Some((FromMonitor::Networks { problem }, _)) => Ok(Some(problem.map_or(Ok(()), Err))),
+            _ => Ok(None),
+        }
+    }
+
     /// Waits until the container runs. `signals` may interrupt that.
     pub fn running(
         self,
@@ -144,6 +161,8 @@ impl MonitorLink {
                     return Ok(Session { link: self, process, is_terminal: terminal, inner, typing: false });
                 }
                 (FromMonitor::Ended { .. }, _) => return Err(LinkError::Died),
+                // An answer to what only others ask.
+                (FromMonitor::Networks { .. }, _) => {}
             }
         }
     }
@@ -248,7 +267,7 @@ impl Session {
                         return Ok(Followed::Ended { code, lost_output });
                     }
                     (FromMonitor::NotStarted(failure), _) => return Err(failure.into()),
-                    (FromMonitor::Warning(_) | FromMonitor::Running { .. }, _) => {}
+                    (FromMonitor::Warning(_) | FromMonitor::Running { .. } | FromMonitor::Networks { .. }, _) => {}
                 }
             }
         }

@@ -52,6 +52,8 @@ pub(crate) enum ToMonitor {
     InputEnded,
     /// The record has changed: look at it.
     Wake,
+    /// So have its networks: its ports and names are to be served accordingly. It is answered.
+    Networks,
 }
 
 /// To a client.
@@ -63,6 +65,8 @@ pub(crate) enum FromMonitor {
     Running { process: ProcessId, terminal: bool },
     /// It was not started.
     NotStarted(StartFailure),
+    /// Its ports and names are served as its networks want it, or why not.
+    Networks { problem: Option<String> },
     /// It has ended.
     Ended { code: u8, lost_output: Option<String> },
 }

@@ -90,13 +90,19 @@ pub enum InvalidAttachment {
         key: &'static str,
     },
     /// An option that makes no sense when the network is another container's.
-    #[error("conflicting options: {what} and the container type network mode")]
+    #[error("conflicting options: {what} and the network mode")]
     WithContainer {
         /// Which.
         what: &'static str,
     },
+    /// Ports are those of the container whose network it is.
+    #[error("conflicting options: {what} and the container type network mode")]
+    PortsWithContainer {
+        /// Which.
+        what: &'static str,
+    },
     /// An option that makes no sense without a network of the container's own.
-    #[error("conflicting options: {what} and the network mode {mode}")]
+    #[error("conflicting options: {what} and the network mode ({mode})")]
     WithMode {
         /// Which option.
         what: &'static str,

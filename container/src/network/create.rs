@@ -134,6 +134,9 @@ pub(super) fn free_range(taken: &[Subnet]) -> Result<NetworkRange, NetworkError>
 
 /// The ranges of a network that a user wants.
 fn ranges(new: &NewNetwork, taken: &[Subnet]) -> Result<Vec<NetworkRange>, NetworkError> {
+    if new.subnets.is_empty() && !(new.gateways.is_empty() && new.pools.is_empty()) {
+        return Err(NetworkError::WithoutSubnet);
+    }
     let mut ranges: Vec<NetworkRange> = Vec::new();
     for subnet in &new.subnets {
         if let Some(other) = taken.iter().find(|other| other.overlaps(*subnet)) {
@@ -166,7 +169,7 @@ fn ranges(new: &NewNetwork, taken: &[Subnet]) -> Result<Vec<NetworkRange>, Netwo
         return Err(NetworkError::OutsideSubnet { address: *stray });
     }
     if let Some(stray) = new.gateways.iter().find(|gateway| !new.subnets.iter().any(|one| one.contains(**gateway))) {
-        return Err(NetworkError::OutsideSubnet { address: *stray });
+        return Err(NetworkError::StrayGateway { address: *stray });
     }
     if !ranges.iter().any(|range| !range.subnet.is_ipv6()) {
         ranges.insert(0, free_range(taken)?);
@@ -227,9 +230,7 @@ mod tests {
         assert_eq!(shown(pool("10.6.0.0/16")), "no matching subnet for range 10.6.0.0/16");
         let both = ranges(&NewNetwork { ipv6: true, ..wanted(&[], &[]) }, &taken).unwrap();
         assert!(both.len() == 2 && both[1].subnet.to_string().starts_with("fd"), "{both:?}");
-        assert_eq!(
-            shown(wanted(&["10.6.0.0/24"], &["10.8.0.1"])),
-            "the address 10.8.0.1 is in no subnet of the network"
-        );
+        assert_eq!(shown(wanted(&["10.6.0.0/24"], &["10.8.0.1"])), "no matching subnet for gateway 10.8.0.1");
+        assert_eq!(shown(wanted(&[], &["10.8.0.1"])), "every ip-range or gateway must have a corresponding subnet");
     }
 }

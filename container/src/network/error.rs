@@ -126,6 +126,15 @@ pub enum NetworkError {
         /// Which.
         address: IpAddr,
     },
+    /// No subnet of a new network has this gateway.
+    #[error("no matching subnet for gateway {address}")]
+    StrayGateway {
+        /// Which.
+        address: IpAddr,
+    },
+    /// Parts of subnets are chosen, and no subnet.
+    #[error("every ip-range or gateway must have a corresponding subnet")]
+    WithoutSubnet,
     /// No subnet of the network has this part.
     #[error("no matching subnet for range {pool}")]
     OutsidePool {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use rbuild_cache::PathError;
 use rbuild_executor::network::bridge::{Address, Bridge, BridgeError, Endpoint, Interface, Neighbours, mac_of};
-use rbuild_executor::network::firewall::{self, FirewallError, Protocol, Published, Reach, Rules};
+use rbuild_executor::network::firewall::{self, FirewallError, Protocol, Published, Reach, Rules, Source};
 use rbuild_executor::network::{Namespace, Turn, bridge, forwarding, subnet};
 use serde::{Deserialize, Serialize};
 
@@ -191,9 +191,13 @@ impl Joined {
             Err(NetworkError::NotFound { .. }) => return Ok(()),
             other => other?,
         };
+        // Somebody disconnected it, and did what has to be done then.
+        let Some(last) = if_present(fs::read(&self.path)).at("read", &self.path)? else { return Ok(()) };
+        // Its ports may have come later.
+        let last = serde_json::from_slice::<EndpointRecord>(&last).unwrap_or(self.record);
+        let rules_changed = !last.published.is_empty();
         if_present(fs::remove_file(&self.path)).at("remove", &self.path)?;
         drop(self.file.take());
-        let rules_changed = !self.record.published.is_empty();
         if bridge == Bridges::Keep && live.endpoints()?.is_empty() {
             if rules_changed {
                 live.write_rules(&self.network)?;
@@ -247,15 +251,15 @@ pub(super) fn join(
     }
     let addresses = allocate(&network, &others, &request.addresses)?;
     let (interface, life) = match place {
-        Place::New => (bridge::INNER, Life::File),
-        Place::In { interface, life, .. } => (interface, life),
+        Place::New => (format!("{}0", network.options.interface_prefix()), Life::File),
+        Place::In { interface, life, .. } => (interface.to_owned(), life),
     };
     let record = EndpointRecord {
         id: crate::id::random_hex(),
         published: request.ports.iter().filter_map(|port| port.published(&addresses)).collect(),
         names: request.names.clone(),
         mac: request.mac.or_else(|| addresses.first().map(|address| MacAddress::new(mac_of(*address)))),
-        interface: interface.to_owned(),
+        interface,
         container: request.container.clone(),
         addresses,
         life,
@@ -464,8 +468,9 @@ impl Live {
         let published: Vec<Published> = self.endpoints()?.into_iter().flat_map(|one| one.published).collect();
         let subnets: Vec<_> = network.ranges.iter().map(|range| range.subnet).collect();
         let (table, bridge) = (self.id.table(), network.bridge());
-        let rules =
-            Rules { table: &table, bridge: &bridge, subnets: &subnets, reach: network.reach, published: &published };
+        let source = if network.options.masquerade == Some(false) { Source::Own } else { Source::Host };
+        let (reach, published) = (network.reach, published.as_slice());
+        let rules = Rules { table: &table, bridge: &bridge, subnets: &subnets, reach, source, published };
         Ok(firewall::apply(&rules)?)
     }
 
@@ -477,7 +482,7 @@ impl Live {
         if rules_changed { self.write_rules(network) } else { Ok(()) }
     }
 
-    /// The rules go before the bridge and came after it: without it there are none.
+    /// The rules go before the bridge and came after it.
     pub(super) fn take_down(&self, bridge: &str) -> Result<(), NetworkError> {
         grace::take_warm(&self.directory)?;
         take_down(&self.owner, &self.id, bridge)
@@ -486,16 +491,19 @@ impl Live {
 
 fn take_down(owner: &str, id: &NetworkId, bridge: &str) -> Result<(), NetworkError> {
     let bridge = Bridge { name: bridge, owner };
-    match bridge.exists() {
-        Ok(true) => {}
-        Ok(false) | Err(BridgeError::Foreign { .. }) => return Ok(()),
+    let exists = match bridge.exists() {
+        Err(BridgeError::Foreign { .. }) => return Ok(()),
+        other => other?,
+    };
+    match firewall::remove(&id.table()) {
+        Ok(()) => {}
+        // Then it was not made either.
+        Err(FirewallError::Missing) => {}
+        // Somebody without the power to make rules, and nothing of ours is here.
+        Err(FirewallError::Kernel(error)) if !exists && error.kind() == io::ErrorKind::PermissionDenied => {}
         Err(error) => return Err(error.into()),
     }
-    match firewall::remove(&id.table()) {
-        // Then it was not made either.
-        Ok(()) | Err(FirewallError::Missing) => Ok(bridge.remove()?),
-        Err(error) => Err(error.into()),
-    }
+    if exists { Ok(bridge.remove()?) } else { Ok(()) }
 }
 
 /// Takes down what a network has on the host whose directory is gone.
@@ -543,6 +551,32 @@ pub(super) fn change(
     change(&mut record);
     let mut file = OpenOptions::new().write(true).open(&path).at("open", &path)?;
     Ok(write_record(&mut file, &path, &record)?)
+}
+
+/// Leads these ports to a container's endpoint and no others; the endpoint, if it has one there.
+pub(super) fn publish(
+    networks: &Path,
+    owner: &str,
+    id: &NetworkId,
+    container: &str,
+    ports: &[HostPort],
+) -> Result<Option<EndpointRecord>, NetworkError> {
+    let directory = networks.join(id.as_str());
+    let live = match Live::lock(&directory, id, owner) {
+        // A network that is gone leads nowhere.
+        Err(NetworkError::NotFound { .. }) if ports.is_empty() => return Ok(None),
+        other => other?,
+    };
+    let network = store::load(&directory)?.ok_or_else(|| NetworkError::NotFound { name: id.to_string() })?;
+    let Some((path, mut record)) = live.of_container(container)? else { return Ok(None) };
+    let published: Vec<Published> = ports.iter().filter_map(|port| port.published(&record.addresses)).collect();
+    if published != record.published {
+        record.published = published;
+        let mut file = OpenOptions::new().write(true).open(&path).at("open", &path)?;
+        write_record(&mut file, &path, &record)?;
+        live.write_rules(&network)?;
+    }
+    Ok(Some(record))
 }
 
 /// Endpoints of a network that are alive, as `inspect` and the name server see them.

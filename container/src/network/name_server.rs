@@ -10,8 +10,8 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,7 @@ pub enum NameServerError {
 /// A container's name server, until dropped.
 #[derive(Debug)]
 pub struct NameServer {
+    resolver: Arc<Resolver>,
     /// The threads end when this is closed.
     life: Option<PipeWriter>,
     threads: Vec<JoinHandle<()>>,
@@ -92,14 +93,15 @@ impl NameServer {
             Ok((udp, tcp))
         };
         let (udp, tcp) = namespace.enter(listen)??;
-        let inside = match upstream.via {
-            Via::Host => None,
-            Via::Container => Some(namespace.try_clone()?),
-        };
-        // Asking itself would never end.
-        let servers =
-            upstream.servers.into_iter().filter(|server| *server != IpAddr::V4(ADDRESS)).take(SERVERS).collect();
-        Ok(Self::serve(udp, tcp, Resolver { names, servers, port: 53, inside, waiting: AtomicUsize::new(0) })?)
+        let others = RwLock::new(Arc::new(Others::of(namespace, upstream)?));
+        Ok(Self::serve(udp, tcp, Resolver { names, others, port: 53, waiting: AtomicUsize::new(0) })?)
+    }
+
+    /// Others are asked from now on.
+    pub fn ask(&self, namespace: &Namespace, upstream: Upstream) -> io::Result<()> {
+        let others = Arc::new(Others::of(namespace, upstream)?);
+        *self.resolver.others.write().unwrap_or_else(PoisonError::into_inner) = others;
+        Ok(())
     }
 
     fn serve(udp: UdpSocket, tcp: TcpListener, resolver: Resolver) -> io::Result<Self> {
@@ -108,8 +110,9 @@ impl NameServer {
         let (ended, life) = io::pipe()?;
         let (udp, resolver) = (Arc::new(udp), Arc::new(resolver));
         let thread = std::thread::Builder::new().name("names".to_owned());
-        let thread = thread.spawn(move || listen(&udp, &tcp, &ended, &resolver))?;
-        Ok(Self { life: Some(life), threads: vec![thread] })
+        let own = Arc::clone(&resolver);
+        let thread = thread.spawn(move || listen(&udp, &tcp, &ended, &own))?;
+        Ok(Self { resolver, life: Some(life), threads: vec![thread] })
     }
 }
 
@@ -126,12 +129,37 @@ impl Drop for NameServer {
 
 struct Resolver {
     names: Arc<dyn Names>,
-    servers: Vec<IpAddr>,
+    others: RwLock<Arc<Others>>,
     /// Of the other servers.
     port: u16,
+    waiting: AtomicUsize,
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver").field("others", &self.others).finish_non_exhaustive()
+    }
+}
+
+/// The other servers.
+#[derive(Debug)]
+struct Others {
+    servers: Vec<IpAddr>,
     /// The container's namespace, when they are asked from there.
     inside: Option<Namespace>,
-    waiting: AtomicUsize,
+}
+
+impl Others {
+    fn of(namespace: &Namespace, upstream: Upstream) -> io::Result<Self> {
+        let inside = match upstream.via {
+            Via::Host => None,
+            Via::Container => Some(namespace.try_clone()?),
+        };
+        // Asking itself would never end.
+        let servers =
+            upstream.servers.into_iter().filter(|server| *server != IpAddr::V4(ADDRESS)).take(SERVERS).collect();
+        Ok(Self { servers, inside })
+    }
 }
 
 /// How a question came.
@@ -278,13 +306,14 @@ impl Resolver {
 
     /// The first answer of another server; a failure when there is none.
     fn ask_others(&self, bytes: &[u8], question: &Message, transport: Transport) -> Option<Vec<u8>> {
-        for server in &self.servers {
+        let others = Arc::clone(&self.others.read().unwrap_or_else(PoisonError::into_inner));
+        for server in &others.servers {
             let to = SocketAddr::new(*server, self.port);
             let ask = || match transport {
                 Transport::Udp => ask_datagram(to, bytes, question),
                 Transport::Tcp => ask_stream(to, bytes),
             };
-            let answer = match &self.inside {
+            let answer = match &others.inside {
                 Some(namespace) => namespace.enter(ask).and_then(|answered| answered),
                 None => ask(),
             };

@@ -10,6 +10,7 @@ const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const PREFIX: &str = "com.docker.network.container_iface_prefix";
 const MTU: &str = "com.docker.network.driver.mtu";
 /// The kernel's limit for names of interfaces.
 const MAX_INTERFACE_NAME: usize = 15;
@@ -24,8 +25,10 @@ pub struct DriverOptions {
     pub icc: Option<bool>,
     /// Where ports are published that name no address.
     pub host_binding: Option<IpAddr>,
-    /// Whether what leaves the network has the host's address; only that is served.
+    /// Whether what leaves the network has the host's address; it does.
     pub masquerade: Option<bool>,
+    /// What the names of interfaces in containers begin with; `eth`.
+    pub interface_prefix: Option<String>,
     /// The largest packet.
     pub mtu: Option<u32>,
 }
@@ -35,7 +38,7 @@ pub struct DriverOptions {
 pub enum InvalidDriverOption {
     /// It is not known.
     #[error(
-        "the driver option {key} is not supported: known are {BRIDGE_NAME}, {ENABLE_ICC}, {HOST_BINDING} and {MTU}"
+        "the driver option {key} is not supported: known are {BRIDGE_NAME}, {ENABLE_ICC}, {MASQUERADE}, {HOST_BINDING}, {PREFIX} and {MTU}"
     )]
     Unknown {
         /// Which.
@@ -73,7 +76,14 @@ impl DriverOptions {
                 let address: IpAddr = value.parse().map_err(|_| invalid())?;
                 self.host_binding = Some(address.is_ipv4().then_some(address).ok_or_else(invalid)?);
             }
-            MASQUERADE if truth()? => self.masquerade = Some(true),
+            MASQUERADE => self.masquerade = Some(truth()?),
+            PREFIX => {
+                // With a number behind it.
+                let fits = (1..=MAX_INTERFACE_NAME - 3).contains(&value.len())
+                    && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+                    && value != "lo";
+                self.interface_prefix = Some(fits.then(|| value.to_owned()).ok_or_else(invalid)?);
+            }
             MTU => {
                 let mtu: u32 = value.parse().map_err(|_| invalid())?;
                 self.mtu = Some((68..=65_535).contains(&mtu).then_some(mtu).ok_or_else(invalid)?);
@@ -81,6 +91,11 @@ impl DriverOptions {
             _ => return Err(InvalidDriverOption::Unknown { key: key.to_owned() }),
         }
         Ok(())
+    }
+
+    /// What the names of interfaces in containers begin with.
+    pub(crate) fn interface_prefix(&self) -> &str {
+        self.interface_prefix.as_deref().unwrap_or("eth")
     }
 
     /// Whether containers of the network see each other.
@@ -101,12 +116,13 @@ impl TryFrom<BTreeMap<String, String>> for DriverOptions {
 
 impl From<DriverOptions> for BTreeMap<String, String> {
     fn from(options: DriverOptions) -> Self {
-        let DriverOptions { bridge_name, icc, host_binding, masquerade, mtu } = options;
+        let DriverOptions { bridge_name, icc, host_binding, masquerade, interface_prefix, mtu } = options;
         let all = [
             (BRIDGE_NAME, bridge_name),
             (ENABLE_ICC, icc.map(|icc| icc.to_string())),
             (HOST_BINDING, host_binding.map(|address| address.to_string())),
             (MASQUERADE, masquerade.map(|on| on.to_string())),
+            (PREFIX, interface_prefix),
             (MTU, mtu.map(|mtu| mtu.to_string())),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
@@ -124,14 +140,15 @@ mod tests {
             (BRIDGE_NAME, "br-web"),
             (ENABLE_ICC, "false"),
             (HOST_BINDING, "127.0.0.1"),
-            (MASQUERADE, "true"),
+            (MASQUERADE, "false"),
+            (PREFIX, "web"),
             (MTU, "1400"),
         ] {
             options.set(key, value).unwrap();
         }
         assert_eq!(options.neighbours(), Neighbours::Unseen);
         let map: BTreeMap<String, String> = options.clone().into();
-        assert_eq!(map.len(), 5);
+        assert_eq!(map.len(), 6);
         assert_eq!(DriverOptions::try_from(map), Ok(options));
         for (key, value) in [
             (BRIDGE_NAME, ""),
@@ -141,11 +158,14 @@ mod tests {
             (MTU, "10"),
             (HOST_BINDING, "::1"),
             (ENABLE_ICC, "maybe"),
+            (MASQUERADE, "maybe"),
+            (PREFIX, "lo"),
+            (PREFIX, "thirteen-long"),
         ] {
             let error = DriverOptions::default().set(key, value).unwrap_err();
             assert!(matches!(error, InvalidDriverOption::Value { .. }), "{key}={value}");
         }
-        for (key, value) in [("com.docker.network.container_iface_prefix", "x"), (MASQUERADE, "false")] {
+        for (key, value) in [("com.docker.network.bridge.trusted_host_interfaces", "x"), ("foo", "bar")] {
             let error = DriverOptions::default().set(key, value).unwrap_err();
             assert!(matches!(error, InvalidDriverOption::Unknown { .. }), "{key}={value}");
         }

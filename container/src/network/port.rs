@@ -58,6 +58,14 @@ pub enum InvalidPortRequest {
         /// What was given.
         text: String,
     },
+    /// No field of the long form.
+    #[error("invalid field {field:?} in {text:?}: known are published, target, protocol and mode")]
+    Field {
+        /// The part.
+        field: String,
+        /// What was given.
+        text: String,
+    },
     /// The two ranges are not equally long.
     #[error("invalid ranges in {text:?}: as many ports of the host are needed as of the container")]
     Ranges {
@@ -70,14 +78,11 @@ impl FromStr for PortRequest {
     type Err = InvalidPortRequest;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (ports, protocol) = match text.rsplit_once('/') {
-            None => (text, Protocol::Tcp),
-            Some((ports, "tcp")) => (ports, Protocol::Tcp),
-            Some((ports, "udp")) => (ports, Protocol::Udp),
-            Some((_, protocol)) => {
-                return Err(InvalidPortRequest::Protocol { protocol: protocol.to_owned(), text: text.to_owned() });
-            }
-        };
+        if text.contains('=') {
+            return from_fields(text);
+        }
+        let (ports, protocol) = text.rsplit_once('/').map_or((text, None), |(ports, own)| (ports, Some(own)));
+        let protocol = protocol.map_or(Ok(Protocol::Tcp), |own| protocol_of(own, text))?;
         let (before, inside) = ports.rsplit_once(':').map_or((None, ports), |(before, inside)| (Some(before), inside));
         let (address, host) = match before {
             None => (None, ""),
@@ -93,10 +98,39 @@ impl FromStr for PortRequest {
         };
         let inside = range(inside, text)?;
         let host = if host.is_empty() || host == "0" { None } else { Some(range(host, text)?) };
-        if host.as_ref().is_some_and(|host| host.len() != inside.len() && inside.len() != 1) {
-            return Err(InvalidPortRequest::Ranges { text: text.to_owned() });
+        Self { address, host, inside, protocol }.checked(text)
+    }
+}
+
+fn protocol_of(word: &str, text: &str) -> Result<Protocol, InvalidPortRequest> {
+    match word.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        _ => Err(InvalidPortRequest::Protocol { protocol: word.to_owned(), text: text.to_owned() }),
+    }
+}
+
+/// `published=8080,target=80,protocol=tcp`, as Docker takes it, too.
+fn from_fields(text: &str) -> Result<PortRequest, InvalidPortRequest> {
+    let (mut published, mut target, mut protocol) = (None, "", Protocol::Tcp);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("published", value)) => published = Some(range(value, text)?),
+            Some(("target", value)) => target = value,
+            Some(("protocol", value)) => protocol = protocol_of(value, text)?,
+            // What it is for a container of this machine.
+            Some(("mode", "host" | "ingress")) => {}
+            _ => return Err(InvalidPortRequest::Field { field: field.to_owned(), text: text.to_owned() }),
         }
-        Ok(Self { address, host, inside, protocol })
+    }
+    PortRequest { address: None, host: published, inside: range(target, text)?, protocol }.checked(text)
+}
+
+impl PortRequest {
+    /// As many ports on both sides, or one port of the container.
+    fn checked(self, text: &str) -> Result<Self, InvalidPortRequest> {
+        let unequal = self.host.as_ref().is_some_and(|host| host.len() != self.inside.len() && self.inside.len() != 1);
+        if unequal { Err(InvalidPortRequest::Ranges { text: text.to_owned() }) } else { Ok(self) }
     }
 }
 
@@ -146,10 +180,14 @@ impl From<PortRequest> for String {
 #[derive(Debug, thiserror::Error)]
 pub enum PortTaken {
     /// Somebody listens there.
-    #[error("Bind for {address} failed: port is already allocated")]
+    #[error("Bind for {address} failed: port is already allocated{}", by(holder))]
     InUse {
         /// Where.
         address: SocketAddr,
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Who has it, where that is known.
+        holder: Option<String>,
     },
     /// All of a range are taken.
     #[error("Bind for {address} failed: all ports are allocated (up to {last})")]
@@ -170,6 +208,10 @@ pub enum PortTaken {
         #[source]
         source: io::Error,
     },
+}
+
+fn by(holder: &Option<String>) -> String {
+    holder.as_ref().map_or_else(String::new, |holder| format!(" (by {holder})"))
 }
 
 /// A port of the host that is ours, and leads nowhere yet.
@@ -223,7 +265,7 @@ impl PortRequest {
         let mut last = None;
         for port in candidates {
             match self.reserve_on_all(addresses, *port, inside) {
-                Err(PortTaken::InUse { address }) => last = Some(address),
+                Err(PortTaken::InUse { address, .. }) => last = Some(address),
                 other => return other,
             }
         }
@@ -232,7 +274,7 @@ impl PortRequest {
             [first, .., last] if first != last => {
                 Err(PortTaken::RangeInUse { address: SocketAddr::new(address.ip(), *first), last: *last })
             }
-            _ => Err(PortTaken::InUse { address }),
+            _ => Err(PortTaken::InUse { address, protocol: self.protocol, holder: None }),
         }
     }
 
@@ -246,7 +288,7 @@ impl PortRequest {
                 Ok(one) => reserved.push(one),
                 Err(error) if address.is_ipv6() && addresses.len() > 1 && lacks_ipv6(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    return Err(PortTaken::InUse { address: wanted });
+                    return Err(PortTaken::InUse { address: wanted, protocol: self.protocol, holder: None });
                 }
                 Err(source) => return Err(PortTaken::Listen { address: wanted, protocol: self.protocol, source }),
             }
@@ -329,6 +371,14 @@ mod tests {
                 "7000-7001:80-82",
                 "invalid ranges in \"7000-7001:80-82\": as many ports of the host are needed as of the container",
             ),
+            ("published=8300,target=83,protocol=udp,mode=host", "all Some(8300..=8300) 83..=83 udp"),
+            ("target=83", "all None 83..=83 tcp"),
+            ("published=83", "invalid port \"\" in \"published=83\""),
+            (
+                "target=80,name=x",
+                "invalid field \"name=x\" in \"target=80,name=x\": known are published, target, protocol and mode",
+            ),
+            ("53:53/UDP", "all Some(53..=53) 53..=53 udp"),
             ("0:80", "all None 80..=80 tcp"),
             (":8080:80", "all Some(8080..=8080) 80..=80 tcp"),
             ("80:0", "invalid port \"0\" in \"80:0\""),

@@ -6,7 +6,7 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,9 +37,20 @@ pub enum Reached {
     FromInside(Namespace),
 }
 
+/// Where all ports of a container lead; replaced when that changes.
+#[derive(Debug)]
+struct Destination(RwLock<Arc<Reached>>);
+
+impl Destination {
+    fn now(&self) -> Arc<Reached> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Ports that are relayed, until dropped.
 #[derive(Debug)]
 pub struct PortRelays {
+    destination: Arc<Destination>,
     /// The threads end when this is closed.
     life: Option<PipeWriter>,
     threads: Vec<JoinHandle<()>>,
@@ -48,10 +59,11 @@ pub struct PortRelays {
 impl PortRelays {
     /// Relays what arrives at the ports, from the calling thread's network namespace or inside the container's.
     pub fn start(ports: Vec<ReservedPort>, reached: Reached) -> io::Result<Self> {
-        let reached = Arc::new(reached);
+        let destination = Arc::new(Destination(RwLock::new(Arc::new(reached))));
         let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
         for port in ports {
-            let target = Target { ipv6: port.address.is_ipv6(), port: port.inside, reached: Arc::clone(&reached) };
+            let target =
+                Target { ipv6: port.address.is_ipv6(), port: port.inside, destination: Arc::clone(&destination) };
             match port.listener {
                 Listener::Tcp(listener) => {
                     listener.set_nonblocking(true)?;
@@ -64,7 +76,7 @@ impl PortRelays {
             }
         }
         let (ended, life) = io::pipe()?;
-        let mut relays = Self { life: Some(life), threads: Vec::new() };
+        let mut relays = Self { destination, life: Some(life), threads: Vec::new() };
         if !streams.is_empty() {
             let ended = ended.try_clone()?;
             relays.spawn("ports-tcp", move || relay_streams(&streams, &ended, &Connections::default()))?;
@@ -73,6 +85,11 @@ impl PortRelays {
             relays.spawn("ports-udp", move || relay_datagrams(&datagrams, &ended))?;
         }
         Ok(relays)
+    }
+
+    /// From now on they lead there. Connections that are open stay.
+    pub fn lead_to(&self, reached: Reached) {
+        *self.destination.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(reached);
     }
 
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -97,12 +114,12 @@ impl Drop for PortRelays {
 struct Target {
     ipv6: bool,
     port: u16,
-    reached: Arc<Reached>,
+    destination: Arc<Destination>,
 }
 
 impl Target {
     fn connect(&self) -> io::Result<TcpStream> {
-        match &*self.reached {
+        match &*self.destination.now() {
             Reached::FromHost(addresses) => TcpStream::connect_timeout(&self.among(addresses)?, CONNECT),
             Reached::FromInside(namespace) => namespace.enter(|| {
                 let own = SocketAddr::new(address_inside()?, self.port);
@@ -111,7 +128,7 @@ impl Target {
         }
     }
 
-    fn connect_datagrams(&self) -> io::Result<UdpSocket> {
+    fn connect_datagrams(&self, reached: &Reached) -> io::Result<UdpSocket> {
         let connected = |to: SocketAddr| {
             let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
             let socket = UdpSocket::bind((any, 0))?;
@@ -119,7 +136,7 @@ impl Target {
             socket.connect(to)?;
             Ok(socket)
         };
-        match &*self.reached {
+        match reached {
             Reached::FromHost(addresses) => connected(self.among(addresses)?),
             Reached::FromInside(namespace) => {
                 namespace.enter(|| connected(SocketAddr::new(address_inside()?, self.port)))?
@@ -260,6 +277,8 @@ struct Sender {
     address: SocketAddr,
     socket: UdpSocket,
     heard: Instant,
+    /// Where the port led when it was made.
+    reached: Arc<Reached>,
 }
 
 fn relay_datagrams(sockets: &[(UdpSocket, Target)], ended: &PipeReader) {
@@ -304,16 +323,20 @@ fn sender_of<'a>(
     from: SocketAddr,
     target: &Target,
 ) -> Option<&'a mut Sender> {
+    let reached = target.destination.now();
     if let Some(index) = senders.iter().position(|sender| sender.port == port && sender.address == from) {
-        return senders.get_mut(index);
+        if Arc::ptr_eq(&senders[index].reached, &reached) {
+            return senders.get_mut(index);
+        }
+        senders.swap_remove(index);
     }
-    let socket = target.connect_datagrams().ok()?;
+    let socket = target.connect_datagrams(&reached).ok()?;
     if senders.iter().filter(|sender| sender.port == port).count() >= SENDERS {
         let of_port = senders.iter().enumerate().filter(|(_, sender)| sender.port == port);
         let oldest = of_port.min_by_key(|(_, sender)| sender.heard).map(|(index, _)| index)?;
         senders.swap_remove(oldest);
     }
-    senders.push(Sender { port, address: from, socket, heard: Instant::now() });
+    senders.push(Sender { port, address: from, socket, heard: Instant::now(), reached });
     senders.last_mut()
 }
 

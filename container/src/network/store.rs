@@ -9,7 +9,7 @@ use rbuild_cache::{Hold, Lease, PathError, Store};
 
 use super::error::NetworkError;
 use super::grace;
-use super::live::{self, EndpointRecord, EndpointRequest, Joined, Place};
+use super::live::{self, EndpointRecord, EndpointRequest, HostPort, Joined, Place};
 use super::presence::Presence;
 use super::record::{FORMAT, Network, NetworkId, Purpose};
 use crate::document::{self, AtPath, Durability, if_present};
@@ -123,6 +123,16 @@ impl Networks {
         change: &dyn Fn(&mut EndpointRecord),
     ) -> Result<(), NetworkError> {
         live::change(&self.directory, &self.owner, id, container, change)
+    }
+
+    /// Leads these ports of the host to a container's endpoint in a network, and no others; the endpoint, if it has one.
+    pub(crate) fn publish_ports(
+        &self,
+        id: &NetworkId,
+        container: &str,
+        ports: &[HostPort],
+    ) -> Result<Option<EndpointRecord>, NetworkError> {
+        live::publish(&self.directory, &self.owner, id, container, ports)
     }
 
     /// Takes down what dead processes left of the network with this identifier.

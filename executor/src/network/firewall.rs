@@ -29,6 +29,8 @@ pub struct Rules<'a> {
     pub subnets: &'a [Subnet],
     /// Whether there is a way out.
     pub reach: Reach,
+    /// With whose address packets leave.
+    pub source: Source,
     /// Ports of the host that lead inside.
     pub published: &'a [Published],
 }
@@ -42,6 +44,15 @@ pub enum Reach {
     Outside,
     /// Only inside the network and to the host (`--internal`).
     Internal,
+}
+
+/// The address with which packets leave a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The host's.
+    Host,
+    /// Their own: others have routes to the network.
+    Own,
 }
 
 /// A port of the host that leads into a network.
@@ -188,7 +199,7 @@ pub fn script(rules: &Rules<'_>) -> String {
     line(&mut text, 2, "type nat hook postrouting priority srcnat; policy accept;");
     for subnet in rules.subnets {
         let ip = if subnet.is_ipv6() { "ip6" } else { "ip" };
-        if rules.reach == Reach::Outside {
+        if rules.reach == Reach::Outside && rules.source == Source::Host {
             line(&mut text, 2, &format!("{ip} saddr {subnet} oifname != \"{bridge}\" masquerade"));
         }
     }
@@ -288,6 +299,7 @@ mod tests {
             bridge: "rb-0123",
             subnets: &subnets()[..1],
             reach: Reach::Outside,
+            source: Source::Host,
             published: &[],
         };
         insta::assert_snapshot!(script(&rules), @r#"
@@ -320,8 +332,14 @@ mod tests {
             publish(Protocol::Tcp, "192.0.2.1:443", "172.24.0.3:443"),
             publish(Protocol::Tcp, "[::]:8080", "[fd00:1::3]:80"),
         ];
-        let rules =
-            Rules { table: "t", bridge: "b", subnets: &subnets(), reach: Reach::Internal, published: &published };
+        let rules = Rules {
+            table: "t",
+            bridge: "b",
+            subnets: &subnets(),
+            reach: Reach::Internal,
+            source: Source::Host,
+            published: &published,
+        };
         insta::assert_snapshot!(script(&rules), @r#"
         add table inet t
         delete table inet t

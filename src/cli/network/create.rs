@@ -116,6 +116,9 @@ impl CreateArgs {
 
     /// What only a swarm has, and what containers cannot do without.
     fn refuse(&self) -> Result<(), Failure> {
+        if let "host" | "null" = self.driver.as_str() {
+            return Err(Failure::new(format!("only one instance of {:?} network is allowed", self.driver)));
+        }
         let swarm = "there is no swarm: networks are of this machine";
         let refused = [
             (

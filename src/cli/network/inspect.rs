@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rbuild_container::{EndpointRecord, Network, NetworkError, NetworkRange, Networks};
+use rbuild_container::{EndpointRecord, Network, NetworkError, NetworkRange, Networks, Purpose};
 use rbuild_executor::network::firewall::Reach;
 use serde_json::{Map, Value, json};
 
@@ -47,7 +47,19 @@ fn document(networks: &Networks, text: &str) -> Result<Value, NetworkError> {
 }
 
 fn details(network: &Network, endpoints: &[EndpointRecord]) -> Value {
-    let options: BTreeMap<String, String> = network.options.clone().into();
+    let mut options: BTreeMap<String, String> = network.options.clone().into();
+    if network.purpose == Purpose::Default {
+        let bridge = network.bridge();
+        let own = [
+            ("bridge.default_bridge", "true"),
+            ("bridge.enable_icc", "true"),
+            ("bridge.enable_ip_masquerade", "true"),
+            ("bridge.host_binding_ipv4", "0.0.0.0"),
+            ("bridge.name", &bridge),
+            ("driver.mtu", "1500"),
+        ];
+        options.extend(own.map(|(key, value)| (format!("com.docker.network.{key}"), value.to_owned())));
+    }
     let ranges: Vec<Value> = network.ranges.iter().map(|range| config(network, range)).collect();
     json!({
         "Name": network.name,

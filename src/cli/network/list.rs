@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Condition;
 use crate::cli::list_format::{self, Format};
 use crate::cli::report::{self, Failure};
+use crate::cli::run::containers_of;
 use crate::cli::table::Table;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
@@ -20,7 +21,7 @@ pub(in crate::cli) struct LsArgs {
     /// Whole ids
     #[arg(long)]
     no_trunc: bool,
-    /// Only what matches: driver, id, label, name, scope, type=builtin|custom
+    /// Only what matches: dangling, driver, id, label, name, scope, type=builtin|custom
     #[arg(short, long, value_name = "FILTER")]
     filter: Vec<String>,
     /// table, json, or a template, e.g. {{.Name}}
@@ -33,14 +34,17 @@ pub(super) fn execute(args: &LsArgs, engine: &Engine) -> Result<Exit, Failure> {
     let conditions = args.filter.iter().map(|text| Condition::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let format: Format = args.format.parse()?;
     let mut networks = super::known(&super::networks_of(engine)?)?;
+    let asks_who = conditions.iter().any(|one| matches!(one, Condition::Dangling(_)));
+    let containers = if asks_who { containers_of(engine)?.list()?.containers } else { Vec::new() };
     networks.retain(|network| {
+        let used = super::is_used(network, &containers);
         // Of one key any may hold, of several keys all must, as in Docker.
         let kinds: Vec<_> = conditions.iter().map(std::mem::discriminant).collect();
         kinds.iter().all(|kind| {
             let mut alike = conditions.iter().filter(|one| std::mem::discriminant(*one) == *kind);
             match alike.clone().next() {
-                Some(Condition::Label { .. }) => alike.all(|one| one.holds(network)),
-                _ => alike.any(|one| one.holds(network)),
+                Some(Condition::Label { .. }) => alike.all(|one| one.holds(network, used)),
+                _ => alike.any(|one| one.holds(network, used)),
             }
         })
     });

@@ -294,7 +294,7 @@ impl Resolved {
 }
 
 /// Whether a name has a pattern's text in it; `^` and `$` tie it to the beginning and the end.
-fn matches_name(pattern: &str, name: &str) -> bool {
+pub(in crate::cli) fn matches_name(pattern: &str, name: &str) -> bool {
     let (from_begin, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
     let (to_end, text) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
     match (from_begin, to_end) {

@@ -64,7 +64,12 @@ fn started(servers: &[SocketAddr]) -> (SocketAddr, SocketAddr, NameServer) {
     ));
     let port = servers.first().map_or(53, |server| server.port());
     let servers = servers.iter().map(SocketAddr::ip).collect();
-    let resolver = Resolver { names, servers, port, inside: None, waiting: AtomicUsize::new(0) };
+    let resolver = Resolver {
+        names,
+        others: RwLock::new(Arc::new(Others { servers, inside: None })),
+        port,
+        waiting: AtomicUsize::new(0),
+    };
     (at, stream_at, NameServer::serve(udp, tcp, resolver).unwrap())
 }
 
