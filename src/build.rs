@@ -111,6 +111,9 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     if let Err(error) = store.remove_replaced_layers() {
         tracing::debug!(%error, "left for a collection");
     }
+    if let Err(failure) = output::origins::let_go_now(engine) {
+        tracing::debug!(error = failure.message(), "left for a collection");
+    }
     keeper.finish();
     drop(cleaning);
     if request.show_timings {

@@ -85,6 +85,8 @@ pub struct Settings {
     pub stacking: StackingChoice,
     /// `RBUILD_SNAPSHOTTER`, or what `--snapshotter` says: how new layers are kept.
     pub snapshotter: Option<String>,
+    /// `RBUILD_LAYER_BLOBS`: whether the blobs that pulled layers came as are kept.
+    pub layer_blobs: Option<String>,
     /// `RBUILD_HINTS`: whether a build ends with hints where neither `--hints` nor `--no-hints` is given.
     pub hints: Option<String>,
     /// `GITHUB_WORKSPACE`, `CI_PROJECT_DIR`: the top of the repository that a job works in.
@@ -152,6 +154,7 @@ impl Settings {
             overlay: text("RBUILD_OVERLAY"),
             stacking: StackingChoice::default(),
             snapshotter: text("RBUILD_SNAPSHOTTER"),
+            layer_blobs: text("RBUILD_LAYER_BLOBS"),
             hints: text("RBUILD_HINTS"),
             workspace: path("GITHUB_WORKSPACE").or_else(|| path("CI_PROJECT_DIR")),
             term,

@@ -12,6 +12,7 @@ use rbuild_solver::CancelToken;
 
 use crate::cli::report::Failure;
 use crate::config::{ConfigFile, Registries, Settings};
+use crate::output::origins::LayerBlobPolicy;
 use crate::progress::Mask;
 use crate::reap::Reaper;
 
@@ -95,6 +96,14 @@ impl Engine {
                 text.parse().map_err(|error| Failure::from_error("--snapshotter or RBUILD_SNAPSHOTTER", &error))
             }
             None => Ok(self.config()?.snapshotter),
+        }
+    }
+
+    /// Whether the blobs that pulled layers came as are kept: what the environment says, else the configuration file.
+    pub(crate) fn layer_blobs(&self) -> Result<LayerBlobPolicy, Failure> {
+        match &self.settings.layer_blobs {
+            Some(text) => text.parse().map_err(|error| Failure::from_error("RBUILD_LAYER_BLOBS", &error)),
+            None => Ok(self.config()?.layer_blobs),
         }
     }
 

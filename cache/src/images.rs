@@ -3,7 +3,7 @@
 //! An image is its config's digest. A reference leads to one image per platform and moves in one synced transaction,
 //! after everything it needs is durable (R-06). Removing an image frees nothing by itself: collection does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use rbuild_image::{Descriptor, DiffId, Digest, ImageRef, Platform};
@@ -183,6 +183,27 @@ impl Images<'_> {
             let found = tx.first("SELECT platform FROM images WHERE id = ?1", [Text(id)], |row| row.get(0))?;
             let Some(Text(platform)) = found else { return Err(ImageError::NotFound { text: id.to_string() }) };
             point(tx, reference, &platform, id, now)
+        })
+    }
+
+    /// Lets go of blobs that layers came as, where these are kept as their tars: no image keeps them any more, and a
+    /// collection takes them when nobody uses them. Gives how many blobs these are.
+    pub fn let_go_of_layer_blobs(&self, blobs: &[(DiffId, Digest)]) -> Result<usize, ImageError> {
+        self.store.db().write(Durability::Lazy, |tx| {
+            let mut gone = BTreeSet::new();
+            for (diff_id, blob) in blobs {
+                // A directory is compared with what its blob unpacks to.
+                let rows = tx.execute(
+                    "DELETE FROM image_blobs WHERE blob = ?2 AND role = 'layer'
+                         AND EXISTS (SELECT 1 FROM layers WHERE diff_id = ?1)
+                         AND NOT EXISTS (SELECT 1 FROM layers WHERE diff_id = ?1 AND kind <> 'erofs')",
+                    (Text(diff_id), Text(blob)),
+                )?;
+                if rows > 0 {
+                    gone.insert(*blob);
+                }
+            }
+            Ok(gone.len())
         })
     }
 

@@ -20,6 +20,7 @@ use rbuild_parser::suggestion;
 use toml::{Table, Value};
 
 use super::age::parse_age;
+use crate::output::origins::{InvalidLayerBlobPolicy, LayerBlobPolicy};
 
 /// What the configuration file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct ConfigFile {
     pub registries: BTreeMap<String, HostConfig>,
     /// How new layers are kept.
     pub snapshotter: SnapshotterChoice,
+    /// `layerBlobs`: whether the blobs that pulled layers came as are kept.
+    pub layer_blobs: LayerBlobPolicy,
     /// Whether builds end with hints; as the terminal is where it says nothing.
     pub hints: Option<bool>,
 }
@@ -43,6 +46,7 @@ impl Default for ConfigFile {
             history: HistoryLimits::default(),
             registries: BTreeMap::new(),
             snapshotter: SnapshotterChoice::Auto,
+            layer_blobs: LayerBlobPolicy::Keep,
             hints: None,
         }
     }
@@ -124,9 +128,10 @@ impl ConfigFile {
         let top = Section { path, name: String::new(), table: &table };
         let worker = top.section("worker")?;
         let builder = top.section("builder")?;
-        top.only(&["gc", "worker", "builder", "history", "registry", "snapshotter", "hints"])?;
+        top.only(&["gc", "worker", "builder", "history", "registry", "snapshotter", "layerBlobs", "hints"])?;
         let registries = top.section("registry")?.map(|section| section.registries()).transpose()?.unwrap_or_default();
         let snapshotter = top.snapshotter()?;
+        let layer_blobs = top.layer_blobs()?;
         let hints = top.hints()?;
         let history = top.section("history")?.map(|section| section.history()).transpose()?.unwrap_or_default();
         let mut sections: Vec<Section<'_>> = top.section("gc")?.into_iter().collect();
@@ -140,8 +145,8 @@ impl ConfigFile {
             sections.extend(builder.section("gc")?);
         }
         match &sections[..] {
-            [] => Ok(Self { history, registries, snapshotter, hints, ..Self::default() }),
-            [section] => Ok(Self { gc: section.policies()?, history, registries, snapshotter, hints }),
+            [] => Ok(Self { history, registries, snapshotter, layer_blobs, hints, ..Self::default() }),
+            [section] => Ok(Self { gc: section.policies()?, history, registries, snapshotter, layer_blobs, hints }),
             [first, second, ..] => Err(ConfigError::Twice {
                 path: path.to_owned(),
                 first: format!("[{}]", first.name),
@@ -248,6 +253,17 @@ impl<'a> Section<'a> {
                 text.parse().map_err(|error: InvalidSnapshotter| self.wrong("snapshotter", error.to_string()))
             }
             Some(_) => Err(self.wrong("snapshotter", "auto, erofs or directory is wanted")),
+        }
+    }
+
+    /// `layerBlobs`, a key of its own.
+    fn layer_blobs(&self) -> Result<LayerBlobPolicy, ConfigError> {
+        match self.table.get("layerBlobs") {
+            None => Ok(LayerBlobPolicy::Keep),
+            Some(Value::String(text)) => {
+                text.parse().map_err(|error: InvalidLayerBlobPolicy| self.wrong("layerBlobs", error.to_string()))
+            }
+            Some(_) => Err(self.wrong("layerBlobs", "keep or drop is wanted")),
         }
     }
 
@@ -370,6 +386,9 @@ mod tests {
         let error = parse("snapshotter = \"btrfs\"\n").unwrap_err().to_string();
         assert!(error.contains("\"btrfs\" is no way to keep layers"), "{error}");
         assert!(parse("snapshotter = 1\n").is_err());
+        assert_eq!(parse("").unwrap().layer_blobs, LayerBlobPolicy::Keep);
+        assert_eq!(parse("layerBlobs = \"drop\"\n").unwrap().layer_blobs, LayerBlobPolicy::Drop);
+        assert!(parse("layerBlobs = \"auto\"\n").is_err() && parse("layerBlobs = true\n").is_err());
         assert_eq!((parse("hints = false\n").unwrap().hints, parse("").unwrap().hints), (Some(false), None));
         assert!(parse("hints = \"no\"\n").is_err());
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rbuild_image::registry::{Client, RegistryError, TransferSink};
 use rbuild_image::{BlobSource, Descriptor, Digest, ImageRef};
 
+use super::origins::LayerBlobs;
 use super::pack::PackedBytes;
 use super::stage::Ready;
 use crate::cli::report::Failure;
@@ -22,8 +23,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) name: &'a ImageRef,
     /// Other repositories of the same registry that may have them.
     pub(crate) elsewhere: &'a [ImageRef],
-    /// What the store has.
-    pub(crate) stored: &'a dyn BlobSource,
+    /// What the store has, or had.
+    pub(crate) stored: &'a LayerBlobs<'a>,
     /// Watches them go.
     pub(crate) watch: &'a dyn TransferSink,
 }
@@ -46,7 +47,10 @@ pub(crate) fn while_packing<T>(
                 return;
             }
             let source = Source { bytes: &bytes, stored: to.stored };
-            match client.push_blob(to.name, &layer, to.elsewhere, &source, to.watch) {
+            let repositories = to.stored.repositories(&layer.digest);
+            let unknown = repositories.iter().filter(|repository| !to.elsewhere.contains(repository));
+            let elsewhere: Vec<ImageRef> = unknown.chain(to.elsewhere).cloned().collect();
+            match client.push_blob(to.name, &layer, &elsewhere, &source, to.watch) {
                 Ok(_) => drop(there.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.digest)),
                 Err(error) => {
                     // First the reason, then the others stop.

@@ -9,6 +9,7 @@ use rbuild_image::{BlobSource, Descriptor, Digest, Flavour, ImageRef, copy_blob}
 
 use super::ahead::{Destination, while_packing};
 use super::bundle::{Bundle, Parts, Shape, blobs, names};
+use super::origins::LayerBlobs;
 use super::stage::{self, Ready};
 use super::{Exported, put_image};
 use crate::cli::report::Failure;
@@ -41,7 +42,8 @@ pub(super) fn write(
     };
     let Some(first) = names.first() else { return Err(unnamed()) };
     let client = if output.insecure { trusting(engine, &names)? } else { engine.client()? };
-    let to = Destination { client: &client, name: first, elsewhere, stored: &store.blobs(), watch: &Silent };
+    let stored = LayerBlobs::new(engine)?;
+    let to = Destination { client: &client, name: first, elsewhere, stored: &stored, watch: &Silent };
     let (bundle, there) = while_packing(&to, pack)?;
     // What the layers of a single image became is remembered: their blobs need not be kept beside them.
     let lean = plain && !bundle.is_index;

@@ -1,6 +1,7 @@
 //! What becomes of a build's result: an image in the store, an archive, a tar, files. Each appears whole or not at all.
 
 pub(crate) mod ahead;
+pub mod origins;
 pub mod pack;
 pub mod stage;
 

@@ -188,7 +188,8 @@ pub(crate) fn repack_layer(
     packing: Packing,
     times: Times,
 ) -> Result<Packed, Failure> {
-    if times == Times::Kept && snapshot.is_imported() {
+    // Where the tar itself is at hand there is nothing to decompress.
+    if times == Times::Kept && snapshot.is_imported() && snapshot.open_tar()?.is_none() {
         let layer = snapshot.layer()?;
         if let Some(blob) = known.get(&layer.diff_id).filter(|blob| !fits(blob, packing)) {
             let source = Source { snapshot: snapshot.id(), blob: Some((blob.digest, layer.diff_id)) };

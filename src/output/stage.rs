@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rbuild_cache::snapshot::{Committed, Snapshot, Times};
 use rbuild_cache::{ImageRecord, Lease, Store, StoredImage};
 use rbuild_image::{
-    BlobSource, Descriptor, DiffId, Digest, ImageConfig, MAX_MANIFEST_BYTES, Manifest, assemble_with_config,
-    parse_manifest,
+    BlobSource, Descriptor, DiffId, Digest, ImageConfig, Manifest, assemble_with_config, parse_manifest,
 };
 
+use super::origins::{LayerBlobs, Origins, manifest};
 use super::pack::{Packed, PackedBytes, Packing, is_bare, pack_layer, repack_layer};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
@@ -52,7 +52,7 @@ pub struct Staged<'a> {
     pub document: Manifest,
     /// Digests of the uncompressed layers.
     pub diff_ids: Vec<DiffId>,
-    store: &'a Store,
+    stored: Arc<LayerBlobs<'a>>,
     layers: BTreeMap<Digest, PackedBytes>,
     memory: BTreeMap<Digest, Vec<u8>>,
 }
@@ -62,7 +62,7 @@ impl BlobSource for Staged<'_> {
         match (self.layers.get(digest).map(PackedBytes::open).transpose()?.flatten(), self.memory.get(digest)) {
             (Some(file), _) => Ok(Box::new(file)),
             (None, Some(bytes)) => Ok(Box::new(Cursor::new(bytes.clone()))),
-            (None, None) => BlobSource::open(&self.store.blobs(), digest),
+            (None, None) => BlobSource::open(&*self.stored, digest),
         }
     }
 
@@ -70,23 +70,23 @@ impl BlobSource for Staged<'_> {
         match (self.layers.get(digest).and_then(PackedBytes::size), self.memory.get(digest)) {
             (Some(size), _) => Ok(size),
             (None, Some(bytes)) => Ok(bytes.len() as u64),
-            (None, None) => BlobSource::size(&self.store.blobs(), digest),
+            (None, None) => BlobSource::size(&*self.stored, digest),
         }
     }
 }
 
-/// An image with the manifest that it came with, when all its blobs are still there.
-pub fn original<'a>(store: &'a Store, image: &StoredImage) -> Result<Option<Staged<'a>>, Failure> {
-    let Some(descriptor) = &image.record.manifest else { return Ok(None) };
-    let Ok(bytes) = store.blobs().read(&descriptor.digest, MAX_MANIFEST_BYTES) else { return Ok(None) };
-    let document = parse_manifest(&bytes, Some(&descriptor.media_type))?;
-    let there = document.layers.iter().all(|layer| store.blobs().len(&layer.digest).is_ok());
+/// An image with the manifest that it came with, when all its blobs are still there or can be fetched again.
+pub fn original<'a>(stored: &Arc<LayerBlobs<'a>>, image: &StoredImage) -> Result<Option<Staged<'a>>, Failure> {
+    let (Some(descriptor), Some((bytes, document))) = (&image.record.manifest, manifest(stored.store(), image)?) else {
+        return Ok(None);
+    };
+    let there = document.layers.iter().all(|layer| stored.has(&layer.digest));
     Ok(there.then(|| Staged {
         manifest: descriptor.clone(),
         manifest_bytes: bytes,
         document,
         diff_ids: image.record.diff_ids.clone(),
-        store,
+        stored: Arc::clone(stored),
         layers: BTreeMap::new(),
         memory: BTreeMap::new(),
     }))
@@ -175,7 +175,8 @@ pub(crate) fn pack_layers<'a>(
     let document = parse_manifest(&manifest_bytes, Some(&manifest.media_type))?;
     let (config, config_bytes) = assembled.config;
     let memory = BTreeMap::from([(config.digest, config_bytes), (manifest.digest, manifest_bytes.clone())]);
-    Ok(Staged { manifest, manifest_bytes, document, diff_ids, store, layers: bytes, memory })
+    let stored = Arc::new(LayerBlobs::new(engine)?);
+    Ok(Staged { manifest, manifest_bytes, document, diff_ids, stored, layers: bytes, memory })
 }
 
 /// An image's snapshots, lowest first.
@@ -193,12 +194,24 @@ fn chain(store: &Store, record: &ImageRecord) -> Result<Vec<Snapshot<Committed>>
     ids.into_iter().rev().map(|id| store.snapshots().get(id).map_err(Failure::from)).collect()
 }
 
-/// The blobs that layers came as, by diff id: from the manifests of stored images, and from caches elsewhere.
+/// The blobs that layers came as, by diff id: from the manifests of stored images, and from caches elsewhere. Some may
+/// have to be fetched again.
 pub fn known_blobs(store: &Store) -> Result<BTreeMap<DiffId, Descriptor>, Failure> {
+    let origins = Origins::of(store)?;
+    blobs_if(store, |digest| store.blobs().len(digest).is_ok() || origins.size(digest).is_some())
+}
+
+/// Those of them that are here.
+pub fn blobs_at_hand(store: &Store) -> Result<BTreeMap<DiffId, Descriptor>, Failure> {
+    blobs_if(store, |digest| store.blobs().len(digest).is_ok())
+}
+
+fn blobs_if(store: &Store, has: impl Fn(&Digest) -> bool) -> Result<BTreeMap<DiffId, Descriptor>, Failure> {
     let mut known: BTreeMap<DiffId, Descriptor> = store.snapshots().forms()?.into_iter().collect();
     for image in store.images().list()? {
-        if let Some(staged) = original(store, &image)? {
-            known.extend(image.record.diff_ids.iter().copied().zip(staged.document.layers));
+        let Some((_, manifest)) = manifest(store, &image)? else { continue };
+        if manifest.layers.iter().all(|layer| has(&layer.digest)) {
+            known.extend(image.record.diff_ids.iter().copied().zip(manifest.layers));
         }
     }
     Ok(known)

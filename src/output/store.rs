@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rbuild_cache::{BlobRole, Hold, ImageRecord, Lease, SnapshotId, Store, wait_silently};
 use rbuild_image::{Digest, ImageConfig, ImageRef};
 
-use super::stage::known_blobs;
+use super::stage::blobs_at_hand;
 use crate::cli::report::Failure;
 use crate::transfer::created;
 
@@ -30,7 +30,7 @@ impl Built {
         let mut blobs = BTreeMap::from([(id, BlobRole::Config)]);
         if !self.config.rootfs.diff_ids.is_empty() {
             // Layers that came from outside can only leave as the blobs that they came as: the image keeps them.
-            let known = known_blobs(store)?;
+            let known = blobs_at_hand(store)?;
             for descriptor in self.config.rootfs.diff_ids.iter().filter_map(|diff_id| known.get(diff_id)) {
                 lease.hold(Hold::Blob(descriptor.digest))?;
                 blobs.insert(descriptor.digest, BlobRole::Layer);

@@ -62,7 +62,7 @@ impl<'a> Packer<'a> {
         let mut known = Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner));
         if snapshot.is_imported() && !known.contains_key(&layer.diff.diff_id) {
             // The image that it came with may have come during this build.
-            known = Arc::new(stage::known_blobs(self.store)?);
+            known = Arc::new(stage::blobs_at_hand(self.store)?);
             *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
         }
         match self.existing {

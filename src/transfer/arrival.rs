@@ -4,7 +4,7 @@
 //! a layer. A blob that turns out to be damaged is fetched once more by whoever brings it; a reader of the first copy
 //! then fails, and asks for the whole one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ pub(super) struct Arrivals<'a> {
     store: &'a Store,
     sink: LeasedBlobs<'a>,
     blobs: BTreeMap<Digest, Arc<Arrival>>,
+    needless: BTreeSet<Digest>,
 }
 
 /// One blob.
@@ -75,13 +76,18 @@ impl Arrival {
 }
 
 impl<'a> Arrivals<'a> {
-    /// Expects `blobs` to come into `sink`.
-    pub(super) fn new(store: &'a Store, sink: LeasedBlobs<'a>, blobs: &[Descriptor]) -> Self {
+    /// Expects `blobs` to come into `sink`, but for those that are `needless` and were not kept.
+    pub(super) fn new(
+        store: &'a Store,
+        sink: LeasedBlobs<'a>,
+        blobs: &[Descriptor],
+        needless: BTreeSet<Digest>,
+    ) -> Self {
         let awaited = |blob: &Descriptor| {
             let progress = Mutex::new(Progress { state: State::Awaited, copy: 0 });
             (blob.digest, Arc::new(Arrival { size: blob.size, progress, changed: Condvar::new() }))
         };
-        Self { store, sink, blobs: blobs.iter().map(awaited).collect() }
+        Self { store, sink, blobs: blobs.iter().map(awaited).collect(), needless }
     }
 
     /// Says that what is not there will not come.
@@ -122,7 +128,7 @@ impl<'a> Arrivals<'a> {
 
 impl BlobSink for Arrivals<'_> {
     fn contains(&self, digest: &Digest) -> io::Result<bool> {
-        let there = self.sink.contains(digest)?;
+        let there = self.sink.contains(digest)? || self.needless.contains(digest);
         if let (true, Some(blob)) = (there, self.blobs.get(digest)) {
             blob.set(State::Whole);
         }
@@ -230,7 +236,7 @@ mod tests {
         let bytes: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
         let descriptor = blob(&bytes);
         let sink = store.blobs_for(&lease, &wait_silently);
-        let arrivals = Arrivals::new(&store, sink, std::slice::from_ref(&descriptor));
+        let arrivals = Arrivals::new(&store, sink, std::slice::from_ref(&descriptor), BTreeSet::new());
         std::thread::scope(|threads| {
             let reading = threads.spawn(|| {
                 let mut read = Vec::new();
@@ -256,7 +262,7 @@ mod tests {
         let good = vec![7; 100_000];
         let descriptor = blob(&good);
         let sink = store.blobs_for(&lease, &wait_silently);
-        let arrivals = Arrivals::new(&store, sink, std::slice::from_ref(&descriptor));
+        let arrivals = Arrivals::new(&store, sink, std::slice::from_ref(&descriptor), BTreeSet::new());
         let mut writer = arrivals.begin(&descriptor).unwrap();
         writer.write_all(&vec![8; 50_000]).unwrap();
         let mut reader = arrivals.open(&descriptor.digest, &|| false).unwrap();
@@ -278,8 +284,12 @@ mod tests {
         let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
         let lease = store.lease("test").unwrap();
         let descriptor = blob(b"never");
-        let arrivals =
-            Arrivals::new(&store, store.blobs_for(&lease, &wait_silently), std::slice::from_ref(&descriptor));
+        let arrivals = Arrivals::new(
+            &store,
+            store.blobs_for(&lease, &wait_silently),
+            std::slice::from_ref(&descriptor),
+            BTreeSet::new(),
+        );
         std::thread::scope(|threads| {
             let reading = threads.spawn(|| arrivals.open(&descriptor.digest, &|| false).map(drop));
             arrivals.give_up();

@@ -1,6 +1,6 @@
 //! `pull`, and images that builds and containers need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,6 +17,8 @@ use super::unpack::{LayerBlob, unpack, unpack_arriving};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
+use crate::output::origins;
+use crate::output::stage::known_blobs;
 use crate::progress::Transfers;
 
 /// Attestation manifests of one image that are fetched.
@@ -48,7 +50,10 @@ pub fn pull(
     let resolved = pull::resolve(&engine.client()?, reference, platform)?;
     let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
     let names = [resolved.reference.clone(), resolved.reference.with_digest(resolved.descriptor().digest)];
-    fetch_as(engine, &lease, &resolved, &names, Attested::Fetched, &watch)
+    let pulled = fetch_as(engine, &lease, &resolved, &names, Attested::Fetched, &watch)?;
+    drop(lease);
+    origins::let_go_now(engine)?;
+    Ok(pulled)
 }
 
 /// Whether what is attested about an image comes along.
@@ -121,7 +126,8 @@ pub(super) fn fetch_as(
     let layers: Vec<LayerBlob> =
         layers.map(|(diff_id, layer)| LayerBlob { diff_id: *diff_id, blob: layer.digest }).collect();
     // Layers are unpacked while they come, the lowest first.
-    let arrivals = Arrivals::new(store, store.blobs_for(lease, &stop), &resolved.image.layers);
+    let needless = needless(store, lease, &layers)?;
+    let arrivals = Arrivals::new(store, store.blobs_for(lease, &stop), &resolved.image.layers, needless);
     let cancelled = || engine.cancel().is_cancelled();
     let (pulled, unpacked) = std::thread::scope(|threads| {
         let unpacking = threads.spawn(|| {
@@ -148,7 +154,9 @@ pub(super) fn fetch_as(
     if let Some((index, _)) = &pulled.index {
         blobs.insert(index.digest, BlobRole::Index);
     }
-    blobs.extend(pulled.layers.iter().map(|layer| (layer.digest, BlobRole::Layer)));
+    // Without those that the store let go of and that were not fetched again.
+    let kept = pulled.layers.iter().filter(|layer| store.blobs().len(&layer.digest).is_ok());
+    blobs.extend(kept.map(|layer| (layer.digest, BlobRole::Layer)));
     if attested == Attested::Fetched {
         match fetch_attestations(&client, resolved, &store.blobs_for(lease, &stop), watch) {
             Ok(found) => blobs.extend(found),
@@ -169,6 +177,24 @@ pub(super) fn fetch_as(
     };
     store.images().put(&record, names)?;
     Ok(Pulled { id, digest, was_present: false })
+}
+
+/// Blobs that nobody has to bring: the store has their layers, and knows that these came as them.
+fn needless(store: &Store, lease: &Lease, layers: &[LayerBlob]) -> Result<BTreeSet<Digest>, Failure> {
+    let mut needless = BTreeSet::new();
+    let (mut parent, mut known) = (None, None);
+    for layer in layers {
+        let Some(snapshot) = store.snapshots().adopt(parent, &layer.diff_id, lease)? else { break };
+        parent = Some(snapshot.id());
+        let known = match &mut known {
+            Some(known) => known,
+            none => none.insert(known_blobs(store)?),
+        };
+        if known.get(&layer.diff_id).is_some_and(|blob| blob.digest == layer.blob) {
+            needless.insert(layer.blob);
+        }
+    }
+    Ok(needless)
 }
 
 /// Fetches the manifests that an image's index names as attestations about it, and what they name.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
+use std::sync::Arc;
 
 use rbuild_cache::{BlobRole, Lease, Store, StoredImage, wait_silently};
 use rbuild_image::{
@@ -15,6 +16,7 @@ use crate::engine::Engine;
 use crate::image_names;
 use crate::output::ahead::{Destination, while_packing};
 use crate::output::image::{Known, push_everywhere};
+use crate::output::origins::{self, LayerBlobs};
 use crate::output::pack::Packing;
 use crate::output::stage::{self, Ready, Staged};
 use crate::progress::Transfers;
@@ -53,8 +55,8 @@ pub fn push(
     transfers.say(&format!("Pushing {reference}"));
     let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
     let client = engine.client()?;
-    let to =
-        Destination { client: &client, name: reference, elsewhere: &elsewhere, stored: &store.blobs(), watch: &watch };
+    let stored = LayerBlobs::new(engine)?;
+    let to = Destination { client: &client, name: reference, elsewhere: &elsewhere, stored: &stored, watch: &watch };
     let (stored, there) = while_packing(&to, |ready| match platform {
         Some(_) => Stored::only(engine, &lease, images, PACKING, ready),
         None => stage_all(engine, &lease, images, PACKING, ready),
@@ -63,6 +65,8 @@ pub fn push(
     let known = Known { elsewhere: &elsewhere, there: &there };
     push_everywhere(&client, stored.root(), &stored, names, PushAs::Tags, known, &watch)?;
     stored.remember(engine, &lease, reference)?;
+    drop(lease);
+    origins::forget_fetched(engine)?;
     Ok(Pushed { digest: stored.root().0.digest, size: stored.root().0.size })
 }
 
@@ -86,7 +90,7 @@ pub fn stored_tags(engine: &Engine, repository: &ImageRef) -> Result<Vec<ImageRe
 
 /// An image of the store, ready to leave.
 pub(crate) struct Stored<'a> {
-    store: &'a Store,
+    blobs: Arc<LayerBlobs<'a>>,
     images: Vec<StoredImage>,
     staged: Vec<Staged<'a>>,
     root: DescribedBytes,
@@ -130,14 +134,14 @@ pub(super) fn stage_all<'a>(
     packing: Packing,
     ready: Ready<'_>,
 ) -> Result<Stored<'a>, Failure> {
-    let store = engine.store()?;
     let elsewhere = images.iter().flat_map(|image| image.references.iter().cloned()).collect();
-    if let Some(root) = whole_index(store, &images)? {
-        return Ok(Stored { store, images, staged: Vec::new(), root, memory: BTreeMap::new(), elsewhere });
+    let blobs = Arc::new(LayerBlobs::new(engine)?);
+    if let Some(root) = whole_index(&blobs, &images)? {
+        return Ok(Stored { blobs, images, staged: Vec::new(), root, memory: BTreeMap::new(), elsewhere });
     }
     let mut staged = Vec::new();
     for image in &images {
-        staged.push(match stage::original(store, image)? {
+        staged.push(match stage::original(&blobs, image)? {
             Some(original) => original,
             None => stage::pack(engine, lease, &image.record, packing, ready)?,
         });
@@ -157,21 +161,21 @@ pub(super) fn stage_all<'a>(
             index
         }
     };
-    Ok(Stored { store, images, staged, root, memory, elsewhere })
+    Ok(Stored { blobs, images, staged, root, memory, elsewhere })
 }
 
 /// An index that all of these images came from, when everything that it names is still there.
-fn whole_index(store: &Store, images: &[StoredImage]) -> Result<Option<DescribedBytes>, Failure> {
+fn whole_index(blobs: &LayerBlobs<'_>, images: &[StoredImage]) -> Result<Option<DescribedBytes>, Failure> {
     let Some(first) = images.first() else { return Ok(None) };
     let indexes = first.record.blobs.iter().filter(|(_, role)| **role == BlobRole::Index);
     for (digest, _) in indexes {
-        let Ok(bytes) = store.blobs().read(digest, MAX_MANIFEST_BYTES) else { continue };
+        let Ok(bytes) = blobs.store().blobs().read(digest, MAX_MANIFEST_BYTES) else { continue };
         let Ok(index) = parse_index(&bytes, None) else { continue };
         let names = |image: &StoredImage| {
             let manifest = image.record.manifest.as_ref();
             manifest.is_some_and(|manifest| index.manifests.iter().any(|child| child.digest == manifest.digest))
         };
-        if images.iter().all(names) && index.manifests.iter().all(|child| is_whole(store, child)) {
+        if images.iter().all(names) && index.manifests.iter().all(|child| is_whole(blobs, child)) {
             let media_type = index.media_type.clone().unwrap_or(rbuild_image::MediaType::OciIndex);
             return Ok(Some((Descriptor::new(media_type, *digest, bytes.len() as u64), bytes)));
         }
@@ -179,12 +183,12 @@ fn whole_index(store: &Store, images: &[StoredImage]) -> Result<Option<Described
     Ok(None)
 }
 
-/// Whether a manifest and everything below it is in the store.
-fn is_whole(store: &Store, descriptor: &Descriptor) -> bool {
-    let Ok(bytes) = store.blobs().read(&descriptor.digest, MAX_MANIFEST_BYTES) else { return false };
+/// Whether a manifest is in the store and everything below it is, too, or can be fetched again.
+fn is_whole(blobs: &LayerBlobs<'_>, descriptor: &Descriptor) -> bool {
+    let Ok(bytes) = blobs.store().blobs().read(&descriptor.digest, MAX_MANIFEST_BYTES) else { return false };
     let Ok(document) = Document::parse(&bytes, Some(&descriptor.media_type)) else { return false };
     match document {
-        Document::Manifest(_) => document.children().iter().all(|child| store.blobs().len(&child.digest).is_ok()),
+        Document::Manifest(_) => document.children().iter().all(|child| blobs.has(&child.digest)),
         // An index in an index is nobody's habit; what cannot be shown to be whole is put together anew.
         Document::Index(_) => false,
     }
@@ -199,16 +203,16 @@ impl<'a> Stored<'a> {
         packing: Packing,
         ready: Ready<'_>,
     ) -> Result<Self, Failure> {
-        let store = engine.store()?;
+        let blobs = Arc::new(LayerBlobs::new(engine)?);
         images.truncate(1);
         let image = images.first().ok_or_else(|| Failure::new("there is no image"))?;
-        let staged = match stage::original(store, image)? {
+        let staged = match stage::original(&blobs, image)? {
             Some(original) => original,
             None => stage::pack(engine, lease, &image.record, packing, ready)?,
         };
         let root = (staged.manifest.clone(), staged.manifest_bytes.clone());
         let (elsewhere, memory) = (image.references.clone(), BTreeMap::new());
-        Ok(Self { store, images, staged: vec![staged], root, memory, elsewhere })
+        Ok(Self { blobs, images, staged: vec![staged], root, memory, elsewhere })
     }
 
     /// The platform that stands for all where there is room for one: the wanted one, this machine's, or the first.
@@ -256,13 +260,13 @@ impl BlobSource for Stored<'_> {
         if let Some(bytes) = self.memory.get(digest) {
             return Ok(Box::new(Cursor::new(bytes.clone())));
         }
-        self.first(|staged| staged.open(digest)).map_or_else(|| BlobSource::open(&self.store.blobs(), digest), Ok)
+        self.first(|staged| staged.open(digest)).map_or_else(|| BlobSource::open(&*self.blobs, digest), Ok)
     }
 
     fn size(&self, digest: &Digest) -> io::Result<u64> {
         if let Some(bytes) = self.memory.get(digest) {
             return Ok(bytes.len() as u64);
         }
-        self.first(|staged| staged.size(digest)).map_or_else(|| BlobSource::size(&self.store.blobs(), digest), Ok)
+        self.first(|staged| staged.size(digest)).map_or_else(|| BlobSource::size(&*self.blobs, digest), Ok)
     }
 }

@@ -45,6 +45,7 @@ mod image_commands;
 mod images;
 mod interrupt;
 mod keyboard;
+mod layer_blobs;
 mod layers;
 mod leaks;
 mod library;

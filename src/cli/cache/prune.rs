@@ -14,6 +14,7 @@ use crate::config::parse_age;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::interrupt::Interrupts;
+use crate::output::origins;
 
 /// Arguments of `cache prune`.
 #[derive(Debug, Default, clap::Args)]
@@ -58,6 +59,9 @@ pub(in crate::cli) fn execute(args: &PruneArgs, engine: &Engine) -> Result<Exit,
     let interrupt = || if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     let on_wait = cache_view::waiting(&cancelled);
     let control = PruneControl { on_wait: &on_wait, interrupt: &interrupt };
+    if !args.dry_run {
+        origins::let_go(engine)?;
+    }
     let pruned = cache_view::prune(engine.store()?, &containers_of(engine)?, &request, control)?;
     if args.format.as_deref() == Some("json") {
         report::answer(&format!("{}\n", serde_json::to_string(&pruned).map_err(Failure::from)?))?;
