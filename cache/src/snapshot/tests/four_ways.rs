@@ -206,7 +206,7 @@ fn each_directory_once(entries: Vec<(Entry, Vec<u8>)>) -> Vec<(Entry, Vec<u8>)> 
 
 /// What a layer does to `root` as GNU tar and a shell would do it: whiteouts first, then what stands in the way of members of
 /// another type, then the members.
-fn extract(tar: &Path, root: &Path) {
+pub(super) fn extract(tar: &Path, root: &Path) {
     let remove = |path: &Path| match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path).unwrap(),
         Ok(_) => fs::remove_file(path).unwrap(),
@@ -244,19 +244,19 @@ fn extract(tar: &Path, root: &Path) {
 }
 
 /// A file that lost names to other layers may still count them.
-fn without_counts(described: Described) -> Described {
+pub(super) fn without_counts(described: Described) -> Described {
     let is_count = |word: &str| word.len() < 5 && word.strip_prefix('x').is_some_and(|n| n.parse::<u32>().is_ok());
     let line = |text: String| text.split(' ').filter(|word| !is_count(word)).collect::<Vec<_>>().join(" ");
     described.into_iter().map(|(path, text)| (path, line(text))).collect()
 }
 
-fn of_rootfs(rootfs: &Rootfs) -> Described {
+pub(super) fn of_rootfs(rootfs: &Rootfs) -> Described {
     let root = open_rootfs(rootfs).unwrap();
     without_counts(of_directory(Path::new(&format!("/proc/self/fd/{}/.", root.as_fd().as_raw_fd()))))
 }
 
 #[track_caller]
-fn assert_equal(what: &str, found: &Described, expected: &Described) {
+pub(super) fn assert_equal(what: &str, found: &Described, expected: &Described) {
     let paths: BTreeSet<_> = found.keys().chain(expected.keys()).collect();
     let differ = paths.into_iter().filter(|path| found.get(*path) != expected.get(*path));
     let differ: Vec<_> =
