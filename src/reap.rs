@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use rbuild_cache::Reap;
-use rbuild_container::{Networks, OUTSIDE_KIND, PROCESS_KIND};
+use rbuild_container::{Networks, OUTSIDE_KIND, PROCESS_KIND, UNBORN_VOLUME_KIND, remove_unborn_volume};
 use rbuild_executor::network::user_mode;
 
 /// Knows every kind of thing that our leases hold outside the store.
@@ -33,6 +33,7 @@ impl Reap for Reaper {
                 let (pid, started) = parsed.ok_or(io::ErrorKind::InvalidData)?;
                 user_mode::end_leftover(pid, started)
             }
+            UNBORN_VOLUME_KIND => remove_unborn_volume(&self.root, name),
             // A newer rbuild's: that one knows how.
             _ => Err(io::ErrorKind::Unsupported.into()),
         }

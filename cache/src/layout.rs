@@ -32,7 +32,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn new(root: PathBuf) -> Self {
+    /// The layout of the store in this directory, whether it is there or not.
+    pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
 

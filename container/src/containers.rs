@@ -137,6 +137,8 @@ pub struct Listing {
     pub damaged: Vec<(ContainerId, LoadError)>,
 }
 
+    /// How many were removed since somebody who should have done so was killed.
+    pub gone: usize,
 impl Containers {
     /// The containers of `store`.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {

@@ -89,4 +89,6 @@ pub use signal::{InvalidSignal, Signal};
 pub use status::{Change, ContainerStatus, InvalidChange};
 pub use terminal::size as terminal_size;
 pub use volume::{InvalidVolumeName, VolumeName};
-pub use volumes::{NewVolume, PopulateError, PrunedVolumes, Seed, Volume, VolumeError};
+pub use volumes::{
+    NewVolume, PopulateError, PrunedVolumes, Seed, UNBORN_VOLUME_KIND, Volume, VolumeError, remove_unborn_volume,
+};

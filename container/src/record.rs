@@ -23,6 +23,7 @@ use rbuild_image::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::config::ContainerConfig;
+use crate::containers::AnonymousVolumes;
 use crate::exit::ContainerExit;
 use crate::health::Health;
 use crate::id::ContainerId;
@@ -104,6 +105,9 @@ pub struct ContainerState {
     /// What somebody wants to become of it, whatever its policy says.
     #[serde(default)]
     pub wanted: Option<Wanted>,
+    /// What becomes of its anonymous volumes, once its removal has begun.
+    #[serde(default)]
+    pub(crate) removal: Option<AnonymousVolumes>,
 }
 
 /// What somebody wants to become of a container whose process ends.
@@ -131,6 +135,7 @@ impl ContainerState {
             error: None,
             restarts: 0,
             wanted: None,
+            removal: None,
         }
     }
 
@@ -169,6 +174,15 @@ impl ContainerState {
         self.process = None;
         self.exit = Some(exit);
         self.error = Some(error);
+    }
+
+    /// Its removal begins, or is taken up again: volumes that were to go may be half gone, and go.
+    pub(crate) fn begin_removal(&mut self, volumes: AnonymousVolumes) -> Result<(), InvalidChange> {
+        self.status = self.status.after(Change::BeginRemoval)?;
+        if self.removal != Some(AnonymousVolumes::Remove) {
+            self.removal = Some(volumes);
+        }
+        Ok(())
     }
 
     /// Something that changes nothing but the status.

@@ -9,6 +9,7 @@
 //! not, has it among its mounts; such a volume is not removed.
 
 mod populate;
+mod unborn;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,6 +32,8 @@ use crate::request::Lifetime;
 use crate::volume::VolumeName;
 
 pub use populate::PopulateError;
+pub(crate) use unborn::hold_unborn;
+pub use unborn::{UNBORN_VOLUME_KIND, remove_unborn_volume};
 
 const RECORD: &str = "volume.json";
 const DATA: &str = "_data";
@@ -187,6 +190,11 @@ impl Containers {
         serde_json::from_slice(&text).map(Some).map_err(|source| VolumeError::Damaged { path, source })
     }
 
+    /// Whether there is a volume of that name.
+    pub(crate) fn has_volume(&self, name: &VolumeName) -> bool {
+        self.volume_place(name).join(RECORD).exists()
+    }
+
     /// All volumes, by name.
     pub fn volumes(&self) -> Result<Vec<Volume>, VolumeError> {
         let root = self.store().layout().volumes();
@@ -213,9 +221,20 @@ impl Containers {
 
     /// Removes a volume that no container has; its files go with `lease`.
     pub fn remove_volume(&self, name: &VolumeName, lease: &Lease) -> Result<(), VolumeError> {
+        self.remove_volume_of(None, name, lease)
+    }
+
+    /// Removes a volume that no container has but one that is being removed itself.
+    pub(crate) fn remove_volume_of(
+        &self,
+        leaving: Option<&ContainerId>,
+        name: &VolumeName,
+        lease: &Lease,
+    ) -> Result<(), VolumeError> {
         let lock = LockName::other("volume", name.as_str());
         let _guard = self.store().lock(&lock, LockMode::Exclusive, &wait_silently)?;
-        let users = self.volume_users(name)?;
+        let mut users = self.volume_users(name)?;
+        users.retain(|user| Some(user) != leaving);
         if !users.is_empty() {
             return Err(VolumeError::InUse { name: name.clone(), users });
         }

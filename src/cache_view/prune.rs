@@ -120,9 +120,9 @@ pub fn prune(
         let losses = losses.collect();
         return Ok(Pruned { losses, ..pruned(&report, 0) });
     }
-    let gone = containers.remove_leftovers(&store.lease("prune")?)?;
+    let gone = containers.list_without_leftovers(&store.lease("prune")?)?.gone;
     let report = store.prune(&policy, PruneMode::Apply, control)?;
-    Ok(pruned(&report, gone.len()))
+    Ok(pruned(&report, gone))
 }
 
 fn pruned(report: &rbuild_cache::PruneReport, containers: usize) -> Pruned {

@@ -7,7 +7,6 @@ use std::process::Command;
 use crate::bench::Bench;
 
 #[test]
-#[ignore = "finds that an anonymous volume can outlive its container: not mended"]
 fn containers_disturbed_at_random_share_nothing_and_leave_nothing() {
     // It says when there is no root.
     let Some(_bench) = Bench::new() else { return };

@@ -29,6 +29,7 @@ mod containers_stress;
 mod contexts;
 mod costs;
 mod course;
+mod cut_short;
 mod damaged_archives;
 mod docker_words;
 mod documentation;

@@ -14,8 +14,8 @@ use rbuild_cache::{DbError, Hold, Kept, Lease, PathError, SnapshotId};
 use rbuild_executor::Capabilities;
 use rbuild_image::{ContainerPath, RuntimeConfig};
 
-use super::{Containers, FindError, LoadError, PublishError, RemoveError, RemoveOptions, durability};
-use crate::config::{ContainerConfig, ContainerMount, ContainerMountSource};
+use super::{Containers, FindError, LoadError, PublishError, RemoveError, durability};
+use crate::config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
 use crate::create::{InvalidRequest, Surroundings, merge};
 use crate::document::{self, AtPath};
 use crate::etc_files::{self, HostFiles};
@@ -25,8 +25,9 @@ use crate::network::{NetworkChoice, Reachable};
 use crate::particulars::{self, UtsChoice};
 use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin, Place};
 use crate::request::{Lifetime, RunRequest};
+use crate::status::ContainerStatus;
 use crate::volume::VolumeName;
-use crate::volumes::{NewVolume, Seed, VolumeError};
+use crate::volumes::{self, NewVolume, Seed, VolumeError};
 
 /// What a container is made from.
 #[derive(Debug)]
@@ -175,13 +176,34 @@ impl Containers {
         directory: &Path,
         lease: &Lease,
     ) -> Result<(), CreateError> {
-        self.make_volumes(&record.config, new.snapshot, lease)?;
         // Tells a collector of leftovers that this one is being made.
         let _held = self.hold(&record.id)?;
+        // Over as soon as the container has them: from then on they go when it goes.
+        let unborn = self.keep_track_of_volumes(record)?;
+        self.make_volumes(&record.config, new.snapshot, Volumes::All, lease)?;
         if let (Place::Container, Some(snapshot)) = (&record.place, new.snapshot) {
             self.store().roots().set(&root_name(&record.id), &[Kept::Snapshot(snapshot)])?;
         }
-        self.publish_under(record, new.request.name.as_ref(), directory, lease)
+        self.publish_under(record, new.request.name.as_ref(), directory, lease)?;
+        drop(unborn);
+        // Whoever removed one of them a moment ago did not see this container yet.
+        self.make_volumes(&record.config, new.snapshot, Volumes::Missing, lease)
+    }
+
+    /// A lease that lets the next invocation remove the anonymous volumes if this one is killed before the container is there.
+    fn keep_track_of_volumes(&self, record: &ContainerRecord) -> Result<Option<Lease>, CreateError> {
+        let mut holds = Vec::new();
+        for mount in &record.config.mounts {
+            if let ContainerMountSource::Volume { name, ownership: VolumeOwnership::Anonymous, .. } = &mount.source {
+                holds.push(volumes::hold_unborn(&record.id, name));
+            }
+        }
+        if holds.is_empty() {
+            return Ok(None);
+        }
+        let lease = self.store().lease("volumes")?;
+        lease.hold_all(holds)?;
+        Ok(Some(lease))
     }
 
     /// Publishes under the name asked for, or under one that is free.
@@ -208,22 +230,15 @@ impl Containers {
         unreachable!("the loop has no end but its returns")
     }
 
-    /// Removes a container whose process was killed before it could do so itself (`--rm`); whether it was one.
-    pub(super) fn remove_leftover(&self, id: &ContainerId, lease: &Lease) -> Result<bool, CreateError> {
-        let Some(record) = self.load(id).map_err(PublishError::from)? else { return Ok(false) };
-        let ended = !record.state.status.can_stop() && record.state.started.is_some();
-        if record.config.lifetime != Lifetime::Process || !ended {
-            return Ok(false);
-        }
-        self.remove(id, RemoveOptions { volumes: super::AnonymousVolumes::Remove, ..RemoveOptions::default() }, lease)?;
-        Ok(true)
-    }
-
     /// What other containers have mounted (`--volumes-from`).
     fn inherit_mounts(&self, config: &mut ContainerConfig, request: &RunRequest) -> Result<(), CreateError> {
         let mut inherited = Vec::new();
         for from in &config.particulars.volumes_from {
-            for mount in from.of(&self.find(&from.container)?.config.mounts) {
+            let owner = self.find(&from.container)?;
+            if owner.state.status == ContainerStatus::Removing {
+                return Err(FindError::NotFound { text: from.container.clone() }.into());
+            }
+            for mount in from.of(&owner.config.mounts) {
                 inherited.retain(|other: &ContainerMount| other.target != mount.target);
                 inherited.push(mount);
             }
@@ -237,11 +252,15 @@ impl Containers {
         &self,
         config: &ContainerConfig,
         snapshot: Option<SnapshotId>,
+        which: Volumes,
         lease: &Lease,
     ) -> Result<(), CreateError> {
         let mut view = None;
         for mount in &config.mounts {
             let ContainerMountSource::Volume { name, ownership, copy, labels } = &mount.source else { continue };
+            if which == Volumes::Missing && self.has_volume(name) {
+                continue;
+            }
             let seed = match copy {
                 crate::mounts::CopyUp::Nothing => None,
                 crate::mounts::CopyUp::Content => {
@@ -258,6 +277,15 @@ impl Containers {
         }
         Ok(())
     }
+}
+
+/// Which volumes of a container are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Volumes {
+    /// All: those that are empty are filled.
+    All,
+    /// Those that are not there.
+    Missing,
 }
 
 /// What the names of all roots of containers begin with.

@@ -1,18 +1,20 @@
 //! A container goes: its name, its changes, what it kept, its anonymous volumes.
 //!
-//! Repeatable at every instant: the state says *removing* before anything goes, and the directory, which holds
-//! that state, goes last and at once.
+//! Repeatable at every instant: the state says *removing*, and what becomes of the volumes, before anything goes;
+//! the directory, which holds that state, goes last and at once. Whoever lists containers takes up what was left half done.
 
 use rbuild_cache::{DbError, Lease, PathError};
+use serde::{Deserialize, Serialize};
 
 use super::create::{ROOT_PREFIX, root_name};
 use super::stop::StopError;
-use super::{Containers, LoadError, UpdateError};
+use super::{Containers, Listing, LoadError, UpdateError};
 use crate::config::{ContainerMountSource, VolumeOwnership};
 use crate::document::disk_usage;
 use crate::id::ContainerId;
 use crate::record::ContainerRecord;
-use crate::status::{Change, InvalidChange};
+use crate::request::Lifetime;
+use crate::status::{ContainerStatus, InvalidChange};
 use crate::volumes::VolumeError;
 
 /// How often a container that is being started is waited for.
@@ -38,7 +40,8 @@ pub enum RunningContainer {
 }
 
 /// What happens to the volumes that were made for a container alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AnonymousVolumes {
     /// They stay.
     #[default]
@@ -58,7 +61,7 @@ pub enum RemoveError {
         /// Its name.
         name: crate::name::ContainerName,
         /// Its state.
-        status: crate::status::ContainerStatus,
+        status: ContainerStatus,
     },
     /// It could not be killed.
     #[error(transparent)]
@@ -105,28 +108,27 @@ impl Containers {
         let Some(_held) = held else {
             return Err(RemoveError::Running { id: record.id, name: record.name, status: record.state.status });
         };
-        match self.update(id, |record| Ok(record.state.change(Change::BeginRemoval)?)) {
-            Ok(_) => {}
-            Err(UpdateError::Gone { .. }) => return Ok(()),
-            Err(UpdateError::State(error)) => return Err(error.into()),
-            Err(UpdateError::Load(error)) => return Err(error.into()),
-        }
-        self.discard(&record, options.volumes, lease)
+        self.discard(id, options.volumes, lease)
     }
 
-    /// Takes down what is left of a container that nobody runs.
+    /// Takes down a container that nobody runs; the caller has its run lock.
     pub(super) fn discard(
         &self,
-        record: &ContainerRecord,
+        id: &ContainerId,
         volumes: AnonymousVolumes,
         lease: &Lease,
     ) -> Result<(), RemoveError> {
-        self.store().roots().release(&root_name(&record.id))?;
-        self.withdraw(record, lease)?;
-        if volumes == AnonymousVolumes::Remove {
-            self.remove_anonymous_volumes(record, lease)?;
+        let record = match self.update(id, |record| Ok(record.state.begin_removal(volumes)?)) {
+            Ok(record) => record,
+            Err(UpdateError::Gone { .. }) => return Ok(()),
+            Err(UpdateError::State(error)) => return Err(error.into()),
+            Err(UpdateError::Load(error)) => return Err(error.into()),
+        };
+        self.store().roots().release(&root_name(id))?;
+        if record.state.removal == Some(AnonymousVolumes::Remove) {
+            self.remove_anonymous_volumes(&record, lease)?;
         }
-        Ok(())
+        Ok(self.withdraw(&record, lease)?)
     }
 
     /// Removes the volumes that were made for a container alone, unless another one has them as well.
@@ -135,7 +137,7 @@ impl Containers {
             let ContainerMountSource::Volume { name, ownership: VolumeOwnership::Anonymous, .. } = &mount.source else {
                 continue;
             };
-            match self.remove_volume(name, lease) {
+            match self.remove_volume_of(Some(&record.id), name, lease) {
                 Ok(()) | Err(VolumeError::InUse { .. } | VolumeError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -166,20 +168,44 @@ impl Containers {
         Ok(removed)
     }
 
-    /// Removes containers that should have gone with their process and did not, because it was killed.
-    pub fn remove_leftovers(&self, lease: &Lease) -> Result<Vec<ContainerId>, super::CreateError> {
-        let mut removed = Vec::new();
-        for record in self.list()?.containers {
-            if self.remove_leftover(&record.id, lease)? {
-                removed.push(record.id);
+    /// All containers, less those that are gone but for somebody who was killed: they should have ended with their process
+    /// (`--rm`), or their removal had begun. They go now.
+    pub fn list_without_leftovers(&self, lease: &Lease) -> Result<Listing, RemoveError> {
+        let mut listing = self.list()?;
+        let (mut failed, before) = (None, listing.containers.len());
+        listing.containers.retain(|record| match self.remove_if_left(record, lease) {
+            Ok(removed) => !removed,
+            Err(error) => {
+                failed.get_or_insert(error);
+                true
             }
-        }
+        });
+        listing.gone = before - listing.containers.len();
         self.release_orphaned_roots()?;
-        Ok(removed)
+        failed.map_or(Ok(listing), Err)
+    }
+
+    /// Removes a container that somebody should have removed who was killed; whether it was one. Nobody is waited for: who has
+    /// it in hand at this moment finishes by himself.
+    fn remove_if_left(&self, record: &ContainerRecord, lease: &Lease) -> Result<bool, RemoveError> {
+        if leftover(record).is_none() {
+            return Ok(false);
+        }
+        let Some(_held) = self.hold_now(&record.id)? else { return Ok(false) };
+        // Read again, now that nobody else changes what it is.
+        let Some(volumes) = self.load(&record.id)?.map(|record| leftover(&record)) else { return Ok(true) };
+        volumes.map_or(Ok(false), |volumes| self.discard(&record.id, volumes, lease).map(|()| true))
+    }
+
+    /// Removes a container that somebody should have removed who was killed, once it is free; whether it was one.
+    pub(super) fn remove_leftover(&self, id: &ContainerId, lease: &Lease) -> Result<bool, RemoveError> {
+        let Some(volumes) = self.load(id)?.and_then(|record| leftover(&record)) else { return Ok(false) };
+        self.remove(id, RemoveOptions { volumes, ..RemoveOptions::default() }, lease)?;
+        Ok(true)
     }
 
     /// Releases what containers kept that never appeared, because their creation was killed.
-    fn release_orphaned_roots(&self) -> Result<(), super::CreateError> {
+    fn release_orphaned_roots(&self) -> Result<(), RemoveError> {
         for owner in self.store().roots().list()?.into_keys() {
             let Some(id) = owner.strip_prefix(ROOT_PREFIX).and_then(|id| id.parse::<ContainerId>().ok()) else {
                 continue;
@@ -194,4 +220,14 @@ impl Containers {
         }
         Ok(())
     }
+}
+
+/// What becomes of the volumes of a container that would be gone by now, had nobody been killed; `None` for any other one.
+fn leftover(record: &ContainerRecord) -> Option<AnonymousVolumes> {
+    let state = &record.state;
+    if state.status == ContainerStatus::Removing {
+        return Some(state.removal.unwrap_or_default());
+    }
+    let ended = !state.status.can_stop() && state.started.is_some();
+    (record.config.lifetime == Lifetime::Process && ended).then_some(AnonymousVolumes::Remove)
 }

@@ -212,7 +212,7 @@ impl Containers {
             self.record_failure(id, error)?;
         }
         if record.config.lifetime == Lifetime::Process {
-            self.discard(&record, AnonymousVolumes::Remove, lease)?;
+            self.discard(id, AnonymousVolumes::Remove, lease)?;
         }
         outcome
     }

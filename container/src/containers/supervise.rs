@@ -133,7 +133,7 @@ impl Containers {
         // Nobody can connect any more; who is connected is told at the very end.
         watch.listener = None;
         if record.config.lifetime == Lifetime::Process {
-            self.discard(&record, AnonymousVolumes::Remove, lease)?;
+            self.discard(id, AnonymousVolumes::Remove, lease)?;
         }
         result
     }

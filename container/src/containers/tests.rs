@@ -1,10 +1,16 @@
 //! Containers as the crate sees them: records, names, volumes and removal, without a sandbox.
 
 use super::*;
+use crate::config::{ContainerMount, ContainerMountSource, VolumeOwnership};
+use crate::mounts::CopyUp;
 use crate::process_id::ProcessId;
 use crate::record::tests::sample;
+use crate::request::RunRequest;
 use crate::status::Change;
+use crate::volume::VolumeName;
+use crate::volumes::NewVolume;
 use rbuild_cache::{OpenOptions, SystemClock};
+use std::collections::BTreeMap;
 
 struct Bench {
     _home: tempfile::TempDir,
@@ -170,14 +176,14 @@ fn what_a_killed_creation_kept_is_released() {
     }
     roots.set("somebody/else", &[rbuild_cache::Kept::Blob(Digest::sha256("x"))]).unwrap();
     let held = bench.containers.hold(&made).unwrap();
-    bench.containers.remove_leftovers(&bench.lease).unwrap();
+    bench.containers.list_without_leftovers(&bench.lease).unwrap();
     let mut left: Vec<String> = roots.list().unwrap().into_keys().collect();
     left.sort();
     let mut want = vec![create::root_name(&made), create::root_name(&kept), "somebody/else".to_owned()];
     want.sort();
     assert_eq!(left, want);
     drop(held);
-    bench.containers.remove_leftovers(&bench.lease).unwrap();
+    bench.containers.list_without_leftovers(&bench.lease).unwrap();
     assert_eq!(roots.list().unwrap().len(), 2);
 }
 
@@ -197,4 +203,108 @@ fn a_container_does_not_go_while_its_record_is_changed() {
         removal.unwrap().join().unwrap().unwrap();
     });
     assert!(matches!(bench.containers.update(&record.id, |_| Ok(())), Err(UpdateError::Gone { .. })));
+}
+
+impl Bench {
+    /// A container with one anonymous volume, ended by itself.
+    fn add_with_volume(&self) -> (ContainerRecord, VolumeName) {
+        let (mut record, name) = (sample("web"), VolumeName::random());
+        let new = NewVolume {
+            name: name.clone(),
+            ownership: VolumeOwnership::Anonymous,
+            labels: BTreeMap::new(),
+            lifetime: Lifetime::Kept,
+        };
+        self.containers.ensure_volume(&new, None, &self.lease).unwrap();
+        record.config.mounts = vec![ContainerMount {
+            source: ContainerMountSource::Volume {
+                name: name.clone(),
+                ownership: VolumeOwnership::Anonymous,
+                copy: CopyUp::Nothing,
+                labels: BTreeMap::new(),
+            },
+            ..tmpfs_mount("/data")
+        }];
+        self.publish(&record).unwrap();
+        (record, name)
+    }
+}
+
+/// A mount, whatever its source.
+fn tmpfs_mount(target: &str) -> ContainerMount {
+    let request = crate::mounts::parse_tmpfs_flag(target).unwrap();
+    let request = RunRequest { mounts: vec![request], ..RunRequest::default() };
+    let image = rbuild_image::RuntimeConfig { cmd: Some(vec!["true".into()]), ..Default::default() };
+    let id = ContainerId::random();
+    let surroundings = crate::create::Surroundings {
+        id: &id,
+        bounding_capabilities: rbuild_executor::Capabilities::default(),
+        volume_name: &mut VolumeName::random,
+    };
+    crate::create::merge(&image, &request, surroundings).unwrap().mounts.remove(0)
+}
+
+/// Every prefix of what a removal does, as a kill leaves it.
+#[test]
+fn a_removal_that_was_cut_short_is_taken_up_and_takes_the_volumes_it_was_to_take() {
+    for volumes in [AnonymousVolumes::Remove, AnonymousVolumes::Keep] {
+        for steps in 1..=4 {
+            let bench = bench();
+            let (record, name) = bench.add_with_volume();
+            let containers = &bench.containers;
+            let begun = containers.update(&record.id, |record| Ok(record.state.begin_removal(volumes)?)).unwrap();
+            if steps > 1 {
+                containers.store().roots().release(&create::root_name(&record.id)).unwrap();
+            }
+            if steps > 2 && volumes == AnonymousVolumes::Remove {
+                containers.remove_anonymous_volumes(&begun, &bench.lease).unwrap();
+            }
+            if steps > 3 {
+                containers.withdraw(&begun, &bench.lease).unwrap();
+            }
+            // Whoever is at it is left alone.
+            let held = containers.hold(&record.id).unwrap();
+            let listing = containers.list_without_leftovers(&bench.lease).unwrap();
+            assert_eq!((listing.gone, listing.containers.len()), (0, usize::from(steps < 4)), "{volumes:?} {steps}");
+            drop(held);
+            let listing = containers.list_without_leftovers(&bench.lease).unwrap();
+            assert_eq!((listing.gone, listing.containers.len()), (usize::from(steps < 4), 0), "{volumes:?} {steps}");
+            let kept = containers.volume(&name).unwrap().is_some();
+            assert_eq!(kept, volumes == AnonymousVolumes::Keep, "{steps}");
+            assert!(containers.find("web").is_err());
+        }
+    }
+}
+
+#[test]
+fn a_removal_that_has_taken_volumes_takes_the_others_however_it_is_repeated() {
+    let bench = bench();
+    let (record, name) = bench.add_with_volume();
+    let begin = |record: &mut ContainerRecord| Ok(record.state.begin_removal(AnonymousVolumes::Remove)?);
+    bench.containers.update(&record.id, begin).unwrap();
+    bench.containers.remove(&record.id, RemoveOptions::default(), &bench.lease).unwrap();
+    assert_eq!(bench.containers.volume(&name).unwrap(), None);
+}
+
+#[test]
+fn a_volume_goes_with_its_lease_unless_its_container_appeared_or_another_has_it() {
+    let bench = bench();
+    let root = bench.containers.store().layout().root().to_owned();
+    let (record, name) = bench.add_with_volume();
+    let held = |id: &ContainerId, name: &VolumeName| match crate::volumes::hold_unborn(id, name) {
+        rbuild_cache::Hold::Outside { name, .. } => name,
+        other => panic!("{other:?}"),
+    };
+    let there = || bench.containers.volume(&name).unwrap().is_some();
+    crate::remove_unborn_volume(&root, &held(&record.id, &name)).unwrap();
+    assert!(there(), "its container is there");
+    let never = ContainerId::random();
+    crate::remove_unborn_volume(&root, &held(&never, &name)).unwrap();
+    assert!(there(), "another container has it");
+    bench.containers.withdraw(&record, &bench.lease).unwrap();
+    for _ in 0..2 {
+        crate::remove_unborn_volume(&root, &held(&never, &name)).unwrap();
+        assert!(!there());
+    }
+    assert!(crate::remove_unborn_volume(&root, "../..").is_err());
 }

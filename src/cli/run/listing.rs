@@ -58,8 +58,7 @@ pub(in crate::cli) fn list(args: &PsArgs, engine: &Engine) -> Result<Exit, Failu
     let filters = Filters::parse(&args.filter)?;
     let format: Format = args.format.parse()?;
     let containers = containers_of(engine)?;
-    containers.remove_leftovers(&engine.store()?.lease("ps")?)?;
-    let listing = containers.list()?;
+    let listing = containers.list_without_leftovers(&engine.store()?.lease("ps")?)?;
     let filters = filters.resolve(&listing.containers, engine)?;
     let newest = if args.latest { Some(1) } else { args.last.and_then(|last| usize::try_from(last).ok()) };
     let all = args.all || args.latest || args.last.is_some() || filters.shows_all();
