@@ -8,6 +8,7 @@
 //!   running while that lock is free tells of a process that was killed; the next reader sets it right.
 
 mod attach;
+mod attend;
 mod boot;
 mod connect;
 mod copy;
@@ -47,6 +48,7 @@ use crate::request::Lifetime;
 use crate::status::{ContainerStatus, InvalidChange};
 
 pub use attach::{AttachError, Attached};
+pub use attend::Attendance;
 pub use boot::{Boot, BootError};
 pub use copy::{CopyError, Files, Links as CopyLinks, Owners as CopyOwners};
 pub use create::{CreateError, NewContainer, RunIn, WorkingDirError};

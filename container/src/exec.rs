@@ -5,6 +5,7 @@
 
 use rbuild_executor::{ALL_CAPABILITIES, Capabilities, ExecLifetime, ExecSpec, ProcessSpec, users::User};
 use rbuild_image::ContainerPath;
+use serde::{Deserialize, Serialize};
 
 use crate::config::ContainerConfig;
 use crate::create::process_environment;
@@ -13,7 +14,7 @@ use crate::request::Console;
 use crate::sandbox::with_groups;
 
 /// A command for a container that runs, as it was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
     /// Program and arguments; the container's entry point has no part in it.
     pub command: Vec<String>,

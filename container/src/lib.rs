@@ -42,10 +42,10 @@ mod volumes;
 pub use capability::{CapabilityRequest, UnknownCapability};
 pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOwnership};
 pub use containers::{
-    AnonymousVolumes, AttachError, Attached, Boot, BootError, ContainerChange, Containers, CopyError, CopyLinks,
-    CopyOwners, CreateError, ExecError, ExportError, Files, FindError, Foreground, Listing, LiveError, LoadError,
-    NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RenameError, RunIn, RunningContainer, StartError,
-    StopError, Supervised, Supervision, UpdateError, WorkingDirError,
+    AnonymousVolumes, AttachError, Attached, Attendance, Boot, BootError, ContainerChange, Containers, CopyError,
+    CopyLinks, CopyOwners, CreateError, ExecError, ExportError, Files, FindError, Foreground, Listing, LiveError,
+    LoadError, NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RenameError, RunIn, RunningContainer,
+    StartError, StopError, Supervised, Supervision, UpdateError, WorkingDirError,
 };
 pub use create::{
     InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, check_limits, merge,

@@ -202,6 +202,9 @@ enum Command {
     #[command(hide = true)]
     ContainerMonitor(run::MonitorArgs),
     /// Show what this rbuild works with
+    /// The process that runs a command in a container; started by rbuild itself
+    #[command(hide = true)]
+    ContainerExec(run::MonitorArgs),
     Info(system::InfoArgs),
     /// Space, events, and removing what is not needed
     #[command(subcommand)]
@@ -308,6 +311,7 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Wait(args) => run::wait(&args, &engine),
         Command::Container(command) => run::execute_container(command, &engine),
         Command::Volume(command) => volume::execute(command, &engine),
+        Command::ContainerExec(args) => run::attend(&args, &engine),
         Command::Network(command) => network::execute(command, &engine),
         Command::Port(args) => run::port(&args, &engine),
         Command::Pause(args) => run::pause(&args, &engine),

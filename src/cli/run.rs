@@ -57,7 +57,7 @@ pub(super) use live::{
     NamesArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs, pause, rename, stats, top, unpause, update,
 };
 pub(super) use logs::{LogsArgs, logs};
-pub(super) use monitor::{MonitorArgs, execute as monitor};
+pub(super) use monitor::{MonitorArgs, attend, execute as monitor};
 pub(super) use ports::{PortArgs, port};
 use unserved::UnservedArgs;
 

@@ -104,3 +104,56 @@ fn until(terminal: &Terminal, is: impl Fn(&Vec<String>) -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
+
+/// Whether a process of this machine has these words, one after the other.
+fn runs(words: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| {
+        line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ").trim() == words
+    })
+}
+
+#[test]
+fn a_command_in_a_container_is_left_running_by_its_keys_and_ends_with_its_terminal_otherwise() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let ran = bench.rbuild(["run", "-d", "--name=web", "--network=none", "busybox", "sleep", "1000"]).run();
+    let _ran = ran.ok();
+    let long = "x".repeat(90_000);
+    std::fs::write(bench.path("long.env"), format!("LONG={long}\n")).unwrap();
+    let left_by_other_keys = format!(
+        "exec -it --detach-keys=ctrl-x,x --env-file={} web sh -c 'echo ${{#LONG}}; exec sleep 73142'",
+        bench.path("long.env").display()
+    );
+    let script = format!(
+        "{}; echo first $?; {}; echo second $?; {}; echo third $?; {}; sleep 100",
+        line(&bench, "exec -it web sh -c 'stty size; echo ready; exec sleep 73141'"),
+        line(&bench, &left_by_other_keys),
+        line(&bench, "exec -it web sh -c 'echo typed; read word; echo got $word; exit 5'"),
+        line(&bench, "exec -it web sh -c 'echo bound; exec sleep 73143'"),
+    );
+    let terminal = Terminal::start(&bench, 80, 20, &script);
+    let keys = |keys: &[&str]| terminal.tmux(&[&["send-keys"], keys].concat());
+    terminal.screen("20 80");
+    terminal.screen("ready");
+    keys(&["C-p", "C-q"]);
+    terminal.screen("first 0");
+    terminal.screen("90000");
+    keys(&["C-x", "x"]);
+    terminal.screen("second 0");
+    assert!(runs("sleep 73141") && runs("sleep 73142"), "they go on");
+    terminal.screen("typed");
+    keys(&["C-p", "on", "Enter"]);
+    terminal.screen("third 5");
+    terminal.screen("bound");
+    assert!(runs("sleep 73143"));
+    drop(terminal);
+    let start = std::time::Instant::now();
+    while runs("sleep 73143") {
+        assert!(start.elapsed() < std::time::Duration::from_secs(60), "it outlives its terminal");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(runs("sleep 73141"), "what was left goes on");
+    let _ran = bench.rbuild(["rm", "-f", "web"]).run().ok();
+    assert!(!runs("sleep 73141") && !runs("sleep 73142"), "and ends with the container");
+}

@@ -12,7 +12,7 @@ use rbuild_executor::users::UserError;
 use rbuild_executor::{Capabilities, ExecSpec, SpawnError, Spawner, Warning};
 
 use super::start::{Connection, ENDING, LookUpError, exit_of, follow, look_up_user};
-use super::{Containers, Foreground, Outcome, RECORD};
+use super::{Containers, Foreground, LoadError, Outcome, RECORD};
 use crate::exec::{ExecFacts, ExecRequest, exec_spec};
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
@@ -63,6 +63,9 @@ pub enum ExecError {
     /// The container's files cannot be had.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The container's record cannot be had.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The container's process cannot be reached.
     #[error("cannot reach the process of container {}", id.short())]
     Reach {
@@ -177,7 +180,7 @@ impl Containers {
     }
 }
 
-fn not_started(record: &ContainerRecord, error: SpawnError) -> ExecError {
+pub(super) fn not_started(record: &ContainerRecord, error: SpawnError) -> ExecError {
     match error {
         SpawnError::SandboxGone => ExecError::NotRunning { id: record.id.clone() },
         error => ExecError::Spawn(error),

@@ -65,6 +65,11 @@ impl Supervised {
         Self { clients, last: FromMonitor::NotStarted(failure), warm: Vec::new() }
     }
 
+    /// The end of a command.
+    pub(super) fn ended(clients: Clients, last: FromMonitor) -> Self {
+        Self { clients, last, warm: Vec::new() }
+    }
+
     /// Tells everybody who is still connected. To be called when all that the container had is gone. Gives the networks that
     /// have to be seen to afterwards ([`Networks::outlast`](crate::Networks::outlast)).
     pub fn announce(self) -> Vec<NetworkId> {
@@ -74,11 +79,11 @@ impl Supervised {
 }
 
 /// How long output may take to reach everybody before the end of its container is recorded nevertheless.
-const DELIVERY: Duration = Duration::from_secs(1);
+pub(super) const DELIVERY: Duration = Duration::from_secs(1);
 /// How often a monitor looks whether its container's directory is still there.
 const LOOK: Duration = Duration::from_secs(5);
 /// Longer than anybody waits.
-const EVER: Duration = Duration::from_secs(3600 * 24 * 365);
+pub(super) const EVER: Duration = Duration::from_secs(3600 * 24 * 365);
 
 /// How one process of a container ended.
 struct Run {
@@ -97,11 +102,8 @@ impl Containers {
     /// Runs a container until it is not to be started again.
     pub fn supervise(&self, id: &ContainerId, with: Supervision<'_>, lease: &Lease) -> Result<Supervised, StartError> {
         let Supervision { spawner, signals, first, explain } = with;
-        let clients = Clients::default();
-        clients.add(first);
-        let mut watch = Watch { clients, listener: None, signals, dying: false, deadline: None, warm: Vec::new() };
         // So that the first client is known before anything can fail.
-        watch.dying = hear_first(&watch.clients);
+        let mut watch = Watch::of_first(first, signals);
         let finished = match self.hold(id) {
             Ok(Some(_held)) => self.supervise_held(id, spawner, explain, &mut watch, lease),
             Ok(None) => Err(StartError::AlreadyRunning { id: id.clone() }),
@@ -240,7 +242,7 @@ impl Containers {
         }
         watch.running(process_id, &streams);
         for (stream, from) in streams.outputs.drain(..) {
-            outputs.copy(stream, from, Arc::clone(&log), watch.clients.clone()).map_err(StartError::Streams)?;
+            outputs.copy(stream, from, Some(Arc::clone(&log)), watch.clients.clone()).map_err(StartError::Streams)?;
         }
         let status = std::thread::scope(|scope| {
             let health = self.watch_health(scope, record, spawner)?;
@@ -336,9 +338,9 @@ impl Containers {
 }
 
 /// The two sides of a container's streams.
-struct Streams {
-    inner: Option<Stdio>,
-    outputs: Vec<(Stream, OwnedFd)>,
+pub(super) struct Streams {
+    pub(super) inner: Option<Stdio>,
+    pub(super) outputs: Vec<(Stream, OwnedFd)>,
     /// What clients type into: the terminal, or the writing end of a pipe.
     input: Option<OwnedFd>,
     terminal: bool,
@@ -346,7 +348,7 @@ struct Streams {
 }
 
 impl Streams {
-    fn new(console: Console) -> io::Result<Self> {
+    pub(super) fn new(console: Console) -> io::Result<Self> {
         let Console { terminal, interactive } = console;
         if terminal {
             let inner = Some(Stdio::terminal());
@@ -365,7 +367,7 @@ impl Streams {
         Ok(Self { inner, outputs, input, terminal, interactive })
     }
 
-    fn connect_terminal(&mut self, process: &mut Process) -> io::Result<()> {
+    pub(super) fn connect_terminal(&mut self, process: &mut Process) -> io::Result<()> {
         let terminal = process.take_terminal().ok_or_else(|| io::Error::other("the sandbox has no terminal"))?;
         self.outputs.push((Stream::Stdout, terminal.try_clone()?));
         self.input = Some(terminal);
@@ -374,12 +376,12 @@ impl Streams {
 }
 
 /// What a monitor listens to.
-struct Watch<'a> {
-    clients: Clients,
+pub(super) struct Watch<'a> {
+    pub(super) clients: Clients,
     listener: Option<Listener>,
     signals: &'a mut SignalInbox,
     /// The container is not to be started again: the monitor was told to end, or a client it was bound to died.
-    dying: bool,
+    pub(super) dying: bool,
     /// When a container that was asked to end is killed.
     deadline: Option<Instant>,
     /// Networks that were left with their bridges.
@@ -388,31 +390,39 @@ struct Watch<'a> {
 
 /// What somebody said.
 #[derive(Default)]
-struct Heard {
+pub(super) struct Heard {
     attached: Vec<Arc<crate::monitor::Client>>,
     /// They wait until ports and names are served as the networks want it.
     networks: Vec<Arc<crate::monitor::Client>>,
     input_ended: bool,
-    client_died: bool,
-    told_to_end: bool,
-    process_ended: bool,
+    pub(super) client_died: bool,
+    pub(super) told_to_end: bool,
+    pub(super) process_ended: bool,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    /// Of who started the monitor, who speaks before anything else happens.
+    pub(super) fn of_first(first: OwnedFd, signals: &'a mut SignalInbox) -> Self {
+        let clients = Clients::default();
+        clients.add(first);
+        let dying = hear_first(&clients);
+        Self { clients, listener: None, signals, dying, deadline: None, warm: Vec::new() }
+    }
+
     /// The size of the terminal of whoever has one.
-    fn window(&self) -> Option<rbuild_executor::WindowSize> {
+    pub(super) fn window(&self) -> Option<rbuild_executor::WindowSize> {
         self.clients.all().iter().find_map(|client| client.window())
     }
 
     /// Tells everybody that the container runs, with what they type into.
-    fn running(&self, process: ProcessId, streams: &Streams) {
+    pub(super) fn running(&self, process: ProcessId, streams: &Streams) {
         for client in self.clients.all() {
             tell_running(&client, process, streams);
         }
     }
 
     /// Waits until something happens, at most so long.
-    fn wait(&mut self, process: Option<&Process>, patience: Duration) -> io::Result<Heard> {
+    pub(super) fn wait(&mut self, process: Option<&Process>, patience: Duration) -> io::Result<Heard> {
         let mut heard = Heard::default();
         let clients = self.clients.all();
         let mut polled = vec![PollFd::from_borrowed_fd(self.signals.readiness(), PollFlags::IN)];

@@ -143,7 +143,7 @@ impl Client {
                 Said::Attach(request)
             }
             Ok(Some((ToMonitor::InputEnded, _))) => Said::InputEnded,
-            Ok(Some((ToMonitor::Wake, _))) => Said::Wake,
+            Ok(Some((ToMonitor::Wake | ToMonitor::Execute, _))) => Said::Wake,
             Ok(Some((ToMonitor::Networks, _))) => Said::Networks,
             Ok(Some((ToMonitor::Detach, _))) => {
                 self.closed.store(true, Ordering::Relaxed);

@@ -23,6 +23,11 @@ impl Default for DetachKeys {
 }
 
 impl DetachKeys {
+    /// Whether no keys detach.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// No keys detach.
     pub(super) fn none() -> Self {
         Self(Vec::new())

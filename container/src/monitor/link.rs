@@ -1,18 +1,21 @@
 //! A client's end of a connection to a monitor: its terminal, its keys, its signals.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 
 use rbuild_executor::{Signaller, WindowSize, channel};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::detach_keys::{DetachKeys, Typed, Watch};
 use super::message::{AttachRequest, FromMonitor, StartFailure, ToMonitor};
 use super::socket::connect_to;
+use crate::exec::ExecRequest;
 use crate::inbox::SignalInbox;
 use crate::process_id::ProcessId;
 use crate::relay::{Ended, Written, wait, write_all};
@@ -108,6 +111,16 @@ impl MonitorLink {
     /// Connects to the monitor of the container with this directory; `None` when there is none.
     pub(crate) fn connect(directory: &Path) -> Result<Option<Self>, LinkError> {
         Ok(connect_to(directory).map_err(LinkError::Connection)?.map(Self))
+    }
+
+    /// Says what is to be executed, to a process that was started for it.
+    pub fn execute(&self, request: &ExecRequest) -> Result<(), LinkError> {
+        let connection = |error: io::Error| LinkError::Connection(error);
+        let file = memfd_create("exec", MemfdFlags::CLOEXEC).map_err(|error| connection(error.into()))?;
+        let mut file = File::from(file);
+        let text = serde_json::to_vec(request).map_err(|error| connection(error.into()))?;
+        file.write_all(&text).and_then(|()| file.rewind()).map_err(connection)?;
+        self.say(&ToMonitor::Execute, &[file.as_fd()])
     }
 
     /// Asks to be connected.

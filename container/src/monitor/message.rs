@@ -44,6 +44,9 @@ pub struct StartFailure {
 /// From a client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToMonitor {
+    /// What is to be executed, in a file that travels along since it may be longer than a message; before anything else, and
+    /// only to a process that was started for it.
+    Execute,
     /// Connects it; the first message of everybody who wants output or input.
     Attach(AttachRequest),
     /// It goes, and the container stays.

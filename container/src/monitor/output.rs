@@ -36,7 +36,7 @@ impl Outputs {
         &mut self,
         stream: Stream,
         from: OwnedFd,
-        log: Arc<Mutex<LogWriter>>,
+        log: Option<Arc<Mutex<LogWriter>>>,
         clients: Clients,
     ) -> io::Result<()> {
         let ended = self.ended.subscribe()?;
@@ -85,11 +85,16 @@ impl Outputs {
 struct Copy {
     stream: Stream,
     from: OwnedFd,
-    log: Arc<Mutex<LogWriter>>,
+    /// None where nobody asks for it later (`exec`).
+    log: Option<Arc<Mutex<LogWriter>>>,
     clients: Clients,
 }
 
 impl Copy {
+    fn log(&self, write: impl FnOnce(&mut LogWriter) -> io::Result<()>) -> io::Result<()> {
+        self.log.as_ref().map_or(Ok(()), |log| write(&mut log.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
     /// Reads to the end. What cannot be stored or delivered is told at the end: the container goes on.
     fn run(self, ended: &OwnedFd) -> io::Result<()> {
         let mut failure = None;
@@ -100,7 +105,7 @@ impl Copy {
             match self.read(&mut buffer, &mut running, ended) {
                 Ok(None) => break Ok(()),
                 Ok(Some(bytes)) => {
-                    note(self.log.lock().unwrap_or_else(PoisonError::into_inner).write(self.stream, bytes));
+                    note(self.log(|log| log.write(self.stream, bytes)));
                     let mut closed = false;
                     for client in self.clients.all() {
                         match client.deliver(self.stream, bytes) {
@@ -117,7 +122,7 @@ impl Copy {
             }
         };
         note(read);
-        note(self.log.lock().unwrap_or_else(PoisonError::into_inner).finish(self.stream));
+        note(self.log(|log| log.finish(self.stream)));
         failure.map_or(Ok(()), Err)
     }
 

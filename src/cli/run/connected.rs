@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 
 use rbuild_container::{
-    AnonymousVolumes, AttachRequest, Bond, Caller, CallerStreams, Console, ContainerRecord, Containers, DetachKeys,
-    Followed, Lifetime, LinkError, MonitorLink, RemoveOptions, SignalInbox, terminal_size,
+    AnonymousVolumes, AttachRequest, Bond, Caller, CallerStreams, Console, ContainerId, ContainerRecord, Containers,
+    DetachKeys, ExecRequest, Followed, Lifetime, LinkError, MonitorLink, RemoveOptions, SignalInbox, terminal_size,
 };
 
 use super::monitor;
@@ -142,6 +142,30 @@ pub(super) fn start(
         containers.remove(&record.id, options, &lease)?;
     }
     outcome(result)
+}
+
+/// Runs a command with a terminal in a container, in a process of its own; returns when it has ended, with its exit code, or when
+/// the keys were typed.
+pub(super) fn execute(
+    id: &ContainerId,
+    request: &ExecRequest,
+    keys: DetachKeys,
+    engine: &Engine,
+) -> Result<Exit, Failure> {
+    let connection = Connection { input: true, output: true, error: true, bond: Bond::Bound, sig_proxy: true, keys };
+    let (link, theirs) = MonitorLink::pair()?;
+    let streams = own_streams()?;
+    let mut signals = connection.signals()?;
+    link.execute(request)?;
+    link.attach(connection.request(Some(&streams)), Some(&streams))?;
+    monitor::start_attendant(id, theirs, engine)?;
+    match follow(link, &connection, Some(streams), signals.as_mut()) {
+        Err(LinkError::Died) => {
+            Err(Failure::new("the process that ran the command was killed, and the command with it")
+                .with_exit(Exit::Engine))
+        }
+        result => outcome(result),
+    }
 }
 
 /// Connects to a container that runs; returns when it has ended, with its exit code.

@@ -3,11 +3,11 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use rbuild_container::{Console, ExecError, ExecRequest, Foreground, Outcome, SignalInbox};
+use rbuild_container::{Console, DetachKeys, ExecError, ExecRequest, Foreground, Outcome, SignalInbox, StartFailure};
 use rbuild_executor::{SpawnError, Warning};
 
 use super::arguments::environment;
-use super::connected::own_streams;
+use super::connected::{self, own_streams};
 use super::containers_of;
 use crate::cli::report::{self, Failure};
 use crate::engine::Engine;
@@ -22,13 +22,14 @@ Examples:
   rbuild exec -d web touch /tmp/here           not waited for
 
 The exit code is the command's; 126 says that it cannot be executed, 127 that it was not found, 125 that it was not started for
-another reason. It ends with the container and, without -d, with this rbuild.")]
+another reason. It ends with the container and, without -d, with this rbuild; with -it, Ctrl-P Ctrl-Q leaves it running.")]
 pub(in crate::cli) struct ExecArgs {
     /// Do not wait for the command; its output goes nowhere
     #[arg(short, long)]
     detach: bool,
-    #[arg(long, hide = true, value_name = "KEYS")]
-    detach_keys: Option<String>,
+    /// Keys that leave the command running [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
     /// Environment variable; without a value it takes this environment's
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -63,19 +64,13 @@ impl ExecArgs {
 
     /// Refuses what is not served, and what makes no sense.
     fn check(&self) -> Result<(), Failure> {
-        if self.detach_keys.as_deref().is_some_and(|keys| !keys.is_empty()) {
-            return Err(Failure::new("--detach-keys is not supported by exec")
-                .with_help("a command ends with the rbuild that it is connected to; -d starts one that goes on"));
-        }
         if self.detach && self.tty {
             return Err(Failure::new("exec cannot give a terminal to a command that nobody is connected to")
                 .with_help("leave out -t, or -d"));
         }
         if self.words.len() < 2 {
-            return Err(Failure::usage(
-                "exec needs a container and a command",
-                "rbuild exec CONTAINER COMMAND [ARG...]",
-            ));
+            return Err(Failure::new("exec needs a container and a command")
+                .with_help("rbuild exec CONTAINER COMMAND [ARG...]"));
         }
         if self.interactive && self.tty && !std::io::stdin().is_terminal() {
             return Err(
@@ -104,6 +99,10 @@ pub(in crate::cli) fn execute(args: &ExecArgs, engine: &Engine) -> Result<Exit, 
         warnings.iter().for_each(warn);
         return Ok(Exit::Success);
     }
+    let keys = connected::detach_keys(args.detach_keys.as_ref(), engine.settings())?;
+    if args.tty && args.interactive && !keys.is_empty() {
+        return connected::execute(&record.id, &request, keys, engine);
+    }
     let mut signals = SignalInbox::open()?;
     let mut warn = warn;
     let foreground = Foreground { streams: own_streams()?, signals: &mut signals, warn: &mut warn };
@@ -126,18 +125,30 @@ fn ended(outcome: Outcome) -> Result<Exit, Failure> {
 }
 
 fn failed(error: ExecError) -> Failure {
-    let help = match &error {
+    let exit = error.exit().map_or(Exit::Failure, |exit| Exit::Container(exit.code()));
+    let help = hint(&error);
+    let failure = Failure::from(error).with_exit(exit);
+    match help {
+        Some(help) => failure.with_help(help),
+        None => failure,
+    }
+}
+
+/// A command that failed to start, in words for who asked for it.
+pub(super) fn explain(error: &ExecError) -> StartFailure {
+    let mut message = error.to_string();
+    report::append_causes(&mut message, error);
+    let code = error.exit().map_or(1, |exit| exit.code());
+    StartFailure { message, help: hint(error).map(str::to_owned), code }
+}
+
+fn hint(error: &ExecError) -> Option<&'static str> {
+    match error {
         ExecError::NotRunning { .. } => Some("rbuild ps lists the containers that run"),
         ExecError::User(_) => Some("--user takes a name of the container's /etc/passwd, or a number"),
         ExecError::Spawn(SpawnError::NotFound { .. }) => {
             Some("the first word behind the container is the program; flags of `exec` stand before the container")
         }
         _ => None,
-    };
-    let exit = error.exit().map_or(Exit::Failure, |exit| Exit::Container(exit.code()));
-    let failure = Failure::from(error).with_exit(exit);
-    match help {
-        Some(help) => failure.with_help(help),
-        None => failure,
     }
 }

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use rbuild_cache::Lease;
 use rbuild_container::{
-    ContainerId, NetworkId, Networks, SignalInbox, StartError, StartFailure, Supervised, Supervision, UplinkError,
+    Attendance, ContainerId, NetworkId, Networks, SignalInbox, StartError, StartFailure, Supervised, Supervision,
+    UplinkError,
 };
 use rbuild_executor::{SpawnError, begin_session};
 
@@ -24,6 +25,15 @@ pub(in crate::cli) struct MonitorArgs {
 
 /// Starts a monitor; it speaks over `connection`, and outlives this process.
 pub(super) fn start(id: &ContainerId, connection: OwnedFd, engine: &Engine) -> Result<(), Failure> {
+    spawn("container-monitor", id, connection, engine)
+}
+
+/// Starts a process that runs a command in a container; it speaks over `connection`, and may outlive this process.
+pub(super) fn start_attendant(id: &ContainerId, connection: OwnedFd, engine: &Engine) -> Result<(), Failure> {
+    spawn("container-exec", id, connection, engine)
+}
+
+fn spawn(word: &str, id: &ContainerId, connection: OwnedFd, engine: &Engine) -> Result<(), Failure> {
     let mut command = Command::new("/proc/self/exe");
     let settings = engine.settings();
     command.arg("--root").arg(&settings.root);
@@ -34,7 +44,7 @@ pub(super) fn start(id: &ContainerId, connection: OwnedFd, engine: &Engine) -> R
     if let Some(snapshotter) = &settings.snapshotter {
         command.args(["--snapshotter", snapshotter]);
     }
-    command.arg("container-monitor").arg(id.as_str());
+    command.arg(word).arg(id.as_str());
     command.stdin(Stdio::from(connection)).stdout(Stdio::null()).stderr(Stdio::null());
     let started = command.spawn();
     // Not waited for: when this process ends before it, it is somebody else's child.
@@ -58,6 +68,16 @@ pub(in crate::cli) fn execute(args: &MonitorArgs, engine: &Engine) -> Result<Exi
             drop(Supervised::refused(spare, told).announce());
         }
     }
+    Ok(Exit::Success)
+}
+
+/// Is the process that runs a command.
+pub(in crate::cli) fn attend(args: &MonitorArgs, engine: &Engine) -> Result<Exit, Failure> {
+    let caller = begin_session()?;
+    let mut signals = SignalInbox::open()?;
+    let spawner = engine.spawner()?;
+    let with = Attendance { spawner: &spawner, signals: &mut signals, caller, explain: &super::exec::explain };
+    drop(containers_of(engine)?.attend(&args.id, with)?.announce());
     Ok(Exit::Success)
 }
 
