@@ -7,11 +7,11 @@ use std::process::ExitCode;
 pub enum Exit {
     /// 0: everything asked for was done.
     Success,
-    /// 1: a build or another command failed.
+    /// 1: a build or another command failed, or a command of Docker's had words too few or too many.
     Failure,
-    /// 2: the command line was wrong.
+    /// 2: the command line was wrong, that of a build or of a command that Docker does not have.
     Usage,
-    /// 125: `run` could not start a container.
+    /// 125: `run` could not start a container, or a command of Docker's had a wrong flag.
     Engine,
     /// The container's own status, 126 (cannot execute) and 127 (not found) included.
     Container(u8),

@@ -31,6 +31,7 @@ mod stacking;
 mod system;
 pub(crate) mod table;
 mod time;
+mod usage;
 mod verify;
 mod volume;
 
@@ -201,10 +202,10 @@ enum Command {
     /// The process that runs a container; started by rbuild itself
     #[command(hide = true)]
     ContainerMonitor(run::MonitorArgs),
-    /// Show what this rbuild works with
     /// The process that runs a command in a container; started by rbuild itself
     #[command(hide = true)]
     ContainerExec(run::MonitorArgs),
+    /// Show what this rbuild works with
     Info(system::InfoArgs),
     /// Space, events, and removing what is not needed
     #[command(subcommand)]
@@ -252,13 +253,11 @@ impl Command {
 /// Runs the program: `arguments` include its own name.
 pub fn main(arguments: Vec<OsString>) -> Exit {
     let settings = Settings::from_environment();
-    let matches = match command().try_get_matches_from(with_default_command(arguments.clone())) {
-        Ok(matches) => matches,
-        Err(error) => return report::usage(&error),
-    };
-    let cli = match Cli::from_arg_matches(&matches) {
+    let typed = with_default_command(arguments.clone());
+    let parsed = command().try_get_matches_from(&typed).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return report::usage(&error),
+        Err(error) => return usage::show(&error, word_of(&typed)),
     };
     start_log(cli.global.log_level);
     let root = cli.global.root.map_or_else(|| settings.root.clone(), |root| settings.absolute(root));
@@ -272,8 +271,13 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
         .and_then(|()| dispatch(cli.command, &settings))
     {
         Ok(exit) => exit,
-        Err(failure) => report::failure(&failure, &settings),
+        Err(failure) => report::failure(&usage::as_dockers(failure, word_of(&typed)), &settings),
     }
+}
+
+/// The command that was typed.
+fn word_of(typed: &[OsString]) -> Option<&str> {
+    typed.get(first_word(typed)).and_then(|word| word.to_str())
 }
 
 /// The command line's definitions, with all that help says.
@@ -307,11 +311,11 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Stop(args) => run::stop(&args, &engine),
         Command::Restart(args) => run::restart(&args, &engine),
         Command::ContainerMonitor(args) => run::monitor(&args, &engine),
+        Command::ContainerExec(args) => run::attend(&args, &engine),
         Command::Kill(args) => run::kill(&args, &engine),
         Command::Wait(args) => run::wait(&args, &engine),
         Command::Container(command) => run::execute_container(command, &engine),
         Command::Volume(command) => volume::execute(command, &engine),
-        Command::ContainerExec(args) => run::attend(&args, &engine),
         Command::Network(command) => network::execute(command, &engine),
         Command::Port(args) => run::port(&args, &engine),
         Command::Pause(args) => run::pause(&args, &engine),
@@ -393,19 +397,11 @@ fn refuse_mistyped_command(context: Option<&str>, settings: &Settings) -> Result
 /// command stays, anything else belongs to `build`.
 fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let command = Cli::command();
-    let mut at = 1;
-    while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
-        match word {
-            "--root" | "--log-level" | "--isolation" | "--overlay" | "--snapshotter" => at += 2,
-            "-h" | "--help" | "-V" | "--version" if arguments.len() == at + 1 => return arguments,
-            _ if ["--root=", "--log-level=", "--isolation=", "--overlay=", "--snapshotter="]
-                .iter()
-                .any(|option| word.starts_with(option)) =>
-            {
-                at += 1;
-            }
-            _ => break,
-        }
+    let at = first_word(&arguments);
+    if let [last] = arguments.get(at..).unwrap_or_default()
+        && ["-h", "--help", "-V", "--version"].iter().any(|option| last == option)
+    {
+        return arguments;
     }
     let is_command = |word: &OsStr| {
         word == "help"
@@ -423,6 +419,24 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
         arguments.insert(at, OsString::from("build"));
     }
     arguments
+}
+
+/// Where the first word behind the global options and their values is.
+fn first_word(arguments: &[OsString]) -> usize {
+    let mut at = 1;
+    while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
+        match word {
+            "--root" | "--log-level" | "--isolation" | "--overlay" | "--snapshotter" => at += 2,
+            _ if ["--root=", "--log-level=", "--isolation=", "--overlay=", "--snapshotter="]
+                .iter()
+                .any(|option| word.starts_with(option)) =>
+            {
+                at += 1;
+            }
+            _ => break,
+        }
+    }
+    at
 }
 
 /// Whether what follows `history` is an image, as in Docker, rather than one of the commands about builds.

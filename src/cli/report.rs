@@ -225,16 +225,6 @@ pub(super) fn failure(failure: &Failure, settings: &Settings) -> Exit {
     failure.exit
 }
 
-/// Shows clap's message (help and version are answers, the rest are errors); gives the exit code.
-pub(super) fn usage(error: &clap::Error) -> Exit {
-    let shown = error.print();
-    match (error.use_stderr(), shown) {
-        (false, Ok(())) => Exit::Success,
-        (false, Err(_)) => Exit::Failure,
-        (true, _) => Exit::Usage,
-    }
-}
-
 /// Writes to standard output: the answer.
 pub fn answer(text: &str) -> io::Result<()> {
     answer_bytes(text.as_bytes())

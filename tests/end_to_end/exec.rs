@@ -96,10 +96,11 @@ fn exit_codes_and_refusals_are_dockers() {
         assert_eq!(ran.code, code, "{args:?}: {}", ran.stderr);
     }
     let _ran = exec(&["nothing", "true"]).fails(1).says("no such container: nothing");
-    let _ran = exec(&["--detach-keys=ctrl-a", "web", "true"]).fails(1).says("--detach-keys is not supported");
+    let _ran = exec(&["--detach-keys=ctrl-1", "web", "true"]).fails(125).says("invalid detach keys (ctrl-1)");
+    let _ran = exec(&["--badflag", "web", "true"]).fails(125);
     let _ran = exec(&["-dt", "web", "true"]).fails(1).says("a terminal");
     let _ran = exec(&["-it", "web", "true"]).fails(1).says("the input device is not a TTY");
-    let _ran = exec(&["web"]).fails(2);
+    let _ran = exec(&["web"]).fails(1);
     drop(resident);
     let _ran = bench.rbuild(["create", "--name", "idle", "--network=none", "busybox"]).run().ok();
     let idle = exec(&["idle", "true"]).fails(1);

@@ -444,7 +444,7 @@ fn volumes_of_others_are_shared_and_outlive_neither_name() {
     let both = ["--volumes-from=donor", "-v", "/named"];
     assert_eq!(shell(&bench, &both, "cat /named/x 2>/dev/null || echo mine; cat /own/x").ok().stdout, "mine\nb\n");
     let _ran = from("nobody", "true").fails(125).says("no such container: nobody");
-    let _ran = from("donor:rx", "true").fails(2).says("invalid mode: rx");
+    let _ran = from("donor:rx", "true").fails(125).says("invalid mode: rx");
     let _ran = bench.rbuild(["rm", "-v", "donor"]).run().ok();
     let _ran = bench.rbuild(["volume", "rm", "named"]).run().ok();
     assert_eq!(bench.rbuild(["volume", "ls", "-q"]).run().ok().stdout, "");
