@@ -137,10 +137,10 @@ pub struct Listing {
     pub containers: Vec<ContainerRecord>,
     /// Directories whose records are damaged, with why.
     pub damaged: Vec<(ContainerId, LoadError)>,
-}
-
     /// How many were removed since somebody who should have done so was killed.
     pub gone: usize,
+}
+
 impl Containers {
     /// The containers of `store`.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
@@ -230,7 +230,7 @@ impl Containers {
 
     /// Bytes that a container has written into its image.
     pub fn written(&self, record: &ContainerRecord) -> Result<u64, PathError> {
-        document::disk_usage(&self.changes(record))
+        document::files_size(&self.changes(record))
     }
 
     /// The log of a container, whether there is one yet or not.

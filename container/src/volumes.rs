@@ -283,9 +283,9 @@ impl Containers {
         }]);
     }
 
-    /// Bytes that a volume takes on disk.
+    /// Bytes of the files in a volume.
     pub fn volume_size(&self, name: &VolumeName) -> Result<u64, PathError> {
-        document::disk_usage(&self.volume_data(name))
+        document::files_size(&self.volume_data(name))
     }
 
     /// The directory that containers see.

@@ -114,8 +114,9 @@ impl LimitArgs {
             memory: self.memory,
             memory_swap: match self.memory_swap {
                 Some(Swap::Bytes(bytes)) => Some(bytes),
-                // Not limiting it is the default.
-                Some(Swap::Unlimited) | None => None,
+                Some(Swap::Unlimited) => Some(u64::MAX),
+                // As much swap as memory.
+                None => None,
             },
             cpu_millis: self.cpus.or(of_quota),
             cpu_shares: self.cpu_shares,
@@ -166,7 +167,12 @@ mod tests {
                 "-m 64m --memory-swap 128m",
                 Resources { memory: Some(64 << 20), memory_swap: Some(128 << 20), ..none.clone() },
             ),
-            ("-m 64m --memory-swap -1", Resources { memory: Some(64 << 20), ..none.clone() }),
+            ("-m 64m", Resources { memory: Some(64 << 20), ..none.clone() }),
+            (
+                "-m 64m --memory-swap -1",
+                Resources { memory: Some(64 << 20), memory_swap: Some(u64::MAX), ..none.clone() },
+            ),
+            ("--memory-swap -1", Resources { memory_swap: Some(u64::MAX), ..none.clone() }),
             ("--cpus 1.5", Resources { cpu_millis: Some(1500), ..none.clone() }),
             ("--cpu-quota 50000", Resources { cpu_millis: Some(500), ..none.clone() }),
             ("--cpu-period 50000 --cpu-quota 25000", Resources { cpu_millis: Some(500), ..none.clone() }),

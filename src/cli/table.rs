@@ -22,7 +22,13 @@ impl Table {
     /// The same table as wide as Docker's: no column is narrower than ten characters.
     #[must_use]
     pub(crate) fn docker(self) -> Self {
-        Self { least: 10, ..self }
+        self.at_least(10)
+    }
+
+    /// The same table with no column narrower than this.
+    #[must_use]
+    pub(crate) fn at_least(self, least: usize) -> Self {
+        Self { least, ..self }
     }
 
     /// Adds a row.

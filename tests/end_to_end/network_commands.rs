@@ -38,7 +38,7 @@ fn networks_are_made_listed_shown_and_removed() {
          host host local false false \nnone null local false false \n"
     );
     let table = run(&["ls", "-f", "label=tier"]).ok().stdout;
-    assert_eq!(table, format!("NETWORK ID     NAME    DRIVER   SCOPE\n{}   front   bridge   local\n", &id[..12]));
+    assert_eq!(table, format!("NETWORK ID     NAME      DRIVER    SCOPE\n{}   front     bridge    local\n", &id[..12]));
     for (filter, names) in [
         ("type=custom", "back front"),
         ("type=builtin", "bridge host none"),

@@ -10,7 +10,7 @@ use super::create::{ROOT_PREFIX, root_name};
 use super::stop::StopError;
 use super::{Containers, Listing, LoadError, UpdateError};
 use crate::config::{ContainerMountSource, VolumeOwnership};
-use crate::document::disk_usage;
+use crate::document::files_size;
 use crate::id::ContainerId;
 use crate::record::ContainerRecord;
 use crate::request::Lifetime;
@@ -157,7 +157,7 @@ impl Containers {
             if !record.state.status.can_remove() || !takes(&record) {
                 continue;
             }
-            let size = disk_usage(&self.changes(&record))?;
+            let size = files_size(&self.changes(&record))?;
             match self.remove(&record.id, RemoveOptions::default(), lease) {
                 Ok(()) => removed.push((record.id, size)),
                 // Started a moment ago.

@@ -58,7 +58,7 @@ pub fn check_limits(resources: &Resources) -> Result<Resources, InvalidLimit> {
         return Err(InvalidLimit::TooLittleMemory);
     }
     match (resources.memory, resources.memory_swap) {
-        (None, Some(_)) => return Err(InvalidLimit::SwapWithoutMemory),
+        (None, Some(both)) if both != u64::MAX => return Err(InvalidLimit::SwapWithoutMemory),
         (Some(memory), Some(both)) if both < memory => return Err(InvalidLimit::SwapBelowMemory),
         _ => {}
     }

@@ -75,11 +75,21 @@ pub(super) fn apply_v1(
         };
         write(name, &group.join(file), &value)
     };
+    let set_swap = |value: String| set("memory-swap", "memory", "memory.memsw.limit_in_bytes", value);
+    // Kernels without accounting of swap have no such file; then there is nothing to limit.
+    let default_swap = || match (limits.memory, limits.memory_swap) {
+        (Some(memory), None) => drop(set_swap(memory.saturating_mul(2).to_string())),
+        (_, Some(u64::MAX)) => drop(set_swap("-1".to_owned())),
+        _ => {}
+    };
     if let Some(bytes) = limits.memory {
+        // It may not exceed the limit of both together, which must not be below it either: whichever way it changes.
+        default_swap();
         set("memory", "memory", "memory.limit_in_bytes", bytes.to_string())?;
     }
-    if let Some(bytes) = limits.memory_swap {
-        set("memory-swap", "memory", "memory.memsw.limit_in_bytes", bytes.to_string())?;
+    match limits.memory_swap {
+        Some(bytes) if bytes != u64::MAX => set_swap(bytes.to_string())?,
+        _ => default_swap(),
     }
     if let Some(millis) = limits.cpu_millis {
         set("cpus", "cpu", "cpu.cfs_period_us", CPU_PERIOD.to_string())?;
@@ -119,10 +129,15 @@ pub(super) fn apply_v2(plan: &CgroupPlan, group: &Path, warnings: &mut Vec<Warni
     if let Some(bytes) = limits.memory {
         set("memory", "memory.max", bytes.to_string())?;
     }
-    if let Some(bytes) = limits.memory_swap {
+    match (limits.memory, limits.memory_swap) {
+        // Kernels without accounting of swap have no such file; then there is nothing to limit.
+        (_, Some(u64::MAX)) => drop(set("memory-swap", "memory.swap.max", "max".to_owned())),
+        (Some(memory), None) => drop(set("memory-swap", "memory.swap.max", memory.to_string())),
         // v2 counts swap alone, Docker's option both together.
-        let swap = bytes.saturating_sub(limits.memory.unwrap_or(0));
-        set("memory-swap", "memory.swap.max", swap.to_string())?;
+        (memory, Some(both)) => {
+            set("memory-swap", "memory.swap.max", both.saturating_sub(memory.unwrap_or(0)).to_string())?;
+        }
+        (None, None) => {}
     }
     if let Some(millis) = limits.cpu_millis {
         set("cpus", "cpu.max", format!("{} {CPU_PERIOD}", quota(millis)))?;

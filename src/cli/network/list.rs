@@ -55,7 +55,7 @@ pub(super) fn execute(args: &LsArgs, engine: &Engine) -> Result<Exit, Failure> {
     }
     let rows: Vec<Map<String, Value>> = networks.iter().map(|network| fields(network, id(network))).collect();
     let table = || {
-        let mut table = Table::new(["NETWORK ID", "NAME", "DRIVER", "SCOPE"]);
+        let mut table = Table::new(["NETWORK ID", "NAME", "DRIVER", "SCOPE"]).docker();
         for network in &networks {
             let driver = network.purpose.driver().to_owned();
             table.row([id(network), network.name.clone(), driver, "local".to_owned()]);

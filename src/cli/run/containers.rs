@@ -47,10 +47,19 @@ pub(in crate::cli) fn remove(args: &RmArgs, engine: &Engine) -> Result<Exit, Fai
         volumes: if args.volumes { AnonymousVolumes::Remove } else { AnonymousVolumes::Keep },
     };
     let lease = engine.store()?.lease("rm")?;
-    for_each(&args.containers, engine, |containers, text| match containers.find(text) {
+    let containers = containers_of(engine)?;
+    let missing = |text: &&String| args.force && matches!(containers.find(text), Err(FindError::NotFound { .. }));
+    let (missing, there): (Vec<&String>, Vec<&String>) = args.containers.iter().partition(missing);
+    let there: Vec<String> = there.into_iter().cloned().collect();
+    let exit = for_each(&there, engine, |containers, text| match containers.find(text) {
+        // Somebody else was faster.
         Err(FindError::NotFound { .. }) if args.force => Ok(()),
         found => Ok(containers.remove(&found?.id, options, &lease)?),
-    })
+    });
+    for text in missing {
+        report::story(&format!("no such container: {}\n", printable(text)));
+    }
+    exit
 }
 
 /// Arguments of `stop`.

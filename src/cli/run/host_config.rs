@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rbuild_container::{
     ContainerMountSource, ContainerRecord, InitChoice, Lifetime, Particulars, PortRequest, RootAccess, VolumeOwnership,
 };
-use rbuild_executor::{Access, AppArmor, DEFAULT_CAPABILITIES, Rlimit, Seccomp};
+use rbuild_executor::{Access, AppArmor, DEFAULT_CAPABILITIES, Resources, Rlimit, Seccomp};
 use serde_json::{Value, json};
 
 use super::details::some;
@@ -84,7 +84,7 @@ pub(super) fn host_config(record: &ContainerRecord) -> Value {
         "NanoCpus": resources.cpu_millis.unwrap_or(0) * 1_000_000,
         "CgroupParent": resources.cgroup_parent.as_deref().unwrap_or_default(),
         "CpusetCpus": resources.cpuset_cpus.as_deref().unwrap_or_default(),
-        "MemorySwap": resources.memory_swap.unwrap_or(0),
+        "MemorySwap": memory_swap(resources),
         "OomKillDisable": resources.oom_kill_disable,
         "Init": config.init == InitChoice::Reaper,
         "PidsLimit": resources.pids.map(|count| i64::try_from(count).unwrap_or(-1)),
@@ -178,6 +178,16 @@ fn devices(particulars: &Particulars) -> Vec<Value> {
 
 fn by_device(limits: &[(PathBuf, u64)], value: &str) -> Vec<Value> {
     limits.iter().map(|(path, number)| json!({"Path": path.to_string_lossy(), value: number})).collect()
+}
+
+/// Memory and swap together: Docker's default is twice the memory, and -1 is no limit.
+fn memory_swap(resources: &Resources) -> i64 {
+    let bytes = match resources.memory_swap {
+        Some(u64::MAX) => return -1,
+        Some(bytes) => bytes,
+        None => resources.memory.unwrap_or(0).saturating_mul(2),
+    };
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

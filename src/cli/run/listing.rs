@@ -60,8 +60,9 @@ pub(in crate::cli) fn list(args: &PsArgs, engine: &Engine) -> Result<Exit, Failu
     let containers = containers_of(engine)?;
     let listing = containers.list_without_leftovers(&engine.store()?.lease("ps")?)?;
     let filters = filters.resolve(&listing.containers, engine)?;
-    let newest = if args.latest { Some(1) } else { args.last.and_then(|last| usize::try_from(last).ok()) };
-    let all = args.all || args.latest || args.last.is_some() || filters.shows_all();
+    let last = args.last.and_then(|last| usize::try_from(last).ok()).filter(|last| *last > 0);
+    let newest = if args.latest { Some(1) } else { last };
+    let all = args.all || newest.is_some() || filters.shows_all();
     let shown = |record: &&ContainerRecord| (all || !record.state.status.is_at_rest()) && filters.fit(record);
     let rows = listing.containers.iter().filter(shown).take(newest.unwrap_or(usize::MAX));
     let rows: Vec<&ContainerRecord> = rows.collect();
@@ -102,7 +103,7 @@ fn rendered(
             };
             format!("{} (virtual {})", size(written), size(written + image))
         } else {
-            String::new()
+            "0B".to_owned()
         };
         let width = if args.no_trunc { Width::Whole } else { Width::Short };
         let volumes = |record: &ContainerRecord| -> Vec<String> {
@@ -111,7 +112,8 @@ fn rendered(
                 ContainerMountSource::Bind { path, .. } => Some(path.display().to_string()),
                 ContainerMountSource::Tmpfs { .. } => None,
             };
-            record.config.mounts.iter().filter_map(|mount| name(&mount.source)).collect()
+            let names = record.config.mounts.iter().filter_map(|mount| name(&mount.source));
+            names.map(|name| if args.no_trunc { name } else { shortened(&name, 15) }).collect()
         };
         let local = record.config.mounts.iter().filter(|m| matches!(m.source, ContainerMountSource::Volume { .. }));
         let labels: Vec<String> = record.config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -148,7 +150,15 @@ fn table(args: &PsArgs, rows: &[Map<String, Value>]) -> String {
     for row in rows {
         lines.push(columns.iter().map(|column| row[*column].as_str().unwrap_or_default().to_owned()).collect());
     }
-    Table::of(lines).render()
+    Table::of(lines).docker().render()
+}
+
+/// A text that is longer than so many characters, cut to that length.
+fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
 }
 
 /// Names of the networks of a container.
@@ -322,6 +332,13 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err(), error);
         }
+    }
+
+    #[test]
+    fn long_names_of_volumes_are_cut_as_by_docker() {
+        assert_eq!(shortened("123456789012345", 15), "123456789012345");
+        assert_eq!(shortened("1234567890123456", 15), "12345678901234…");
+        assert_eq!(shortened("ääääääääääääääää", 15), "ääääääääääääää…");
     }
 
     #[test]

@@ -70,7 +70,9 @@ pub(in crate::cli) struct UpdateArgs {
 pub(in crate::cli) fn update(args: &UpdateArgs, engine: &Engine) -> Result<Exit, Failure> {
     let change = ContainerChange { resources: args.limits.resources()?, restart: args.restart };
     if change == ContainerChange::default() {
-        return Err(Failure::usage("you must provide one or more flags when using this command", "see update --help"));
+        return Err(
+            Failure::new("you must provide one or more flags when using this command").with_help("see update --help")
+        );
     }
     for_each(&args.containers, engine, |containers, text| Ok(containers.change(&containers.find(text)?, &change)?))
 }
@@ -123,7 +125,7 @@ fn of_processes(listed: &str, processes: &[u32]) -> Result<String, Failure> {
         }
         rows.push(cells);
     }
-    Ok(Table::of(rows).render())
+    Ok(Table::of(rows).at_least(20).render())
 }
 
 /// Arguments of `stats`.
@@ -232,7 +234,8 @@ fn row(args: &StatsArgs, sample: &Sample, before: Option<&Sample>) -> Map<String
 fn table(rows: &[Map<String, Value>]) -> String {
     let columns = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
     let mut table =
-        Table::new(["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"]);
+        Table::new(["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"])
+            .docker();
     for row in rows {
         table.row(columns.map(|column| row[column].as_str().unwrap_or_default().to_owned()));
     }

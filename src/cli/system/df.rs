@@ -66,7 +66,7 @@ pub(super) fn df(args: &DfArgs, engine: &Engine) -> Result<Exit, Failure> {
     }
     let rows: Vec<Map<String, Value>> = sums(&found).into_iter().map(|(kind, sum)| row(kind, &sum)).collect();
     let table = || {
-        let mut table = Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]);
+        let mut table = Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]).docker();
         for row in &rows {
             let cells = ["Type", "TotalCount", "Active", "Size", "Reclaimable"];
             table.row(cells.map(|cell| row[cell].as_str().unwrap_or_default().to_owned()));
@@ -157,7 +157,7 @@ fn row(kind: &str, sum: &Sum) -> Map<String, Value> {
 fn verbose(found: &Found, now: Timestamp) -> String {
     let mut out = "Images space usage:\n\n".to_owned();
     let headings = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"];
-    let mut table = Table::new(headings);
+    let mut table = Table::new(headings).docker();
     for image in &found.images {
         let usage = found.cache.images.iter().find(|usage| usage.id == image.id);
         let shared = usage.map_or(0, |usage| usage.shared.min(image.size));
@@ -175,7 +175,7 @@ fn verbose(found: &Found, now: Timestamp) -> String {
     out.push_str(&table.render());
     out.push_str("\nContainers space usage:\n\n");
     let headings = ["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"];
-    let mut table = Table::new(headings);
+    let mut table = Table::new(headings).docker();
     for (record, bytes) in &found.containers {
         table.row([
             record.id.short().to_owned(),
@@ -190,7 +190,7 @@ fn verbose(found: &Found, now: Timestamp) -> String {
     }
     out.push_str(&table.render());
     out.push_str("\nLocal Volumes space usage:\n\n");
-    let mut table = Table::new(["VOLUME NAME", "LINKS", "SIZE"]);
+    let mut table = Table::new(["VOLUME NAME", "LINKS", "SIZE"]).docker();
     for (volume, bytes, links) in &found.volumes {
         table.row([volume.name.to_string(), links.to_string(), size(*bytes)]);
     }
@@ -198,7 +198,7 @@ fn verbose(found: &Found, now: Timestamp) -> String {
     let cache = &found.cache;
     let [.., (_, sum)] = sums(found);
     out.push_str(&format!("\nBuild cache usage: {}\n\n", size(sum.bytes)));
-    let mut table = Table::new(["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]);
+    let mut table = Table::new(["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]).docker();
     for row in &cache.records {
         let record = &row.listed.record;
         table.row([

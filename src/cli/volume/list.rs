@@ -85,7 +85,7 @@ pub(super) fn list(args: &LsArgs, containers: &Containers) -> Result<Exit, Failu
     let sizes = args.format.contains(".Size");
     let rows = volumes.iter().map(|volume| row(volume, containers, sizes)).collect::<Result<Vec<_>, _>>()?;
     let table = || {
-        let mut table = Table::new(["DRIVER", "VOLUME NAME"]);
+        let mut table = Table::new(["DRIVER", "VOLUME NAME"]).docker();
         volumes.iter().for_each(|volume| table.row(["local".to_owned(), volume.name.to_string()]));
         table.render()
     };
