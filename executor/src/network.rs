@@ -20,6 +20,7 @@ pub mod forwarding;
 mod namespace;
 mod netlink;
 mod nftables;
+mod ruleset;
 pub mod subnet;
 pub mod user_mode;
 

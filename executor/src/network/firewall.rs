@@ -1,18 +1,20 @@
-//! Packet filter rules of a network: a table of its own, written by `nft` in one transaction.
+//! Packet filter rules of a network: a table of its own, written in one transaction.
 //!
 //! The rules masquerade what leaves the network, let nothing in from outside but answers and published ports, and lead
-//! published ports to their containers. They are always written as a whole: the text is pure, and equal for equal networks.
+//! published ports to their containers. They are always written as a whole, equal for equal networks.
 //! Nobody else's table is changed. Other tables may drop what these accept ([`super::forwarding`]).
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
 use super::nftables;
+use super::ruleset::{
+    Be, Connection, Family, Hook, Interface, Place, Rule, TableFamily, Transaction, Verdict, bytes_of, joined,
+};
 use super::subnet::Subnet;
 
 /// Where `nft` may be; it is often not in the search path of ordinary shells.
@@ -77,6 +79,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Its number in packets.
+    fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
     /// Its name as in `80/tcp`.
     pub fn name(self) -> &'static str {
         match self {
@@ -89,8 +99,8 @@ impl Protocol {
 /// Rules that could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
-    /// There is no `nft`.
-    #[error("the program nft is not installed, and without it a network has no way out")]
+    /// There is no `nft`, which lists the rules of others.
+    #[error("the program nft is not installed, and without it nobody can tell what the firewall does with a network")]
     Missing,
     /// It cannot be run.
     #[error("cannot run nft")]
@@ -108,7 +118,7 @@ pub enum FirewallError {
 
 /// Writes the rules, in place of what the table had.
 pub fn apply(rules: &Rules<'_>) -> Result<(), FirewallError> {
-    write(&script(rules))
+    transaction(rules).commit().map_err(FirewallError::Kernel)
 }
 
 /// Removes a table; one that is gone already is fine.
@@ -119,267 +129,135 @@ pub fn remove(table: &str) -> Result<(), FirewallError> {
 /// Leads what is sent to `address`, port 53, to other ports of the same address: a name server that takes no port away from
 /// the programs of the calling thread's namespace, which is a container's.
 pub fn redirect_names(address: Ipv4Addr, udp: u16, tcp: u16) -> Result<(), FirewallError> {
-    write(&format!(
-        "table ip rbuild-names {{\n\tchain output {{\n\t\ttype nat hook output priority -100; policy accept;\n\
-         \t\tip daddr {address} udp dport 53 dnat to {address}:{udp}\n\
-         \t\tip daddr {address} tcp dport 53 dnat to {address}:{tcp}\n\t}}\n}}\n"
-    ))
-}
-
-/// Feeds `nft` with one transaction.
-fn write(script: &str) -> Result<(), FirewallError> {
-    run(&["-f", "-"], script).map(drop)
+    let mut names = Transaction::replacing(TableFamily::V4, "rbuild-names");
+    names.chain("output", Hook { kind: "nat", place: Place::Output, priority: DESTINATION });
+    let only = Subnet::new(address.into(), 32).expect("32 bits are what an address has");
+    for (protocol, port) in [(Protocol::Udp, udp), (Protocol::Tcp, tcp)] {
+        let asked = Rule::new().to(Be::Equal, only).protocol(protocol.number()).port(53);
+        names.rule("output", &asked.translated_to(address.into(), port));
+    }
+    names.commit().map_err(FirewallError::Kernel)
 }
 
 /// A table with its rules, as JSON.
 pub(super) fn table(family: &str, name: &str) -> Result<Vec<u8>, FirewallError> {
-    run(&["-j", "list", "table", family, name], "")
-}
-
-fn run(arguments: &[&str], script: &str) -> Result<Vec<u8>, FirewallError> {
     let program = PLACES.iter().find(|place| Path::new(place).exists()).ok_or(FirewallError::Missing)?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(FirewallError::Run)?;
-    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(script.as_bytes()));
-    let out = child.wait_with_output().map_err(FirewallError::Run)?;
+    let mut list = Command::new(program);
+    list.args(["-j", "list", "table", family, name]).env_clear().stdin(Stdio::null());
+    let out = list.output().map_err(FirewallError::Run)?;
     if !out.status.success() {
         let message = String::from_utf8_lossy(&out.stderr);
         let message = message.lines().next().unwrap_or("it said nothing").trim().to_owned();
         return Err(FirewallError::Refused { message });
     }
-    written.map_err(FirewallError::Run)?;
     Ok(out.stdout)
 }
 
-/// The rules as `nft` reads them.
-pub fn script(rules: &Rules<'_>) -> String {
-    let Rules { table, bridge, .. } = rules;
-    let mut text = format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
-    for family in [Family::V4, Family::V6] {
-        maps(&mut text, family, rules.published);
+/// Before what others do with destinations, and after what they do with sources.
+const DESTINATION: i32 = -100;
+const SOURCE: i32 = 100;
+
+fn transaction(rules: &Rules<'_>) -> Transaction {
+    let Rules { table, bridge, published, .. } = rules;
+    let mut all = Transaction::replacing(TableFamily::Inet, table);
+    for kind in PortKind::ALL {
+        let found = kind.of(published);
+        if !found.is_empty() {
+            let elements: Vec<_> = found.iter().map(|port| kind.element(port)).collect();
+            all.map(kind.map(), kind.family, kind.bound, &elements);
+        }
     }
-    if !rules.published.is_empty() {
-        for (chain, hook, priority, besides) in [
-            ("prerouting", "prerouting", "dstnat", ["", ""]),
+    if !published.is_empty() {
+        let hook = |place| Hook { kind: "nat", place, priority: DESTINATION };
+        all.chain("prerouting", hook(Place::Prerouting));
+        // The network's own go to the relay on the host: with br_netfilter a translated packet would be bridged back to the
+        // port that it came from, and is dropped there.
+        all.rule("prerouting", &Rule::new().interface(Interface::In, Be::Equal, bridge).verdict(Verdict::Return));
+        all.chain("output", hook(Place::Output));
+        for kind in PortKind::ALL.into_iter().filter(|kind| !kind.of(published).is_empty()) {
+            let own = Rule::new().family(kind.family);
             // What goes to a loopback address never leaves it: a relay on the host serves that.
-            ("output", "output", "-100", ["ip daddr != 127.0.0.0/8 ", "ip6 daddr != ::1 "]),
-        ] {
-            line(&mut text, 1, &format!("chain {chain} {{"));
-            line(&mut text, 2, &format!("type nat hook {hook} priority {priority}; policy accept;"));
-            if chain == "prerouting" {
-                // The network's own go to the relay on the host: with br_netfilter a translated packet would be bridged back
-                // to the port that it came from, and is dropped there.
-                line(&mut text, 2, &format!("iifname \"{bridge}\" return"));
+            let beyond = own.clone().to(Be::Other, loopback(kind.family));
+            for (chain, rule) in [("prerouting", own), ("output", beyond)] {
+                let rule = if kind.bound { rule } else { rule.for_this_machine() };
+                all.rule(chain, &rule.translated_by(kind.map(), kind.family, kind.bound));
             }
-            for (family, besides) in [Family::V4, Family::V6].into_iter().zip(besides) {
-                translations(&mut text, family, besides, rules.published);
-            }
-            line(&mut text, 1, "}");
         }
     }
-    line(&mut text, 1, "chain forward {");
-    line(&mut text, 2, "type filter hook forward priority filter; policy accept;");
-    let inwards = format!("oifname \"{bridge}\" iifname != \"{bridge}\"");
-    line(&mut text, 2, &format!("{inwards} ct state established,related accept"));
-    if !rules.published.is_empty() {
-        line(&mut text, 2, &format!("{inwards} ct status dnat accept"));
+    all.chain("forward", Hook { kind: "filter", place: Place::Forward, priority: 0 });
+    let inwards =
+        || Rule::new().interface(Interface::Out, Be::Equal, bridge).interface(Interface::In, Be::Other, bridge);
+    all.rule("forward", &inwards().connection(Connection::Established).verdict(Verdict::Accept));
+    if !published.is_empty() {
+        all.rule("forward", &inwards().connection(Connection::Translated).verdict(Verdict::Accept));
     }
-    line(&mut text, 2, &format!("{inwards} drop"));
+    all.rule("forward", &inwards().verdict(Verdict::Drop));
     if rules.reach == Reach::Internal {
-        line(&mut text, 2, &format!("iifname \"{bridge}\" oifname != \"{bridge}\" drop"));
+        let outwards =
+            Rule::new().interface(Interface::In, Be::Equal, bridge).interface(Interface::Out, Be::Other, bridge);
+        all.rule("forward", &outwards.verdict(Verdict::Drop));
     }
-    line(&mut text, 1, "}");
-    line(&mut text, 1, "chain postrouting {");
-    line(&mut text, 2, "type nat hook postrouting priority srcnat; policy accept;");
-    for subnet in rules.subnets {
-        let ip = if subnet.is_ipv6() { "ip6" } else { "ip" };
-        if rules.reach == Reach::Outside && rules.source == Source::Host {
-            line(&mut text, 2, &format!("{ip} saddr {subnet} oifname != \"{bridge}\" masquerade"));
+    all.chain("postrouting", Hook { kind: "nat", place: Place::Postrouting, priority: SOURCE });
+    if rules.reach == Reach::Outside && rules.source == Source::Host {
+        for subnet in rules.subnets {
+            let leaving = Rule::new().family(Family::of(subnet.first())).from(*subnet);
+            all.rule("postrouting", &leaving.interface(Interface::Out, Be::Other, bridge).masquerade());
         }
     }
-    line(&mut text, 1, "}");
-    text.push_str("}\n");
-    text
+    all
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// Name of the type of its addresses, suffix of its maps, word in rules.
-    fn words(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::V4 => ("ipv4_addr", "4", "ip"),
-            Self::V6 => ("ipv6_addr", "6", "ip6"),
-        }
-    }
+fn loopback(family: Family) -> Subnet {
+    let (address, prefix): (IpAddr, u8) = match family {
+        Family::V4 => (Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+        Family::V6 => (Ipv6Addr::LOCALHOST.into(), 128),
+    };
+    Subnet::new(address, prefix).expect("no longer than an address")
 }
 
 /// Published ports of a family, those on all addresses or those on one.
-fn of_kind(published: &[Published], family: Family, everywhere: bool) -> Vec<Published> {
-    let mut found: Vec<Published> = published
-        .iter()
-        .filter(|one| Family::of(one.inside.ip()) == family && one.host.ip().is_unspecified() == everywhere)
-        .copied()
-        .collect();
-    found.sort_unstable();
-    found.dedup_by_key(|one| (one.protocol, one.host));
-    found
+#[derive(Clone, Copy, Debug)]
+struct PortKind {
+    family: Family,
+    bound: bool,
 }
 
-fn maps(text: &mut String, family: Family, published: &[Published]) {
-    let (kind, suffix, _) = family.words();
-    for (name, everywhere, key) in [
-        ("everywhere", true, "inet_proto . inet_service".to_owned()),
-        ("bound", false, format!("{kind} . inet_proto . inet_service")),
-    ] {
-        let found = of_kind(published, family, everywhere);
-        if found.is_empty() {
-            continue;
+impl PortKind {
+    /// Those on one address first: they say more.
+    const ALL: [Self; 4] = [
+        Self { family: Family::V4, bound: true },
+        Self { family: Family::V6, bound: true },
+        Self { family: Family::V4, bound: false },
+        Self { family: Family::V6, bound: false },
+    ];
+
+    fn map(self) -> &'static str {
+        match (self.family, self.bound) {
+            (Family::V4, false) => "everywhere4",
+            (Family::V6, false) => "everywhere6",
+            (Family::V4, true) => "bound4",
+            (Family::V6, true) => "bound6",
         }
-        line(text, 1, &format!("map {name}{suffix} {{"));
-        line(text, 2, &format!("type {key} : {kind} . inet_service"));
-        let elements: Vec<String> = found
-            .iter()
-            .map(|one| {
-                let on = if everywhere { String::new() } else { format!("{} . ", one.host.ip()) };
-                let (protocol, port) = (one.protocol.name(), one.host.port());
-                format!("{on}{protocol} . {port} : {} . {}", one.inside.ip(), one.inside.port())
-            })
-            .collect();
-        line(text, 2, &format!("elements = {{ {} }}", elements.join(", ")));
-        line(text, 1, "}");
     }
-}
 
-fn translations(text: &mut String, family: Family, besides: &str, published: &[Published]) {
-    let (_, suffix, ip) = family.words();
-    if !of_kind(published, family, false).is_empty() {
-        line(text, 2, &format!("{besides}dnat {ip} to {ip} daddr . meta l4proto . th dport map @bound{suffix}"));
+    fn of(self, published: &[Published]) -> Vec<Published> {
+        let own = |one: &&Published| {
+            Family::of(one.inside.ip()) == self.family && one.host.ip().is_unspecified() != self.bound
+        };
+        let mut found: Vec<Published> = published.iter().filter(own).copied().collect();
+        found.sort_unstable();
+        found.dedup_by_key(|one| (one.protocol, one.host));
+        found
     }
-    if !of_kind(published, family, true).is_empty() {
-        line(
-            text,
-            2,
-            &format!("{besides}fib daddr type local dnat {ip} to meta l4proto . th dport map @everywhere{suffix}"),
-        );
-    }
-}
 
-fn line(text: &mut String, depth: usize, content: &str) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "{}{content}", "\t".repeat(depth));
+    fn element(self, port: &Published) -> (Vec<u8>, Vec<u8>) {
+        let protocol = [port.protocol.number()];
+        let (outer, inner) = (port.host.port().to_be_bytes(), port.inside.port().to_be_bytes());
+        let address = bytes_of(port.host.ip());
+        let key = if self.bound { joined(&[&address, &protocol, &outer]) } else { joined(&[&protocol, &outer]) };
+        (key, joined(&[&bytes_of(port.inside.ip()), &inner]))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn subnets() -> Vec<Subnet> {
-        vec!["172.24.0.0/22".parse().unwrap(), "fd00:1::/64".parse().unwrap()]
-    }
-
-    #[test]
-    fn a_plain_network_masquerades_and_lets_answers_in() {
-        let rules = Rules {
-            table: "rbuild-0123",
-            bridge: "rb-0123",
-            subnets: &subnets()[..1],
-            reach: Reach::Outside,
-            source: Source::Host,
-            published: &[],
-        };
-        insta::assert_snapshot!(script(&rules), @r#"
-        add table inet rbuild-0123
-        delete table inet rbuild-0123
-        table inet rbuild-0123 {
-        	chain forward {
-        		type filter hook forward priority filter; policy accept;
-        		oifname "rb-0123" iifname != "rb-0123" ct state established,related accept
-        		oifname "rb-0123" iifname != "rb-0123" drop
-        	}
-        	chain postrouting {
-        		type nat hook postrouting priority srcnat; policy accept;
-        		ip saddr 172.24.0.0/22 oifname != "rb-0123" masquerade
-        	}
-        }
-        "#);
-    }
-
-    #[test]
-    fn published_ports_are_maps() {
-        let publish = |protocol, host: &str, inside: &str| Published {
-            protocol,
-            host: host.parse().unwrap(),
-            inside: inside.parse().unwrap(),
-        };
-        let published = [
-            publish(Protocol::Udp, "0.0.0.0:53", "172.24.0.2:53"),
-            publish(Protocol::Tcp, "0.0.0.0:8080", "172.24.0.3:80"),
-            publish(Protocol::Tcp, "192.0.2.1:443", "172.24.0.3:443"),
-            publish(Protocol::Tcp, "[::]:8080", "[fd00:1::3]:80"),
-        ];
-        let rules = Rules {
-            table: "t",
-            bridge: "b",
-            subnets: &subnets(),
-            reach: Reach::Internal,
-            source: Source::Host,
-            published: &published,
-        };
-        insta::assert_snapshot!(script(&rules), @r#"
-        add table inet t
-        delete table inet t
-        table inet t {
-        	map everywhere4 {
-        		type inet_proto . inet_service : ipv4_addr . inet_service
-        		elements = { tcp . 8080 : 172.24.0.3 . 80, udp . 53 : 172.24.0.2 . 53 }
-        	}
-        	map bound4 {
-        		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
-        		elements = { 192.0.2.1 . tcp . 443 : 172.24.0.3 . 443 }
-        	}
-        	map everywhere6 {
-        		type inet_proto . inet_service : ipv6_addr . inet_service
-        		elements = { tcp . 8080 : fd00:1::3 . 80 }
-        	}
-        	chain prerouting {
-        		type nat hook prerouting priority dstnat; policy accept;
-        		iifname "b" return
-        		dnat ip to ip daddr . meta l4proto . th dport map @bound4
-        		fib daddr type local dnat ip to meta l4proto . th dport map @everywhere4
-        		fib daddr type local dnat ip6 to meta l4proto . th dport map @everywhere6
-        	}
-        	chain output {
-        		type nat hook output priority -100; policy accept;
-        		ip daddr != 127.0.0.0/8 dnat ip to ip daddr . meta l4proto . th dport map @bound4
-        		ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @everywhere4
-        		ip6 daddr != ::1 fib daddr type local dnat ip6 to meta l4proto . th dport map @everywhere6
-        	}
-        	chain forward {
-        		type filter hook forward priority filter; policy accept;
-        		oifname "b" iifname != "b" ct state established,related accept
-        		oifname "b" iifname != "b" ct status dnat accept
-        		oifname "b" iifname != "b" drop
-        		iifname "b" oifname != "b" drop
-        	}
-        	chain postrouting {
-        		type nat hook postrouting priority srcnat; policy accept;
-        	}
-        }
-        "#);
-    }
-}
+mod tests;

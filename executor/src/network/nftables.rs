@@ -1,5 +1,5 @@
-//! The two questions to nftables that are asked for every network, without starting `nft`: which chains forwarded packets pass,
-//! and that a table is to go. Rules are written by `nft` ([`super::firewall`]).
+//! Conversations with nftables, without starting `nft`: which chains forwarded packets pass, that a table is to go, and
+//! transactions ([`super::ruleset`]).
 //!
 //! Messages of the netlink family `netfilter` (`linux/netfilter/nf_tables.h`): a header, four bytes that say family and
 //! version, attributes. Integers in attributes are big-endian, lengths are the machine's.
@@ -7,25 +7,28 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 
 /// Room for one part of an answer; the kernel sends at most 32 KiB at once.
 const ANSWER: usize = 64 * 1024;
+/// What sockets take without being asked.
+const ROOM: usize = 64 * 1024;
 /// Messages of nftables, in their upper byte.
-const SUBSYSTEM: u16 = 10;
-const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
+pub(super) const SUBSYSTEM: u16 = 10;
+pub(super) const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
-const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
+pub(super) const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
+pub(super) const REQUEST: u16 = 1;
+pub(super) const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 /// Families of tables.
-const INET: u8 = 1;
-const IPV4: u8 = 2;
+pub(super) const INET: u8 = 1;
+pub(super) const IPV4: u8 = 2;
 /// Where packets that are passed on go by.
 const FORWARD: u32 = 2;
 /// Marks of an attribute's type that are no part of it.
@@ -60,20 +63,8 @@ pub(super) fn forward_chains() -> io::Result<Vec<ForwardChain>> {
 
 /// Removes a table of the family `inet` with everything in it; one that is gone already is fine.
 pub(super) fn delete_table(name: &str) -> io::Result<()> {
-    let socket = open()?;
-    let [upper, lower] = SUBSYSTEM.to_be_bytes();
-    let edge = [0, 0, upper, lower];
-    let mut batch = message(BATCH_BEGIN, REQUEST, 1, edge, &[]);
-    batch.extend(message(
-        DELETE_TABLE,
-        REQUEST | ACK,
-        2,
-        [INET, 0, 0, 0],
-        &attribute(1, &[name.as_bytes(), b"\0"].concat()),
-    ));
-    batch.extend(message(BATCH_END, REQUEST, 3, edge, &[]));
-    send(&socket, &batch, SendFlags::empty())?;
-    match each_answer(&socket, |_, _| ()) {
+    let named = attribute(1, &[name.as_bytes(), b"\0"].concat());
+    match commit(&message(DELETE_TABLE, REQUEST | ACK, 2, [INET, 0, 0, 0], &named)) {
         // There is none; the kernel has no tables at all.
         Err(error)
             if [libc::ENOENT, libc::EOPNOTSUPP, libc::EPROTONOSUPPORT].map(Some).contains(&error.raw_os_error()) =>
@@ -84,11 +75,26 @@ pub(super) fn delete_table(name: &str) -> io::Result<()> {
     }
 }
 
+/// Sends messages as one transaction; the last one of them asks for an answer.
+pub(super) fn commit(changes: &[u8]) -> io::Result<()> {
+    let socket = open()?;
+    let [upper, lower] = SUBSYSTEM.to_be_bytes();
+    let edge = [0, 0, upper, lower];
+    let batch =
+        [&message(BATCH_BEGIN, REQUEST, 1, edge, &[]), changes, &message(BATCH_END, REQUEST, 1, edge, &[])].concat();
+    if batch.len() > ROOM {
+        // The kernel takes a transaction in one piece only.
+        setsockopt(&socket, sockopt::SndBufForce, &(2 * batch.len())).map_err(io::Error::from)?;
+    }
+    send(&socket, &batch, SendFlags::empty())?;
+    each_answer(&socket, |_, _| ())
+}
+
 fn open() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?)
 }
 
-fn message(kind: u16, flags: u16, sequence: u32, family: [u8; 4], attributes: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u16, flags: u16, sequence: u32, family: [u8; 4], attributes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(20 + attributes.len()).expect("messages of ours are short");
     let mut bytes = length.to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
@@ -100,7 +106,7 @@ fn message(kind: u16, flags: u16, sequence: u32, family: [u8; 4], attributes: &[
     bytes
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).expect("attributes of ours are short");
     let mut bytes = length.to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
