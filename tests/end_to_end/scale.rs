@@ -10,8 +10,7 @@ fn output_and_numbers_of_any_size_leave_memory_and_costs_as_they_are() {
     // It says when there is no root.
     let Some(_bench) = Bench::new() else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/scale");
-    let sizes =
-        ["--megabytes=64", "--sequential=12", "--parallel=12", "--containers=24", "--volumes=12", "--networks=8"];
+    let sizes = ["--megabytes=32", "--sequential=6", "--parallel=8", "--containers=12", "--volumes=6", "--networks=4"];
     let output = Command::new("python3")
         .arg(script)
         .args(sizes)
