@@ -1,6 +1,7 @@
 //! Images in and out of the store: archives, root file systems, registries.
 
 mod arrival;
+mod beside;
 mod commit;
 mod config_changes;
 mod copy;

@@ -1,15 +1,17 @@
 //! An image's layers, from blobs in the store to a snapshot. Equal layers are unpacked once, also across processes; a
 //! blob that nobody unpacked is still read to its end once, so that no image keeps one that is not what it says (I-08).
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 
 use rbuild_cache::snapshot::{Committed, Snapshot};
-use rbuild_cache::{Lease, LockMode, LockName, SnapshotId, Store, Waiting};
+use rbuild_cache::{Lease, LockError, LockGuard, LockMode, LockName, SnapshotId, Store, Waiting};
 use rbuild_image::layer::Decoder;
-use rbuild_image::{BlobSource, DiffId, Digest, Hashing};
+use rbuild_image::{BlobSource, Descriptor, DiffId, Digest, Hashing};
 
 use super::arrival::Arrivals;
+use super::beside::Beside;
 use crate::cli::report::Failure;
 use crate::output::stage::known_blobs;
 
@@ -40,79 +42,112 @@ pub(super) fn unpack_arriving(
     arrivals: Option<&Arrivals<'_>>,
     cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<(Option<SnapshotId>, u64), Failure> {
-    let snapshots = store.snapshots();
-    let (mut parent, mut size) = (None, 0);
-    let mut known = None;
-    for layer in layers {
-        if cancelled() {
-            return Err(Failure::interrupted());
-        }
-        let adopted = snapshots.adopt(parent, &layer.diff_id, lease)?;
-        let snapshot = match adopted {
-            Some(snapshot) => {
-                if layer.blob != *layer.diff_id.digest() {
+    let beside = Beside::new(store, lease, layers, arrivals, cancelled)?;
+    let placing = Placing { store, lease, arrivals, cancelled, beside: &beside };
+    beside.run(|| placing.all(layers))
+}
+
+/// Gives layers their place, the lowest first.
+struct Placing<'a> {
+    store: &'a Store,
+    lease: &'a Lease,
+    arrivals: Option<&'a Arrivals<'a>>,
+    cancelled: &'a (dyn Fn() -> bool + Sync),
+    beside: &'a Beside<'a>,
+}
+
+impl Placing<'_> {
+    fn all(&self, layers: &[LayerBlob]) -> Result<(Option<SnapshotId>, u64), Failure> {
+        let snapshots = self.store.snapshots();
+        let (mut parent, mut size) = (None, 0);
+        let mut known = None;
+        for layer in layers {
+            if (self.cancelled)() {
+                return Err(Failure::interrupted());
+            }
+            let snapshot = match snapshots.adopt(parent, &layer.diff_id, self.lease)? {
+                Some(snapshot) => {
+                    self.beside.done(&layer.diff_id);
                     let known = match &mut known {
                         Some(known) => known,
-                        none => none.insert(known_blobs(store)?),
+                        none => none.insert(known_blobs(self.store)?),
                     };
-                    if known.get(&layer.diff_id).is_none_or(|blob| blob.digest != layer.blob) {
-                        if let Some(arrivals) = arrivals {
-                            arrivals.wait_whole(&layer.blob, cancelled)?;
-                        }
-                        verify(store, layer, cancelled)?;
-                    }
+                    self.check_blob(layer, known)?;
+                    snapshot
                 }
-                snapshot
-            }
-            None => {
-                let stop =
-                    |_: &Waiting<'_>| if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-                let _unpacking = store.lock(&LockName::layer(&layer.diff_id), LockMode::Exclusive, &stop)?;
-                match snapshots.adopt(parent, &layer.diff_id, lease)? {
-                    Some(snapshot) => snapshot,
-                    None => match arrivals
-                        .map(|arrivals| apply_arriving(arrivals, store, lease, parent, layer, cancelled))
-                    {
-                        Some(Ok(snapshot)) => snapshot,
-                        Some(Err(failure)) => {
-                            // Its bytes were not verified: only the whole blob tells whose fault it is.
-                            tracing::debug!(failure = failure.message(), "unpacking from the whole blob");
-                            if let Some(arrivals) = arrivals {
-                                arrivals.wait_whole(&layer.blob, cancelled)?;
-                            }
-                            apply(store, lease, parent, layer)?
-                        }
-                        None => apply(store, lease, parent, layer)?,
-                    },
-                }
-            }
-        };
-        size += snapshot.disk_size();
-        parent = Some(snapshot.id());
+                None => self.place(parent, layer)?,
+            };
+            size += snapshot.disk_size();
+            parent = Some(snapshot.id());
+        }
+        Ok((parent, size))
     }
-    Ok((parent, size))
-}
 
-fn apply(
-    store: &Store,
-    lease: &Lease,
-    parent: Option<SnapshotId>,
-    layer: &LayerBlob,
-) -> Result<Snapshot<Committed>, Failure> {
-    let mut tar = Decoder::new(store.blobs().open(&layer.blob)?)?;
-    Ok(store.snapshots().apply(parent, &mut tar, Some(layer.diff_id), lease)?)
-}
+    /// Sees to it that the blob of a layer that was there already is what the image says.
+    fn check_blob(&self, layer: &LayerBlob, known: &BTreeMap<DiffId, Descriptor>) -> Result<(), Failure> {
+        if layer.blob == *layer.diff_id.digest()
+            || known.get(&layer.diff_id).is_some_and(|blob| blob.digest == layer.blob)
+        {
+            return Ok(());
+        }
+        if let Some(arrivals) = self.arrivals {
+            arrivals.wait_whole(&layer.blob, self.cancelled)?;
+        }
+        verify(self.store, layer, self.cancelled)
+    }
 
-fn apply_arriving(
-    arrivals: &Arrivals<'_>,
-    store: &Store,
-    lease: &Lease,
-    parent: Option<SnapshotId>,
-    layer: &LayerBlob,
-    cancelled: &(dyn Fn() -> bool + Sync),
-) -> Result<Snapshot<Committed>, Failure> {
-    let mut tar = Decoder::new(arrivals.open(&layer.blob, cancelled)?)?;
-    Ok(store.snapshots().apply(parent, &mut tar, Some(layer.diff_id), lease)?)
+    fn place(&self, parent: Option<SnapshotId>, layer: &LayerBlob) -> Result<Snapshot<Committed>, Failure> {
+        let snapshots = self.store.snapshots();
+        let (received, lock) = match self.beside.take(&layer.diff_id) {
+            Some((received, lock)) => (Some(received), lock),
+            None => (None, None),
+        };
+        let _lock = match lock {
+            Some(lock) => lock,
+            None => self.lock(&layer.diff_id)?,
+        };
+        if let Some(snapshot) = snapshots.adopt(parent, &layer.diff_id, self.lease)? {
+            return Ok(snapshot);
+        }
+        if let Some(received) = received {
+            return Ok(snapshots.put_on(parent, received, self.lease)?);
+        }
+        if let Some(arrivals) = self.arrivals {
+            let open = || arrivals.open(&layer.blob, self.cancelled);
+            match open().map_err(Failure::from).and_then(|blob| self.apply(parent, layer, blob)) {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(failure) => {
+                    // Its bytes were not verified: only the whole blob tells whose fault it is.
+                    tracing::debug!(failure = failure.message(), "unpacking from the whole blob");
+                    arrivals.wait_whole(&layer.blob, self.cancelled)?;
+                }
+            }
+        }
+        self.apply(parent, layer, self.store.blobs().open(&layer.blob)?)
+    }
+
+    /// The lock of a layer. Who waits for it keeps no other.
+    fn lock(&self, diff_id: &DiffId) -> Result<LockGuard, Failure> {
+        let (name, mode) = (LockName::layer(diff_id), LockMode::Exclusive);
+        match self.store.lock(&name, mode, &|_| ControlFlow::Break(())) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Stopped { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let stop =
+            |_: &Waiting<'_>| if (self.cancelled)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        Ok(self.beside.yielding(|| self.store.lock(&name, mode, &stop))?)
+    }
+
+    fn apply(
+        &self,
+        parent: Option<SnapshotId>,
+        layer: &LayerBlob,
+        blob: Box<dyn Read + Send + '_>,
+    ) -> Result<Snapshot<Committed>, Failure> {
+        let mut tar = Decoder::new(blob)?;
+        Ok(self.store.snapshots().apply(parent, &mut tar, Some(layer.diff_id), self.lease)?)
+    }
 }
 
 /// Reads a blob whose layer is there already, made from another one: it must be the same tar all the same.

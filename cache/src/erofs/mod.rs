@@ -1,8 +1,8 @@
 //! The index over a layer's tar: a small EROFS image that has the layer's names and metadata and says where in the tar
 //! each file's bytes are. The kernel mounts the pair in place, and [`Index`] reads it without a mount.
 //!
-//! [`IndexBuilder`] takes members while the tar passes by; [`index_tar`] feeds it from a tar; [`merge`] makes one index
-//! of many. The same members always make the same bytes. An index is trusted only because it was made here: what it is
+//! [`IndexBuilder`] takes members while the tar passes by; [`index_tar`] and [`index_tar_file`] feed it from a tar;
+//! [`merge`] makes one index of many. The same members always make the same bytes. An index is trusted only because it was made here: what it is
 //! made from may be hostile, and what [`Index`] reads may be damaged.
 //!
 //! What it does not do: mount, or decide where files of the store are.
@@ -28,7 +28,7 @@ pub use index::{Extent, Index, InodeRef};
 pub use member::{Chunk, Content, Member, Node};
 pub use merge::{Beneath, Part, merge};
 pub use side::SideBlob;
-pub use tar::index_tar;
+pub use tar::{index_tar, index_tar_file};
 pub use write::{Device, IndexInfo};
 
 /// Contents in tars and side blobs begin at multiples of this.

@@ -1,6 +1,7 @@
-//! From a tar to the members of an index, while the tar passes by.
+//! From a tar to the members of an index, while the tar passes by or once it is there.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
 use std::sync::Arc;
 
 use rbuild_image::layer::whiteout::{Whiteout, classify};
@@ -24,6 +25,27 @@ pub fn index_tar(tar: &mut dyn Read, parent: Arc<View>, side: &mut SideBlob) -> 
     }
     // What follows the end of the archive counts for its digest.
     reader.finish().map_err(IndexError::Read)?;
+    Ok(builder)
+}
+
+/// The same of a tar that is in a file: contents are passed over, not read.
+pub fn index_tar_file(tar: &File, parent: Arc<View>, side: &mut SideBlob) -> Result<IndexBuilder, IndexError> {
+    let length = tar.metadata().map_err(IndexError::Read)?.len();
+    let mut builder = IndexBuilder::over(parent).map_err(IndexError::Read)?;
+    let mut start = tar;
+    start.rewind().map_err(IndexError::Read)?;
+    let mut reader = TarReader::new(BufReader::with_capacity(64 * 1024, tar));
+    let mut pass_over = |inner: &mut BufReader<&File>, bytes: u64| {
+        // A file may be sought beyond its end: an entry that is cut off would look whole.
+        if inner.stream_position()?.saturating_add(bytes) > length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        inner.seek_relative(i64::try_from(bytes).map_err(io::Error::other)?)
+    };
+    while let Some(entry) = reader.next_entry_skipping(&mut pass_over)? {
+        let offset = reader.offset();
+        builder.add_entry(&entry, offset, &mut reader, side)?;
+    }
     Ok(builder)
 }
 
@@ -82,7 +104,7 @@ impl IndexBuilder {
                         let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
                         let n = content.read(&mut buffer[..room]).map_err(IndexError::Read)?;
                         if n == 0 {
-                            return Err(IndexError::Read(std::io::ErrorKind::UnexpectedEof.into()));
+                            return Err(IndexError::Read(io::ErrorKind::UnexpectedEof.into()));
                         }
                         left -= n as u64;
                         let mut result = Ok(());
@@ -113,7 +135,7 @@ fn member(entry: &Entry, node: Node) -> Member {
     }
 }
 
-fn copy_pieces(plan: &super::sparse::Plan, mut offset: u64, mut piece: &[u8], side: &SideBlob) -> std::io::Result<()> {
+fn copy_pieces(plan: &super::sparse::Plan, mut offset: u64, mut piece: &[u8], side: &SideBlob) -> io::Result<()> {
     while !piece.is_empty() {
         let (place, length) = plan.place(offset, piece.len() as u64);
         // At most the length of the piece.

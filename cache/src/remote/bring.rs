@@ -11,7 +11,7 @@ use rbuild_image::{BlobSink, BlobSource, Descriptor, DiffId};
 
 use super::PlaceError;
 use super::open::{RemoteCache, RemoteLayer, RemoteResult};
-use crate::db::{DbError, Text};
+use crate::db::DbError;
 use crate::id::SnapshotId;
 use crate::lease::Lease;
 use crate::lock::{LockError, LockMode, LockName, OnWait, Waiting};
@@ -112,7 +112,7 @@ impl RemoteCache {
         for (at, layer) in layers.iter().enumerate() {
             let blob = layer.blob.as_ref().ok_or(BringError::Nowhere { diff_id: layer.diff_id })?;
             // One that may stand on anything is taken as it is.
-            if at == 0 || !is_here(store, &layer.diff_id)? {
+            if at == 0 || !store.snapshots().has_free_layer(&layer.diff_id)? {
                 wanted.push(blob);
             }
         }
@@ -134,10 +134,4 @@ impl RemoteCache {
         });
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |error| Err(error.into()))
     }
-}
-
-/// Whether the store has a layer that may stand on anything.
-fn is_here(store: &Store, diff_id: &DiffId) -> Result<bool, DbError> {
-    let sql = "SELECT 1 FROM layers WHERE diff_id = ?1 AND depends_on_parent = 0";
-    Ok(store.db().read(|tx| tx.first(sql, [Text(diff_id)], |_| Ok(())))?.is_some())
 }

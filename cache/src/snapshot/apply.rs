@@ -135,6 +135,42 @@ pub(super) fn pass<T>(
     }
 }
 
+/// Hands the bytes of `tar`, which another thread makes meanwhile, to `take` in pieces.
+pub(super) fn chunked(
+    tar: &mut (dyn Read + Send),
+    mut take: impl FnMut(&[u8]) -> Result<(), ApplyError>,
+) -> Result<(), ApplyError> {
+    let (sender, receiver) = sync_channel::<io::Result<Vec<u8>>>(CHUNKS);
+    // Pieces that were taken, to be filled once more.
+    let (give_back, empty) = sync_channel::<Vec<u8>>(CHUNKS + 2);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(move || {
+            loop {
+                let mut chunk = empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK));
+                chunk.clear();
+                let result = (&mut *tar).take(CHUNK as u64).read_to_end(&mut chunk);
+                let last = matches!(result, Ok(0) | Err(_));
+                // When the receiver is gone, the other side failed and says why.
+                if sender.send(result.map(|_| chunk)).is_err() || last {
+                    return;
+                }
+            }
+        });
+        let mut work = || {
+            for chunk in &receiver {
+                let chunk = chunk.map_err(ApplyError::Read)?;
+                take(&chunk)?;
+                drop(give_back.try_send(chunk));
+            }
+            Ok(())
+        };
+        let done = work();
+        drop(receiver);
+        reading.join().map_err(|_| ApplyError::Read(io::Error::other("the reading thread panicked")))?;
+        done
+    })
+}
+
 /// The chunks of the reading thread as a stream.
 pub(super) struct Chunks {
     receiver: Receiver<io::Result<Vec<u8>>>,

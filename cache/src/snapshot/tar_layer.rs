@@ -21,13 +21,13 @@ use rbuild_image::layer::{FileHasher, LayerHasher, TarReader};
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest, Hashing};
 use rustix::fs::{CWD, RenameFlags};
 
-use super::apply::{ApplyError, Unpacked, pass};
+use super::apply::{ApplyError, Unpacked, chunked, pass};
 use super::diff::{DiffError, LayerDiff, Planned, Role, Times, plan_tar, write_planned};
 use super::index_files::{RootMetadata, side_digest};
 use super::kind::Snapshotter;
 use super::tar_reader::TarLayer;
 use super::writer::Metadata;
-use crate::erofs::{Device, IndexBuilder, IndexError, Member, Node, SideBlob, index_tar};
+use crate::erofs::{Device, IndexBuilder, IndexError, Member, Node, SideBlob, index_tar, index_tar_file};
 use crate::failpoint;
 use crate::path_error::{AtPath, PathError};
 use crate::view::{LayerReader, View, Xattrs};
@@ -141,11 +141,15 @@ struct Making {
 impl Making {
     fn begin(place: &Path) -> io::Result<(Self, File)> {
         DirBuilder::new().mode(0o700).create(place)?;
+        let tar = create(&Files::of(place).tar)?;
+        Ok((Self::resume(place)?, tar))
+    }
+
+    /// Goes on where no more than the tar is made.
+    fn resume(place: &Path) -> io::Result<Self> {
         let files = Files::of(place);
-        let create = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
-        let tar = create(&files.tar)?;
         let side = SideBlob::new(create(&files.side)?);
-        Ok((Self { place: place.to_owned(), files, side }, tar))
+        Ok(Self { place: place.to_owned(), files, side })
     }
 
     /// Writes the index of what `builder` took.
@@ -175,6 +179,10 @@ impl Making {
         let size = used(&self.place).map_err(IndexError::Write)?;
         Ok(Written { diff, index: info.digest, side, root, size, depends_on_parent })
     }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create_new(true).open(path)
 }
 
 /// Bytes on disk of a layer's directory.
@@ -272,11 +280,44 @@ pub(super) fn take(
             other => Ok(Some(other.map_err(ApplyError::from)?)),
         }
     })?;
-    let content_digest = ContentDigest::new(*found.diff_id.digest());
-    let diff = LayerDiff { diff_id: found.diff_id, content_digest, size: found.size };
+    let diff = found.as_diff();
     match builder {
         Some(builder) => Ok(Taken::Layer(Box::new(making.end(builder, diff, None)?))),
         None => Ok(Taken::OnlyTar(making.files.tar, found)),
+    }
+}
+
+/// Writes the uncompressed archive `tar`, which must have the digest `expected`, into the new directory `place`. Its bytes are
+/// made by one thread, hashed and written by another.
+pub(super) fn keep(
+    tar: &mut (dyn Read + Send),
+    expected: Option<DiffId>,
+    place: &Path,
+) -> Result<Unpacked, ApplyError> {
+    DirBuilder::new().mode(0o700).create(place).map_err(ApplyError::Read)?;
+    let kept = File::create_new(Files::of(place).tar).map_err(ApplyError::Read)?;
+    let mut out = Hashing::new(kept);
+    chunked(tar, |chunk| out.write_all(chunk).map_err(ApplyError::Read))?;
+    let (_, digest, size) = out.finish();
+    let found = Unpacked { diff_id: DiffId::new(digest), size };
+    match expected {
+        Some(expected) if expected != found.diff_id => Err(ApplyError::WrongDigest { expected, found: found.diff_id }),
+        _ => Ok(found),
+    }
+}
+
+/// Makes a layer on top of `parent` of what [`keep`] left in `place`.
+pub(super) fn describe(found: Unpacked, place: &Path, parent: Arc<View>) -> Result<Taken, ApplyError> {
+    let mut making = Making::resume(place).map_err(ApplyError::Read)?;
+    let diff = found.as_diff();
+    let tar = File::open(&making.files.tar).map_err(ApplyError::Read)?;
+    match index_tar_file(&tar, parent, &mut making.side) {
+        Ok(builder) => Ok(Taken::Layer(Box::new(making.end(builder, diff, None)?))),
+        Err(error @ (IndexError::Unrepresentable { .. } | IndexError::TooLarge { .. })) => {
+            tracing::debug!(%error, "kept as a directory");
+            Ok(Taken::OnlyTar(making.files.tar, found))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -288,12 +329,10 @@ pub(super) fn index_again(
     diff: LayerDiff,
     root: Option<RootMetadata>,
 ) -> Result<Written, ApplyError> {
-    let (mut making, tar) = Making::begin(place).map_err(ApplyError::Read)?;
-    drop(tar);
-    fs::remove_file(&making.files.tar).map_err(ApplyError::Read)?;
-    let mut source =
-        io::BufReader::with_capacity(256 * 1024, File::open(Files::of(layer).tar).map_err(ApplyError::Read)?);
-    let builder = index_tar(&mut source, parent, &mut making.side)?;
+    DirBuilder::new().mode(0o700).create(place).map_err(ApplyError::Read)?;
+    let mut making = Making::resume(place).map_err(ApplyError::Read)?;
+    let source = File::open(Files::of(layer).tar).map_err(ApplyError::Read)?;
+    let builder = index_tar_file(&source, parent, &mut making.side)?;
     Ok(making.end(builder, diff, root)?)
 }
 

@@ -40,14 +40,28 @@ impl Layer {
     fn over(tar: &[u8], parent: View) -> Result<Self, IndexError> {
         let home = tempfile::tempdir().unwrap();
         let mut side = SideBlob::new(File::create_new(home.path().join("side")).unwrap());
-        let builder = index_tar(&mut &*tar, Arc::new(parent), &mut side)?;
+        let parent = Arc::new(parent);
+        let builder = index_tar(&mut &*tar, Arc::clone(&parent), &mut side);
+        std::fs::write(home.path().join("tar"), tar).unwrap();
+        let again = File::create_new(home.path().join("again")).unwrap();
+        let mut again = SideBlob::new(again);
+        let from_file = index_tar_file(&File::open(home.path().join("tar")).unwrap(), parent, &mut again);
+        let (builder, from_file) = match (builder, from_file) {
+            (Ok(builder), Ok(from_file)) => (builder, from_file),
+            (Err(error), Err(other)) => {
+                assert_eq!(error.to_string(), other.to_string(), "passed by, or in a file");
+                return Err(error);
+            }
+            (builder, from_file) => panic!("passed by: {builder:?}, in a file: {from_file:?}"),
+        };
         let mut devices = vec![Device { bytes: tar.len() as u64, digest: Some(Digest::sha256(tar)) }];
         if side.length() > 0 {
             devices.push(Device { bytes: side.length(), digest: None });
         }
-        std::fs::write(home.path().join("tar"), tar).unwrap();
         let mut out = File::create_new(home.path().join("index")).unwrap();
+        let other = from_file.finish(&devices, &mut io::sink());
         let info = builder.finish(&devices, &mut out)?;
+        assert_eq!((other?.digest, side.length()), (info.digest, again.length()), "passed by, or in a file");
         assert_eq!(info.bytes, out.metadata().unwrap().len());
         Ok(Self { home, info, side: side.length() })
     }
