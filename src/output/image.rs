@@ -7,7 +7,7 @@ use rbuild_image::push::{PushRequest, push as push_image};
 use rbuild_image::registry::{ClearText, Client, Scheme, Silent, TransferSink, Verify};
 use rbuild_image::{BlobSource, Descriptor, Digest, Flavour, ImageRef, copy_blob};
 
-use super::ahead::{Destination, while_packing};
+use super::ahead::{Destination, Unknown, while_packing};
 use super::bundle::{Bundle, Parts, Shape, blobs, names};
 use super::origins::LayerBlobs;
 use super::stage::{self, Ready};
@@ -43,7 +43,9 @@ pub(super) fn write(
     let Some(first) = names.first() else { return Err(unnamed()) };
     let client = if output.insecure { trusting(engine, &names)? } else { engine.client()? };
     let stored = LayerBlobs::new(engine)?;
-    let to = Destination { client: &client, name: first, elsewhere, stored: &stored, watch: &Silent };
+    // With times that are given, other machines make the same layers.
+    let unknown = if super::epoch(request)?.is_some() { Unknown::Asked } else { Unknown::Streamed };
+    let to = Destination { client: &client, name: first, elsewhere, stored: &stored, watch: &Silent, unknown };
     let (bundle, there) = while_packing(&to, pack)?;
     // What the layers of a single image became is remembered: their blobs need not be kept beside them.
     let lean = plain && !bundle.is_index;

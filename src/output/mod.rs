@@ -11,6 +11,7 @@ mod bundle;
 mod docker;
 mod docker_host;
 mod files;
+mod growing;
 pub(crate) mod image;
 mod store;
 

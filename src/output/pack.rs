@@ -15,6 +15,8 @@ use rbuild_cache::{Lease, SnapshotId, Store};
 use rbuild_image::layer::{Decoder, EncodeOptions, Encoder};
 use rbuild_image::{Descriptor, DiffId, Digest, Flavour, Hashing, MediaType};
 
+use super::growing::{Growing, GrowingLayer, Making};
+use super::stage::Outlet;
 use crate::cli::report::Failure;
 use crate::request::Compression;
 
@@ -118,7 +120,7 @@ impl Promise {
         if !*is_made {
             let failed = |failure: Failure| io::Error::other(failure.message().to_owned());
             let (digest, size, _) =
-                write_compressed(&self.path, self.packing, |out| self.layer.write(&self.store, &snapshot, out))
+                write_compressed(&self.path, self.packing, None, |out| self.layer.write(&self.store, &snapshot, out))
                     .map_err(failed)?;
             if (digest, size) != (self.digest, self.size) {
                 // Next time it is found out anew.
@@ -161,11 +163,12 @@ pub(crate) fn pack_layer(
     known: &BTreeMap<DiffId, Descriptor>,
     packing: Packing,
     times: Times,
+    outlet: &dyn Outlet,
 ) -> Result<Packed, Failure> {
     let Times::Kept = times else {
         let path = lease.scratch_name("layer")?;
         let (digest, size, diff_id) =
-            write_compressed(&path, packing, |out| Ok(snapshot.write_tar_with(times, out)?.diff_id))?;
+            write_compressed(&path, packing, None, |out| Ok(snapshot.write_tar_with(times, out)?.diff_id))?;
         return Ok(Packed { descriptor: packing.describe(digest, size), diff_id, bytes: PackedBytes::File(path) });
     };
     let layer = snapshot.layer()?;
@@ -176,7 +179,7 @@ pub(crate) fn pack_layer(
         let descriptor = Descriptor::new(media_type, descriptor.digest, descriptor.size);
         return Ok(Packed { descriptor, diff_id: layer.diff_id, bytes: PackedBytes::Stored });
     }
-    compress(store, lease, snapshot, &layer, Source { snapshot: snapshot.id(), blob: None }, packing)
+    compress(store, lease, snapshot, &layer, Source { snapshot: snapshot.id(), blob: None }, packing, outlet)
 }
 
 /// A layer's blob in the wanted compression, also where it came in another one.
@@ -187,16 +190,17 @@ pub(crate) fn repack_layer(
     known: &BTreeMap<DiffId, Descriptor>,
     packing: Packing,
     times: Times,
+    outlet: &dyn Outlet,
 ) -> Result<Packed, Failure> {
     // Where the tar itself is at hand there is nothing to decompress.
     if times == Times::Kept && snapshot.is_imported() && snapshot.open_tar()?.is_none() {
         let layer = snapshot.layer()?;
         if let Some(blob) = known.get(&layer.diff_id).filter(|blob| !fits(blob, packing)) {
             let source = Source { snapshot: snapshot.id(), blob: Some((blob.digest, layer.diff_id)) };
-            return compress(store, lease, snapshot, &layer, source, packing);
+            return compress(store, lease, snapshot, &layer, source, packing, outlet);
         }
     }
-    pack_layer(store, lease, snapshot, known, packing, times)
+    pack_layer(store, lease, snapshot, known, packing, times, outlet)
 }
 
 /// Whether the blob that a layer came as is not compressed.
@@ -214,6 +218,7 @@ fn compress(
     layer: &LayerDiff,
     source: Source,
     packing: Packing,
+    outlet: &dyn Outlet,
 ) -> Result<Packed, Failure> {
     let path = lease.scratch_name("layer")?;
     let algorithm = packing.options().algorithm();
@@ -229,25 +234,38 @@ fn compress(
         let descriptor = packing.describe(digest, size);
         return Ok(Packed { descriptor, diff_id, bytes: PackedBytes::Promised(Arc::new(promise)) });
     }
-    let (digest, size, found) = write_compressed(&path, packing, |out| source.write(store, snapshot, out))?;
+    let (digest, size, found) =
+        write_compressed(&path, packing, Some((&diff_id, outlet)), |out| source.write(store, snapshot, out))?;
     if found == diff_id {
         snapshot.set_form(&algorithm, Some((digest, size)))?;
     }
     Ok(Packed { descriptor: packing.describe(digest, size), diff_id: found, bytes: PackedBytes::File(path) })
 }
 
-/// Compresses the tar that `write` gives into a new file: its digest, its size, and the tar's digest.
+/// Compresses the tar that `write` gives into a new file: its digest, its size, and the tar's digest. An outlet that is
+/// given the digest which the tar should have may send the file meanwhile.
 fn write_compressed(
     path: &Path,
     packing: Packing,
+    outlet: Option<(&DiffId, &dyn Outlet)>,
     write: impl FnOnce(&mut (dyn Write + Send)) -> Result<DiffId, Failure>,
 ) -> Result<(Digest, u64, DiffId), Failure> {
     let failed = |error: io::Error| Failure::from_error(&format!("cannot write {}", path.display()), &error);
-    let file = Hashing::new(BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?));
+    let file = File::create(path).map_err(failed)?;
+    let making = outlet.map(|(diff_id, outlet)| {
+        let layer = GrowingLayer::new(path, diff_id);
+        outlet.begun(&layer);
+        Making(layer)
+    });
+    let layer = making.as_ref().map(|Making(layer)| layer);
+    let file = Hashing::new(BufWriter::with_capacity(1 << 20, Growing { file, layer: layer.cloned() }));
     let mut encoder = Encoder::new(file, packing.options()).map_err(failed)?;
     let diff_id = write(&mut encoder)?;
     let (mut out, digest, size) = encoder.finish().map_err(failed)?.finish();
     out.flush().map_err(failed)?;
+    if let Some(layer) = layer {
+        layer.is_whole(packing.describe(digest, size));
+    }
     Ok((digest, size, diff_id))
 }
 
@@ -270,6 +288,7 @@ mod tests {
     use rbuild_cache::snapshot::{Content, Metadata};
     use rbuild_image::ContainerPath;
 
+    use super::super::stage::NOBODY;
     use super::*;
 
     #[test]
@@ -285,7 +304,7 @@ mod tests {
         let snapshot = active.commit(&lease).unwrap();
         let pack = |compression| {
             let packing = Packing { compression, flavour: Flavour::Oci };
-            pack_layer(&store, &lease, &snapshot, &BTreeMap::new(), packing, Times::Kept).unwrap()
+            pack_layer(&store, &lease, &snapshot, &BTreeMap::new(), packing, Times::Kept, NOBODY).unwrap()
         };
         let read = |packed: &Packed| {
             let mut bytes = Vec::new();
@@ -306,7 +325,8 @@ mod tests {
         read(&plain);
         // Clamped times make other bytes, which nothing knows beforehand.
         let packing = Packing { compression: Compression::Gzip(None), flavour: Flavour::Oci };
-        let clamped = pack_layer(&store, &lease, &snapshot, &BTreeMap::new(), packing, Times::ClampedTo(0)).unwrap();
+        let times = Times::ClampedTo(0);
+        let clamped = pack_layer(&store, &lease, &snapshot, &BTreeMap::new(), packing, times, NOBODY).unwrap();
         assert!(matches!(clamped.bytes, PackedBytes::File(_)));
         // A memory that is wrong is not believed, and forgotten.
         let wrong = (Digest::sha256("other"), 5);

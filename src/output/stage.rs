@@ -11,6 +11,7 @@ use rbuild_image::{
     BlobSource, Descriptor, DiffId, Digest, ImageConfig, Manifest, assemble_with_config, parse_manifest,
 };
 
+use super::growing::GrowingLayer;
 use super::origins::{LayerBlobs, Origins, manifest};
 use super::pack::{Packed, PackedBytes, Packing, is_bare, pack_layer, repack_layer};
 use crate::cli::report::Failure;
@@ -21,11 +22,30 @@ use crate::remote_cache::spec::ExistingBlobs;
 /// Layers that are compressed at once.
 const LAYERS_AT_ONCE: usize = 4;
 
-/// Is told of each layer that is ready; a failure ends the packing.
-pub(crate) type Ready<'a> = &'a (dyn Fn(&Packed) -> Result<(), Failure> + Sync);
+/// Where layers go while others are packed.
+pub(crate) trait Outlet: Sync {
+    /// A layer's file begins to grow.
+    fn begun(&self, layer: &Arc<GrowingLayer>);
+
+    /// A layer can leave. A failure ends the packing.
+    fn ready(&self, packed: &Packed) -> Result<(), Failure>;
+}
+
+/// Who is told of layers that leave.
+pub(crate) type Ready<'a> = &'a dyn Outlet;
 
 /// Nobody waits for single layers.
-pub(crate) const NOBODY: Ready<'static> = &|_| Ok(());
+pub(crate) const NOBODY: Ready<'static> = &Nobody;
+
+struct Nobody;
+
+impl Outlet for Nobody {
+    fn begun(&self, _: &Arc<GrowingLayer>) {}
+
+    fn ready(&self, _: &Packed) -> Result<(), Failure> {
+        Ok(())
+    }
+}
 
 /// How an image is packed.
 #[derive(Clone, Debug)]
@@ -137,14 +157,14 @@ pub(crate) fn pack_layers<'a>(
             let Some(snapshot) = chain.get(at) else { return };
             let times = if at < recipe.base_layers { Times::Kept } else { recipe.times };
             let packed = match recipe.existing {
-                ExistingBlobs::Recompressed => repack_layer(store, lease, snapshot, &known, packing, times),
+                ExistingBlobs::Recompressed => repack_layer(store, lease, snapshot, &known, packing, times, ready),
                 // One that came uncompressed, in an archive, was never meant to travel like that.
                 ExistingBlobs::Kept if is_bare(snapshot, &known) => {
-                    repack_layer(store, lease, snapshot, &known, packing, times)
+                    repack_layer(store, lease, snapshot, &known, packing, times, ready)
                 }
-                ExistingBlobs::Kept => pack_layer(store, lease, snapshot, &known, packing, times),
+                ExistingBlobs::Kept => pack_layer(store, lease, snapshot, &known, packing, times, ready),
             };
-            let packed = packed.and_then(|packed| ready(&packed).map(|()| packed));
+            let packed = packed.and_then(|packed| ready.ready(&packed).map(|()| packed));
             if packed.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);
             }

@@ -63,6 +63,7 @@ impl Transfers {
                     let style = ProgressStyle::with_template(template).expect("the template is valid");
                     bars.add(ProgressBar::new(total.unwrap_or(0)).with_style(style).with_prefix(printable(item)))
                 });
+                bar.set_length(total.unwrap_or(current));
                 bar.set_position(current);
                 if done && !bar.is_finished() {
                     bar.finish();

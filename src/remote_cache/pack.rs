@@ -12,7 +12,7 @@ use rbuild_image::{BlobSource, Descriptor, DiffId, Digest};
 use super::spec::ExistingBlobs;
 use crate::cli::report::Failure;
 use crate::output::pack::{Packed, PackedBytes, Packing, pack_layer, repack_layer};
-use crate::output::stage;
+use crate::output::stage::{self, NOBODY};
 
 /// Packs layers for one cache.
 pub(super) struct Packer<'a> {
@@ -67,9 +67,11 @@ impl<'a> Packer<'a> {
         }
         match self.existing {
             ExistingBlobs::Recompressed => {
-                repack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept)
+                repack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept, NOBODY)
             }
-            ExistingBlobs::Kept => pack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept),
+            ExistingBlobs::Kept => {
+                pack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept, NOBODY)
+            }
         }
     }
 

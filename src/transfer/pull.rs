@@ -73,8 +73,10 @@ pub(crate) struct Watch<'a> {
 
 impl TransferSink for Watch<'_> {
     fn transfer(&self, digest: &Digest, state: TransferState) {
-        if let TransferState::Moving { current, total } = state {
-            (self.advance)(&digest.short(), current, Some(total));
+        match state {
+            TransferState::Moving { current, total } => (self.advance)(&digest.short(), current, Some(total)),
+            TransferState::Flowing { current } => (self.advance)(&digest.short(), current, None),
+            _ => {}
         }
     }
 }

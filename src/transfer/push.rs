@@ -14,7 +14,7 @@ use super::pull::Watch;
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
-use crate::output::ahead::{Destination, while_packing};
+use crate::output::ahead::{Destination, Unknown, while_packing};
 use crate::output::image::{Known, push_everywhere};
 use crate::output::origins::{self, LayerBlobs};
 use crate::output::pack::Packing;
@@ -56,7 +56,14 @@ pub fn push(
     let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
     let client = engine.client()?;
     let stored = LayerBlobs::new(engine)?;
-    let to = Destination { client: &client, name: reference, elsewhere: &elsewhere, stored: &stored, watch: &watch };
+    let to = Destination {
+        client: &client,
+        name: reference,
+        elsewhere: &elsewhere,
+        stored: &stored,
+        watch: &watch,
+        unknown: Unknown::Streamed,
+    };
     let (stored, there) = while_packing(&to, |ready| match platform {
         Some(_) => Stored::only(engine, &lease, images, PACKING, ready),
         None => stage_all(engine, &lease, images, PACKING, ready),

@@ -164,6 +164,47 @@ fn a_killed_pull_goes_on_where_it_was_and_two_pulls_fetch_once() {
 }
 
 #[test]
+fn a_layer_leaves_while_it_is_compressed_and_is_the_same_either_way() {
+    let Some(bench) = Bench::new() else { return };
+    if !has("docker-registry") {
+        return;
+    }
+    let registry = Registry::start(&bench.path("registry"));
+    let context = bench.context("ctx", [("Dockerfile", "FROM scratch\nCOPY big /\nCOPY Dockerfile /small\n")]);
+    std::fs::write(context.join("big"), noise(11, 6 << 20)).unwrap();
+    let methods = |from: usize| -> Vec<String> {
+        let blobs = registry.requests().split_off(from).into_iter().filter(|line| line.contains("/blobs/"));
+        blobs.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    let count = |methods: &[String], method: &str| methods.iter().filter(|known| *known == method).count();
+    // Nobody knows what the large layer becomes: it is not asked for, and goes in one stream.
+    let _built = bench.build("app", &context).ok();
+    let _tagged = bench.rbuild(["tag", "app", &registry.name("one:1")]).run().ok();
+    let _pushed = bench.rbuild(["push", &registry.name("one:1")]).run().ok();
+    let streamed = methods(0);
+    assert_eq!(count(&streamed, "PATCH"), 1, "{streamed:?}");
+    assert_eq!(count(&streamed, "HEAD"), 2, "the small layer and the config: {streamed:?}");
+    // From a store that knows it, whole.
+    let _tagged = bench.rbuild(["tag", "app", &registry.name("two:1")]).run().ok();
+    let seen = registry.requests().len();
+    let _again = bench.rbuild(["push", &registry.name("two:1")]).run().ok();
+    assert_eq!(count(&methods(seen), "HEAD"), 3);
+    assert_eq!(digest(&registry.name("one:1")), digest(&registry.name("two:1")));
+    // With times that are given, others make the same layers: they are asked for.
+    let seen = registry.requests().len();
+    for repository in ["three", "three", "one"] {
+        let store = bench.path(&format!("clean-{}", registry.requests().len()));
+        let ran = bench.rbuild_at(&store, ["build", "--reproducible", "--push", "-t"]);
+        let _pushed = ran.arg(registry.name(&format!("{repository}:2"))).arg(&context).run().ok();
+    }
+    assert_eq!(count(&methods(seen), "PATCH"), 2, "once for each repository: {:?}", methods(seen));
+    assert_eq!(digest(&registry.name("three:2")), digest(&registry.name("one:2")));
+    let store = bench.path("puller");
+    let _pulled = bench.rbuild_at(&store, ["pull", &registry.name("one:1")]).run().ok();
+    let _sound = bench.rbuild_at(&store, ["cache", "verify"]).run().ok();
+}
+
+#[test]
 fn an_image_is_verified_by_building_it_again() {
     let Some(bench) = Bench::with_busybox() else { return };
     let context = bench.context("ctx", [("Dockerfile", "FROM busybox\nCOPY f /f\nRUN echo made > /g\n"), ("f", "f\n")]);

@@ -44,6 +44,11 @@ pub(super) enum Payload<'a> {
         /// Opens it.
         open: &'a dyn Fn() -> io::Result<Box<dyn Read + 'a>>,
     },
+    /// A stream of unknown length, sent in chunks.
+    Unbounded {
+        /// Opens it.
+        open: &'a dyn Fn() -> io::Result<Box<dyn Read + 'a>>,
+    },
 }
 
 /// A request.
@@ -301,6 +306,11 @@ impl Http {
             Payload::Stream { length, open } => {
                 let mut reader = Metered::new(open().map_err(Cause::Storage)?, &self.timeouts);
                 let request = request.header(header::CONTENT_LENGTH, *length);
+                run(&agent, request, SendBody::from_reader(&mut reader), call.answer_within)
+            }
+            // Whoever makes the bytes may be slow.
+            Payload::Unbounded { open } => {
+                let mut reader = open().map_err(Cause::Storage)?;
                 run(&agent, request, SendBody::from_reader(&mut reader), call.answer_within)
             }
         }?;

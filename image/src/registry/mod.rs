@@ -2,7 +2,7 @@
 //!
 //! `client` is the face; below it `exchange` sends one request over `transport` and `tls` to addresses from
 //! `resolver`, `token` and `challenge` authenticate, `retry` decides about trying again, `mirror` about whom to ask,
-//! and `download` and `upload` move blobs; `web` fetches what is in no registry. Nothing here reads the environment or knows where blobs are kept.
+//! and `download`, `upload` and `upload_stream` move blobs; `web` fetches what is in no registry. Nothing here reads the environment or knows where blobs are kept.
 
 pub(crate) mod cancel;
 mod challenge;
@@ -26,6 +26,7 @@ mod token;
 mod transfer;
 mod transport;
 mod upload;
+mod upload_stream;
 mod web;
 
 pub use cancel::{Cancel, Cancelled};
@@ -45,6 +46,7 @@ pub use tls::TlsSetupError;
 pub use tls_over::TlsOver;
 pub use transfer::{Silent, TransferSink, TransferState};
 pub use upload::Pushed;
+pub use upload_stream::UnfinishedBlob;
 pub use web::{WebAnswer, WebError, WebRequest, WebSink, without_credentials};
 
 pub(crate) use transfer::in_parallel;

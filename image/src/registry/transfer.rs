@@ -19,6 +19,11 @@ pub enum TransferState {
         /// Bytes in all.
         total: u64,
     },
+    /// It is moving while it is made: nobody knows how long it will be.
+    Flowing {
+        /// Bytes that are there.
+        current: u64,
+    },
     /// An attempt failed; the next one follows.
     Retrying {
         /// How many attempts were begun.

@@ -155,7 +155,7 @@ impl Client {
         }
     }
 
-    fn begin_upload(&self, endpoint: &Endpoint, name: &ImageRef, scopes: &Scopes) -> Result<Uri, Cause> {
+    pub(super) fn begin_upload(&self, endpoint: &Endpoint, name: &ImageRef, scopes: &Scopes) -> Result<Uri, Cause> {
         let path = format!("{}/blobs/uploads/", repository(endpoint, name));
         let reply = self.request(endpoint, &path, scopes, &|uri| Call::new(Method::POST, uri))?;
         if reply.status != 202 {
@@ -170,7 +170,7 @@ pub(super) fn target(name: &ImageRef, item: Option<String>) -> Target {
 }
 
 /// Where a session goes on.
-fn session_of(reply: Reply) -> Result<Uri, Cause> {
+pub(super) fn session_of(reply: Reply) -> Result<Uri, Cause> {
     let session = location::follow(&reply.uri, reply.text(header::LOCATION).unwrap_or_default())?;
     reply.discard();
     Ok(session)
@@ -431,7 +431,7 @@ impl<R: Read> Read for Watched<'_, R> {
 }
 
 /// How many bytes a session has, from its `Range: 0-N`; `None` when that cannot be read.
-fn uploaded_range(text: &str) -> Option<u64> {
+pub(super) fn uploaded_range(text: &str) -> Option<u64> {
     let range = text.trim();
     let range = range.strip_prefix("bytes=").unwrap_or(range);
     let end = range.strip_prefix("0-")?;

@@ -10,3 +10,4 @@ mod faults;
 mod memory;
 mod scripted;
 mod server;
+mod streams;

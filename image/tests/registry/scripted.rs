@@ -18,12 +18,12 @@ use rbuild_image::{AttestationForm, Descriptor, Digest, ImageRef, MediaType, Pla
 use crate::memory::{MemoryStore, TestImage, noise};
 use crate::server::{Answer, Request, Server};
 
-fn options() -> ClientOptions {
+pub(crate) fn options() -> ClientOptions {
     let retry = RetryPolicy { first_pause: Duration::from_millis(10), ..RetryPolicy::default() };
     ClientOptions { retry, ..ClientOptions::default() }
 }
 
-fn name(server: &Server) -> ImageRef {
+pub(crate) fn name(server: &Server) -> ImageRef {
     format!("{}/app:1", server.host).parse().unwrap()
 }
 
@@ -126,7 +126,9 @@ fn a_config_alone_moves_no_layer() {
 }
 
 /// A registry that takes uploads as the specification says; `spoil` may answer first.
-fn upload_server(spoil: impl Fn(&Request, &Mutex<Uploads>) -> Option<Answer> + Send + Sync + 'static) -> Server {
+pub(crate) fn upload_server(
+    spoil: impl Fn(&Request, &Mutex<Uploads>) -> Option<Answer> + Send + Sync + 'static,
+) -> Server {
     let uploads = Mutex::new(Uploads::default());
     Server::start(move |request| {
         if let Some(answer) = spoil(request, &uploads) {
@@ -137,13 +139,13 @@ fn upload_server(spoil: impl Fn(&Request, &Mutex<Uploads>) -> Option<Answer> + S
 }
 
 #[derive(Default)]
-struct Uploads {
-    sessions: Vec<Option<Vec<u8>>>,
-    blobs: Vec<Digest>,
+pub(crate) struct Uploads {
+    pub(crate) sessions: Vec<Option<Vec<u8>>>,
+    pub(crate) blobs: Vec<Digest>,
 }
 
 impl Uploads {
-    fn serve(&mut self, request: &Request) -> Answer {
+    pub(crate) fn serve(&mut self, request: &Request) -> Answer {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let last = path.rsplit('/').next().unwrap();
         if request.method == "HEAD" {
@@ -187,7 +189,7 @@ fn upload(server: &Server, size: usize, edit: impl FnOnce(&mut ClientOptions)) -
     client.push_blob(&name(server), &image.layers[0], &[], &image.store, &Silent).map_err(|error| *error.cause)
 }
 
-fn methods(server: &Server) -> String {
+pub(crate) fn methods(server: &Server) -> String {
     server.requests().iter().map(|request| request.method.as_str()).collect::<Vec<_>>().join(" ")
 }
 

@@ -118,7 +118,25 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let length = headers.get("content-length").map_or(0, |text| text.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
+    if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+        body = read_chunks(reader)?;
+    }
     Some(Request { method, path, headers, body })
+}
+
+fn read_chunks(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let length = usize::from_str_radix(line.trim_end(), 16).ok()?;
+        let mut chunk = vec![0; length + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        body.extend_from_slice(&chunk[..length]);
+        if length == 0 {
+            return Some(body);
+        }
+    }
 }
 
 /// Sends an answer; false when the connection ends with it.
