@@ -3,7 +3,7 @@
 //!
 //! A host that our file names is reached as our file says; only certificates from elsewhere are added. For others the
 //! first place that says something counts. Files of other tools that cannot be read, and what they say that has no
-//! meaning here (blocked registries, short names), are left alone: they are not ours to judge.
+//! meaning here (short names), are left alone: they are not ours to judge.
 
 mod containerd;
 mod containers;

@@ -104,6 +104,10 @@ fn of_registry(error: &RegistryError) -> Option<String> {
         Cause::Network(_) | Cause::Timeout(_) => {
             format!("{host} cannot be reached from here: is a proxy needed (HTTPS_PROXY), or a firewall in between?")
         }
+        Cause::Blocked { .. } => {
+            let registry = &error.target.registry;
+            format!("if that is not meant for rbuild, name [registry.\"{registry}\"] in its configuration file")
+        }
         Cause::Proxy(_) => "look at HTTPS_PROXY and NO_PROXY".to_owned(),
         Cause::Tls(error) => of_tls(&error.to_string(), host)?,
         _ => return None,

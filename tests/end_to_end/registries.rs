@@ -34,6 +34,21 @@ fn what_docker_knows_of_mirrors_holds_here_too() {
 }
 
 #[test]
+fn what_registries_conf_blocks_is_neither_pulled_nor_pushed() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let text = "[[registry]]\nlocation = \"shut.example\"\nblocked = true\n[[registry]]\nprefix = \"shut.example/open\"\n\
+                location = \"127.0.0.1:1/open\"\n";
+    let settings = bench.context("settings", [("containers/registries.conf", text)]).display().to_string();
+    let said = "registries.conf blocks shut.example";
+    let _pull = bench.rbuild(["pull", "shut.example/a"]).env("XDG_CONFIG_HOME", &settings).run().fails(1).says(said);
+    let _tagged = bench.rbuild(["tag", "busybox", "shut.example/a/b:1"]).run().ok();
+    let _push =
+        bench.rbuild(["push", "shut.example/a/b:1"]).env("XDG_CONFIG_HOME", &settings).run().fails(1).says(said);
+    let elsewhere = bench.rbuild(["pull", "shut.example/open/a"]).env("XDG_CONFIG_HOME", &settings).run().fails(1);
+    assert!(!elsewhere.stderr.contains("blocks"), "a longer prefix says otherwise: {}", elsewhere.stderr);
+}
+
+#[test]
 fn credentials_are_kept_by_a_helper_that_is_on_the_path() {
     let Some(bench) = Bench::with_busybox() else { return };
     if !has("docker-registry") || !has("openssl") || !has("htpasswd") {

@@ -263,6 +263,10 @@ impl Client {
         policy: RetryPolicy,
         mut attempt: impl FnMut(&mut Retry) -> Result<T, Cause>,
     ) -> Result<T, RegistryError> {
+        if let Some(prefix) = self.shared.hosts.blocked(&target.registry, &target.repository) {
+            let cause = Box::new(Cause::Blocked { prefix: prefix.to_owned() });
+            return Err(RegistryError { action, target: Box::new(target), attempts: 0, cause });
+        }
         let _scope = self.cancel.enter();
         let mut retry = Retry::new(policy);
         loop {

@@ -264,6 +264,12 @@ pub enum Cause {
         /// What it is.
         actual: Digest,
     },
+    /// Settings of this host forbid the repository.
+    #[error("registries.conf blocks {prefix}")]
+    Blocked {
+        /// By which entry.
+        prefix: String,
+    },
     /// The body is compressed although that was not asked for.
     #[error("the answer is encoded as {0}, which was not asked for")]
     Encoding(String),

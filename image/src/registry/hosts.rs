@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::options::{ClearText, ClientOptions, HostConfig, Mirror, RepositoryRule, Scheme, Verify};
+use super::options::{Access, ClearText, ClientOptions, HostConfig, Mirror, RepositoryRule, Scheme, Verify};
 
 /// Addresses with a common beginning: `10.1.0.0/16`, `::1/128`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,15 @@ impl HostTable {
     /// The rule for a repository, and what follows its prefix.
     pub(super) fn rule<'n>(&self, name: &'n str) -> Option<(&RepositoryRule, &'n str)> {
         self.rules.iter().find_map(|rule| Some((rule, rule.rest(name)?)))
+    }
+
+    /// The entry by which a repository may not be used.
+    pub(super) fn blocked(&self, registry: &str, repository: &str) -> Option<&str> {
+        if repository.is_empty() {
+            return None;
+        }
+        let (rule, _) = self.rule(&format!("{registry}/{repository}"))?;
+        (rule.access == Access::Blocked).then_some(rule.prefix.as_str())
     }
 
     /// The same settings under other names.

@@ -158,7 +158,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::registry::options::{ClientOptions, HostConfig, RepositoryRule};
+    use crate::registry::options::{Access, ClientOptions, HostConfig, RepositoryRule};
 
     #[test]
     fn plain_http_is_for_loopback_and_for_who_asks_for_it() {
@@ -231,6 +231,7 @@ mod tests {
             prefix: prefix.into(),
             location: location.into(),
             mirrors: mirrors.iter().map(|location| mirror(location)).collect(),
+            access: Access::Allowed,
         };
         let options = ClientOptions {
             repositories: vec![
@@ -265,6 +266,12 @@ mod tests {
                 .collect();
             assert_eq!(found, want, "{name}");
         }
+        let blocked = RepositoryRule { access: Access::Blocked, ..rule("quay.io", "quay.io", &[]) };
+        let repositories = vec![blocked, rule("quay.io/team", "quay.io/team", &[])];
+        let some = HostTable::of(&ClientOptions { repositories, ..ClientOptions::default() });
+        assert_eq!(some.blocked("quay.io", "a/b"), Some("quay.io"));
+        assert_eq!(some.blocked("quay.io", "team/app"), None, "the longer prefix says otherwise");
+        assert_eq!(some.blocked("quay.io", ""), None, "logging in moves nothing");
         let told = endpoints(&hosts, &"any.example/x".parse().unwrap(), Wanted::Tag);
         assert_eq!(told[0].namespace.as_deref(), Some("any.example"));
         assert_eq!((told[1].namespace.as_deref(), told[1].is_mirror), (None, false));

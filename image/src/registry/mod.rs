@@ -36,8 +36,8 @@ pub use error::{Action, Cause, RegistryError, Target};
 pub use hosts::{InvalidNetwork, IpNetwork};
 pub use location::BadLocation;
 pub use options::{
-    ClearText, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, RepositoryRule, Scheme, Timeouts,
-    Told, TrustRoots, Verify,
+    Access, ClearText, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, RepositoryRule, Scheme,
+    Timeouts, Told, TrustRoots, Verify,
 };
 pub use proxy::ProxySettings;
 pub use resolver::{DnsSettings, ResolveError};

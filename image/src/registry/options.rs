@@ -157,6 +157,18 @@ pub struct RepositoryRule {
     pub location: String,
     /// What stands in its place first.
     pub mirrors: Vec<Mirror>,
+    /// Whether such repositories may be used.
+    pub access: Access,
+}
+
+/// Whether repositories may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// They may.
+    #[default]
+    Allowed,
+    /// Nothing is fetched from there, or sent.
+    Blocked,
 }
 
 impl RepositoryRule {

@@ -1,7 +1,7 @@
 //! `registries.conf` (containers-registries.conf(5)), both versions: mirrors and insecure registries, of hosts and of
 //! repositories. Short-name aliases and search lists have no meaning here: names are Docker's.
 
-use rbuild_image::registry::{Mirror, MirrorServes, RepositoryRule, Told};
+use rbuild_image::registry::{Access, Mirror, MirrorServes, RepositoryRule, Told};
 use serde::Deserialize;
 
 use super::{Registries, host_of};
@@ -20,6 +20,8 @@ struct Registry {
     location: Option<String>,
     #[serde(default)]
     insecure: bool,
+    #[serde(default)]
+    blocked: bool,
     #[serde(default, rename = "mirror-by-digest-only")]
     by_digest: bool,
     #[serde(default)]
@@ -57,7 +59,7 @@ pub(super) fn registries(text: &str) -> Option<Registries> {
         let wildcard = name.starts_with('*');
         // What has no location stays where it is; that cannot be said of many hosts at once.
         let location = match (&registry.location, wildcard) {
-            (None, true) => continue,
+            (None, true) if !registry.blocked => continue,
             (location, _) => location.as_ref().unwrap_or(name),
         };
         let mut mirrors = Vec::new();
@@ -74,8 +76,9 @@ pub(super) fn registries(text: &str) -> Option<Registries> {
                 found.distrust(host_of(&mirror.location));
             }
         }
-        if name.contains('/') || wildcard || location != name {
-            let rule = RepositoryRule { prefix: name.clone(), location: location.clone(), mirrors };
+        if name.contains('/') || wildcard || location != name || registry.blocked {
+            let access = if registry.blocked { Access::Blocked } else { Access::Allowed };
+            let rule = RepositoryRule { prefix: name.clone(), location: location.clone(), mirrors, access };
             found.repositories.push(rule);
         } else if !mirrors.is_empty() {
             found.host(name).mirrors.extend(mirrors);
@@ -126,6 +129,12 @@ mod tests {
             location = "x.example"
             [[registry]]
             prefix = "*.nowhere.example"
+            [[registry]]
+            prefix = "*.shut.example"
+            blocked = true
+            [[registry]]
+            location = "shut.example"
+            blocked = true
             [aliases]
             x = "docker.io/library/x"
             "#,
@@ -139,8 +148,17 @@ mod tests {
             found.repositories.iter().map(|rule| (rule.prefix.as_str(), rule.location.as_str())).collect();
         assert_eq!(
             rules,
-            [("quay.io/team", "other.example"), ("short.example", "long.example/path"), ("*.w.example", "x.example")]
+            [
+                ("quay.io/team", "other.example"),
+                ("short.example", "long.example/path"),
+                ("*.w.example", "x.example"),
+                ("*.shut.example", "*.shut.example"),
+                ("shut.example", "shut.example")
+            ]
         );
+        let access: Vec<_> = found.repositories.iter().map(|rule| rule.access).collect();
+        assert_eq!(access[..3], [Access::Allowed; 3]);
+        assert_eq!(access[3..], [Access::Blocked; 2]);
         assert_eq!(found.repositories[0].mirrors[0].location, "m2.example/x");
         assert_eq!(found.hosts["long.example"].verify, Verify::Nothing);
         assert!(!found.hosts.contains_key("quay.io/team"));
