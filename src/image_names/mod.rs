@@ -65,13 +65,12 @@ pub fn list(store: &Store, filter: &ImageFilter) -> Result<Vec<Row>, Failure> {
             size: record.size,
             content_size,
         };
-        let manifest = record.manifest.as_ref().map(|manifest| manifest.digest);
         let tagged: Vec<&ImageRef> = image.references.iter().filter(|reference| reference.tag().is_some()).collect();
         if tagged.is_empty() && filter.dangling() != Some(false) {
             let by_digest = image.references.first();
             if by_digest.map_or(!filter.asks_for_names(), |reference| filter.takes_name(reference)) {
                 let repository = by_digest.map_or_else(|| "<none>".to_owned(), ImageRef::familiar_name);
-                rows.push(row(repository, "<none>".to_owned(), manifest));
+                rows.push(row(repository, "<none>".to_owned(), by_digest.and_then(|known| known.digest()).copied()));
             }
         }
         if filter.dangling() == Some(true) {
@@ -79,7 +78,9 @@ pub fn list(store: &Store, filter: &ImageFilter) -> Result<Vec<Row>, Failure> {
         }
         for reference in tagged.into_iter().filter(|reference| filter.takes_name(reference)) {
             let tag = reference.tag().unwrap_or("<none>").to_owned();
-            rows.push(row(reference.familiar_name(), tag, manifest));
+            // As Docker: the digest that this repository is known to have it by.
+            let known = image.references.iter().filter(|known| known.name() == reference.name());
+            rows.push(row(reference.familiar_name(), tag, known.filter_map(|known| known.digest()).next().copied()));
         }
     }
     Ok(rows)

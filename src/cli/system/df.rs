@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::list_format::{Format, Rows, render_as};
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::run::containers_of;
-use crate::cli::table::{Table, ago, duration, size};
+use crate::cli::table::{Table, ago, duration, rounded_size, size};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::image_names::{self, ImageFilter, Row};
@@ -143,8 +143,8 @@ fn row(kind: &str, sum: &Sum) -> Map<String, Value> {
     let percent = (sum.free * 100).checked_div(sum.bytes).map_or_else(String::new, |percent| format!(" ({percent}%)"));
     let row = json!({
         "Active": sum.active.to_string(),
-        "Reclaimable": format!("{}{percent}", size(sum.free)),
-        "Size": size(sum.bytes),
+        "Reclaimable": format!("{}{percent}", exact(sum.free)),
+        "Size": exact(sum.bytes),
         "TotalCount": sum.total.to_string(),
         "Type": kind,
     });
@@ -152,6 +152,11 @@ fn row(kind: &str, sum: &Sum) -> Map<String, Value> {
         Value::Object(row) => row,
         _ => unreachable!("written as an object just now"),
     }
+}
+
+/// As Docker shows what takes space, with a digit more than elsewhere.
+fn exact(bytes: u64) -> String {
+    rounded_size(bytes, 4)
 }
 
 fn verbose(found: &Found, now: Timestamp) -> String {
@@ -167,8 +172,8 @@ fn verbose(found: &Found, now: Timestamp) -> String {
             image.id.short(),
             ago(image.created, now),
             size(image.size),
-            size(shared),
-            size(image.size - shared),
+            exact(shared),
+            exact(image.size - shared),
             users(image, &found.containers).to_string(),
         ]);
     }
@@ -192,19 +197,20 @@ fn verbose(found: &Found, now: Timestamp) -> String {
     out.push_str("\nLocal Volumes space usage:\n\n");
     let mut table = Table::new(["VOLUME NAME", "LINKS", "SIZE"]).docker();
     for (volume, bytes, links) in &found.volumes {
-        table.row([volume.name.to_string(), links.to_string(), size(*bytes)]);
+        table.row([volume.name.to_string(), links.to_string(), exact(*bytes)]);
     }
     out.push_str(&table.render());
     let cache = &found.cache;
     let [.., (_, sum)] = sums(found);
-    out.push_str(&format!("\nBuild cache usage: {}\n\n", size(sum.bytes)));
-    let mut table = Table::new(["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]).docker();
+    out.push_str(&format!("\nBuild cache usage: {}\n\n", exact(sum.bytes)));
+    let headings = ["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"];
+    let mut table = Table::new(headings).docker();
     for row in &cache.records {
         let record = &row.listed.record;
         table.row([
             record.result.to_string(),
             "regular".to_owned(),
-            size(row.listed.size),
+            exact(row.listed.size),
             ago(Some(record.created_at), now),
             ago(Some(record.used_at), now),
             record.use_count.to_string(),
@@ -215,7 +221,7 @@ fn verbose(found: &Found, now: Timestamp) -> String {
         table.row([
             mount.info.id.clone(),
             "exec.cachemount".to_owned(),
-            size(mount.size),
+            exact(mount.size),
             String::new(),
             String::new(),
             String::new(),
