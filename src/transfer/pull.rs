@@ -110,6 +110,15 @@ pub(super) fn fetch_as(
         && known.record.manifest.as_ref().is_some_and(|manifest| manifest.digest == resolved.manifest.0.digest)
         && known.record.snapshot.is_some() | known.record.diff_ids.is_empty()
     {
+        if let Some((index, bytes)) = &resolved.index
+            && !known.record.blobs.contains_key(&index.digest)
+        {
+            // It came alone, or in another index.
+            copy_blob(&mut bytes.as_slice(), index, &store.blobs_for(lease, &rbuild_cache::wait_silently))?;
+            let mut record = known.record;
+            record.blobs.insert(index.digest, BlobRole::Index);
+            store.images().put(&record, names)?;
+        }
         for name in names {
             store.images().tag(name, &id).map_err(image_names::explain)?;
         }

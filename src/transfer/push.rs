@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rbuild_cache::{BlobRole, Lease, Store, StoredImage, wait_silently};
 use rbuild_image::{
     BlobSource, DescribedBytes, Descriptor, Digest, Document, Flavour, ImageRef, MAX_MANIFEST_BYTES, Platform,
-    assemble_index, parse_index,
+    assemble_index, parse_index, parse_manifest,
 };
 
 use super::pull::Watch;
@@ -47,7 +47,8 @@ pub fn push(
     let lease = store.lease(&format!("push {reference}"))?;
     let images = match platform {
         Some(_) => {
-            vec![store.images().acquire(&reference.canonical(), platform, &lease).map_err(image_names::explain)?]
+            let image = store.images().acquire(&reference.canonical(), platform, &lease);
+            vec![as_known_by(store, image.map_err(image_names::explain)?, reference)]
         }
         None => images_named(store, &lease, reference, &reference.canonical())?,
     };
@@ -71,6 +72,15 @@ pub fn push(
     let names = std::slice::from_ref(reference);
     let known = Known { elsewhere: &elsewhere, there: &there };
     push_everywhere(&client, stored.root(), &stored, names, PushAs::Tags, known, &watch)?;
+    if platform.is_none()
+        && let Some(index) = partial_index(store, &stored)?
+    {
+        transfers.say(&format!(
+            "Not all platforms of {index} are here: what was pushed is {}. `rbuild image copy SOURCE {reference}` copies all of them, \
+             and keeps the digest",
+            stored.root().0.digest
+        ));
+    }
     stored.remember(engine, &lease, reference)?;
     drop(lease);
     origins::forget_fetched(engine)?;
@@ -122,7 +132,8 @@ pub(super) fn images_named(
     for image in store.images().list()? {
         if image.references.iter().any(|known| known.canonical() == name.canonical()) {
             let (id, platform) = (image.record.id.to_string(), image.record.platform.clone());
-            images.push(store.images().acquire(&id, Some(&platform), lease).map_err(image_names::explain)?);
+            let image = store.images().acquire(&id, Some(&platform), lease).map_err(image_names::explain)?;
+            images.push(as_known_by(store, image, name));
         }
     }
     if images.is_empty() {
@@ -131,6 +142,43 @@ pub(super) fn images_named(
     }
     images.sort_by_key(|image| image.record.platform.to_string());
     Ok(images)
+}
+
+/// The image with the manifest that the repository of `name` has it by: one image may have come from several
+/// repositories in several forms.
+fn as_known_by(store: &Store, mut image: StoredImage, name: &ImageRef) -> StoredImage {
+    let here = image.references.iter().filter(|known| known.name() == name.name());
+    let known: Vec<Digest> = here.filter_map(|known| known.digest()).copied().collect();
+    let manifests: Vec<Descriptor> = known.iter().filter_map(|root| manifest_below(store, &image, root)).collect();
+    let current = image.record.manifest.as_ref().map(|manifest| manifest.digest);
+    if !manifests.iter().any(|manifest| Some(manifest.digest) == current)
+        && let Some(manifest) = manifests.into_iter().next()
+    {
+        image.record.manifest = Some(manifest);
+    }
+    image
+}
+
+/// The manifest of an image that a digest stands for: itself, or one that it names as an index.
+fn manifest_below(store: &Store, image: &StoredImage, root: &Digest) -> Option<Descriptor> {
+    let read = |digest: &Digest| store.blobs().read(digest, MAX_MANIFEST_BYTES).ok();
+    match image.record.blobs.get(root)? {
+        BlobRole::Manifest => {
+            let bytes = read(root)?;
+            let manifest = parse_manifest(&bytes, None).ok()?;
+            let media_type = manifest.media_type.clone().unwrap_or(rbuild_image::MediaType::OciManifest);
+            (manifest.config.digest == image.record.id).then(|| Descriptor::new(media_type, *root, bytes.len() as u64))
+        }
+        BlobRole::Index => {
+            let index = parse_index(&read(root)?, None).ok()?;
+            let below = |child: &Descriptor| match image.record.blobs.get(&child.digest) {
+                Some(BlobRole::Manifest) => manifest_below(store, image, &child.digest),
+                _ => None,
+            };
+            index.manifests.iter().find_map(below)
+        }
+        _ => None,
+    }
 }
 
 /// Makes images of one name ready to leave together: as the index that they came in where all of it is there.
@@ -185,6 +233,22 @@ fn whole_index(blobs: &LayerBlobs<'_>, images: &[StoredImage]) -> Result<Option<
         if images.iter().all(names) && index.manifests.iter().all(|child| is_whole(blobs, child)) {
             let media_type = index.media_type.clone().unwrap_or(rbuild_image::MediaType::OciIndex);
             return Ok(Some((Descriptor::new(media_type, *digest, bytes.len() as u64), bytes)));
+        }
+    }
+    Ok(None)
+}
+
+/// The index that the images came in, where they leave without it since others that it names are not here.
+fn partial_index(store: &Store, stored: &Stored<'_>) -> Result<Option<Digest>, Failure> {
+    for image in &stored.images {
+        let Some(manifest) = &image.record.manifest else { continue };
+        for (digest, _) in image.record.blobs.iter().filter(|(_, role)| **role == BlobRole::Index) {
+            let Ok(bytes) = store.blobs().read(digest, MAX_MANIFEST_BYTES) else { continue };
+            let Ok(index) = parse_index(&bytes, None) else { continue };
+            let names = index.manifests.iter().any(|child| child.digest == manifest.digest);
+            if names && *digest != stored.root().0.digest && index.platforms().len() > stored.images.len() {
+                return Ok(Some(*digest));
+            }
         }
     }
     Ok(None)

@@ -75,6 +75,12 @@ fn an_image_of_several_platforms_keeps_its_digest_wherever_it_is_copied() {
         let seen = bench.rbuild_at(&store, ["inspect", "picked"]).run().ok().stdout;
         assert!(seen.contains(&format!("\"Architecture\": \"{architecture}\"")) || platform != "linux/amd64", "{seen}");
     }
+    // Who has one platform of several pushes that one, and is told so; a copy is whole.
+    let (one_of_two, store) = (two.name("alone/app:1"), bench.path("alone"));
+    let _pulled = bench.rbuild_at(&store, ["pull", &other]).run().ok();
+    let _tagged = bench.rbuild_at(&store, ["tag", &other, &one_of_two]).run().ok();
+    let _pushed = bench.rbuild_at(&store, ["push", &one_of_two]).run().ok().says("Not all platforms of").says(&want);
+    assert_ne!(digest(&one_of_two), want);
     let _absent = bench.rbuild(["pull", "--platform=linux/s390x", &name]).run().fails(1).says("linux/s390x");
     let shown = bench.rbuild(["manifest", "inspect", &name]).run().ok().stdout;
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
@@ -192,8 +198,8 @@ fn a_layer_leaves_while_it_is_compressed_and_is_the_same_either_way() {
     assert_eq!(digest(&registry.name("one:1")), digest(&registry.name("two:1")));
     // With times that are given, others make the same layers: they are asked for.
     let seen = registry.requests().len();
-    for repository in ["three", "three", "one"] {
-        let store = bench.path(&format!("clean-{}", registry.requests().len()));
+    for (store, repository) in [("clean-1", "three"), ("clean-2", "three"), ("clean-3", "one")] {
+        let store = bench.path(store);
         let ran = bench.rbuild_at(&store, ["build", "--reproducible", "--push", "-t"]);
         let _pushed = ran.arg(registry.name(&format!("{repository}:2"))).arg(&context).run().ok();
     }
@@ -233,4 +239,31 @@ fn steps_for_other_machines_are_refused_before_the_build() {
     let ran = bench.rbuild(["build", "--progress=plain", "--platform=linux/s390x"]).arg(context).run();
     let ran = ran.fails(1).says("cannot run programs for linux/s390x");
     assert!(!ran.stderr.contains("DONE"), "nothing was begun: {}", ran.stderr);
+}
+
+#[test]
+fn one_image_in_two_forms_leaves_in_the_form_of_its_repository() {
+    let Some(bench) = Bench::new() else { return };
+    if !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    let registry = Registry::start(&bench.path("registry"));
+    let context = bench.context("ctx", [("Dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "f\n")]);
+    let names = ["gzip", "zstd"].map(|form| {
+        let name = registry.name(&format!("{form}:1"));
+        let output = format!("type=registry,name={name},compression={form},force-compression=true");
+        let _pushed = bench.rbuild(["build", "-o", &output]).arg(&context).run().ok();
+        name
+    });
+    let store = bench.path("puller");
+    let before = names.each_ref().map(|name| {
+        let _pulled = bench.rbuild_at(&store, ["pull", name]).run().ok();
+        digest(name)
+    });
+    assert_ne!(before[0], before[1]);
+    let ids = bench.rbuild_at(&store, ["inspect", "-f", "{{.Id}}", &names[0], &names[1]]).run().ok().stdout;
+    let ids: Vec<&str> = ids.lines().collect();
+    assert_eq!(ids[0], ids[1], "one image");
+    let _again = bench.rbuild_at(&store, ["push", &names[0], &names[1]]).run().ok();
+    assert_eq!(names.each_ref().map(|name| digest(name)), before);
 }
