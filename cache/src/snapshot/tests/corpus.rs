@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::four_ways::{assert_equal, extract, of_rootfs, without_counts};
 use super::*;
-use crate::erofs::described::of_directory;
+use crate::erofs::described::{Described, of_directory};
 
 /// Archives as `./dev equality` leaves them.
 const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/corpus-images");
@@ -66,6 +66,12 @@ fn compare(name: &str, layers: &[Vec<u8>]) {
         extract(&path, &extracted);
     }
     let expected = without_counts(of_directory(&extracted));
+    // A root that no layer has an entry for is of the time when it was made.
+    let rest = |mut described: Described| {
+        described.remove("");
+        described
+    };
+    let files = rest(expected.clone());
     for bench in Bench::each() {
         let snapshots = bench.store.snapshots();
         let top = bench.stack(layers).id();
@@ -75,11 +81,11 @@ fn compare(name: &str, layers: &[Vec<u8>]) {
         let each = chain.iter().map(|row| row.snapshotter().unwrap().lower(&snapshots.path(row))).collect();
         let kind = &chain[0].kind;
         let single = Rootfs::Overlay { lowers: each, upper: upper.clone(), work: work.clone() };
-        assert_equal(&format!("{name}: {kind}"), &of_rootfs(&single), &expected);
+        assert_equal(&format!("{name}: {kind}"), &rest(of_rootfs(&single)), &files);
         if bench.has_tars() {
             assert!(lowers.len() < chain.len(), "{name}: nothing is merged");
             let merged = Rootfs::Overlay { lowers, upper, work };
-            assert_equal(&format!("{name}: merged"), &of_rootfs(&merged), &expected);
+            assert_equal(&format!("{name}: merged"), &rest(of_rootfs(&merged)), &files);
         }
         let view = snapshots.view(Some(top)).unwrap();
         let mut names = Vec::new();
