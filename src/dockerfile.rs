@@ -30,6 +30,10 @@ pub(crate) fn plan(
     }
     let replaced = |name: &str| request.named_contexts.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let errors = parsed.diagnostics.iter().filter(|one| one.is_error()).cloned();
+    if parsed.value.stages.is_empty() {
+        // That there is no stage follows from what is wrong already.
+        return Err(errors.collect());
+    }
     Err(errors.chain(more_faults(source, &parsed.value, goal, &replaced)).collect())
 }
 

@@ -44,13 +44,23 @@ fn check_with(graph: &Graph, host: &Platform, interpreters: &Path) -> Result<(),
                 "this machine ({host}) cannot run programs for {}, as {} needs it",
                 run.platform, vertex.name
             ))
-            .with_help(format!(
+            .with_help(no_such_architecture(architecture).unwrap_or_else(|| format!(
                 "register an emulator, e.g. with the Debian packages qemu-user-static and binfmt-support; or compile on \
                  this machine for {architecture}: FROM --platform=$BUILDPLATFORM, and $TARGETARCH"
-            )));
+            ))));
         }
     }
     Ok(())
+}
+
+/// The names by which images are made for architectures.
+const ARCHITECTURES: [&str; 10] =
+    ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm"];
+
+/// What a name was meant to be that is no architecture's.
+fn no_such_architecture(name: &str) -> Option<String> {
+    let near = rbuild_parser::suggestion(name, ARCHITECTURES)?;
+    Some(format!("there is no architecture {name:?}: did you mean {near}?"))
 }
 
 /// The architecture of a binary, from how it begins; `None` where it is no ELF file of a known machine.

@@ -37,20 +37,22 @@ pub(crate) fn suggestion_any_case<'a>(value: &str, options: impl IntoIterator<It
     Some(if value == value.to_uppercase() && value != lower { found.to_uppercase() } else { found })
 }
 
-/// Levenshtein distance.
+/// Edits between two words: letters added, left out, changed, or swapped with their neighbour (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let (mut before, mut above): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let mut edits = (above[j] + usize::from(a[i] != b[j])).min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                edits = edits.min(before[j - 1] + 1);
+            }
+            row.push(edits);
         }
+        before = std::mem::replace(&mut above, row);
     }
-    row[b.len()]
+    above[b.len()]
 }
 
 #[cfg(test)]
@@ -63,6 +65,7 @@ mod tests {
         assert_eq!(suggestion("chmd", names).as_deref(), Some("chmod"));
         assert_eq!(suggestion("form", names).as_deref(), Some("from"));
         assert_eq!(suggestion("chwod", names).as_deref(), Some("chmod"), "ties go to the first name");
+        assert_eq!(suggestion("chwon", names).as_deref(), Some("chown"), "swapped letters are one edit");
         assert_eq!(suggestion("link", names), None);
         assert_eq!(suggestion("platform", names), None);
         assert_eq!(suggestion_any_case("FORM", names).as_deref(), Some("FROM"));

@@ -79,7 +79,13 @@ pub(super) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failu
             Some(Kind::Network) => "network",
             Some(Kind::Volume) => "volume",
         };
-        Err(Failure::new(format!("no such {what}: {name}")))
+        Err(Failure::new(format!("no such {what}: {name}")).with_help(match args.kind {
+            None => "`rbuild ps -a`, `rbuild images`, `rbuild volume ls` and `rbuild network ls` list what there is",
+            Some(Kind::Container) => "`rbuild ps -a` lists all containers, stopped ones too",
+            Some(Kind::Image) => "`rbuild images` lists what there is",
+            Some(Kind::Network) => "`rbuild network ls` lists them",
+            Some(Kind::Volume) => "`rbuild volume ls` lists them",
+        }))
     })
 }
 

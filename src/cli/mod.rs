@@ -10,6 +10,7 @@ mod confirm;
 mod doctor;
 #[cfg(test)]
 mod documented_flags;
+mod go_flags;
 mod go_template;
 mod graph;
 mod help;
@@ -22,6 +23,7 @@ mod list_format;
 mod load_save;
 mod login;
 mod manifest;
+mod mistakes;
 mod network;
 mod prune_filter;
 mod pull;
@@ -254,10 +256,21 @@ impl Command {
 pub fn main(arguments: Vec<OsString>) -> Exit {
     let settings = Settings::from_environment();
     let typed = with_default_command(arguments.clone());
-    let parsed = command().try_get_matches_from(&typed).and_then(|matches| Cli::from_arg_matches(&matches));
+    if let Some(failure) = added_build(&arguments, &typed).and_then(|word| mistakes::no_command(word, &settings)) {
+        return report::failure(&failure, &settings);
+    }
+    let parsed = go_flags::reading(command(), &typed)
+        .try_get_matches_from(&typed)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return usage::show(&error, word_of(&typed)),
+        Err(error) => {
+            let command = word_of(&typed);
+            return match mistakes::of_refusal(&error, command) {
+                Some(failure) => report::failure(&failure.with_exit(usage::exit(&error, command)), &settings),
+                None => usage::show(&error, command),
+            };
+        }
     };
     start_log(cli.global.log_level);
     let root = cli.global.root.map_or_else(|| settings.root.clone(), |root| settings.absolute(root));
@@ -267,6 +280,12 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     };
     let snapshotter = cli.global.snapshotter.or_else(|| settings.snapshotter.clone());
     let settings = Settings { root, stacking, snapshotter, ..settings };
+    if let Command::Build(args) = &cli.command
+        && args.context().is_none()
+        && let Some(failure) = mistakes::swallowed_context(&typed, &settings)
+    {
+        return report::failure(&failure, &settings);
+    }
     match isolation::choose(cli.global.isolation, &cli.command, &settings, &arguments)
         .and_then(|()| dispatch(cli.command, &settings))
     {
@@ -296,10 +315,10 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
     }
     let engine = Engine::new(settings.clone());
     match command {
-        Command::Build(args) => {
-            refuse_mistyped_command(args.context(), settings)?;
-            build::execute(*args, &engine)
-        }
+        Command::Build(args) => match args.context().and_then(|word| mistakes::no_command(word, settings)) {
+            Some(mistake) => Err(mistake),
+            None => build::execute(*args, &engine),
+        },
         Command::Run(args) => run::execute(*args, &engine),
         Command::Create(args) => run::create(*args, &engine),
         Command::Exec(args) => run::exec(&args, &engine),
@@ -369,58 +388,6 @@ fn start_log(level: Option<tracing::Level>) {
     }
 }
 
-/// A word that is no directory but nearly a command was meant as one: `rbuild rnu` is no build.
-fn refuse_mistyped_command(context: Option<&str>, settings: &Settings) -> Result<(), Failure> {
-    let Some(word) = context.filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())) else { return Ok(()) };
-    if settings.absolute(word).exists() {
-        return Ok(());
-    }
-    let command = Cli::command();
-    let names = || command.get_subcommands().filter(|sub| !sub.is_hide_set()).map(clap::Command::get_name);
-    let letters = |word: &str| {
-        let mut letters = word.as_bytes().to_vec();
-        letters.sort_unstable();
-        letters
-    };
-    // Swapped letters are the commonest mistake, and two edits.
-    let swapped = names().find(|name| letters(name) == letters(word)).map(str::to_owned);
-    match swapped.or_else(|| rbuild_parser::suggestion(word, names())) {
-        Some(near) => Err(Failure::usage(
-            format!("{word:?} is neither a command nor a directory"),
-            format!("did you mean `rbuild {near}`?"),
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Puts `build` before arguments that name no command: after the global options and their values, a word that is a
-/// command stays, anything else belongs to `build`.
-fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let command = Cli::command();
-    let at = first_word(&arguments);
-    if let [last] = arguments.get(at..).unwrap_or_default()
-        && ["-h", "--help", "-V", "--version"].iter().any(|option| last == option)
-    {
-        return arguments;
-    }
-    let is_command = |word: &OsStr| {
-        word == "help"
-            || command.get_subcommands().any(|sub| word == sub.get_name() || sub.get_all_aliases().any(|a| word == a))
-    };
-    let word = |at: usize| arguments.get(at).and_then(|word| word.to_str());
-    if matches!((word(at), word(at + 1)), (Some("buildx" | "builder" | "image"), Some("build" | "b"))) {
-        // Docker's other ways to say it.
-        arguments.remove(at);
-    }
-    if arguments.get(at).is_some_and(|word| word == "history") && names_an_image(&command, &arguments[at + 1..]) {
-        arguments.insert(at, OsString::from("image"));
-    }
-    if arguments.get(at).is_some_and(|word| !is_command(word)) {
-        arguments.insert(at, OsString::from("build"));
-    }
-    arguments
-}
-
 /// Where the first word behind the global options and their values is.
 fn first_word(arguments: &[OsString]) -> usize {
     let mut at = 1;
@@ -437,6 +404,42 @@ fn first_word(arguments: &[OsString]) -> usize {
         }
     }
     at
+}
+
+/// Puts `build` before arguments that name no command: after the global options and their values, a word that is a
+/// command stays, anything else belongs to `build`.
+fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let at = first_word(&arguments);
+    let is_command = |word: &OsStr| {
+        command.get_subcommands().any(|sub| word == sub.get_name() || sub.get_all_aliases().any(|a| word == a))
+    };
+    let word = |at: usize| arguments.get(at).and_then(|word| word.to_str());
+    if word(at) == Some("help") {
+        // As Docker has it: `help run` is `run --help`.
+        arguments.remove(at);
+        arguments.push(OsString::from("--help"));
+    }
+    let word = |at: usize| arguments.get(at).and_then(|word| word.to_str());
+    if matches!((word(at), word(at + 1)), (Some("buildx" | "builder" | "image"), Some("build" | "b"))) {
+        // Docker's other ways to say it.
+        arguments.remove(at);
+    }
+    if arguments.get(at).is_some_and(|word| word == "history") && names_an_image(&command, &arguments[at + 1..]) {
+        arguments.insert(at, OsString::from("image"));
+    }
+    let alone = arguments.len() == at + 1;
+    let asks = |word: &OsString| ["-h", "--help", "-V", "--version"].iter().any(|known| word == *known);
+    if arguments.get(at).is_some_and(|word| !(is_command(word) || alone && asks(word))) {
+        arguments.insert(at, OsString::from("build"));
+    }
+    arguments
+}
+
+/// The word before which `build` was put, if it was.
+fn added_build<'a>(typed: &[OsString], words: &'a [OsString]) -> Option<&'a str> {
+    let at = typed.iter().zip(words).position(|(typed, word)| typed != word)?;
+    (words.len() > typed.len() && words[at] == "build").then(|| words.get(at + 1)?.to_str()).flatten()
 }
 
 /// Whether what follows `history` is an image, as in Docker, rather than one of the commands about builds.
@@ -485,23 +488,12 @@ mod tests {
             ("./images", "build ./images"),
             ("--version", "--version"),
             ("--help", "--help"),
+            ("help", "--help"),
+            ("help run", "run --help"),
+            ("--root /r help cache why", "--root /r cache why --help"),
             ("", ""),
         ] {
             assert_eq!(completed(typed), meant, "{typed:?}");
-        }
-    }
-
-    #[test]
-    fn a_mistyped_command_is_no_build() {
-        let settings = Settings::from_environment();
-        let told = |word: &str| {
-            refuse_mistyped_command(Some(word), &settings).err().and_then(|found| found.help().map(str::to_owned))
-        };
-        assert_eq!(told("rnu").as_deref(), Some("did you mean `rbuild run`?"));
-        assert_eq!(told("imagse").as_deref(), Some("did you mean `rbuild images`?"));
-        assert_eq!(told("pul").as_deref(), Some("did you mean `rbuild pull`?"));
-        for fine in ["frontend", "./rnu", ".", "-", "src"] {
-            assert_eq!(told(fine), None, "{fine}");
         }
     }
 

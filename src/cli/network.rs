@@ -18,7 +18,7 @@ use rbuild_container::{
 
 use super::confirm::confirmed;
 use super::prune_filter::PruneFilter;
-use super::report::{self, Failure, printable};
+use super::report::{self, Failure};
 use super::run::{containers_of, matches_name};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
@@ -147,7 +147,7 @@ fn remove(args: &RmArgs, engine: &Engine) -> Result<Exit, Failure> {
             Err(NetworkError::NotFound { .. }) if args.force => {}
             Ok(()) => report::answer(&format!("{text}\n"))?,
             Err(error) => {
-                report::story(&format!("error: {}\n", printable(Failure::from(error).message())));
+                report::failure(&Failure::from(error), engine.settings());
                 exit = Exit::Failure;
             }
         }

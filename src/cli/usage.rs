@@ -77,7 +77,8 @@ fn is_dockers(command: Option<&str>) -> bool {
     command.is_some_and(|command| DOCKERS.contains(&command))
 }
 
-fn exit(error: &clap::Error, command: Option<&str>) -> Exit {
+/// What a line that clap has refused counts as.
+pub(super) fn exit(error: &clap::Error, command: Option<&str>) -> Exit {
     if !is_dockers(command) {
         return Exit::Usage;
     }

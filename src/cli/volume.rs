@@ -16,7 +16,7 @@ use serde_json::json;
 use super::confirm::confirmed;
 use super::inspect;
 use super::prune_filter::PruneFilter;
-use super::report::{self, Failure, printable};
+use super::report::{self, Failure};
 use super::table::size;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
@@ -157,7 +157,7 @@ fn remove(args: &RmArgs, containers: &Containers, engine: &Engine) -> Result<Exi
             Err(VolumeError::NotFound { .. }) if args.force => {}
             Ok(()) => report::answer(&format!("{name}\n"))?,
             Err(error) => {
-                report::story(&format!("error: {}\n", printable(Failure::from(error).message())));
+                report::failure(&Failure::from(error), engine.settings());
                 exit = Exit::Failure;
             }
         }

@@ -126,7 +126,7 @@ pub(super) fn read_inside(read: ReadInside<'_>, input: &DockerfileInput) -> Resu
     };
     for name in &names {
         if let Some(bytes) = read(name)? {
-            let text = String::from_utf8(bytes).map_err(|_| not_text(name))?;
+            let text = String::from_utf8(bytes).map_err(|error| not_text(name, error.as_bytes()))?;
             let shown = Path::new(name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into_owned());
             return Ok(Source::new(shown, text));
         }
@@ -142,7 +142,17 @@ fn parse_ignore(bytes: &[u8], name: &str) -> Result<IgnoreFile, Failure> {
 
 /// Opens a regular file of a context; no symlink in it leads out of the context (rule B-07).
 fn open_inside(directory: &Path, name: &str) -> Result<Option<File>, Failure> {
-    let failed = |error: io::Error| Failure::new(format!("cannot open {}: {error}", directory.join(name).display()));
+    let failed = |error: io::Error| {
+        let path = directory.join(name);
+        let shown = Failure::new(format!("cannot open {}: {error}", path.display()));
+        match error.kind() {
+            io::ErrorKind::IsADirectory => shown.with_help("rename that directory, or name the Dockerfile with -f"),
+            io::ErrorKind::PermissionDenied => {
+                shown.with_help(format!("whoever builds must be able to read it: chmod +r {}", path.display()))
+            }
+            _ => shown,
+        }
+    };
     match RootDir::open(directory).map_err(failed)?.open_file(&ContainerPath::new(name)) {
         Ok(file) => Ok(Some(file)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -160,7 +170,10 @@ fn open(path: &Path) -> Result<Option<File>, Failure> {
             if metadata.is_file() {
                 return Ok(Some(file));
             }
-            Err(Failure::new(format!("failed to read dockerfile: {} is no regular file", path.display())))
+            let what = if metadata.is_dir() { "a directory" } else { "no regular file" };
+            Err(Failure::new(format!("failed to read dockerfile: {} is {what}", path.display())).with_help(
+                "-f names the Dockerfile itself; the directory with your files comes last: rbuild -f FILE DIR",
+            ))
         }
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
         Err(error) => Err(Failure::new(format!("cannot open {}: {error}", path.display()))),
@@ -176,11 +189,16 @@ fn text_of(reader: &mut dyn Read, name: &str) -> Result<String, Failure> {
     if bytes.len() as u64 > MAX_TEXT {
         return Err(Failure::new(format!("{name} is larger than {MAX_TEXT} bytes: no Dockerfile")));
     }
-    String::from_utf8(bytes).map_err(|_| not_text(name))
+    String::from_utf8(bytes).map_err(|error| not_text(name, error.as_bytes()))
 }
 
-fn not_text(name: &str) -> Failure {
-    Failure::new(format!("{name} is not UTF-8 text: no Dockerfile"))
+fn not_text(name: &str, bytes: &[u8]) -> Failure {
+    let help = if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        "it is UTF-16, as `>` of PowerShell writes files: save it as UTF-8"
+    } else {
+        "save it as UTF-8, or name the Dockerfile with -f"
+    };
+    Failure::new(format!("{name} is not UTF-8 text: no Dockerfile")).with_help(help)
 }
 
 fn missing(name: &str) -> Failure {

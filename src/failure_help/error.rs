@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::io;
 
-use rbuild_container::{FindError, NetworkError, PortTaken, VolumeError};
+use rbuild_container::{FindError, InvalidMount, NetworkError, PortTaken, VolumeError};
 use rbuild_image::registry::{Action, Cause, RegistryError, ResolveError};
+use rbuild_image::{ImageRef, InvalidReference};
 
 /// What to do about an error, from its type or that of one of its causes.
 pub(crate) fn of_error(error: &(dyn Error + 'static)) -> Option<String> {
@@ -24,12 +25,20 @@ pub(crate) fn of_error(error: &(dyn Error + 'static)) -> Option<String> {
 
 /// Names that are not there, and ports that are taken.
 fn of_name(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(invalid) = error.downcast_ref::<InvalidReference>() {
+        let lower = invalid.text.to_lowercase();
+        return (lower != invalid.text && lower.parse::<ImageRef>().is_ok()).then(|| format!("write {lower}"));
+    }
     let known = if let Some(FindError::NotFound { .. }) = error.downcast_ref() {
         "`rbuild ps -a` lists all containers, stopped ones too"
     } else if let Some(VolumeError::NotFound { .. }) = error.downcast_ref() {
         "`rbuild volume ls` lists them"
     } else if let Some(NetworkError::NotFound { .. }) = error.downcast_ref() {
         "`rbuild network ls` lists them"
+    } else if let Some(InvalidMount::RelativeTarget { .. }) = error.downcast_ref() {
+        "the container's side begins with /: -v ./data:/data, or -v /data for a volume of its own"
+    } else if let Some(InvalidMount::Specification { .. }) = error.downcast_ref() {
+        "write -v HOST-DIRECTORY-OR-VOLUME:CONTAINER-DIRECTORY[:ro]"
     } else if let Some(PortTaken::InUse { .. } | PortTaken::RangeInUse { .. }) = error.downcast_ref() {
         "`rbuild ps` shows the ports of containers, `ss -ltnp` those of programs; or publish another one (-p PORT:80)"
     } else {

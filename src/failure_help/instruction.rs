@@ -8,19 +8,33 @@ use rbuild_solver::Op;
 pub(crate) fn of_instruction(source: &Source, span: Span, op: &Op) -> Option<String> {
     match op {
         Op::Run(run) => undeclared(source, span, &run.env),
-        Op::File(_) => leads_outside(source.slice(span)),
+        Op::File(_) => leads_outside(source.slice(span)).or_else(|| is_absolute(source.slice(span))),
         Op::Source(_) => None,
     }
 }
 
-/// A `COPY` from beyond the context; `..` stops at its top.
-fn leads_outside(text: &str) -> Option<String> {
+/// The words of a `COPY` from the context.
+fn copied(text: &str) -> Option<Vec<&str>> {
     let mut words = text.split_whitespace();
     let copies = words.next().is_some_and(|word| word.eq_ignore_ascii_case("COPY") || word.eq_ignore_ascii_case("ADD"));
     let words: Vec<&str> = words.collect();
-    if !copies || words.iter().any(|word| word.starts_with("--from=")) {
-        return None;
-    }
+    (copies && !words.iter().any(|word| word.starts_with("--from="))).then_some(words)
+}
+
+/// A source that is written as a path of this machine.
+fn is_absolute(text: &str) -> Option<String> {
+    let words = copied(text)?;
+    let (_, sources) = words.split_last()?;
+    let absolute = sources.iter().find(|word| word.starts_with('/') && word.len() > 1)?;
+    Some(format!(
+        "/ in a source is the top of the context, not of this machine: copy the file into the context and write {}",
+        absolute.trim_start_matches('/')
+    ))
+}
+
+/// A `COPY` from beyond the context; `..` stops at its top.
+fn leads_outside(text: &str) -> Option<String> {
+    let words = copied(text)?;
     let outside = words.iter().find(|word| word.starts_with("../"))?;
     Some(format!(
         "{outside} lies outside of the context, of which nothing else is seen: build with a directory above as the context \
@@ -61,6 +75,14 @@ mod tests {
         assert!(leads_outside("COPY ../x a /").unwrap().starts_with("../x lies outside"));
         assert_eq!(leads_outside("COPY --from=a ../x /"), None);
         assert_eq!(leads_outside("COPY a ..b /"), None);
+    }
+
+    #[test]
+    fn a_path_of_this_machine_is_no_source() {
+        assert!(is_absolute("COPY /etc/passwd /").unwrap().ends_with("write etc/passwd"));
+        assert_eq!(is_absolute("COPY a /b"), None);
+        assert_eq!(is_absolute("COPY / /b"), None);
+        assert_eq!(is_absolute("COPY --from=x /a /b"), None);
     }
 
     #[test]

@@ -139,7 +139,7 @@ pub(crate) fn not_started(error: &SpawnError, op: &RunOp, files: &dyn Files) -> 
         SpawnError::NotFound { program } if program.contains('/') => {
             format!("the image has no {program} before this step: COPY or install it first")
         }
-        SpawnError::NotFound { program } => no_such_command(program, op),
+        SpawnError::NotFound { program } => no_such_command(program, op, files),
         SpawnError::NotExecutable { program, reason } => examined(program).unwrap_or_else(|| {
             match reason {
                 NotExecutable::Permission => {
@@ -160,8 +160,34 @@ pub(crate) fn not_started(error: &SpawnError, op: &RunOp, files: &dyn Files) -> 
     }
 }
 
+/// What finds packages, by the distribution that has it.
+const PACKAGE_MANAGERS: [&str; 8] = ["apt-get", "apk", "dnf", "microdnf", "yum", "zypper", "pacman", "apt"];
+
 /// Help with a name that is nowhere in `PATH`.
-pub(crate) fn no_such_command(name: &str, op: &RunOp) -> String {
+pub(crate) fn no_such_command(name: &str, op: &RunOp, files: &dyn Files) -> String {
+    if PACKAGE_MANAGERS.contains(&name) {
+        let there = PACKAGE_MANAGERS.iter().find(|other| locate(other, op, files).is_some());
+        return match there {
+            Some(other) => format!("this image has no {name}: its packages are installed with {other}"),
+            None => format!("this image has no {name}, and no other package manager: take a base image that has one"),
+        };
+    }
+    match name {
+        "sudo" if matches!(op.user.as_str(), "" | "0" | "root") => {
+            return "steps run as root until a USER line: leave sudo out".to_owned();
+        }
+        "sudo" => {
+            return "there is no sudo: write USER root before the step, and the other USER again behind it".to_owned();
+        }
+        "source" => {
+            return "source is a command of bash: write `. FILE`, or SHELL [\"/bin/bash\", \"-c\"] before".to_owned();
+        }
+        _ if name.starts_with('[') && name.len() > 1 => {
+            return "this was meant as a list, which is JSON: words in it stand in double quotes, RUN [\"program\", \"argument\"]"
+                .to_owned();
+        }
+        _ => {}
+    }
     format!(
         "no {name:?} in this image's PATH ({}): install the package that has it in an earlier step, or check its spelling",
         search_path(op)

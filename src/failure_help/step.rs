@@ -87,9 +87,10 @@ impl Tail {
 /// A rule: help, where there is its evidence.
 type Rule = fn(&FailedStep<'_>) -> Option<String>;
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     memory,
     disk,
+    secret_not_given,
     foreign_program,
     not_found,
     not_executable,
@@ -172,6 +173,22 @@ fn disk(step: &FailedStep<'_>) -> Option<String> {
     })
 }
 
+/// A secret that the step may do without, and did not.
+fn secret_not_given(step: &FailedStep<'_>) -> Option<String> {
+    let line =
+        step.line_with(LAST, &["No such file or directory", "no such file or directory", "FileNotFound", "ENOENT"])?;
+    step.op.mounts.iter().find_map(|mount| {
+        let RunMountKind::Secret { id, required: false, .. } = &mount.kind else { return None };
+        let target = mount.target.as_ref()?.to_string();
+        line.contains(&target).then(|| {
+            format!(
+                "{target} is there when the secret {} is given: --secret id={id},src=FILE, or id={id},env=VARIABLE",
+                printable(id)
+            )
+        })
+    })
+}
+
 /// The name of which a shell, or `env`, says that there is no such program.
 fn named_as_missing(line: &str) -> Option<String> {
     let quoted = |text: &str| text.trim().trim_matches(['\'', '"', '`', '‘', '’', ':']).to_owned();
@@ -214,7 +231,7 @@ fn not_found(step: &FailedStep<'_>) -> Option<String> {
     }
     let name = printable(&name);
     if !name.contains('/') {
-        return Some(no_such_command(&name, step.op));
+        return Some(no_such_command(&name, step.op, step.files));
     }
     // A command may change directory or make the file itself: only what stands in the way of both is known.
     (name.starts_with('/') && !step.files.has(&name)).then(|| {

@@ -181,3 +181,29 @@ fn the_end_of_a_long_log_is_kept() {
     let text = tail.text();
     assert!(text.len() == TAIL && text.ends_with("xend"));
 }
+
+#[test]
+fn commands_that_mean_something_else_are_told_so() {
+    let told = |line: &str| told(127, &format!("/bin/sh: {line}: not found\n"));
+    insta::assert_snapshot!(told("sudo"), @"steps run as root until a USER line: leave sudo out");
+    insta::assert_snapshot!(told("source"), @r#"source is a command of bash: write `. FILE`, or SHELL ["/bin/bash", "-c"] before"#);
+    insta::assert_snapshot!(told("[echo,hi]"), @r#"this was meant as a list, which is JSON: words in it stand in double quotes, RUN ["program", "argument"]"#);
+    insta::assert_snapshot!(told("yum"), @"this image has no yum, and no other package manager: take a base image that has one");
+    let alpine = Fake(BTreeMap::from([("/bin/apk", (0o755, Some(b"\x7fELF".as_slice())))]));
+    let said = "/bin/sh: apt-get: not found\n";
+    insta::assert_snapshot!(told_of(&shell("apt-get update"), &alpine, 127, said), @"this image has no apt-get: its packages are installed with apk");
+    let user = RunOp { user: "app".to_owned(), ..shell("sudo true") };
+    assert!(told_of(&user, &Fake::default(), 127, "/bin/sh: sudo: not found").contains("write USER root before"));
+}
+
+#[test]
+fn a_secret_that_was_not_given_is_told_by_its_file() {
+    let mut op = shell("cat /run/secrets/key");
+    op.mounts = vec![rbuild_solver::RunMount {
+        target: Some(rbuild_image::ContainerPath::new("/run/secrets/key")),
+        kind: RunMountKind::Secret { id: "key".to_owned(), env: None, required: false, mode: 0o400, uid: 0, gid: 0 },
+    }];
+    let said = "cat: can't open '/run/secrets/key': No such file or directory";
+    insta::assert_snapshot!(told_of(&op, &Fake::default(), 1, said), @"/run/secrets/key is there when the secret key is given: --secret id=key,src=FILE, or id=key,env=VARIABLE");
+    assert_eq!(told_of(&op, &Fake::default(), 1, "cat: /other: No such file or directory"), "-");
+}

@@ -77,7 +77,14 @@ impl ImageFilter {
                     let bound = if key == "before" { &mut out.before } else { &mut out.since };
                     *bound = Some(created.unwrap_or(Timestamp::MIN));
                 }
-                _ => return Err(Failure::new(format!("invalid filter '{key}'"))),
+                (_, FilterUse::List) => {
+                    return Err(Failure::new(format!("invalid filter '{key}'"))
+                        .with_help("filters are before, dangling, label, reference, since and until"));
+                }
+                (_, FilterUse::Prune) => {
+                    return Err(Failure::new(format!("invalid filter '{key}'"))
+                        .with_help("filters are dangling, label, label! and until"));
+                }
             }
         }
         Ok(out)

@@ -46,7 +46,11 @@ pub fn load(engine: &Engine, request: &LoadRequest) -> Result<Vec<Loaded>, Failu
         Input::File(path) => match File::open(path) {
             Ok(file) if file.metadata()?.is_dir() => ArchiveInput::Directory(path.clone()),
             Ok(file) => ArchiveInput::File(file),
-            Err(error) => return Err(unreadable(&error)),
+            Err(error) => {
+                return Err(
+                    unreadable(&error).with_help("-i names an archive, as `rbuild save -o FILE IMAGE` writes one")
+                );
+            }
         },
         Input::Stdin | Input::Url(_) => ArchiveInput::Stream(input.open()?),
     };

@@ -88,7 +88,7 @@ impl<'a> Converter<'a> {
         let diagnostic = Diagnostic::error(node.word.span, message);
         match found {
             Some(name) => diagnostic.with_help(format!("write `{name}`")),
-            None => diagnostic.with_help("an instruction that goes on in the next line ends with a backslash"),
+            None => diagnostic.with_help(not_an_instruction(word)),
         }
     }
 
@@ -148,6 +148,21 @@ impl<'a> Converter<'a> {
             self.lints.push((diagnostic, checks(node)));
         }
     }
+}
+
+/// What a word at the start of a line may have been meant as, when it is like no instruction.
+fn not_an_instruction(word: &str) -> String {
+    if word.ends_with(':') {
+        return "this reads like YAML, a compose file perhaps: a Dockerfile has lines such as `FROM busybox`; -f names another \
+                file"
+            .to_owned();
+    }
+    if word.chars().any(char::is_lowercase) {
+        return format!(
+            "a command is written `RUN {word} …`; an instruction that goes on in the next line ends with a backslash"
+        );
+    }
+    "an instruction that goes on in the next line ends with a backslash".to_owned()
 }
 
 /// The instruction that an unknown one was meant to be, in the case of what was written.

@@ -263,6 +263,9 @@ impl<'a> Lowering<'a> {
             let message = format!("failed to parse stage name {image:?}: {error}");
             match self.stages.named(&image) {
                 Some(_) => Box::new(Diagnostic::error(span, message).with_help("stage names are lower case here")),
+                None if image.to_lowercase().parse::<ImageRef>().is_ok() => {
+                    Box::new(Diagnostic::error(span, message).with_help(format!("write `{}`", image.to_lowercase())))
+                }
                 None => fault(span, message),
             }
         })?;

@@ -130,7 +130,7 @@ pub(super) fn for_each(
         match act(&containers, text) {
             Ok(()) => report::answer(&format!("{text}\n"))?,
             Err(failure) => {
-                report::story(&format!("error: {}\n", printable(failure.message())));
+                report::failure(&failure, engine.settings());
                 exit = Exit::Failure;
             }
         }

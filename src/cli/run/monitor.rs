@@ -14,6 +14,7 @@ use super::containers_of;
 use crate::cli::report::{self, Failure};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
+use crate::failure_help;
 
 /// Arguments of the monitor.
 #[derive(Debug, clap::Args)]
@@ -112,7 +113,13 @@ fn supervise(
 fn explain(error: &StartError) -> StartFailure {
     let mut message = error.to_string();
     report::append_causes(&mut message, error);
-    StartFailure { message, help: hint(error).map(str::to_owned), code: error.exit().code() }
+    // An error that only passes another one on hides its type.
+    let cause: &(dyn std::error::Error + 'static) = match error {
+        StartError::Network(cause) => cause,
+        other => other,
+    };
+    let help = hint(error).map(str::to_owned).or_else(|| failure_help::of_error(cause));
+    StartFailure { message, help, code: error.exit().code() }
 }
 
 /// What to do about a container that was not started.
