@@ -22,6 +22,7 @@ mod limits;
 mod list_format;
 mod load_save;
 mod login;
+mod machine_output;
 mod manifest;
 mod mistakes;
 mod network;

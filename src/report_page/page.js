@@ -126,6 +126,29 @@ function timeline() {
   box.append(lanes);
 }
 
+const PHASES = { open: "open the store", context: "load the context", parse: "parse the Dockerfile", plan: "plan the steps", resolve: "resolve sources",
+  prepare: "prepare", solve: "run the steps", assemble: "assemble the image", export: "export", cache_export: "export the cache", record: "record the build", clean: "clean up" };
+// The phases around the steps: those within others are indented and pale, the longest is bold.
+function phases() {
+  const all = build.Phases || [];
+  if (all.length === 0) return;
+  $("#phases").hidden = false;
+  const end = Math.max(1, ...all.map((phase) => phase.at_ns + phase.took_ns));
+  const within = (phase) => all.some((other) => other !== phase && other.at_ns <= phase.at_ns && phase.at_ns + phase.took_ns <= other.at_ns + other.took_ns && other.took_ns > phase.took_ns);
+  const outer = all.filter((phase) => !within(phase)), steps = outer.find((phase) => phase.phase === "solve");
+  const longest = outer.reduce((best, phase) => (phase.took_ns > best.took_ns ? phase : best));
+  const own = outer.reduce((sum, phase) => sum + (phase === steps ? 0 : phase.took_ns), 0);
+  $("#phases p").textContent = time(own) + " of " + time(end) + " were spent beside the steps.";
+  $("#phases table").replaceChildren(make("tbody", {}, ...all.map((phase) => {
+    const bar = make("i");
+    bar.setAttribute("aria-hidden", "true");
+    Object.assign(bar.style, { marginLeft: (100 * phase.at_ns) / end + "%", width: (100 * phase.took_ns) / end + "%" });
+    const row = make("tr", { className: (within(phase) ? "within" : "") + (phase === longest ? " slowest" : "") },
+      make("th", { scope: "row", textContent: PHASES[phase.phase] || phase.phase }), make("td", {}, bar), make("td", { className: "number", textContent: time(phase.took_ns) }));
+    return row;
+  })));
+}
+
 function table(target, columns, rows) {
   const body = make("tbody");
   const heads = columns.map((column, index) => {
@@ -214,7 +237,7 @@ function compare() {
   steps.forEach((step, at) => rows.push({ at, name: step.name, now: step, then: (known.get(step.name) || []).shift() }));
   for (const left of known.values()) for (const then of left) rows.push({ name: then.name, then });
   const cost = (step) => (step && step.duration_ns) || 0, told = (step) => step ? word[step.state] + (step.duration_ns ? ", " + time(step.duration_ns) : "") : "not there";
-  const change = (row) => cost(row.now) - cost(row.then);
+  const change = (row) => cost(row.now) - cost(row.then), layer = (row) => ((row.now && row.now.size) || 0) - ((row.then && row.then.size) || 0);
   table($("#compare table"), [
     { title: "Instruction", kind: "name mono", sort: (row) => row.name, show: (row) => row.name },
     { title: "Other build", sort: (row) => cost(row.then), show: (row) => told(row.then) },
@@ -222,6 +245,10 @@ function compare() {
     { title: "Change", kind: "number", sort: change, show: (row) => {
       const by = change(row);
       return make("span", { className: by > 0 ? "slower" : "faster", textContent: by === 0 ? "" : (by > 0 ? "+" : "−") + time(Math.abs(by)) });
+    } },
+    { title: "Layer", kind: "number", sort: layer, show: (row) => {
+      const by = layer(row);
+      return make("span", { className: by > 0 ? "slower" : "faster", textContent: by === 0 ? "" : (by > 0 ? "+" : "−") + bytes(Math.abs(by)) });
     } },
   ], rows);
 }
@@ -236,7 +263,7 @@ function hints() {
   $("#hints ol").replaceChildren(...report.hints.map((hint) => make("li", { textContent: hint })));
 }
 
-summary(); hints(); timeline(); list(); treemap(); compare(); graph();
+summary(); hints(); timeline(); phases(); list(); treemap(); compare(); graph();
 const asked = /^#step-(\d+)$/.exec(location.hash);
 const wanted = asked ? steps.findIndex((step) => step.number === Number(asked[1])) : steps.findIndex((step) => step.state === "failed");
 const longest = steps.reduce((best, step, at) => (step.took > (steps[best]?.took || 0) ? at : best), 0);

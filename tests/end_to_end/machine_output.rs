@@ -115,3 +115,69 @@ fn raw_json_is_as_documented() {
         "the error is behind the last object: {failed}"
     );
 }
+
+/// The documents that have a version, as the page names them: how they are written, and which version.
+fn versioned() -> Vec<(String, String)> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rawjson.md")).unwrap();
+    let (_, table) = page.split_once("| written by | form | version |\n").expect("the page has the table");
+    let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["", command, _, version, ""] = cells.as_slice() else { panic!("three cells: {line}") };
+        version.parse::<u32>().ok().map(|_| (command.trim_matches('`').to_owned(), (*version).to_owned()))
+    };
+    rows.filter_map(row).collect()
+}
+
+#[test]
+fn documents_of_rbuild_s_own_begin_with_the_version_that_the_page_has() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let context = bench.context("ctx", [("Dockerfile", "FROM busybox\nRUN echo one > /f\n")]);
+    let _built = bench.rbuild(["build", "-q", "-t", "x"]).arg(&context).run().ok();
+    let step = bench.rbuild(["cache", "ls", "-q"]).run().ok().stdout;
+    let documents = versioned();
+    assert!(documents.len() >= 11, "{documents:?}");
+    for (command, version) in documents {
+        let words: Vec<&str> =
+            command.split(' ').map(|word| if word == "STEP" { step.lines().next().unwrap() } else { word }).collect();
+        let said = match command.as_str() {
+            "history export" => {
+                let tar = bench.path("history.tar");
+                let _written = bench.rbuild(["history", "export", "-o"]).arg(&tar).run().ok();
+                crate::peers::run(std::process::Command::new("tar").arg("-xOf").arg(&tar).arg("rbuild-history.json"))
+            }
+            "report" => {
+                let page = bench.rbuild(["report"]).run().ok().stdout;
+                let (_, data) = page.split_once("id=\"data\">").unwrap();
+                data.split_once("</script>").unwrap().0.to_owned()
+            }
+            "cache prune --format json" => bench.rbuild(words).arg("--dry-run").run().ok().stdout,
+            _ => bench.rbuild(words).run().ok().stdout,
+        };
+        let mut values = serde_json::Deserializer::from_str(&said).into_iter::<Value>();
+        let first = values.next().unwrap_or_else(|| panic!("{command}: nothing was written")).unwrap();
+        let object = first.get(0).unwrap_or(&first);
+        assert_eq!(object["version"].to_string(), version, "{command}: {object}");
+        let text = said.trim_start_matches(['[', '{', ' ', '\n']);
+        assert!(text.starts_with("\"version\":"), "{command}: the version is not first: {text}");
+    }
+}
+
+#[test]
+fn documents_in_words_of_others_have_no_field_of_ours() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let context = bench.context("ctx", [("Dockerfile", "FROM busybox\n")]);
+    let _built = bench.rbuild(["build", "-q", "-t", "x", "--metadata-file=meta.json"]).arg(&context).run().ok();
+    let meta: BTreeMap<String, Value> =
+        serde_json::from_str(&std::fs::read_to_string(bench.path("meta.json")).unwrap()).unwrap();
+    let keys: Vec<&str> = meta.keys().map(String::as_str).collect();
+    let known = ["buildx.build.ref", "containerimage.config.digest", "containerimage.digest", "image.name"];
+    assert_eq!(keys, known);
+    for list in ["images", "ps -a", "history ls", "system df", "network ls"] {
+        let said = bench.rbuild(list.split(' ')).arg("--format=json").run().ok().stdout;
+        for line in said.lines() {
+            let object: Value = serde_json::from_str(line).unwrap();
+            assert!(object["version"].is_null(), "{list}: {object}");
+        }
+    }
+}

@@ -116,6 +116,12 @@ fn a_page_shows_a_build_and_answers_to_clicks() {
     assert_eq!(browser.ask("document.querySelectorAll('#steps tbody tr').length"), 5);
     assert_eq!(browser.ask("document.querySelectorAll('#timeline .bar').length"), 5);
     assert_eq!(browser.ask("document.querySelectorAll('.graph .node').length"), 5);
+    let phases = browser.ask("document.querySelector('#phases table').textContent");
+    for phase in ["open the store", "plan the steps", "run the steps", "export"] {
+        assert!(phases.as_str().unwrap().contains(phase), "{phase}: {phases}");
+    }
+    assert_eq!(browser.ask("document.querySelector('#phases .slowest th').textContent"), "run the steps");
+    assert_eq!(browser.ask("document.querySelector('#phases .within th').textContent"), "resolve sources");
     let shown = "document.querySelector('#detail h3').textContent";
     assert!(browser.ask(shown).as_str().unwrap().contains("sleep 0.4"), "the longest step is shown first");
     browser.ask("document.querySelectorAll('#steps tbody tr')[4].click()");

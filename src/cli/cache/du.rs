@@ -2,6 +2,7 @@
 
 use super::ls::{filtered, shown};
 use crate::cache_view;
+use crate::cli::machine_output::Versioned;
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{Table, ago, duration, size};
 use crate::engine::Engine;
@@ -33,7 +34,7 @@ pub(in crate::cli) fn execute(args: &DuArgs, engine: &Engine) -> Result<Exit, Fa
         if args.verbose {
             object["steps"] = serde_json::to_value(&steps)?;
         }
-        report::answer(&format!("{object}\n"))?;
+        report::answer(&Versioned::of(&object).line()?)?;
         return Ok(Exit::Success);
     }
     let mut out = String::new();

@@ -1,6 +1,7 @@
 //! `rbuild cache inspect`.
 
 use crate::cache_view::{self, StepDetails};
+use crate::cli::machine_output::Versioned;
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{ago, size};
 use crate::engine::Engine;
@@ -22,7 +23,10 @@ pub(in crate::cli) fn execute(args: &InspectArgs, engine: &Engine) -> Result<Exi
     let store = engine.store()?;
     let found = args.ids.iter().map(|id| cache_view::inspect(store, id)).collect::<Result<Vec<_>, _>>()?;
     let out = match args.format.as_str() {
-        "json" => format!("{}\n", serde_json::to_string_pretty(&found)?),
+        "json" => {
+            let found: Vec<_> = found.iter().map(Versioned::of).collect();
+            format!("{}\n", serde_json::to_string_pretty(&found)?)
+        }
         _ => found.iter().map(text).collect::<Vec<_>>().join("\n"),
     };
     report::answer(&out)?;

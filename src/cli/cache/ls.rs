@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::prune::age;
 use crate::cache_view::{self, CachedStep};
 use crate::cli::list_format::{Format, render};
+use crate::cli::machine_output::Versioned;
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{Table, ago, size};
 use crate::engine::Engine;
@@ -86,7 +87,7 @@ pub(super) fn filtered(store: &Store, filters: &[String]) -> Result<Vec<CachedSt
 }
 
 fn plain(step: &CachedStep) -> Result<Map<String, Value>, Failure> {
-    match serde_json::to_value(step)? {
+    match serde_json::to_value(Versioned::of(step))? {
         Value::Object(object) => Ok(object),
         _ => Ok(Map::new()),
     }

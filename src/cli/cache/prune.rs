@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use rbuild_cache::{PruneControl, PruneFilter, Space};
 
 use crate::cache_view::{self, PruneRequest, Pruned};
+use crate::cli::machine_output::Versioned;
 use crate::cli::report::{self, Failure};
 use crate::cli::run::containers_of;
 use crate::cli::table::{Table, ago, size};
@@ -64,7 +65,7 @@ pub(in crate::cli) fn execute(args: &PruneArgs, engine: &Engine) -> Result<Exit,
     }
     let pruned = cache_view::prune(engine.store()?, &containers_of(engine)?, &request, control)?;
     if args.format.as_deref() == Some("json") {
-        report::answer(&format!("{}\n", serde_json::to_string(&pruned).map_err(Failure::from)?))?;
+        report::answer(&Versioned::of(&pruned).line()?)?;
     } else {
         report::answer(&rendered(&pruned, args, Timestamp::now()))?;
     }

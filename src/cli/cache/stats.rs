@@ -1,6 +1,7 @@
 //! `rbuild cache stats`.
 
 use crate::cache_view;
+use crate::cli::machine_output::Versioned;
 use crate::cli::report::{self, Failure};
 use crate::cli::table::size;
 use crate::engine::Engine;
@@ -18,7 +19,7 @@ pub(in crate::cli) struct StatsArgs {
 pub(in crate::cli) fn execute(args: &StatsArgs, engine: &Engine) -> Result<Exit, Failure> {
     let stats = cache_view::stats(engine.store()?)?;
     if args.format == "json" {
-        report::answer(&format!("{}\n", serde_json::to_string(&stats)?))?;
+        report::answer(&Versioned::of(&stats).line()?)?;
         return Ok(Exit::Success);
     }
     let all = stats.hits + stats.misses;

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use rbuild_cache::PruneControl;
 
 use crate::cache_view::{self, Verified};
+use crate::cli::machine_output::Versioned;
 use crate::cli::report::{self, Failure};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
@@ -35,7 +36,7 @@ pub(in crate::cli) fn execute(args: &VerifyArgs, engine: &Engine) -> Result<Exit
     let on_wait = cache_view::waiting(&cancelled);
     let found = cache_view::verify(engine, args.repair, PruneControl { on_wait: &on_wait, interrupt: &interrupt })?;
     match args.is_json() {
-        true => report::answer(&format!("{}\n", serde_json::to_string(&found).map_err(Failure::from)?))?,
+        true => report::answer(&Versioned::of(&found).line()?)?,
         false => report::answer(&rendered(&found))?,
     }
     if found.interrupted {
@@ -79,7 +80,7 @@ fn rendered(found: &Verified) -> String {
 fn rebuild(args: &VerifyArgs, engine: &Engine) -> Result<Exit, Failure> {
     let rebuilt = cache_view::rebuild(engine)?;
     if args.is_json() {
-        report::answer(&format!("{}\n", serde_json::to_string(&rebuilt).map_err(Failure::from)?))?;
+        report::answer(&Versioned::of(&rebuilt).line()?)?;
         return Ok(Exit::Success);
     }
     let mut out = String::new();

@@ -1,6 +1,7 @@
 //! `rbuild cache why`.
 
 use crate::cache_view::{ExplainedStep, StepName, why};
+use crate::cli::machine_output::Versioned;
 use crate::cli::report::{self, Failure, printable};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
@@ -35,8 +36,7 @@ pub(in crate::cli) fn execute(args: &WhyArgs, engine: &Engine) -> Result<Exit, F
     let mut out = String::new();
     if args.format == "json" {
         for step in &steps {
-            out.push_str(&serde_json::to_string(step)?);
-            out.push('\n');
+            out.push_str(&Versioned::of(step).line()?);
         }
     } else if steps.is_empty() {
         out.push_str("No step had to run.\n");
