@@ -37,7 +37,6 @@ fn of_the_text_of_a_dockerfile() {
     ""
     error: the Dockerfile cannot be empty
      = help: a Dockerfile starts with FROM, for example `FROM scratch`
-    [1]
     "# nothing\n"
     error: file with no instructions
      --> Dockerfile:1:1
@@ -46,7 +45,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^^^^^^
       |
       = help: a Dockerfile starts with FROM, for example `FROM scratch`
-    [1]
     "RUN echo\n"
     error: no build stage in current context
      --> Dockerfile:1:1
@@ -55,7 +53,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^^^^^
       |
       = help: only ARG may stand before the first FROM
-    [1]
     "FROM\n"
     error: FROM requires either one or three arguments
      --> Dockerfile:1:1
@@ -64,7 +61,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^
       |
       = help: write `FROM image` or `FROM image AS name`
-    [1]
     "FROM busybox as a b\n"
     error: FROM requires either one or three arguments
      --> Dockerfile:1:1
@@ -73,7 +69,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^
       |
       = help: write `FROM image` or `FROM image AS name`
-    [1]
     "from: busybox\n"
     error: unknown instruction: from: (did you mean from?)
      --> Dockerfile:1:1
@@ -82,7 +77,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^^
       |
       = help: write `from`
-    [1]
     "services:\n  web: {}\n"
     error: unknown instruction: services:
      --> Dockerfile:1:1
@@ -99,7 +93,6 @@ fn of_the_text_of_a_dockerfile() {
       |
       = help: this reads like YAML, a compose file perhaps: a Dockerfile has lines such as `FROM busybox`; -f names another file
     error: unknown instruction: services: (Dockerfile:1, and 1 more)
-    [1]
     "FROM busybox\napt-get install curl\n"
     error: unknown instruction: apt-get
      --> Dockerfile:2:1
@@ -108,7 +101,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^^^^
       |
       = help: a command is written `RUN apt-get …`; an instruction that goes on in the next line ends with a backslash
-    [1]
     "FROM busybox\nCOPY file\n"
     error: COPY requires at least two arguments, but only one was provided. Destination could not be determined
      --> Dockerfile:2:1
@@ -117,7 +109,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^
       |
       = help: write `COPY source… destination`
-    [1]
     "FROM busybox\nCOPY --chwon=1 a b\n"
     error: unknown flag: --chwon (did you mean chown?)
      --> Dockerfile:2:6
@@ -126,7 +117,6 @@ fn of_the_text_of_a_dockerfile() {
       |      ^^^^^^^^^
       |
       = help: COPY takes --chmod, --chown, --exclude, --from, --link, --parents
-    [1]
     "FROM busybox\nENV A\n"
     error: ENV must have two arguments
      --> Dockerfile:2:5
@@ -135,7 +125,6 @@ fn of_the_text_of_a_dockerfile() {
       |     ^
       |
       = help: write `ENV A=value`
-    [1]
     "FROM busybox\nEXPOSE web\n"
     error: invalid containerPort: web
      --> Dockerfile:2:8
@@ -144,7 +133,6 @@ fn of_the_text_of_a_dockerfile() {
       |        ^^^
       |
       = help: write a port or a range, for example 8080, 53/udp or 7000-7010
-    [1]
     "FROM busybox\nSHELL sh\n"
     error: SHELL requires the arguments to be in JSON form
      --> Dockerfile:2:7
@@ -153,7 +141,6 @@ fn of_the_text_of_a_dockerfile() {
       |       ^^
       |
       = help: write for example `SHELL ["/bin/bash", "-c"]`
-    [1]
     "FROM busybox\nHEALTHCHECK true\n"
     error: Unknown type "TRUE" in HEALTHCHECK (try CMD)
      --> Dockerfile:2:13
@@ -162,7 +149,6 @@ fn of_the_text_of_a_dockerfile() {
       |             ^^^^
       |
       = help: write `HEALTHCHECK CMD …` or `HEALTHCHECK NONE`
-    [1]
     "FROM busybox\nRUN <<EOF\necho\n"
     error: unterminated heredoc
      --> Dockerfile:2:1
@@ -171,7 +157,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^^^^^^
       |
       = help: the here-document ends at a line that says only `EOF`
-    [1]
     "# syntax=other/frontend\nFROM busybox\n"
     error: the frontend other/frontend is not supported
      --> Dockerfile:1:1
@@ -180,7 +165,6 @@ fn of_the_text_of_a_dockerfile() {
       | ^^^^^^^^^^^^^^^^^^^^^^^
       |
       = help: docker/dockerfile is built in; remove the directive if the file is an ordinary Dockerfile
-    [1]
     "##);
     // What is only unusual builds: a byte order mark, Windows line ends, tabs, lower case.
     for fine in
