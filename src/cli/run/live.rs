@@ -251,7 +251,9 @@ mod tests {
         let listed = "UID PID PPID CMD\nroot 1 0 /sbin/init splash\nroot 42 1 sleep 10  20\nroot 43 1 cat\n";
         assert_eq!(
             of_processes(listed, &[42, 43]).unwrap(),
-            "UID    PID   PPID   CMD\nroot   42    1      sleep 10 20\nroot   43    1      cat\n"
+            "UID                 PID                 PPID                CMD\n\
+             root                42                  1                   sleep 10 20\n\
+             root                43                  1                   cat\n"
         );
         assert!(of_processes("UID CMD\n", &[]).is_err());
     }
