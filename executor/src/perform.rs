@@ -26,6 +26,7 @@ use crate::launch::{self, Launch};
 use crate::mount_point::{Leftovers, MountPoints, Shape};
 use crate::plan::{DeviceOrigin, MountStep, Namespace, PlannedSource, SetupPlan, Step};
 use crate::root_dir::RootDir;
+use crate::rootfs::layer_mounts::LayerMounts;
 use crate::rootfs::memory_file::MemoryFiles;
 use crate::rootfs::{self, cgroup, device, mask, overlay, source};
 use crate::spawn_error::SpawnError;
@@ -71,6 +72,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) mounts: Option<OwnedFd>,
     /// Mounts that the engine made.
     pub(crate) ready: Vec<OwnedFd>,
+    /// Layers that the spawner has mounted.
+    pub(crate) layers: LayerMounts,
 }
 
 impl<'a> Inside<'a> {
@@ -105,6 +108,8 @@ pub(crate) struct Built {
     root: Option<OwnedFd>,
     /// Mounts that the engine made, until they are used.
     ready: Vec<Option<OwnedFd>>,
+    /// Layers that the spawner has mounted; closed when all mounts are made.
+    layers: LayerMounts,
     mount_points: Option<MountPoints>,
     pub(crate) proc: Option<OwnedFd>,
     sys: Option<OwnedFd>,
@@ -144,12 +149,13 @@ fn set_up(mut inside: Inside<'_>) -> Result<Infallible, SpawnError> {
     }
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change(c"/", private).map_err(|e| SpawnError::setup("detach from the host's mounts", e))?;
-    let ready = std::mem::take(&mut inside.ready);
-    let mut built = Built { ready: ready.into_iter().map(Some).collect(), ..Built::default() };
+    let ready = std::mem::take(&mut inside.ready).into_iter().map(Some).collect();
+    let mut built = Built { ready, layers: std::mem::take(&mut inside.layers), ..Built::default() };
     let done = inside.plan.steps.iter().try_for_each(|step| {
         let done = perform(step, &inside, &mut built);
         report_news(&inside, &mut built).and(done)
     });
+    built.layers = LayerMounts::default();
     // Told in any case: a failed set-up leaves something to remove, too.
     report_leftovers(&inside, &mut built)?;
     done?;
@@ -316,7 +322,7 @@ fn root(rootfs: &Rootfs, durability: Durability, inside: &Inside<'_>, built: &mu
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let (mount, backing) = match rootfs {
         Rootfs::Overlay { lowers, upper, work } => {
-            let mount = overlay::mount(lowers, upper, work, durability, inside.plan.overlay_marks);
+            let mount = overlay::mount(lowers, &built.layers, upper, work, durability, inside.plan.overlay_marks);
             (mount.map_err(|error| overlay::explain(error, upper))?, upper)
         }
         Rootfs::Directory(path) => {
@@ -443,18 +449,18 @@ fn sys_cgroup(inside: &Inside<'_>, built: &Built, access: Access) -> io::Result<
 
 fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
     let target = || step.target.clone();
-    let opened = source::open(&step.source, step.access, inside.plan, &mut built.memory, &mut built.ready).map_err(
-        |(path, source)| {
-            let path = path.or_else(|| match &step.source {
-                PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
-                _ => None,
-            });
-            match path {
-                Some(path) => SpawnError::MountSource { target: target(), path, source },
-                None => SpawnError::Mount { target: target(), source },
-            }
-        },
-    )?;
+    let opened =
+        source::open(&step.source, step.access, inside.plan, &mut built.memory, &mut built.ready, &built.layers)
+            .map_err(|(path, source)| {
+                let path = path.or_else(|| match &step.source {
+                    PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
+                    _ => None,
+                });
+                match path {
+                    Some(path) => SpawnError::MountSource { target: target(), path, source },
+                    None => SpawnError::Mount { target: target(), source },
+                }
+            })?;
     without_devices(&opened.mount, inside)
         .map_err(|errno| SpawnError::Mount { target: target(), source: errno.into() })?;
     let shape = if opened.directory { Shape::Directory } else { Shape::File };

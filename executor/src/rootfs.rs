@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 pub(crate) mod device;
 pub(crate) mod erofs;
+pub(crate) mod layer_mounts;
 pub(crate) mod mask;
 pub(crate) mod memory_file;
 pub(crate) mod overlay;
@@ -19,6 +20,7 @@ use rustix::mount::{
     fsmount, fsopen, move_mount, open_tree,
 };
 
+use self::layer_mounts::LayerMounts;
 use crate::plan::OverlayMarks;
 use crate::root_dir::RootDir;
 use crate::spec::{Durability, Rootfs};
@@ -35,7 +37,7 @@ pub fn open_rootfs(rootfs: &Rootfs) -> io::Result<RootDir> {
         Rootfs::Directory(path) => RootDir::open(path),
         Rootfs::Overlay { lowers, upper, work } => {
             let marks = if powers() == Powers::All { OverlayMarks::Trusted } else { OverlayMarks::User };
-            let mount = overlay::mount(lowers, upper, work, Durability::EachSync, marks);
+            let mount = overlay::mount(lowers, &LayerMounts::default(), upper, work, Durability::EachSync, marks);
             Ok(RootDir::from_fd(mount.map_err(|error| overlay::explain(error, upper))?))
         }
     }

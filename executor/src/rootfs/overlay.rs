@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
+use super::layer_mounts::LayerMounts;
 use super::{attach, clone_tree, erofs};
 use crate::plan::OverlayMarks;
 use crate::spec::{Durability, Lower};
@@ -32,9 +33,11 @@ fn tunables(marks: OverlayMarks) -> [(&'static str, &'static str); 4] {
 /// `fsconfig` takes strings of less than 256 bytes.
 const LONGEST: usize = 255;
 
-/// A detached overlay of `lowers` (top first) under `upper`. Without lowers it is `upper` itself.
+/// A detached overlay of `lowers` (top first) under `upper`. Without lowers it is `upper` itself. Images that are in `kept` are
+/// not mounted once more.
 pub(crate) fn mount(
     lowers: &[Lower],
+    kept: &LayerMounts,
     upper: &Path,
     work: &Path,
     durability: Durability,
@@ -44,22 +47,29 @@ pub(crate) fn mount(
         return Ok(clone_tree(open(upper)?, false)?);
     }
     let overlay = Overlay { upper, work, durability, marks };
-    let mut opened = Vec::with_capacity(lowers.len());
-    for lower in lowers {
-        opened.push(match lower {
-            Lower::Directory(path) => Opened::Directory(path),
-            Lower::Stack(paths) => Opened::Mount(mount_lowers(paths, marks)?),
-            Lower::Erofs { index, devices } => Opened::Mount(erofs::mount(index, devices)?),
-        });
-    }
+    let opened = open_lowers(lowers, kept, marks)?;
     let directories: Option<Vec<&Path>> = opened.iter().map(Opened::directory).collect();
     match (overlay.mount_new(&opened), directories) {
         // The kernel before 6.5 has no lowerdir+; the one before 5.2 no fsopen.
         (Err(Errno::INVAL | Errno::NOSYS), Some(lowers)) => overlay.mount_classic(&lowers),
         // The kernel before 6.15 takes only mounts that have a place.
-        (Err(Errno::INVAL), None) => overlay.mount_placed(opened),
+        (Err(Errno::INVAL), None) => overlay.mount_placed(open_lowers(lowers, &LayerMounts::default(), marks)?),
         (other, _) => Ok(other?),
     }
+}
+
+fn open_lowers<'a>(lowers: &'a [Lower], kept: &'a LayerMounts, marks: OverlayMarks) -> io::Result<Vec<Opened<'a>>> {
+    let open = |lower: &'a Lower| {
+        Ok(match lower {
+            Lower::Directory(path) => Opened::Directory(path),
+            Lower::Stack(paths) => Opened::Mount(mount_lowers(paths, marks)?),
+            Lower::Erofs { index, devices } => match kept.get(index, devices) {
+                Some(mount) => Opened::Kept(mount),
+                None => Opened::Mount(erofs::mount(index, devices)?),
+            },
+        })
+    };
+    lowers.iter().map(open).collect()
 }
 
 /// A detached overlay of directories (top first, at least two) that cannot be written.
@@ -85,6 +95,8 @@ enum Opened<'a> {
     Directory(&'a Path),
     /// A detached mount.
     Mount(OwnedFd),
+    /// One that others use, too.
+    Kept(BorrowedFd<'a>),
     /// A mount that has a place, or had.
     Placed(OwnedFd),
 }
@@ -93,7 +105,7 @@ impl<'a> Opened<'a> {
     fn directory(&self) -> Option<&'a Path> {
         match self {
             Self::Directory(path) => Some(path),
-            Self::Mount(_) | Self::Placed(_) => None,
+            Self::Mount(_) | Self::Kept(_) | Self::Placed(_) => None,
         }
     }
 }
@@ -128,6 +140,7 @@ impl Overlay<'_> {
                     fsconfig_set_string(&context, "lowerdir+", plain_path(path, &mut held)?)?;
                 }
                 Opened::Mount(mount) => fsconfig_set_fd(&context, "lowerdir+", mount)?,
+                Opened::Kept(mount) => fsconfig_set_fd(&context, "lowerdir+", mount)?,
                 Opened::Placed(mount) => fsconfig_set_string(&context, "lowerdir+", fd_path(mount))?,
             }
         }
@@ -328,7 +341,9 @@ mod tests {
         let mut lowers: Vec<Lower> = directories.into_iter().map(Lower::Directory).collect();
         lowers.push(Lower::Stack(below));
         in_own_namespace(move || {
-            let mounted = mount(&lowers, &upper, &work, Durability::AtCommit, OverlayMarks::Trusted).unwrap();
+            let mounted =
+                mount(&lowers, &LayerMounts::default(), &upper, &work, Durability::AtCommit, OverlayMarks::Trusted)
+                    .unwrap();
             let inside = fd_path(&mounted);
             let mut names: Vec<_> = fs::read_dir(&inside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             names.sort();

@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use super::layer_mounts::LayerMounts;
 use super::memory_file::{Attributes, MemoryFiles};
 use super::{attach, clone_tree, new_mount, overlay};
 use crate::plan::{PlannedSource, SetupPlan};
@@ -35,6 +36,7 @@ pub(crate) fn open(
     plan: &SetupPlan,
     memory: &mut MemoryFiles,
     ready: &mut [Option<OwnedFd>],
+    kept: &LayerMounts,
 ) -> Result<Source, SourceError> {
     let source = match source {
         PlannedSource::File { offset, length, mode, uid, gid } => {
@@ -57,7 +59,7 @@ pub(crate) fn open(
         }
         PlannedSource::Spec(MountSource::Overlay { lowers, upper, work, subpath }) => {
             // Its changes are thrown away.
-            let whole = overlay::mount(lowers, upper, work, Durability::AtCommit, plan.overlay_marks)
+            let whole = overlay::mount(lowers, kept, upper, work, Durability::AtCommit, plan.overlay_marks)
                 .map_err(|error| (None, error))?;
             whole_or_part(whole, upper, subpath)?
         }

@@ -22,10 +22,11 @@ use crate::cgroup::{Cgroups, SandboxCgroup, Warning};
 use crate::channel::{self, SealedBytes};
 use crate::enter::{self, Entry};
 use crate::perform::{self, Inside};
-use crate::plan::{ExecPlan, Namespace, Plan, SetupPlan};
+use crate::plan::{ExecPlan, Namespace, Plan, SetupPlan, Step};
+use crate::rootfs::layer_mounts::LayerMounts;
 use crate::seccomp::{self, Circumstances, SeccompProfile};
 use crate::spawn_error::SpawnError;
-use crate::spec::Seccomp;
+use crate::spec::{Rootfs, Seccomp};
 use crate::sys;
 use crate::sys::clone::{self, Forked};
 use crate::sys::process::Block;
@@ -83,6 +84,7 @@ struct Serving {
     running: Vec<Running>,
     entering: Vec<Entering>,
     filters: BTreeMap<Capabilities, Arc<[Instruction]>>,
+    layers: LayerMounts,
 }
 
 fn serve() -> io::Result<()> {
@@ -95,8 +97,14 @@ fn serve() -> io::Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     drop(null);
     let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    let mut serving =
-        Serving { own, cgroups: Cgroups::open(), running: Vec::new(), entering: Vec::new(), filters: BTreeMap::new() };
+    let mut serving = Serving {
+        own,
+        cgroups: Cgroups::open(),
+        running: Vec::new(),
+        entering: Vec::new(),
+        filters: BTreeMap::new(),
+        layers: LayerMounts::default(),
+    };
     loop {
         let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
         let children = serving.running.iter().map(|running| &running.pidfd);
@@ -164,6 +172,9 @@ impl Serving {
         let (processes, ipc) = (join(&plan.joins.processes)?, join(&plan.joins.ipc)?);
         let mounts = join(&plan.joins.mounts)?;
         let filter = self.filter(&plan.process.seccomp, plan.process.capabilities)?;
+        if let Some(Step::Root(Rootfs::Overlay { lowers, .. }, _)) = plan.steps.first() {
+            self.layers.prepare(lowers);
+        }
         let (mut cgroup, warnings) = self.cgroups.create(&plan.id, &plan.cgroup)?;
         let namespaces = plan.namespaces.iter().fold(0, |flags, namespace| flags | clone_flag(*namespace));
         let into = cgroup.into.as_ref().map(AsFd::as_fd);
@@ -189,6 +200,7 @@ impl Serving {
                     ipc,
                     mounts,
                     ready,
+                    layers: std::mem::take(&mut self.layers),
                 })
             }
             Ok(Forked::Parent { pid, pidfd }) => {

@@ -12,6 +12,7 @@ use super::merge::is_whiteout;
 use super::{FuseOverlay, is_opaque, set_opaque};
 use crate::plan::OverlayMarks;
 use crate::root_dir::{DirFd, Node};
+use crate::rootfs::layer_mounts::LayerMounts;
 use crate::rootfs::overlay;
 use crate::spec::{Durability, Lower};
 
@@ -82,7 +83,8 @@ fn marked(trial: &Trial) -> io::Result<()> {
 pub(super) fn overlayfs(place: &Path, marks: OverlayMarks) -> io::Result<()> {
     let trial = Trial::new(place)?;
     let (upper, work) = (trial.path("upper"), trial.path("work"));
-    let mount = overlay::mount(&[Lower::Directory(trial.path("lower"))], &upper, &work, Durability::AtCommit, marks);
+    let (lowers, kept) = ([Lower::Directory(trial.path("lower"))], LayerMounts::default());
+    let mount = overlay::mount(&lowers, &kept, &upper, &work, Durability::AtCommit, marks);
     replace(mount.map_err(|error| overlay::explain(error, &upper))?)?;
     marked(&trial)
 }
