@@ -105,6 +105,11 @@ impl Slots {
         true
     }
 
+    /// Whether nobody has any.
+    pub(crate) fn are_free(&self) -> bool {
+        self.used == [0, 0]
+    }
+
     /// Gives back what [`Slots::take`] took.
     pub(crate) fn give_back(&mut self, need: &Need) {
         self.used[need.pool as usize] -= 1;

@@ -278,6 +278,9 @@ impl<'scope, 'env> Loop<'scope, 'env> {
             if self.threads == 0 {
                 break;
             }
+            if self.slots.are_free() {
+                self.shared.worker.hurry();
+            }
             let report = reports.recv().expect("the loop holds a sender itself");
             self.take_in(report);
             for report in reports.try_iter() {

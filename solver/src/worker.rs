@@ -123,11 +123,15 @@ pub trait Worker: Sync {
     /// Does the job. Other jobs of this build can use the product when this returns; durable it is after [`Self::settle`].
     fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError>;
 
-    /// Makes a product durable, and visible to other processes. Asked for before anything names it.
+    /// Makes a product durable, and visible to other processes. Asked for before anything names it. It may wait for more to do the
+    /// same for, until [`Self::hurry`].
     fn settle(&self, product: &Product) -> Result<(), JobError> {
         let _ = product;
         Ok(())
     }
+
+    /// Nothing runs any more: only what settles is waited for.
+    fn hurry(&self) {}
 
     /// How much memory programs could still get, in bytes; `None` where that cannot be known.
     fn available_memory(&self) -> Option<u64> {

@@ -217,9 +217,13 @@ impl Worker for EngineWorker<'_> {
 
     fn settle(&self, product: &Product) -> Result<(), JobError> {
         match product {
-            Product::Snapshot(Some(id)) => Ok(self.snapshots.settle(*id).or_fail(run::KEEPING)?),
+            Product::Snapshot(Some(id)) => Ok(self.snapshots.settle_soon(*id).or_fail(run::KEEPING)?),
             Product::Snapshot(None) | Product::Context(_) => Ok(()),
         }
+    }
+
+    fn hurry(&self) {
+        self.snapshots.hurry();
     }
 
     fn available_memory(&self) -> Option<u64> {

@@ -1,8 +1,8 @@
 //! From one kind of layer to the other.
 //!
-//! A step's changes are a directory first, so that the next step stands on them at once; they are written as a tar when their
-//! digests are computed, which somebody waits for anyhow. The digests are known from then on; the tars of several layers become
-//! durable together, with one sync ([`super::meanwhile`]). Where layers that are tars cannot be mounted, as in a user
+//! A step's changes are a directory first, so that the next step stands on them at once. What is large is written as a tar when
+//! its digests are computed, which somebody waits for anyhow; the rest later. The digests are known from then on; the tars of
+//! several layers become durable together, with one sync ([`super::meanwhile`]). Where layers that are tars cannot be mounted, as in a user
 //! namespace, they become directories when they are.
 //!
 //! The row changes from one form to the other in one transaction; until then the new form is a private file of the
@@ -108,7 +108,10 @@ impl Snapshot<Committed> {
                 None => return Ok(None),
             },
         };
-        if self.remembered_diff()?.is_some() {
+        // Somebody may have done it; what came from outside cannot be written again as it was.
+        let now = self.snapshots.chain(self.id())?;
+        let pending = self.snapshots.store.snapshotting().queue().known(row.id).is_some();
+        if pending || now.first().is_none_or(|now| now.kind != directory::NAME || now.is_imported()) {
             return Ok(None);
         }
         let opened = self.snapshots.open_layers()?;
@@ -190,7 +193,7 @@ impl Snapshots {
                 changed.push(tx.execute(
                     "UPDATE layers SET kind = ?2, path = ?3, size = ?4, diff_id = ?5, tar_size = ?6, content_digest = ?7,
                          index_digest = ?8, side_digest = ?10, index_boot = ?11, index_root = ?12
-                     WHERE id = ?1 AND path = ?9 AND diff_id IS NULL",
+                     WHERE id = ?1 AND path = ?9 AND (diff_id IS NULL OR diff_id = ?5)",
                     (
                         one.row.id,
                         tar_layer::NAME,

@@ -39,6 +39,10 @@ pub(super) enum Sharing {
     OnlyHere,
 }
 
+/// A directory of so few bytes is read twice, for its digests and later for its tar, rather than written as a tar while somebody
+/// waits.
+const SMALL: u64 = 4 << 20;
+
 /// Where an active snapshot's files are until it is committed.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -280,13 +284,17 @@ impl Snapshot<Committed> {
 
     /// The topmost layer's digests and size: computed once, then remembered.
     pub fn layer(&self) -> Result<LayerDiff, SnapshotError> {
-        match self.top().known_diff().map_or_else(|| self.remembered_diff(), |diff| Ok(Some(diff)))? {
-            Some(diff) => Ok(diff),
-            None => match self.digest_as_tar()? {
-                Some(diff) => Ok(diff),
-                None => self.write_tar(&mut io::sink()),
-            },
+        let row = self.top();
+        if let Some(diff) = row.known_diff().map_or_else(|| self.remembered_diff(), |diff| Ok(Some(diff)))? {
+            return Ok(diff);
         }
+        if row.kind == directory::NAME && row.size > SMALL {
+            self.snapshots.settle(self.id())?;
+            if let Some(diff) = self.digest_as_tar()? {
+                return Ok(diff);
+            }
+        }
+        self.write_tar(&mut io::sink())
     }
 
     pub(super) fn remembered_diff(&self) -> Result<Option<LayerDiff>, SnapshotError> {
@@ -308,12 +316,7 @@ impl Snapshot<Committed> {
             Some(_) => return Ok(row.known_diff().unwrap_or(diff)),
             None => {}
         }
-        self.snapshots.store.db().write(Durability::Lazy, |tx| {
-            tx.execute(
-                "UPDATE layers SET diff_id = ?2, tar_size = ?3, content_digest = ?4 WHERE id = ?1 AND diff_id IS NULL",
-                (row.id, Text(diff.diff_id), diff.size, Text(diff.content_digest)),
-            )
-        })?;
+        self.snapshots.note_diff(row, diff)?;
         Ok(diff)
     }
 

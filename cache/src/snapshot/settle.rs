@@ -5,17 +5,23 @@
 //! no later one, ever sees a snapshot that is not whole. What is never settled is a directory without a row, held by the lease.
 //!
 //! Whoever settles first syncs all that wait, with one `syncfs` and one transaction for all of them; the others wait for that.
-//! A failure is every one's whose layer was in it, for good: a failed sync is not tried again.
+//! Short steps follow each other faster than a disk writes, and a sync holds up whatever else is written meanwhile: who can wait
+//! ([`Snapshots::settle_soon`]) leaves the steps of a moment to one sync. A failure is every one's whose layer was in it, for good:
+//! a failed sync is not tried again.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
+use rbuild_image::ContentDigest;
+
+use super::diff::LayerDiff;
 use super::directory::DirectoryKind;
 use super::handle::{Active, Place, Sharing, Snapshot, unused_name};
 use super::kind::Snapshotter;
 use super::store::{LayerRow, SnapshotError, Snapshots};
-use crate::db::{Durability, Micros, Tx};
+use crate::db::{Durability, Micros, Text, Tx};
 use crate::failpoint;
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
@@ -24,6 +30,10 @@ use crate::removal::remove_tree;
 
 /// How many ids are set aside at once.
 const IDS: i64 = 32;
+/// How long one that can wait does so for others.
+const GATHERING: Duration = Duration::from_millis(100);
+/// So many wait for no more.
+const ENOUGH: usize = 32;
 
 /// What waits to be settled in this process.
 #[derive(Debug, Default)]
@@ -39,6 +49,8 @@ struct State {
     failed: BTreeMap<SnapshotId, Arc<SnapshotError>>,
     /// Whether somebody syncs.
     busy: bool,
+    /// Whether somebody waits for what waits here.
+    hurry: bool,
     /// Ids that are set aside: the next ones of snapshot and layer, and how many are left.
     ids: (i64, i64, i64),
 }
@@ -48,10 +60,20 @@ struct Waiting {
     parent: Option<SnapshotId>,
     row: LayerRow,
     sharing: Sharing,
+    /// What its layer is known by, once that is computed.
+    diff: OnceLock<LayerDiff>,
+    /// Of its whole content, once that is computed.
+    identity: OnceLock<ContentDigest>,
     /// Opened before anything else, so that a sync tells of all that could not be written.
     directory: OwnedFd,
     /// Removed when this is settled, which nobody waits for.
     _place: Place,
+}
+
+impl Waiting {
+    fn late(&self) -> Option<(LayerId, LayerDiff)> {
+        self.diff.get().map(|diff| (self.row.id, *diff))
+    }
 }
 
 impl Unsettled {
@@ -62,7 +84,28 @@ impl Unsettled {
     /// The topmost layer and the parent of a snapshot that is not settled.
     pub(super) fn find(&self, id: SnapshotId) -> Option<(LayerRow, Option<SnapshotId>)> {
         let state = self.state();
-        state.waiting.get(&id).map(|waiting| (waiting.row.clone(), waiting.parent))
+        state.waiting.get(&id).map(|waiting| {
+            let row = match waiting.diff.get() {
+                Some(diff) => waiting.row.clone().with_diff(*diff),
+                None => waiting.row.clone(),
+            };
+            (row, waiting.parent)
+        })
+    }
+
+    /// Remembers what a layer is known by until its row says so; `false` where it has a row.
+    pub(super) fn note_diff(&self, id: SnapshotId, diff: LayerDiff) -> bool {
+        self.state().waiting.get(&id).map(|waiting| waiting.diff.get_or_init(|| diff)).is_some()
+    }
+
+    /// The same of the identity.
+    pub(super) fn note_identity(&self, id: SnapshotId, identity: &ContentDigest) -> bool {
+        self.state().waiting.get(&id).map(|waiting| waiting.identity.get_or_init(|| *identity)).is_some()
+    }
+
+    /// The identity of a snapshot that is not settled, if it is known; `None` for one that is settled.
+    pub(super) fn identity(&self, id: SnapshotId) -> Option<Option<ContentDigest>> {
+        self.state().waiting.get(&id).map(|waiting| waiting.identity.get().cloned())
     }
 }
 
@@ -94,8 +137,12 @@ impl Snapshot<Active> {
             root: None,
         };
         let sharing = if self.parent.is_none() { Sharing::AnyParent } else { Sharing::OnlyHere };
-        let waiting = Waiting { parent: self.parent, row, sharing, directory, _place: place };
-        store.unsettled().state().waiting.insert(snapshot, Arc::new(waiting));
+        let (parent, diff, identity) = (self.parent, OnceLock::new(), OnceLock::new());
+        let waiting = Waiting { parent, row, sharing, diff, identity, directory, _place: place };
+        let mut state = store.unsettled().state();
+        state.hurry = false;
+        state.waiting.insert(snapshot, Arc::new(waiting));
+        store.unsettled().changed.notify_all();
         Ok(snapshot)
     }
 }
@@ -103,7 +150,14 @@ impl Snapshot<Active> {
 impl Snapshots {
     /// Makes a snapshot durable and visible, if it is not yet.
     pub fn settle(&self, id: SnapshotId) -> Result<(), SnapshotError> {
+        self.hurry();
+        self.settle_soon(id)
+    }
+
+    /// The same, a moment later and with others, unless somebody is in a hurry.
+    pub fn settle_soon(&self, id: SnapshotId) -> Result<(), SnapshotError> {
         let unsettled = self.store.unsettled();
+        let deadline = Instant::now() + GATHERING;
         let mut state = unsettled.state();
         loop {
             if let Some(error) = state.failed.get(&id) {
@@ -116,10 +170,20 @@ impl Snapshots {
                 state = unsettled.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !state.hurry && state.waiting.len() < ENOUGH && !left.is_zero() {
+                (state, _) = unsettled.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
             state.busy = true;
+            state.hurry = false;
             let batch: Vec<Arc<Waiting>> = state.waiting.values().cloned().collect();
             drop(state);
-            let done = self.settle_all(&batch).map_err(Arc::new);
+            let done = self.settle_all(&batch);
+            let (done, said) = match done {
+                Ok(said) => (Ok(()), said),
+                Err(error) => (Err(Arc::new(error)), Vec::new()),
+            };
             if done.is_err() {
                 self.give_up(&batch);
             }
@@ -131,39 +195,66 @@ impl Snapshots {
                     state.failed.insert(waiting.row.snapshot, Arc::clone(error));
                 }
             }
+            // Computed after the rows were written; whoever computes it from here on finds them.
+            let late: Vec<_> = batch.iter().zip(said).filter(|(_, said)| !said).filter_map(|(w, _)| w.late()).collect();
             unsettled.changed.notify_all();
-            // Removing what they leave takes a while.
             drop(state);
+            late.into_iter().try_for_each(|(layer, diff)| self.write_diff(layer, diff))?;
+            if done.is_ok() {
+                batch.iter().for_each(|waiting| self.convert_later(waiting.row.snapshot));
+            }
+            // Removing what they leave takes a while.
             drop(batch);
             state = unsettled.state();
         }
     }
 
-    /// Syncs layers, then names them.
-    fn settle_all(&self, batch: &[Arc<Waiting>]) -> Result<(), SnapshotError> {
-        let Some(first) = batch.first() else { return Ok(()) };
+    /// What waits to be settled does not wait for more.
+    pub fn hurry(&self) {
+        let unsettled = self.store.unsettled();
+        unsettled.state().hurry = true;
+        unsettled.changed.notify_all();
+    }
+
+    /// Syncs layers, then names them; for each whether its row says what it is known by.
+    fn settle_all(&self, batch: &[Arc<Waiting>]) -> Result<Vec<bool>, SnapshotError> {
+        let Some(first) = batch.first() else { return Ok(Vec::new()) };
         let target = self.path(&first.row);
         failpoint::hit("layer-sync").at("sync", &target)?;
         rustix::fs::syncfs(&first.directory).at("sync", &target)?;
         failpoint::hit("layer-name").at("name", &target)?;
-        self.store.db().write(Durability::Lazy, |tx| batch.iter().try_for_each(|waiting| self.name(tx, waiting)))?;
+        let said = self.store.db().write(Durability::Lazy, |tx| {
+            batch.iter().map(|waiting| self.name(tx, waiting)).collect::<Result<Vec<bool>, SnapshotError>>()
+        })?;
         failpoint::hit("layer-done").at("name", &target)?;
-        Ok(())
+        Ok(said)
     }
 
-    fn name(&self, tx: &Tx<'_>, waiting: &Waiting) -> Result<(), SnapshotError> {
+    fn name(&self, tx: &Tx<'_>, waiting: &Waiting) -> Result<bool, SnapshotError> {
         let Waiting { parent, row, sharing, .. } = waiting;
+        let diff = waiting.diff.get();
         self.check_parent(tx, *parent)?;
         tx.execute(
-            "INSERT INTO layers (id, kind, path, size, depends_on_parent, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            (row.id, &row.kind, &row.path, row.size, *sharing == Sharing::OnlyHere, Micros(row.created_at)),
+            "INSERT INTO layers (id, kind, path, size, depends_on_parent, created_at, diff_id, tar_size, content_digest)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            (
+                row.id,
+                &row.kind,
+                &row.path,
+                row.size,
+                *sharing == Sharing::OnlyHere,
+                Micros(row.created_at),
+                diff.map(|diff| Text(diff.diff_id)),
+                diff.map(|diff| diff.size),
+                diff.map(|diff| Text(diff.content_digest)),
+            ),
         )?;
         tx.execute(
-            "INSERT INTO snapshots (id, parent, layer, depth, created_at)
-             VALUES (?1, ?2, ?3, 1 + coalesce((SELECT depth FROM snapshots WHERE id = ?2), 0), ?4)",
-            (row.snapshot, *parent, row.id, Micros(row.created_at)),
+            "INSERT INTO snapshots (id, parent, layer, depth, created_at, identity)
+             VALUES (?1, ?2, ?3, 1 + coalesce((SELECT depth FROM snapshots WHERE id = ?2), 0), ?4, ?5)",
+            (row.snapshot, *parent, row.id, Micros(row.created_at), waiting.identity.get().map(Text)),
         )?;
-        Ok(())
+        Ok(diff.is_some())
     }
 
     /// Layers that will never be named take no room.

@@ -155,6 +155,11 @@ impl LayerRow {
         Some(LayerDiff { diff_id, content_digest, size: self.tar_size? })
     }
 
+    pub(super) fn with_diff(self, diff: LayerDiff) -> Self {
+        let (diff_id, content_digest) = (Some(diff.diff_id), Some(diff.content_digest));
+        Self { diff_id, content_digest, tar_size: Some(diff.size), ..self }
+    }
+
     /// Whether it came from outside: then its own digest stands for its content.
     pub(super) fn is_imported(&self) -> bool {
         self.known_diff().is_some_and(|diff| diff.diff_id.digest() == diff.content_digest.digest())
@@ -346,7 +351,6 @@ impl Snapshots {
     pub fn rootfs_identity(&self, id: Option<SnapshotId>) -> Result<ContentDigest, SnapshotError> {
         let mut identity = ContentDigest::new(Digest::sha256("rbuild root 1\n"));
         let Some(id) = id else { return Ok(identity) };
-        self.settle(id)?;
         if let Some(known) = self.known_identity(id)? {
             return Ok(known);
         }
@@ -362,6 +366,9 @@ impl Snapshots {
             };
             identity =
                 ContentDigest::new(Digest::sha256(format!("{identity}\n{content}\n", content = layer.content_digest)));
+            if self.store.unsettled().note_identity(row.snapshot, &identity) {
+                continue;
+            }
             self.store.db().write(Durability::Lazy, |tx| {
                 tx.execute(
                     "UPDATE snapshots SET identity = ?2 WHERE id = ?1 AND identity IS NULL",
@@ -370,6 +377,24 @@ impl Snapshots {
             })?;
         }
         Ok(identity)
+    }
+
+    /// Remembers what a layer is known by.
+    pub(super) fn note_diff(&self, row: &LayerRow, diff: LayerDiff) -> Result<(), SnapshotError> {
+        if self.store.unsettled().note_diff(row.snapshot, diff) {
+            return Ok(());
+        }
+        self.write_diff(row.id, diff)
+    }
+
+    pub(super) fn write_diff(&self, layer: LayerId, diff: LayerDiff) -> Result<(), SnapshotError> {
+        self.store.db().write(Durability::Lazy, |tx| {
+            tx.execute(
+                "UPDATE layers SET diff_id = ?2, tar_size = ?3, content_digest = ?4 WHERE id = ?1 AND diff_id IS NULL",
+                (layer, Text(diff.diff_id), diff.size, Text(diff.content_digest)),
+            )?;
+            Ok(())
+        })
     }
 
     /// Bytes on disk of a snapshot's topmost layer.
@@ -401,6 +426,9 @@ impl Snapshots {
     }
 
     fn known_identity(&self, id: SnapshotId) -> Result<Option<ContentDigest>, SnapshotError> {
+        if let Some(known) = self.store.unsettled().identity(id) {
+            return Ok(known);
+        }
         let known = self.store.db().read(|tx| {
             tx.first("SELECT identity FROM snapshots WHERE id = ?1", (id,), |row| {
                 row.get::<_, Option<Text<ContentDigest>>>(0)

@@ -72,9 +72,9 @@ fn listing(view: &View) -> BTreeMap<String, String> {
     view.walk(&ContainerPath::root(), &mut |path, stat| {
         let detail = match stat.kind {
             FileKind::File => {
-                let mut text = String::new();
-                std::io::Read::read_to_string(&mut view.open(path)?, &mut text)?;
-                format!("{text:?} {:?}", view.xattrs(path)?)
+                let mut content = Vec::new();
+                std::io::Read::read_to_end(&mut view.open(path)?, &mut content)?;
+                format!("{:?} {:?}", String::from_utf8_lossy(&content), view.xattrs(path)?)
             }
             FileKind::Symlink => String::from_utf8_lossy(&view.read_link(path)?).into_owned(),
             _ => String::new(),

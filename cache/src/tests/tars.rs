@@ -275,19 +275,54 @@ fn the_end_waits_for_nothing_and_leaves_nothing_half_done() {
 fn digests_are_known_before_their_tars_are_durable() {
     let Some(home) = bench("digests_are_known_before") else { return };
     let snapshots = home.store.snapshots();
-    let alone = step(&home.store, None, "alone");
+    let large = |text: &str| step(&home.store, None, &text.repeat(5 << 20));
+    let alone = large("a");
     let known = snapshots.get(alone).unwrap().layer().unwrap();
     assert!(is_tar(&home.store, alone), "nobody does that later");
     let meanwhile = snapshots.convert_meanwhile();
-    let made: Vec<_> = ["a", "b", "c"].map(|text| step(&home.store, None, text)).into();
-    let same = step(&home.store, None, "alone");
-    let diffs: Vec<_> = made.iter().map(|id| snapshots.get(*id).unwrap().layer().unwrap()).collect();
-    assert_eq!(snapshots.get(same).unwrap().layer().unwrap().content_digest, known.content_digest);
+    let made = ["b", "c", "a"].map(large);
+    let diffs = made.map(|id| snapshots.get(id).unwrap().layer().unwrap());
+    assert_eq!(diffs[2].content_digest, known.content_digest);
     drop(meanwhile);
     assert!(made.iter().all(|id| is_tar(&home.store, *id)), "what was written is not lost");
     for (id, diff) in made.iter().zip(diffs) {
         assert_eq!(snapshots.get(*id).unwrap().layer().unwrap(), diff);
     }
+    assert_sound(&home.store);
+}
+
+#[test]
+fn digests_of_little_cost_no_tar_which_may_come_later() {
+    let Some(home) = bench("digests_of_little") else { return };
+    let snapshots = home.store.snapshots();
+    let little = step(&home.store, None, "little");
+    let known = snapshots.get(little).unwrap().layer().unwrap();
+    assert!(!is_tar(&home.store, little));
+    // One that is not settled yet is identified without that, and its row has it.
+    let lease = home.store.lease("test").unwrap();
+    let active = snapshots.prepare(Some(little), &lease).unwrap();
+    let rbuild_executor::Rootfs::Overlay { upper, .. } = active.rootfs().unwrap() else { panic!("an overlay") };
+    fs::write(upper.join("more"), "more").unwrap();
+    let soon = active.commit_soon(&lease).unwrap();
+    let identity = snapshots.rootfs_identity(Some(soon)).unwrap();
+    let rows = || home.store.db().read(|tx| tx.one("SELECT count(*) FROM layers", [], |row| row.get::<_, i64>(0)));
+    assert_eq!(rows().unwrap(), 1);
+    let meanwhile = snapshots.convert_meanwhile();
+    snapshots.settle(soon).unwrap();
+    assert_eq!(rows().unwrap(), 2);
+    let stored = home.store.db().read(|tx| {
+        tx.one("SELECT count(*) FROM snapshots s JOIN layers l ON l.id = s.layer WHERE s.identity IS NOT NULL AND l.diff_id IS NOT NULL AND s.id = ?1",
+            [soon], |row| row.get::<_, i64>(0))
+    });
+    assert_eq!(stored.unwrap(), 1);
+    let patience = Instant::now() + Duration::from_secs(120);
+    while !is_tar(&home.store, soon) {
+        assert!(Instant::now() < patience, "it becomes a tar meanwhile");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(meanwhile);
+    assert_eq!(snapshots.rootfs_identity(Some(soon)).unwrap(), identity);
+    assert_eq!(snapshots.get(little).unwrap().layer().unwrap(), known);
     assert_sound(&home.store);
 }
 
