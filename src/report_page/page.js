@@ -90,7 +90,7 @@ function timeline() {
   const share = (ns) => (100 * Math.min(ns, total)) / total;
   const step = [1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8, NS, 2 * NS, 5 * NS, 10 * NS, 30 * NS, 60 * NS, 300 * NS, 600 * NS, 3600 * NS].find((size) => total / size <= 8) || total;
   for (let at = 0; at <= total * 0.96; at += step) {
-    const tick = make("div", { className: "tick", textContent: time(at) || "0" });
+    const tick = make("div", { className: "tick", textContent: at === 0 ? "0" : time(at) });
     tick.style.left = share(at) + "%";
     box.append(tick);
   }
@@ -231,7 +231,7 @@ function treemap() {
 function compare() {
   if (!other) return;
   $("#compare").hidden = false;
-  $("#compare p").textContent = "Build " + other.Ref + " of " + new Date(other.StartedAt).toLocaleString() + " took " + time(other.Duration) + ", this one " + time(build.Duration) + ".";
+  $("#compare p").textContent = "Build " + other.Ref + " of " + new Date(other.StartedAt).toLocaleString() + " took " + (time(other.Duration) || "no recorded time") + ", this one " + (time(build.Duration) || "no recorded time") + ".";
   const known = new Map(), rows = [];
   for (const step of other.Steps || []) known.set(step.name, (known.get(step.name) || []).concat(step));
   steps.forEach((step, at) => rows.push({ at, name: step.name, now: step, then: (known.get(step.name) || []).shift() }));
