@@ -192,11 +192,12 @@ pub(crate) fn repack_layer(
     times: Times,
     outlet: &dyn Outlet,
 ) -> Result<Packed, Failure> {
-    // Where the tar itself is at hand there is nothing to decompress.
-    if times == Times::Kept && snapshot.is_imported() && snapshot.open_tar()?.is_none() {
+    if times == Times::Kept && snapshot.is_imported() {
         let layer = snapshot.layer()?;
         if let Some(blob) = known.get(&layer.diff_id).filter(|blob| !fits(blob, packing)) {
-            let source = Source { snapshot: snapshot.id(), blob: Some((blob.digest, layer.diff_id)) };
+            // Where the tar itself is at hand there is nothing to decompress.
+            let blob = snapshot.open_tar()?.is_none().then_some((blob.digest, layer.diff_id));
+            let source = Source { snapshot: snapshot.id(), blob };
             return compress(store, lease, snapshot, &layer, source, packing, outlet);
         }
     }
