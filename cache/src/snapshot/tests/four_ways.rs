@@ -219,8 +219,12 @@ pub(super) fn extract(tar: &Path, root: &Path) {
         match entry.path.file_name().map(|name| classify(name).unwrap()) {
             Some(Whiteout::Delete(name)) => remove(&path.with_file_name(std::str::from_utf8(name).unwrap())),
             Some(Whiteout::Opaque) => {
-                for below in fs::read_dir(path.parent().unwrap()).into_iter().flatten() {
-                    remove(&below.unwrap().path());
+                // A link that a directory replaces leads elsewhere.
+                let directory = path.parent().unwrap();
+                if fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir()) {
+                    for below in fs::read_dir(directory).unwrap() {
+                        remove(&below.unwrap().path());
+                    }
                 }
             }
             _ => members.push((path, entry.kind == EntryKind::Directory)),
