@@ -251,6 +251,14 @@ fn a_lost_spawner_is_replaced_for_later_steps() {
     assert_ne!(sandbox(), "");
     go(&bench, "runs");
     wait_until("the sandbox is gone", || sandbox().is_empty());
+    // It tells the engine after that, and polls again; where the kernel hides what a process waits for, this takes its time.
+    for _ in 0..200 {
+        let waits_in = fs::read_to_string(format!("/proc/{}/wchan", spawner.as_raw_nonzero())).unwrap();
+        if waits_in.contains("poll") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     kill_process(spawner, Signal::KILL).unwrap();
     build.signal(Signal::CONT);
     let (code, said) = build.end();
