@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -292,6 +292,7 @@ impl Serving {
             let _ = sys::process::signal(running.pidfd.as_fd(), libc::SIGKILL);
         }
         for running in self.running.drain(..) {
+            reap_others(&running);
             end(running);
         }
         self.cgroups.close();
@@ -319,6 +320,19 @@ fn custom_filter(profile: &SeccompProfile, capabilities: Capabilities) -> Result
     let filter = seccomp::custom_filter(profile, Circumstances { capabilities, release: &release });
     let refused = || SpawnError::Invalid { reason: "the kernel takes no filter as long as this profile's".to_owned() };
     Ok(filter.ok_or_else(refused)?.into())
+}
+
+/// Reaps whatever ends until this sandbox has. Its PID 1 does not end before everything in its namespace is reaped, and what was
+/// just entering it is a child of this process.
+fn reap_others(running: &Running) {
+    let moment = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    let goes_on = || {
+        let mut polled = [PollFd::new(&running.pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&moment))) == Ok(0)
+    };
+    while goes_on() {
+        while let Ok(Some(_)) = sys::process::wait(None, Block::No) {}
+    }
 }
 
 /// Reaps a sandbox that has ended or is about to, removes its cgroups, and tells its owner.
