@@ -13,8 +13,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use rbuild_image::layer::whiteout::{InvalidWhiteout, Whiteout, classify};
 use rbuild_image::layer::{Entry, EntryKind, TarError, TarReader};
-use rbuild_image::{ContainerPath, DiffId, Hashing};
+use rbuild_image::{ContainerPath, ContentDigest, DiffId, Hashing};
 
+use super::diff::LayerDiff;
 use super::writer::{Content, LayerWriteError, LayerWriter, Metadata};
 use crate::erofs::IndexError;
 use crate::view::{FileKind, LastLink, LayerTree, Parents, Timestamp, resolve_member};
@@ -82,6 +83,14 @@ impl From<IndexError> for ApplyError {
 pub(super) struct Unpacked {
     pub(super) diff_id: DiffId,
     pub(super) size: u64,
+}
+
+impl Unpacked {
+    /// What a layer from outside is known by: its own digest stands for its content.
+    pub(super) fn as_diff(self) -> LayerDiff {
+        let content_digest = ContentDigest::new(*self.diff_id.digest());
+        LayerDiff { diff_id: self.diff_id, content_digest, size: self.size }
+    }
 }
 
 /// Unpacks the uncompressed archive `tar` with `writer` and finishes it; the bytes must have the digest `expected`.

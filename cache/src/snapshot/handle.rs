@@ -39,6 +39,13 @@ pub(super) enum Sharing {
     OnlyHere,
 }
 
+impl Sharing {
+    /// Of a layer whose form depends on what is below it, or does not.
+    pub(super) fn of(depends_on_parent: bool) -> Self {
+        if depends_on_parent { Self::OnlyHere } else { Self::AnyParent }
+    }
+}
+
 /// A directory of so few bytes is read twice, for its digests and later for its tar, rather than written as a tar while somebody
 /// waits.
 const SMALL: u64 = 4 << 20;

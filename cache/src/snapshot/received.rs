@@ -5,23 +5,21 @@
 //! that is there, whose contents are passed over, when the layer gets its place. Only layers that are kept as tars come
 //! this way: the files of a directory depend on what is below it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 
-use rbuild_image::{ContentDigest, DiffId};
+use rbuild_image::DiffId;
 
-use super::apply::{Unpacked, unpack};
-use super::directory;
-use super::handle::{Committed, Sharing, Snapshot};
+use super::apply::Unpacked;
+use super::handle::{Committed, Snapshot};
 use super::store::{SnapshotError, Snapshots};
-use super::tar_layer::{self, Taken};
+use super::tar_layer;
 use crate::db::Text;
 use crate::id::SnapshotId;
 use crate::lease::Lease;
 use crate::path_error::AtPath;
 use crate::removal::remove_tree;
-use crate::snapshot::LayerDiff;
 
 /// A layer whose bytes are there and verified. Dropped, they go.
 #[derive(Debug)]
@@ -86,32 +84,8 @@ impl Snapshots {
         let active = self.prepare(parent, lease)?;
         let place = tar_layer::place(active.scratch());
         fs::rename(&received.place, &place).at("rename", &received.place)?;
-        match tar_layer::describe(received.found, &place, active.parent_view().clone())? {
-            Taken::Layer(written) => {
-                let (diff, sharing) = (written.diff, sharing(written.depends_on_parent));
-                active.is_written(*written);
-                active.seal(lease, Some(diff), sharing)
-            }
-            Taken::OnlyTar(path, found) => {
-                let mut tar = File::open(&path).at("open", &path)?;
-                let mut writer = directory::writer(active.scratch(), active.view.clone())?;
-                let unpacked = unpack(&mut tar, Some(found.diff_id), &mut writer)?;
-                let sharing = sharing(writer.depends_on_parent());
-                drop(writer);
-                active.seal(lease, Some(unpacked.as_diff()), sharing)
-            }
-        }
-    }
-}
-
-fn sharing(depends_on_parent: bool) -> Sharing {
-    if depends_on_parent { Sharing::OnlyHere } else { Sharing::AnyParent }
-}
-
-impl Unpacked {
-    /// What a layer from outside is known by: its own digest stands for its content.
-    pub(super) fn as_diff(self) -> LayerDiff {
-        let content_digest = ContentDigest::new(*self.diff_id.digest());
-        LayerDiff { diff_id: self.diff_id, content_digest, size: self.size }
+        let taken = tar_layer::describe(received.found, &place, active.parent_view().clone())?;
+        let (diff, sharing) = active.take_in(taken)?;
+        active.seal(lease, Some(diff), sharing)
     }
 }

@@ -190,28 +190,35 @@ impl Snapshot<Active> {
         tar: &mut (dyn Read + Send),
         expected: Option<DiffId>,
     ) -> Result<(LayerDiff, Sharing), SnapshotError> {
-        let sharing = |depends| if depends { Sharing::OnlyHere } else { Sharing::AnyParent };
-        let unpack_to_directory = |tar: &mut (dyn Read + Send), expected| {
-            let mut writer = directory::writer(self.scratch(), self.view.clone())?;
-            let unpacked = unpack(tar, expected, &mut writer)?;
-            let content_digest = ContentDigest::new(*unpacked.diff_id.digest());
-            let diff = LayerDiff { diff_id: unpacked.diff_id, content_digest, size: unpacked.size };
-            Ok((diff, sharing(writer.depends_on_parent())))
-        };
         if !self.snapshots.makes_tars()? {
-            return unpack_to_directory(tar, expected);
+            return self.take_as_directory(tar, expected);
         }
-        match tar_layer::take(tar, expected, &tar_layer::place(self.scratch()), self.view.clone())? {
+        self.take_in(tar_layer::take(tar, expected, &tar_layer::place(self.scratch()), self.view.clone())?)
+    }
+
+    /// Makes what was taken in its layer: as a directory where its tar cannot be mounted.
+    pub(super) fn take_in(&self, taken: Taken) -> Result<(LayerDiff, Sharing), SnapshotError> {
+        match taken {
             Taken::Layer(written) => {
-                let (diff, depends) = (written.diff, written.depends_on_parent);
+                let known = (written.diff, Sharing::of(written.depends_on_parent));
                 self.is_written(*written);
-                Ok((diff, sharing(depends)))
+                Ok(known)
             }
             Taken::OnlyTar(path, found) => {
                 let mut tar = File::open(&path).at("open", &path)?;
-                unpack_to_directory(&mut tar, Some(found.diff_id))
+                self.take_as_directory(&mut tar, Some(found.diff_id))
             }
         }
+    }
+
+    fn take_as_directory(
+        &self,
+        tar: &mut (dyn Read + Send),
+        expected: Option<DiffId>,
+    ) -> Result<(LayerDiff, Sharing), SnapshotError> {
+        let mut writer = directory::writer(self.scratch(), self.view.clone())?;
+        let unpacked = unpack(tar, expected, &mut writer)?;
+        Ok((unpacked.as_diff(), Sharing::of(writer.depends_on_parent())))
     }
 }
 

@@ -14,16 +14,17 @@ use crate::spec::Lower;
 /// So many are kept: as many as sandboxes of several branches of a build use by turns.
 const MOST: usize = 96;
 
-/// Mounts by what is mounted, with when they were used last.
+/// Mounts by their images; what an image's contents lie in never changes.
 #[derive(Debug, Default)]
 pub(crate) struct LayerMounts {
-    mounts: BTreeMap<(PathBuf, Vec<PathBuf>), Kept>,
+    mounts: BTreeMap<PathBuf, Kept>,
     uses: u64,
 }
 
 #[derive(Debug)]
 struct Kept {
     mount: OwnedFd,
+    /// When, counted in uses.
     used: u64,
 }
 
@@ -33,11 +34,10 @@ impl LayerMounts {
         self.uses += 1;
         for lower in lowers {
             let Lower::Erofs { index, devices } = lower else { continue };
-            let key = (index.clone(), devices.clone());
-            if let Some(kept) = self.mounts.get_mut(&key) {
+            if let Some(kept) = self.mounts.get_mut(index) {
                 kept.used = self.uses;
             } else if let Ok(mount) = erofs::mount(index, devices) {
-                self.mounts.insert(key, Kept { mount, used: self.uses });
+                self.mounts.insert(index.clone(), Kept { mount, used: self.uses });
             }
         }
         while self.mounts.len() > MOST {
@@ -48,8 +48,8 @@ impl LayerMounts {
     }
 
     /// The mount of an image, if it is kept.
-    pub(super) fn get(&self, index: &Path, devices: &[PathBuf]) -> Option<BorrowedFd<'_>> {
-        self.mounts.get(&(index.to_owned(), devices.to_vec())).map(|kept| kept.mount.as_fd())
+    pub(super) fn get(&self, index: &Path) -> Option<BorrowedFd<'_>> {
+        self.mounts.get(index).map(|kept| kept.mount.as_fd())
     }
 }
 
@@ -60,19 +60,19 @@ mod tests {
     #[test]
     fn the_longest_unused_go_first_and_none_that_is_needed() {
         let mut mounts = LayerMounts::default();
-        let key = |n: usize| (PathBuf::from(format!("{n:03}")), Vec::new());
+        let key = |n: usize| PathBuf::from(format!("{n:03}"));
         for n in 0..MOST + 5 {
             let mount = std::fs::File::open("/").unwrap().into();
             mounts.mounts.insert(key(n), Kept { mount, used: n as u64 });
         }
         mounts.uses = 1000;
-        let needed = [Lower::Erofs { index: key(2).0, devices: Vec::new() }, Lower::Directory("/".into())];
+        let needed = [Lower::Erofs { index: key(2), devices: Vec::new() }, Lower::Directory("/".into())];
         mounts.prepare(&needed);
         assert_eq!(mounts.mounts.len(), MOST);
-        let there = |n: usize| mounts.get(&key(n).0, &[]).is_some();
+        let there = |n: usize| mounts.get(&key(n)).is_some();
         assert!(there(2) && !there(0) && !there(1) && !there(5) && there(6));
         let missing = [Lower::Erofs { index: "/nowhere".into(), devices: Vec::new() }];
         mounts.prepare(&missing);
-        assert!(mounts.get(Path::new("/nowhere"), &[]).is_none());
+        assert!(mounts.get(Path::new("/nowhere")).is_none());
     }
 }

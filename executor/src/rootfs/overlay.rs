@@ -63,7 +63,7 @@ fn open_lowers<'a>(lowers: &'a [Lower], kept: &'a LayerMounts, marks: OverlayMar
         Ok(match lower {
             Lower::Directory(path) => Opened::Directory(path),
             Lower::Stack(paths) => Opened::Mount(mount_lowers(paths, marks)?),
-            Lower::Erofs { index, devices } => match kept.get(index, devices) {
+            Lower::Erofs { index, devices } => match kept.get(index) {
                 Some(mount) => Opened::Kept(mount),
                 None => Opened::Mount(erofs::mount(index, devices)?),
             },
