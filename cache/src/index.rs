@@ -276,8 +276,8 @@ impl Records<'_> {
         self.store.db().read(|tx| {
             let sql =
                 "SELECT r.id, r.snapshot, r.content_digest, r.subject, r.build, r.created_at, r.duration, r.used_at,
-                           r.use_count, r.processor, r.memory_peak, coalesce(l.size, 0), s.parent
-                       FROM results r LEFT JOIN snapshots s ON s.id = r.snapshot LEFT JOIN layers l ON l.id = s.layer
+                           r.use_count, r.processor, r.memory_peak, coalesce(l.bytes, 0), s.parent
+                       FROM results r LEFT JOIN snapshots s ON s.id = r.snapshot LEFT JOIN layer_bytes l ON l.layer = s.layer
                        ORDER BY r.used_at DESC, r.id DESC";
             let mut records = tx.all(sql, [], |row| {
                 Ok(ListedRecord { record: read(row)?, keys: Vec::new(), size: row.get(11)?, parent: row.get(12)? })

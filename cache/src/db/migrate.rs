@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_8_merged.sql"),
     include_str!("schema_9_index_made.sql"),
     include_str!("schema_10_forms.sql"),
+    include_str!("schema_11_equal_tars.sql"),
 ];
 
 /// The schema that this program writes.

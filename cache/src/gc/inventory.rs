@@ -20,7 +20,15 @@ pub(super) struct SnapshotRow {
 #[derive(Clone, Debug)]
 pub(super) struct LayerRow {
     pub(super) path: String,
-    /// Bytes on disk, with the merged indexes of which it is the topmost layer: these go with it, or before.
+    /// Bytes on disk that are its own, with the merged indexes of which it is the topmost layer: these go with it, or before.
+    pub(super) size: u64,
+    /// Its tar, where other layers may have the same file.
+    pub(super) tar: Option<SharedTar>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SharedTar {
+    pub(super) file: String,
     pub(super) size: u64,
 }
 
@@ -66,8 +74,13 @@ impl Inventory {
             Ok((row.get(0)?, SnapshotRow { parent: row.get(1)?, layer: row.get(2)?, doomed: row.get(3)? }))
         })?;
         let layers = "SELECT l.id, l.path, l.size + coalesce((SELECT sum(m.size) FROM merged m
-                          JOIN snapshots s ON s.id = m.snapshot WHERE s.layer = l.id), 0) FROM layers l";
-        let layers = tx.all(layers, [], |row| Ok((row.get(0)?, LayerRow { path: row.get(1)?, size: row.get(2)? })))?;
+                          JOIN snapshots s ON s.id = m.snapshot WHERE s.layer = l.id), 0) - coalesce(l.tar_bytes, 0),
+                          coalesce(l.tar_file, l.path), l.tar_bytes FROM layers l";
+        let layers = tx.all(layers, [], |row| {
+            let (file, bytes) = (row.get(3)?, row.get::<_, Option<u64>>(4)?);
+            let tar = bytes.map(|size| SharedTar { file, size });
+            Ok((row.get(0)?, LayerRow { path: row.get(1)?, size: row.get(2)?, tar }))
+        })?;
         let blobs = tx.all("SELECT digest, size, doomed FROM blobs", [], |row| {
             let Text(digest) = row.get(0)?;
             Ok((digest, BlobRow { size: row.get(1)?, doomed: row.get(2)? }))
@@ -102,13 +115,24 @@ impl Inventory {
         })
     }
 
-    /// Bytes of a snapshot's own layer.
+    /// Bytes of a snapshot's topmost layer.
     pub(super) fn size_of(&self, snapshot: SnapshotId) -> u64 {
-        let layer = self.snapshots.get(&snapshot).and_then(|row| self.layers.get(&row.layer));
-        layer.map_or(0, |layer| layer.size)
+        self.snapshots.get(&snapshot).map_or(0, |row| self.bytes_of([row.layer]))
     }
 
-    /// Bytes of a layer and of its compressed forms.
+    /// Bytes of layers; of a tar that several of them have, once.
+    pub(super) fn bytes_of(&self, layers: impl IntoIterator<Item = LayerId>) -> u64 {
+        let rows: Vec<&LayerRow> = layers.into_iter().filter_map(|layer| self.layers.get(&layer)).collect();
+        let tars: BTreeMap<&str, u64> = rows.iter().filter_map(|row| row.tar()).collect();
+        rows.iter().map(|row| row.size).sum::<u64>() + tars.values().sum::<u64>()
+    }
+
+    /// The tar of a layer that others may have, too.
+    pub(super) fn shared_tar(&self, layer: LayerId) -> Option<(&str, u64)> {
+        self.layers.get(&layer)?.tar()
+    }
+
+    /// Bytes of a layer and of its compressed forms, but for a tar that others may have.
     pub(super) fn layer_bytes(&self, layer: LayerId) -> u64 {
         let own = self.layers.get(&layer).map_or(0, |row| row.size);
         let blobs = self.layer_blobs.get(&layer).into_iter().flatten().filter_map(|blob| self.blobs.get(blob));
@@ -125,6 +149,12 @@ impl Inventory {
             }
             next = row.parent;
         }
+    }
+}
+
+impl LayerRow {
+    fn tar(&self) -> Option<(&str, u64)> {
+        self.tar.as_ref().map(|tar| (tar.file.as_str(), tar.size))
     }
 }
 
@@ -197,8 +227,15 @@ impl Reach {
 
     /// Layers that are not reached, with their sizes.
     pub(super) fn unreached_layers(&self, inventory: &Inventory) -> Vec<(LayerId, u64)> {
-        let rows = inventory.layers.iter().filter(|(id, _)| !self.layers.contains(id));
-        rows.map(|(id, row)| (*id, row.size)).collect()
+        let mut kept: BTreeSet<&str> =
+            self.layers.iter().filter_map(|id| inventory.shared_tar(*id)).map(|(file, _)| file).collect();
+        let mut unreached = Vec::new();
+        for (id, row) in inventory.layers.iter().filter(|(id, _)| !self.layers.contains(id)) {
+            // A tar that several of them have counts with the first.
+            let tar = row.tar().filter(|(file, _)| kept.insert(file)).map_or(0, |(_, size)| size);
+            unreached.push((*id, row.size + tar));
+        }
+        unreached
     }
 
     /// Blobs that are not reached, with their sizes.

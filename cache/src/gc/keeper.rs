@@ -85,7 +85,8 @@ impl Store {
 
     /// Bytes of all layers, merged indexes, blobs and cache mounts, these as last measured.
     fn stored_bytes(&self) -> Result<u64, DbError> {
-        let sql = "SELECT (SELECT coalesce(sum(size), 0) FROM layers) + (SELECT coalesce(sum(size), 0) FROM blobs)
+        let sql =
+            "SELECT (SELECT coalesce(sum(bytes), 0) FROM layer_bytes) + (SELECT coalesce(sum(size), 0) FROM blobs)
                        + (SELECT coalesce(sum(size), 0) FROM cache_mounts)
                        + (SELECT coalesce(sum(size), 0) FROM merged)";
         self.db().read(|tx| tx.one(sql, [], |row| row.get(0)))

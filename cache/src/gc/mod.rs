@@ -327,6 +327,9 @@ fn collect(
         ControlFlow::Continue(()) => scan::garbage(&mut sweeper)?,
         stop => stop,
     };
+    if ended.is_continue() {
+        sweeper.freed += store.snapshots().share_equal_tars(lease, control.interrupt)?;
+    }
     report.interrupted = ended.is_break();
     report.freed = sweeper.freed;
     let (evicted, freed) = (report.records.len(), report.freed);

@@ -54,6 +54,8 @@ pub(super) struct Candidates<'a> {
     children: BTreeMap<SnapshotId, usize>,
     keepers: BTreeMap<SnapshotId, usize>,
     layer_users: BTreeMap<LayerId, usize>,
+    /// How many layers have a tar.
+    tar_users: BTreeMap<&'a str, usize>,
     pinned_layers: BTreeSet<LayerId>,
     used: u64,
 }
@@ -129,11 +131,18 @@ impl<'a> Candidates<'a> {
         }
         // What images and containers have is not the cache's; what a running build has is, though it stays.
         let shared_layers: BTreeSet<LayerId> = shared.iter().map(|id| inventory.snapshots[id].layer).collect();
+        let shared_tars: BTreeSet<&str> =
+            shared_layers.iter().filter_map(|layer| inventory.shared_tar(*layer)).map(|(file, _)| file).collect();
+        let tars = layer_users.keys().filter_map(|layer| inventory.shared_tar(*layer));
+        let own_tars: BTreeMap<&str, u64> = tars.clone().filter(|(file, _)| !shared_tars.contains(file)).collect();
+        let mut tar_users: BTreeMap<&str, usize> = BTreeMap::new();
+        tars.for_each(|(file, _)| *tar_users.entry(file).or_default() += 1);
         let used = layer_users
             .keys()
             .filter(|layer| !shared_layers.contains(layer))
             .map(|layer| inventory.layer_bytes(*layer))
             .sum::<u64>()
+            + own_tars.values().sum::<u64>()
             + mounts.iter().map(|mount| mount.size).sum::<u64>();
         let takes = |mount: &Mount| {
             let subject = Subject {
@@ -162,6 +171,7 @@ impl<'a> Candidates<'a> {
             children,
             keepers,
             layer_users,
+            tar_users,
             pinned_layers,
             used,
         }
@@ -229,6 +239,14 @@ impl<'a> Candidates<'a> {
         *count = count.saturating_sub(1);
         if *count == 0 && !self.pinned_layers.contains(&layer) {
             self.count(self.inventory.layer_bytes(layer));
+            if let Some((file, bytes)) = self.inventory.shared_tar(layer)
+                && let Some(users) = self.tar_users.get_mut(file)
+            {
+                *users = users.saturating_sub(1);
+                if *users == 0 {
+                    self.count(bytes);
+                }
+            }
         }
     }
 

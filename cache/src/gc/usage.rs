@@ -83,7 +83,7 @@ impl Store {
         let holds = lease::live(self.layout())?.holds;
         let inventory = self.db().read(Inventory::load)?;
         let mounts = self.mount_usage()?;
-        let layers = inventory.layers.values().map(|row| row.size).sum();
+        let layers = inventory.bytes_of(inventory.layers.keys().copied());
         let blobs = inventory.blobs.values().map(|row| row.size).sum();
         let kept = Reach::of(&inventory, &BTreeSet::new(), &BTreeSet::new(), &holds);
         let idle = mounts.iter().filter(|mount| !mount.in_use).map(|mount| mount.size).sum::<u64>();
@@ -124,9 +124,15 @@ impl Store {
             chain.iter().map(|id| inventory.snapshots[id].layer).collect()
         };
         let mut layer_users: BTreeMap<LayerId, usize> = BTreeMap::new();
+        let mut tar_users: BTreeMap<&str, usize> = BTreeMap::new();
+        let tars_of = |layers: &BTreeSet<LayerId>| -> BTreeMap<&str, u64> {
+            layers.iter().filter_map(|layer| inventory.shared_tar(*layer)).collect()
+        };
         let mut blob_users: BTreeMap<Digest, usize> = BTreeMap::new();
         for image in inventory.images.values() {
-            layers_of(image.snapshot).into_iter().for_each(|layer| *layer_users.entry(layer).or_default() += 1);
+            let layers = layers_of(image.snapshot);
+            tars_of(&layers).into_keys().for_each(|file| *tar_users.entry(file).or_default() += 1);
+            layers.into_iter().for_each(|layer| *layer_users.entry(layer).or_default() += 1);
             image.blobs.iter().for_each(|blob| *blob_users.entry(*blob).or_default() += 1);
         }
         let mut references: BTreeMap<Digest, Vec<ImageRef>> =
@@ -134,7 +140,12 @@ impl Store {
         let mut usage = Vec::new();
         for (id, image) in &inventory.images {
             let (mut size, mut shared) = (0, 0);
-            for layer in layers_of(image.snapshot) {
+            let layers = layers_of(image.snapshot);
+            for (file, bytes) in tars_of(&layers) {
+                size += bytes;
+                shared += if tar_users[file] > 1 { bytes } else { 0 };
+            }
+            for layer in layers {
                 let bytes = inventory.layers.get(&layer).map_or(0, |row| row.size);
                 size += bytes;
                 shared += if layer_users[&layer] > 1 { bytes } else { 0 };

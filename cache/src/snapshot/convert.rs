@@ -167,32 +167,38 @@ impl Snapshots {
         let store = &self.store;
         let mut named = Vec::with_capacity(all.len());
         for one in all {
+            let place = tar_layer::place(&one.scratch);
+            let shared = self.share_tar(&place, one.written.diff.diff_id)?;
             let path = unused_name(&one.lease, &one.scratch, &TarKind);
             one.lease.hold(Hold::Layer(path.clone()))?;
             let target = store.layout().layer(&path);
             tar_layer::put(&one.scratch, &target)?;
-            named.push((path, target));
+            named.push((path, target, shared));
         }
         match (named.as_slice(), all.iter().map(|one| &one.opened).min_by_key(|opened| opened.order)) {
-            ([_], _) => named.iter().try_for_each(|(_, target)| tar_layer::sync(target))?,
-            ([(_, first), ..], Some(opened)) => {
+            ([_], _) => named.iter().try_for_each(|(_, target, _)| tar_layer::sync(target))?,
+            ([(_, first, _), ..], Some(opened)) => {
                 failpoint::hit("layer-sync").at("sync", first)?;
                 rustix::fs::syncfs(&opened.directory).at("sync", first)?;
             }
             _ => return Ok(()),
         }
         let boot = store.snapshotting().boot().unwrap_or_default();
-        for (one, (_, target)) in all.iter().zip(&named) {
+        let mut sizes = Vec::with_capacity(all.len());
+        for (one, (_, target, _)) in all.iter().zip(&named) {
+            sizes.push(tar_layer::used(target).at("inspect", target)?);
             failpoint::hit("layer-name").at("name", target)?;
             renew(&one.directory)?;
         }
         let changed = store.db().write(Durability::Lazy, |tx| {
             let mut changed = Vec::with_capacity(all.len());
-            for (one, (path, _)) in all.iter().zip(&named) {
-                let Written { diff, index, side, root, size, .. } = &one.written;
+            for ((one, (path, _, shared)), size) in all.iter().zip(&named).zip(&sizes) {
+                let Written { diff, index, side, root, .. } = &one.written;
+                shared.iter().try_for_each(|shared| shared.note(tx))?;
                 changed.push(tx.execute(
                     "UPDATE layers SET kind = ?2, path = ?3, size = ?4, diff_id = ?5, tar_size = ?6, content_digest = ?7,
-                         index_digest = ?8, side_digest = ?10, index_boot = ?11, index_root = ?12
+                         index_digest = ?8, side_digest = ?10, index_boot = ?11, index_root = ?12,
+                         tar_file = ?13, tar_bytes = ?14
                      WHERE id = ?1 AND path = ?9 AND (diff_id IS NULL OR diff_id = ?5)",
                     (
                         one.row.id,
@@ -207,12 +213,14 @@ impl Snapshots {
                         side.map(Text),
                         boot,
                         root.map(Json),
+                        shared.as_ref().map(|shared| &shared.file),
+                        shared.as_ref().map(|shared| shared.bytes),
                     ),
                 )?);
             }
             Ok::<_, SnapshotError>(changed)
         })?;
-        for ((one, (_, target)), changed) in all.iter().zip(&named).zip(changed) {
+        for ((one, (_, target, _)), changed) in all.iter().zip(&named).zip(changed) {
             failpoint::hit("layer-done").at("name", target)?;
             if changed > 0 {
                 store.snapshotting().note_replaced();
@@ -253,7 +261,7 @@ impl Snapshots {
         renew(&layer)?;
         let changed = store.db().write(Durability::Lazy, |tx| {
             let sql = "UPDATE layers SET kind = ?2, path = ?3, size = ?4, index_digest = NULL, side_digest = NULL,
-                           index_boot = NULL, index_root = NULL WHERE id = ?1 AND path = ?5";
+                           index_boot = NULL, index_root = NULL, tar_file = NULL, tar_bytes = NULL WHERE id = ?1 AND path = ?5";
             tx.execute(sql, (row.id, directory::NAME, &path, size, &row.path))
         })?;
         if changed > 0 {

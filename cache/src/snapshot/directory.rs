@@ -88,8 +88,10 @@ impl Snapshotter for DirectoryKind {
 
     fn measure(&self, scratch: &Path) -> Result<u64, PathError> {
         let path = upper(scratch);
-        let entries = scan::scan(&LayerDir::new(&path), Detail::Stat).at("list", &path)?;
-        Ok(scan::disk_usage(&entries))
+        let layer = LayerDir::new(&path);
+        let entries = scan::scan(&layer, Detail::Stat).at("list", &path)?;
+        let root = Stat::at(layer.fd().at("open", &path)?, b"").at("inspect", &path)?;
+        Ok(root.blocks * 512 + scan::disk_usage(&entries))
     }
 
     fn seal(&self, scratch: &Path, layer: &Path) -> Result<(), PathError> {

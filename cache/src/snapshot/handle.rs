@@ -193,25 +193,32 @@ impl Snapshot<Active> {
         let place = self.place.take().expect("present until sealed, which consumes the snapshot");
         let store = self.snapshots.store.clone();
         let (kind, written) = place.made()?;
-        let size = kind.measure(&place.scratch)?;
+        let shared = match written {
+            Some(written) => self.snapshots.share_tar(&tar_layer::place(&place.scratch), written.diff.diff_id)?,
+            None => None,
+        };
+        let measured = kind.measure(&place.scratch)?;
         let index = written.map(|written| Text(written.index));
         let side = written.and_then(|written| written.side.map(Text));
         let boot = written.map(|_| store.snapshotting().boot().unwrap_or_default());
         let root = written.and_then(|written| written.root.map(Json));
-        store.grows_by(size);
+        store.grows_by(measured.saturating_sub(shared.as_ref().map_or(0, |shared| shared.bytes)));
         let name = unused_name(lease, &place.scratch, kind);
         lease.hold(Hold::Layer(name.clone()))?;
         let target = store.layout().layer(&name);
         kind.seal(&place.scratch, &target)?;
+        // What a tar takes is known for sure when it was written.
+        let size = if written.is_some() { tar_layer::used(&target).at("inspect", &target)? } else { measured };
         failpoint::hit("layer-name").at("name", &target)?;
         let now = Micros(store.now());
         let dependent = sharing == Sharing::OnlyHere;
         let id = store.db().write(Durability::Lazy, |tx| {
             self.snapshots.check_parent(tx, self.parent)?;
+            shared.iter().try_for_each(|shared| shared.note(tx))?;
             let layer = tx.insert(
                 "INSERT INTO layers (kind, path, size, diff_id, tar_size, content_digest, depends_on_parent, created_at,
-                     index_digest, side_digest, index_boot, index_root)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                     index_digest, side_digest, index_boot, index_root, tar_file, tar_bytes)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
                 (
                     kind.name(),
                     &name,
@@ -225,6 +232,8 @@ impl Snapshot<Active> {
                     side,
                     boot,
                     root,
+                    shared.as_ref().map(|shared| &shared.file),
+                    shared.as_ref().map(|shared| shared.bytes),
                 ),
             )?;
             let id = insert_snapshot(tx, self.parent, LayerId::from_row(layer), now)?;

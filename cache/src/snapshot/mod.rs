@@ -11,6 +11,7 @@ mod choice;
 mod convert;
 mod diff;
 mod directory;
+mod equal;
 mod forms;
 mod handle;
 mod index_files;

@@ -150,7 +150,7 @@ impl Snapshots {
         let before = self.store.db().write(Durability::Synced, |tx| {
             let before = tx.one("SELECT path FROM layers WHERE id = ?1", [layer], |row| row.get::<_, String>(0))?;
             let sql = "UPDATE layers SET path = ?2, size = ?3, kind = ?4, index_digest = ?5, side_digest = ?6,
-                           index_boot = ?7, index_root = ?8 WHERE id = ?1";
+                           index_boot = ?7, index_root = ?8, tar_file = NULL, tar_bytes = NULL WHERE id = ?1";
             tx.execute(sql, (layer, &name, size, kind.name(), index, side, boot, root))?;
             Ok::<_, DbError>(before)
         })?;

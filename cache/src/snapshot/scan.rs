@@ -87,7 +87,7 @@ fn scan_directory(layer: &LayerDir, path: &[u8], detail: Detail) -> io::Result<V
     Ok(entries)
 }
 
-/// Bytes that the layer takes on disk, hard links counted once.
+/// Bytes that the entries of a layer take on disk, hard links counted once.
 pub(super) fn disk_usage(entries: &[Scanned]) -> u64 {
     let mut seen = HashSet::new();
     entries

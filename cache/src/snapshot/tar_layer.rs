@@ -106,8 +106,6 @@ pub(crate) struct Written {
     pub(super) side: Option<Digest>,
     /// What the root directory is given, of which the tar says nothing.
     pub(super) root: Option<RootMetadata>,
-    /// Bytes on disk.
-    pub(super) size: u64,
     /// Whether the index could differ on another parent.
     pub(super) depends_on_parent: bool,
 }
@@ -133,7 +131,6 @@ impl Files {
 
 /// A layer being made in a directory of its own.
 struct Making {
-    place: PathBuf,
     files: Files,
     side: SideBlob,
 }
@@ -149,7 +146,7 @@ impl Making {
     fn resume(place: &Path) -> io::Result<Self> {
         let files = Files::of(place);
         let side = SideBlob::new(create(&files.side)?);
-        Ok(Self { place: place.to_owned(), files, side })
+        Ok(Self { files, side })
     }
 
     /// Writes the index of what `builder` took.
@@ -176,8 +173,7 @@ impl Making {
         };
         let mut out = File::create_new(&self.files.index).map_err(IndexError::Write)?;
         let info = builder.finish(&devices, &mut out)?;
-        let size = used(&self.place).map_err(IndexError::Write)?;
-        Ok(Written { diff, index: info.digest, side, root, size, depends_on_parent })
+        Ok(Written { diff, index: info.digest, side, root, depends_on_parent })
     }
 }
 
@@ -186,7 +182,7 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Bytes on disk of a layer's directory.
-fn used(place: &Path) -> io::Result<u64> {
+pub(super) fn used(place: &Path) -> io::Result<u64> {
     let mut blocks = fs::metadata(place)?.blocks();
     for entry in fs::read_dir(place)? {
         blocks += entry?.metadata()?.blocks();

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod cost;
+mod equal;
 mod four_ways;
 mod hostile;
 mod merged;

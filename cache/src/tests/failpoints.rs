@@ -52,6 +52,8 @@ pub(super) fn workload(root: &Path) -> Result<(), Box<dyn Error>> {
         // One layer gets the other form, one comes from outside.
         tars.get(kept)?.layer()?;
         let layer = tars.apply(None, &mut &TarWriter::new(Vec::new()).finish()?[..], None, &lease)?.id();
+        // Another one has the same tar.
+        tars.apply(None, &mut &TarWriter::new(Vec::new()).finish()?[..], None, &lease)?;
         // As many layers as are merged when they are mounted.
         let mut top = layer;
         for _ in 1..16 {

@@ -16,7 +16,7 @@ mod opening;
 mod records;
 mod repair;
 mod simulation;
-mod tars;
+pub(crate) mod tars;
 
 use std::ops::ControlFlow;
 
@@ -29,12 +29,12 @@ use crate::verify::{VerifyDepth, VerifyReport};
 pub(crate) const PATIENT: PruneControl<'static> =
     PruneControl { on_wait: &wait_silently, interrupt: &|| ControlFlow::Continue(()) };
 
-fn verify(store: &Store) -> VerifyReport {
+pub(crate) fn verify(store: &Store) -> VerifyReport {
     store.verify(VerifyDepth::Content, &|| ControlFlow::Continue(())).unwrap()
 }
 
 /// Asserts that every promise is kept.
 #[track_caller]
-fn assert_sound(store: &Store) {
+pub(crate) fn assert_sound(store: &Store) {
     assert_eq!(verify(store).problems, []);
 }

@@ -202,11 +202,12 @@ fn images_that_were_built_here_survive_it_too() {
     home.store.db().write(crate::db::Durability::Synced, |tx| tx.execute("UPDATE images SET size = 5", [])).unwrap();
     let closed = rusqlite::Connection::open(&path).unwrap();
     closed.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let page: usize =
+        closed.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'images'", [], |row| row.get(0)).unwrap();
     drop(closed);
     fs::write(&path, {
         let mut bytes = fs::read(&path).unwrap();
-        let last = bytes.len() - 4096;
-        bytes[last..].fill(0xa5);
+        bytes[(page - 1) * 4096..][..4096].fill(0xa5);
         bytes
     })
     .unwrap();

@@ -19,9 +19,9 @@ use crate::verify::Problem;
 use crate::view::Timestamp;
 
 /// A store with the real clock, by which the forms that layers had before are told from those in use.
-struct Bench {
+pub(crate) struct Bench {
     home: tempfile::TempDir,
-    store: Store,
+    pub(crate) store: Store,
 }
 
 impl Bench {
@@ -30,7 +30,7 @@ impl Bench {
         Store::open(&self.home.path().join("store"), options).unwrap()
     }
 
-    fn lease(&self) -> Lease {
+    pub(crate) fn lease(&self) -> Lease {
         self.store.lease("test").unwrap()
     }
 
@@ -40,11 +40,11 @@ impl Bench {
 }
 
 /// Lets the clock that the kernel has for files get beyond what it says now.
-fn pass() {
+pub(crate) fn pass() {
     std::thread::sleep(Duration::from_millis(100));
 }
 
-fn bench(test: &str) -> Option<Bench> {
+pub(crate) fn bench(test: &str) -> Option<Bench> {
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
     let home = Bench { home, store };
@@ -78,7 +78,7 @@ fn layer(store: &Store) -> (SnapshotId, PathBuf) {
     (id, path(store, id))
 }
 
-fn path(store: &Store, id: SnapshotId) -> PathBuf {
+pub(crate) fn path(store: &Store, id: SnapshotId) -> PathBuf {
     let sql = "SELECT path FROM layers WHERE id = (SELECT layer FROM snapshots WHERE id = ?1)";
     let name: String = store.db().read(|tx| tx.one(sql, [id], |row| row.get(0))).unwrap();
     store.layout().layer(&name)
