@@ -46,7 +46,7 @@ function summary() {
     make("h1", {}, build.Name || "build", " ", make("span", { className: "badge " + build.Status, textContent: build.Status })),
     make("p", { className: "pale" }, "Build ", make("code", { textContent: build.Ref }), " of ", new Date(build.StartedAt).toLocaleString(),
       build.Tags ? ", named " + build.Tags.join(", ") : "", build.Platform ? ", for " + build.Platform.join(", ") : ""),
-    build.Arguments ? make("p", {}, make("code", { textContent: build.Arguments.join(" ") })) : null);
+    build.Arguments ? make("p", {}, make("code", { textContent: "rbuild " + build.Arguments.join(" ") })) : null);
   const count = (state) => steps.filter((step) => step.state === state).length;
   const facts = [["Time", time(build.Duration)], ["Critical path", time(report.critical_ns)], ["Steps run", count("done")],
     ["Cached", count("cached") + " of " + steps.length], ["Processor time", time(steps.reduce((sum, step) => sum + (step.processor_ns || 0), 0))],
@@ -67,7 +67,12 @@ const wire = (element, at) => {
   });
 };
 function pick(at, quietly) {
-  for (const [step, elements] of picked) for (const element of elements) element.classList.toggle("picked", step === at);
+  for (const [step, elements] of picked) for (const element of elements) {
+    element.classList.toggle("picked", step === at);
+    // Where a row is picked, its button says so.
+    const speaker = element.querySelector("button") || element;
+    if (step === at) speaker.setAttribute("aria-current", "true"); else speaker.removeAttribute("aria-current");
+  }
   const step = steps[at];
   if (!step) return;
   const rows = [["State", word[step.state] + (step.hit === "content" ? ", because the content is the same" : "")], ["Why it ran", report.misses[at]],
@@ -79,7 +84,8 @@ function pick(at, quietly) {
     if (value !== undefined && value !== null && value !== "") list.append(make("dt", { textContent: name }), make("dd", { textContent: value }));
   }
   const log = report.logs[at];
-  $("#detail").replaceChildren(make("h3", { textContent: step.name }), list, log ? make("pre", { textContent: log, tabIndex: 0 }) : make("p", { className: "pale", textContent: "It said nothing." }));
+  const output = make("pre", { textContent: log || "", tabIndex: 0, role: "group", ariaLabel: "Output" });
+  $("#detail").replaceChildren(make("h3", { textContent: step.name }), list, log ? output : make("p", { className: "pale", textContent: "It said nothing." }));
   if (!quietly) history.replaceState(null, "", "#step-" + step.number);
 }
 
@@ -90,7 +96,8 @@ function timeline() {
   const share = (ns) => (100 * Math.min(ns, total)) / total;
   const step = [1e6, 2e6, 5e6, 1e7, 2e7, 5e7, 1e8, 2e8, 5e8, NS, 2 * NS, 5 * NS, 10 * NS, 30 * NS, 60 * NS, 300 * NS, 600 * NS, 3600 * NS].find((size) => total / size <= 8) || total;
   for (let at = 0; at <= total * 0.96; at += step) {
-    const tick = make("div", { className: "tick", textContent: at === 0 ? "0" : time(at) });
+    const fine = step < 0.1 * NS && at >= 0.1 * NS && total < 60 * NS;
+    const tick = make("div", { className: "tick", textContent: at === 0 ? "0" : fine ? (at / NS).toFixed(2) + " s" : time(at) });
     tick.style.left = share(at) + "%";
     box.append(tick);
   }
@@ -167,10 +174,11 @@ function table(target, columns, rows) {
     return head;
   });
   for (const row of rows) {
-    row.element = make("tr", { tabIndex: 0 }, ...columns.map((column) => {
+    row.element = make("tr", {}, ...columns.map((column) => {
       const cell = make("td", { className: column.kind || "" });
       const value = column.show(row);
-      cell.append(value instanceof Node ? value : String(value ?? ""));
+      const shown = value instanceof Node ? value : String(value ?? "");
+      cell.append(column.picks && row.at !== undefined ? make("button", { type: "button" }, shown) : shown);
       return cell;
     }));
     if (row.at !== undefined) wire(row.element, row.at);
@@ -182,7 +190,7 @@ function table(target, columns, rows) {
 function list() {
   table($("#steps"), [
     { title: "Step", kind: "number", sort: (row) => row.step.number, show: (row) => row.step.number },
-    { title: "Instruction", kind: "name mono", sort: (row) => row.step.name, show: (row) => row.step.name },
+    { title: "Instruction", kind: "name mono", picks: true, sort: (row) => row.step.name, show: (row) => row.step.name },
     { title: "State", sort: (row) => row.step.state, show: (row) => make("span", { className: "badge " + row.step.state, textContent: word[row.step.state] }) },
     { title: "Time", kind: "number", sort: (row) => row.step.took, show: (row) => time(row.step.duration_ns) },
     { title: "Processor", kind: "number", sort: (row) => row.step.processor_ns || 0, show: (row) => time(row.step.processor_ns) },
@@ -235,11 +243,19 @@ function compare() {
   const known = new Map(), rows = [];
   for (const step of other.Steps || []) known.set(step.name, (known.get(step.name) || []).concat(step));
   steps.forEach((step, at) => rows.push({ at, name: step.name, now: step, then: (known.get(step.name) || []).shift() }));
-  for (const left of known.values()) for (const then of left) rows.push({ name: then.name, then });
+  // What was written anew stands beside the next instruction of its kind in its stage.
+  const kind = (step) => step.stage + " " + step.name.replace(/^\[[^\]]*\]\s*/, "").split(" ")[0];
+  for (const left of known.values()) for (const then of left) {
+    const row = rows.find((row) => row.now && !row.then && kind(row.now) === kind(then));
+    if (row) row.then = then; else rows.push({ name: then.name, then });
+  }
   const cost = (step) => (step && step.duration_ns) || 0, told = (step) => step ? word[step.state] + (step.duration_ns ? ", " + time(step.duration_ns) : "") : "not there";
-  const change = (row) => cost(row.now) - cost(row.then), layer = (row) => ((row.now && row.now.size) || 0) - ((row.then && row.then.size) || 0);
+  const change = (row) => cost(row.now) - cost(row.then), size = (step) => (step ? step.size : 0);
+  // The record of a step from the cache may say nothing of its size: then nothing is known of a change.
+  const layer = (row) => (size(row.now) === undefined || size(row.then) === undefined ? 0 : size(row.now) - size(row.then));
   table($("#compare table"), [
-    { title: "Instruction", kind: "name mono", sort: (row) => row.name, show: (row) => row.name },
+    { title: "Instruction", kind: "name mono", picks: true, sort: (row) => row.name, show: (row) => make("span", {}, row.name,
+      row.now && row.then && row.now.name !== row.then.name ? make("span", { className: "was", textContent: "\nbefore: " + row.then.name }) : null) },
     { title: "Other build", sort: (row) => cost(row.then), show: (row) => told(row.then) },
     { title: "This build", sort: (row) => cost(row.now), show: (row) => told(row.now) },
     { title: "Change", kind: "number", sort: change, show: (row) => {
@@ -254,7 +270,13 @@ function compare() {
 }
 
 function graph() {
-  document.querySelectorAll(".graph .node").forEach((node, at) => { node.setAttribute("tabindex", "0"); wire(node, at); });
+  // What can be pressed is no part of a picture.
+  document.querySelector(".graph svg")?.setAttribute("role", "group");
+  document.querySelectorAll(".graph .node").forEach((node, at) => {
+    node.setAttribute("tabindex", "0");
+    node.setAttribute("role", "button");
+    wire(node, at);
+  });
 }
 
 function hints() {

@@ -129,8 +129,14 @@ fn a_page_shows_a_build_and_answers_to_clicks() {
     browser
         .ask("document.querySelectorAll('.graph .node')[1].dispatchEvent(new MouseEvent('click', { bubbles: true }))");
     assert!(browser.ask(shown).as_str().unwrap().contains("seq 20000"));
-    let compared = browser.ask("document.querySelector('#compare table').textContent");
-    assert!(compared.as_str().unwrap().contains("sleep 0.3") && compared.as_str().unwrap().contains("not there"));
+    // What was written anew stands beside what it was before.
+    let rows = "[...document.querySelectorAll('#compare tbody tr')].map((row) => row.textContent)";
+    let compared = browser.ask(rows);
+    let compared: Vec<&str> = compared.as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+    assert_eq!(compared.len(), 5, "{compared:#?}");
+    let anew = compared.iter().find(|row| row.contains("sleep 0.4")).unwrap();
+    assert!(anew.contains("before: [b 2/2] RUN echo b > /b && sleep 0.3"), "{anew}");
+    assert!(!compared.iter().any(|row| row.contains("not there")), "{compared:#?}");
     browser.ask("document.querySelectorAll('#steps th button')[3].click()");
     let sorted = browser.ask("document.querySelector('#steps tbody tr').textContent");
     assert!(sorted.as_str().unwrap().contains("sleep 0.4"), "{sorted}");
@@ -166,4 +172,88 @@ fn a_page_of_a_hundred_steps_is_small_and_a_trace_is_well_formed() {
     assert!(lasting.all(|event| event["dur"].as_i64() > Some(0) && event["ts"].is_i64()));
     let _refused = bench.rbuild(["report", "--format=trace", "--with", "^0"]).run().fails(2).says("one build");
     let _unknown = bench.rbuild(["report", "nope"]).run().fails(1);
+}
+
+/// Texts that stand out from what is behind them by less than 4.5, as the page is drawn now.
+const PALE_TEXTS: &str = "(() => {
+const lum = (c) => { const f = c.slice(0, 3).map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : Math.pow((v + 0.055) / 1.055, 2.4); }); return 0.2126 * f[0] + 0.7152 * f[1] + 0.0722 * f[2]; };
+const parse = (text) => { const all = text.match(/[\\d.]+/g).map(Number); return all.length < 4 ? [...all, 1] : all; };
+const over = (a, b) => [0, 1, 2].map((at) => a[at] * a[3] + b[at] * (1 - a[3])).concat(1);
+const behind = (element) => { const all = []; for (let at = element; at; at = at.parentElement) all.push(parse(getComputedStyle(at).backgroundColor)); return all.reverse().reduce((below, one) => over(one, below), [255, 255, 255, 1]); };
+const pale = [], texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+let seen = 0;
+for (let text; (text = texts.nextNode());) {
+  const element = text.parentElement;
+  if (!text.textContent.trim() || ['SCRIPT', 'STYLE', 'NOSCRIPT', 'title'].includes(element.tagName) || !element.getClientRects().length) continue;
+  const style = getComputedStyle(element), drawn = element.ownerSVGElement;
+  const box = drawn && element.closest('.node')?.querySelector('rect');
+  const paper = box ? over(parse(getComputedStyle(box).fill), behind(element)) : behind(element);
+  const [more, less] = [lum(over(parse(drawn ? style.fill : style.color), paper)), lum(paper)].sort((a, b) => b - a);
+  seen++;
+  if ((more + 0.05) / (less + 0.05) < 4.5) pale.push(element.className + ': ' + text.textContent.trim().slice(0, 40));
+}
+return { seen, pale };
+})()";
+
+#[test]
+fn a_page_can_be_read_and_used_by_everybody() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let text = format!("{DOCKERFILE}RUN echo broken; exit 3\n");
+    let context = bench.context("ctx", [("Dockerfile", DOCKERFILE)]);
+    let _first = bench.build("app", &context).ok();
+    std::fs::write(context.join("Dockerfile"), text).unwrap();
+    let _failed = bench.build("app", &context).fails(1);
+    let page = bench.path("report.html");
+    let _written = bench.rbuild(["report", "^0", "--with", "^1", "-o"]).arg(&page).run().ok();
+    let mut browser = Browser::start(&bench, &page);
+    for colours in ["light", "dark"] {
+        browser.call(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": [{ "name": "prefers-color-scheme", "value": colours }] }),
+        );
+        for width in [420, 1280] {
+            browser.call(
+                "Emulation.setDeviceMetricsOverride",
+                json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false }),
+            );
+            let found = browser.ask(PALE_TEXTS);
+            assert!(found["seen"].as_u64() > Some(60), "{found}");
+            assert_eq!(found["pale"], json!([]), "{colours}, {width}");
+            assert_eq!(browser.ask("document.documentElement.scrollWidth <= innerWidth"), true, "{colours}, {width}");
+        }
+    }
+    // All that can be reached by the keyboard has a role and a name, and so have tables.
+    browser.call("Accessibility.enable", json!({}));
+    let tree = browser.call("Accessibility.getFullAXTree", json!({}));
+    let mut named = 0;
+    for node in tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] != true) {
+        let role = node["role"]["value"].as_str().unwrap_or_default();
+        let properties = node["properties"].as_array().into_iter().flatten();
+        let reached = properties.clone().any(|one| one["name"] == "focusable" && one["value"]["value"] == true);
+        if (reached && role != "RootWebArea") || role == "table" {
+            let name = node["name"]["value"].as_str().unwrap_or_default();
+            assert!(!name.is_empty() && ["button", "group", "table"].contains(&role), "{node}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+    // Tab goes from one to the next, Enter and Space choose, and the one that is shown says so.
+    let press = |browser: &mut Browser, key: &str, text: &str| {
+        for kind in ["keyDown", "keyUp"] {
+            browser.call("Input.dispatchKeyEvent", json!({ "type": kind, "key": key, "code": key, "text": text }));
+        }
+    };
+    browser.ask("document.querySelector('#steps tbody button').focus()");
+    let shown = "document.querySelector('#detail h3').textContent";
+    let current = "document.querySelector('#steps [aria-current]').textContent";
+    for (key, text) in [("Enter", "\r"), (" ", " ")] {
+        let focused = browser.ask("document.activeElement.textContent");
+        press(&mut browser, key, text);
+        assert_eq!(browser.ask(shown), focused, "{key}");
+        assert_eq!(browser.ask(current), focused, "{key}");
+        let code = json!({ "type": "keyDown", "key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9 });
+        browser.call("Input.dispatchKeyEvent", code);
+        assert_ne!(browser.ask("document.activeElement.textContent"), focused);
+    }
+    assert_eq!(browser.complaints, Vec::<String>::new());
 }
