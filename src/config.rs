@@ -93,6 +93,18 @@ pub struct Settings {
     pub workspace: Option<PathBuf>,
     /// Terminal type, handed to containers with `-t`.
     pub term: Option<String>,
+    /// What the terminal does with its lines when its window changes.
+    pub reflow: Reflow,
+}
+
+/// What a terminal does with a line that a narrower window has no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reflow {
+    /// It stands on several lines then; nearly all do this.
+    #[default]
+    Wraps,
+    /// Its end is cut off: the kernel's console, xterm, GNU screen.
+    Cuts,
 }
 
 /// Names of proxy variables that builds and the registry client know, in lower case.
@@ -120,6 +132,7 @@ impl Settings {
             .filter_map(|name| text(&name).map(|value| (name, value)))
             .collect();
         let term = text("TERM");
+        let cuts = term.as_deref() == Some("linux") || text("XTERM_VERSION").is_some() || text("STY").is_some();
         let arguments = harmless_arguments();
         Self {
             root: path("RBUILD_ROOT").unwrap_or_else(|| default_root(user, home.as_deref())),
@@ -158,6 +171,7 @@ impl Settings {
             hints: text("RBUILD_HINTS"),
             workspace: path("GITHUB_WORKSPACE").or_else(|| path("CI_PROJECT_DIR")),
             term,
+            reflow: if cuts { Reflow::Cuts } else { Reflow::Wraps },
         }
     }
 

@@ -49,6 +49,14 @@ impl LockName {
     pub fn other(kind: &'static str, name: &str) -> Self {
         Self(format!("{kind}-{}", Digest::sha256(name).hex()))
     }
+
+    /// What a holder is busy with, in words: `blob sha256:0123456789ab`.
+    pub fn subject(&self) -> String {
+        let (kind, rest) = self.0.split_once('-').unwrap_or((&self.0, ""));
+        let hex = rest.rsplit('-').next().unwrap_or(rest);
+        let algorithm = rest.split_once('-').map_or("sha256", |(algorithm, _)| algorithm);
+        format!("{kind} {algorithm}:{}", hex.get(..12).unwrap_or(hex))
+    }
 }
 
 impl fmt::Display for LockName {

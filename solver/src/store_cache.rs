@@ -102,7 +102,7 @@ impl StepCache for StoreCache<'_> {
         let on_wait = |state: &rbuild_cache::Waiting<'_>| {
             if !told.swap(true, Ordering::Relaxed) {
                 let holder = state.holder.as_ref().map_or("another build".to_owned(), ToString::to_string);
-                waiting(&format!("the same step runs in {holder}"));
+                waiting(&format!("the same step, held by {holder}"));
             }
             if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };

@@ -163,7 +163,7 @@ pub(crate) fn waiting(
         if !told.swap(true, std::sync::atomic::Ordering::Relaxed)
             && let Some(holder) = &waiting.holder
         {
-            crate::cli::report::story(&format!("waiting for another collection: {holder}\n"));
+            crate::cli::report::story(&format!("waiting for another collection, held by {holder}\n"));
         }
         if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

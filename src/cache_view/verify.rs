@@ -106,7 +106,7 @@ fn fetch_again(engine: &Engine, store: &Store, report: &VerifyReport) -> Result<
             let sink = store.replacements(&lease, &stop, &needed);
             let client = engine.client()?;
             let fetched = pull::resolve(&client, reference, &image.record.platform)
-                .and_then(|resolved| pull::pull_resolved(&client, resolved, &sink, &Watch { advance: &|_, _, _| () }));
+                .and_then(|resolved| pull::pull_resolved(&client, resolved, &sink, &Watch::new(|_, _, _| (), |_| ())));
             match fetched {
                 Ok(_) => {
                     done.extend(needed.iter().map(|digest| format!("fetched {digest} again, from {reference}")));

@@ -124,7 +124,7 @@ impl Progress {
         let display = match mode {
             Mode::Quiet | Mode::None => Display::Quiet,
             Mode::Rawjson => Display::RawJson(rawjson::RawJson::new(wall_clock)),
-            _ if tty => Display::Tty(tty::Tty::new(settings.colour, began)),
+            _ if tty => Display::Tty(tty::Tty::new(settings, began)),
             _ => Display::Plain(plain::Plain::new()),
         };
         let inner = Inner { view: View::default(), display, masked: mask::Masked::default(), journal: None, log: None };

@@ -68,7 +68,7 @@ impl Plain {
                 }
             }
             Event::Waiting { vertex, reason, .. } => {
-                self.line(view, *vertex, &format!("waiting: {}", printable(reason)))
+                self.line(view, *vertex, &format!("waiting for {}", printable(reason)))
             }
             Event::Warning { message, .. } => self.say.line(&format!("WARNING: {}\n", printable(message))),
             Event::Done { vertex, outcome, .. } => self.done(view, *vertex, outcome),

@@ -131,6 +131,10 @@ impl RawJson {
         if let (Event::Export { at, .. }, None) = (event, &self.export) {
             self.export = Some((*at, Digest::sha256("exporting").to_string()));
         }
+        let waits = match event {
+            Event::Waiting { reason, .. } => format!("waiting for {reason}"),
+            _ => String::new(),
+        };
         let mut status = Status::default();
         let digest = |vertex: &VertexId| self.digests.get(vertex).map(String::as_str);
         match event {
@@ -178,10 +182,10 @@ impl RawJson {
                     completed: done.then(|| self.time(*at)),
                 });
             }
-            Event::Waiting { vertex, reason, at } => status.statuses.push(Transfer {
-                id: reason,
+            Event::Waiting { vertex, at, .. } => status.statuses.push(Transfer {
+                id: &waits,
                 vertex: digest(vertex),
-                name: reason,
+                name: &waits,
                 total: None,
                 current: 0,
                 timestamp: self.time(*at),

@@ -3,9 +3,9 @@
 //! Events only change what is known; a thread of its own draws it, ten times a second at most and only while something
 //! runs. A build that is answered from the cache draws nothing twice.
 
-mod frame;
-mod live;
-mod painter;
+pub(super) mod frame;
+pub(super) mod live;
+pub(super) mod painter;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,6 +17,7 @@ use super::lines::Lines;
 use super::plain::failed_output;
 use super::view::{State, View};
 use crate::cli::report::printable;
+use crate::config::Settings;
 use frame::{Look, Size, ended, fitting};
 use live::{Live, Running, Transfer};
 use painter::{FRAME_RATE, Painter};
@@ -44,8 +45,9 @@ struct Screen {
 
 impl Tty {
     /// An empty view on standard error; `began` is the zero of the build's clock.
-    pub(super) fn new(colour: bool, began: Instant) -> Self {
-        let screen = Screen { live: Live::default(), painter: Painter::new(colour), over: false };
+    pub(super) fn new(settings: &Settings, began: Instant) -> Self {
+        let painter = Painter::new(settings.colour, settings.reflow);
+        let screen = Screen { live: Live::default(), painter, over: false };
         Self { shared: Arc::new(Shared { began, screen: Mutex::new(screen), over: Condvar::new() }), drawing: None }
     }
 
@@ -56,7 +58,7 @@ impl Tty {
             Event::Planned { vertices } => screen.live.total = vertices.len(),
             Event::Started { vertex, at } => screen.step(view, *vertex, *at, |step| step.waiting = None),
             Event::Waiting { vertex, reason, at } => {
-                screen.step(view, *vertex, *at, |step| step.waiting = Some(one_line(reason)));
+                screen.step(view, *vertex, *at, |step| step.waiting = Some(one_line(&format!("waiting for {reason}"))));
             }
             Event::Log { vertex, data, .. } => match screen.live.steps.get_mut(vertex) {
                 Some(step) => step.output(data),
@@ -127,7 +129,7 @@ impl Shared {
 impl Screen {
     fn frame(&mut self, now: u64, size: Size) {
         let lines = frame::frame(&self.live, now, size);
-        self.painter.draw(&lines);
+        self.painter.draw(lines, size);
     }
 
     /// Changes a step that runs; one that is heard of first begins.

@@ -79,14 +79,19 @@ impl<'a> Imports<'a> {
             let event = Event::Bytes { vertex: Some(vertex), item: item.to_owned(), current, total, at: control.at() };
             control.events.emit(event);
         };
-        let watch = Watch { advance: &advance };
-        let interrupt = || match control.cancel.is_cancelled() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        let watch = Watch::new(advance, |whom| {
+            control.events.emit(Event::Waiting { vertex, reason: whom.to_owned(), at: control.at() });
+        });
+        let on_wait = |waiting: &Waiting<'_>| {
+            watch.waits(waiting);
+            match control.cancel.is_cancelled() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         };
         for one in self.opened().iter().filter(|one| one.offers(key)) {
             let Some(result) = one.cache.find(key) else { continue };
-            match one.cache.bring(&result, self.store, self.lease, &watch, &interrupt) {
+            match one.cache.bring(&result, self.store, self.lease, &watch, &on_wait) {
                 Ok(snapshot) => {
                     self.brought.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, result.also);
                     let duration = result.took.unwrap_or_default();

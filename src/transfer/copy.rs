@@ -117,7 +117,7 @@ pub fn copy(engine: &Engine, request: &CopyRequest, transfers: &Transfers) -> Re
     let root = chosen(&opened, request.platform.as_ref())?;
     match &request.to {
         ImagePlace::Registry(name) => {
-            let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
+            let watch = Watch::of(transfers);
             let how = if name.digest().is_some() { PushAs::Digest } else { PushAs::Tags };
             if name.digest().is_some_and(|wanted| *wanted != root.0.digest) {
                 return Err(Failure::new(format!("the image is {}, not {name}", root.0.digest))
@@ -161,7 +161,7 @@ fn into_store(
         }
         ImagePlace::Registry(from) => {
             let resolved = registry::resolve(&engine.client()?, from, &platform)?;
-            let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
+            let watch = Watch::of(transfers);
             let pulled = fetch_as(engine, lease, &resolved, std::slice::from_ref(name), Attested::Fetched, &watch)?;
             Ok(pulled.digest)
         }

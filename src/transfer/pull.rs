@@ -1,10 +1,11 @@
 //! `pull`, and images that builds and containers need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use rbuild_cache::{BlobRole, Hold, ImageRecord, Lease, LeasedBlobs, SnapshotId, Store, StoredImage};
+use rbuild_cache::{BlobRole, Hold, Holder, ImageRecord, Lease, LeasedBlobs, SnapshotId, Store, StoredImage, Waiting};
 use rbuild_image::pull::{self, ResolvedImage};
 use rbuild_image::registry::{Client, RegistryError, TransferSink, TransferState};
 use rbuild_image::{
@@ -48,7 +49,7 @@ pub fn pull(
     let store = engine.store()?;
     let lease = store.lease(&format!("pull {reference}"))?;
     let resolved = pull::resolve(&engine.client()?, reference, platform)?;
-    let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
+    let watch = Watch::of(transfers);
     let names = [resolved.reference.clone(), resolved.reference.with_digest(resolved.descriptor().digest)];
     let pulled = fetch_as(engine, &lease, &resolved, &names, Attested::Fetched, &watch)?;
     drop(lease);
@@ -65,10 +66,42 @@ pub(super) enum Attested {
     Left,
 }
 
-/// Passes transfers on, by short digest.
+/// Takes an item, the bytes moved, and the bytes in all.
+type Advance<'a> = dyn Fn(&str, u64, Option<u64>) + Sync + 'a;
+
+/// Passes transfers on, by short digest, and whom they wait for.
 pub(crate) struct Watch<'a> {
-    /// Takes an item, the bytes moved, and the bytes in all.
-    pub(crate) advance: &'a (dyn Fn(&str, u64, Option<u64>) + Sync),
+    advance: Box<Advance<'a>>,
+    /// Takes what is waited for, and who holds it.
+    wait: Box<dyn Fn(&str) + Sync + 'a>,
+    /// Whom was waited for already.
+    told: Mutex<Vec<Holder>>,
+}
+
+/// Who waits for less has nothing to tell.
+const WORTH_A_WORD: Duration = Duration::from_millis(200);
+
+impl<'a> Watch<'a> {
+    /// Passes everything on to these two.
+    pub(crate) fn new(advance: impl Fn(&str, u64, Option<u64>) + Sync + 'a, wait: impl Fn(&str) + Sync + 'a) -> Self {
+        Self { advance: Box::new(advance), wait: Box::new(wait), told: Mutex::default() }
+    }
+
+    /// Shows it.
+    pub(super) fn of(transfers: &'a Transfers) -> Self {
+        let wait = |whom: &str| transfers.say(&format!("waiting for {whom}"));
+        Self::new(|item, current, total| transfers.advance(item, current, total), wait)
+    }
+
+    /// Says once of each process that it has what is wanted here.
+    pub(crate) fn waits(&self, waiting: &Waiting<'_>) {
+        let Some(holder) = waiting.holder.as_ref().filter(|_| waiting.waited >= WORTH_A_WORD) else { return };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.iter().any(|known| (known.pid, known.command.as_str()) == (holder.pid, holder.command.as_str())) {
+            told.push(holder.clone());
+            (self.wait)(&format!("{}, held by {holder}", waiting.name.subject()));
+        }
+    }
 }
 
 impl TransferSink for Watch<'_> {
@@ -86,7 +119,7 @@ pub(crate) fn fetch(
     engine: &Engine,
     lease: &Lease,
     resolved: &ResolvedImage,
-    watch: &dyn TransferSink,
+    watch: &Watch<'_>,
 ) -> Result<Pulled, Failure> {
     let reference = &resolved.reference;
     let names = [reference.clone(), reference.with_digest(resolved.descriptor().digest)];
@@ -100,7 +133,7 @@ pub(super) fn fetch_as(
     resolved: &ResolvedImage,
     names: &[ImageRef],
     attested: Attested,
-    watch: &dyn TransferSink,
+    watch: &Watch<'_>,
 ) -> Result<Pulled, Failure> {
     let store = engine.store()?;
     let id = resolved.image.config.digest;
@@ -124,9 +157,12 @@ pub(super) fn fetch_as(
         }
         return Ok(Pulled { id, digest, was_present: true });
     }
-    let stop = |_: &rbuild_cache::Waiting<'_>| match engine.cancel().is_cancelled() {
-        true => std::ops::ControlFlow::Break(()),
-        false => std::ops::ControlFlow::Continue(()),
+    let stop = |waiting: &Waiting<'_>| {
+        watch.waits(waiting);
+        match engine.cancel().is_cancelled() {
+            true => std::ops::ControlFlow::Break(()),
+            false => std::ops::ControlFlow::Continue(()),
+        }
     };
     let failed = Arc::new(AtomicBool::new(false));
     let client = engine.client()?;
@@ -142,7 +178,7 @@ pub(super) fn fetch_as(
     let cancelled = || engine.cancel().is_cancelled();
     let (pulled, unpacked) = std::thread::scope(|threads| {
         let unpacking = threads.spawn(|| {
-            let unpacked = unpack_arriving(store, lease, &layers, Some(&arrivals), &cancelled);
+            let unpacked = unpack_arriving(store, lease, &layers, Some(&arrivals), &cancelled, &stop);
             if unpacked.is_err() {
                 failed.store(true, Ordering::Relaxed);
             }

@@ -54,7 +54,7 @@ pub fn push(
     };
     let elsewhere: Vec<ImageRef> = images.iter().flat_map(|image| image.references.iter().cloned()).collect();
     transfers.say(&format!("Pushing {reference}"));
-    let watch = Watch { advance: &|item, current, total| transfers.advance(item, current, total) };
+    let watch = Watch::of(transfers);
     let client = engine.client()?;
     let stored = LayerBlobs::new(engine)?;
     let to = Destination {

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::ops::ControlFlow;
 
 use rbuild_cache::snapshot::{Committed, Snapshot};
-use rbuild_cache::{Lease, LockError, LockGuard, LockMode, LockName, SnapshotId, Store, Waiting};
+use rbuild_cache::{Lease, LockError, LockGuard, LockMode, LockName, OnWait, SnapshotId, Store, Waiting};
 use rbuild_image::layer::Decoder;
 use rbuild_image::{BlobSource, Descriptor, DiffId, Digest, Hashing};
 
@@ -31,19 +31,21 @@ pub(crate) fn unpack(
     layers: &[LayerBlob],
     cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<(Option<SnapshotId>, u64), Failure> {
-    unpack_arriving(store, lease, layers, None, cancelled)
+    let stop = |_: &Waiting<'_>| if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    unpack_arriving(store, lease, layers, None, cancelled, &stop)
 }
 
-/// As [`unpack`], while the blobs are still on their way.
+/// As [`unpack`], while the blobs are still on their way; `on_wait` hears of other processes that unpack them.
 pub(super) fn unpack_arriving(
     store: &Store,
     lease: &Lease,
     layers: &[LayerBlob],
     arrivals: Option<&Arrivals<'_>>,
     cancelled: &(dyn Fn() -> bool + Sync),
+    on_wait: OnWait<'_>,
 ) -> Result<(Option<SnapshotId>, u64), Failure> {
     let beside = Beside::new(store, lease, layers, arrivals, cancelled)?;
-    let placing = Placing { store, lease, arrivals, cancelled, beside: &beside };
+    let placing = Placing { store, lease, arrivals, cancelled, on_wait, beside: &beside };
     beside.run(|| placing.all(layers))
 }
 
@@ -53,6 +55,7 @@ struct Placing<'a> {
     lease: &'a Lease,
     arrivals: Option<&'a Arrivals<'a>>,
     cancelled: &'a (dyn Fn() -> bool + Sync),
+    on_wait: OnWait<'a>,
     beside: &'a Beside<'a>,
 }
 
@@ -134,9 +137,7 @@ impl Placing<'_> {
             Err(LockError::Stopped { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let stop =
-            |_: &Waiting<'_>| if (self.cancelled)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        Ok(self.beside.yielding(|| self.store.lock(&name, mode, &stop))?)
+        Ok(self.beside.yielding(|| self.store.lock(&name, mode, self.on_wait))?)
     }
 
     fn apply(

@@ -219,7 +219,7 @@ fn cache(
         }
         if !said.swap(true, std::sync::atomic::Ordering::Relaxed) {
             let holder = state.holder.as_ref().map_or_else(|| "another step".to_owned(), ToString::to_string);
-            let reason = format!("cache mount {id} is in use by {holder}");
+            let reason = format!("cache mount {id}, held by {holder}");
             control.events.emit(Event::Waiting { vertex: job.id, reason, at: worker.now() });
         }
         std::ops::ControlFlow::Continue(())

@@ -39,12 +39,13 @@ pub(super) fn exec(
     // The image is kept under the name that the Dockerfile uses.
     let resolved = registry::ResolvedImage { reference: named(&source.reference), ..resolved };
     let at = || worker.now();
-    let watch = Watch {
-        advance: &|item, current, total| {
+    let watch = Watch::new(
+        |item, current, total| {
             let item = item.to_owned();
             control.events.emit(Event::Bytes { vertex: Some(job.id), item, current, total, at: at() });
         },
-    };
+        |whom| control.events.emit(Event::Waiting { vertex: job.id, reason: whom.to_owned(), at: at() }),
+    );
     let pulled = transfer::fetch(worker.engine, worker.lease, &resolved, &watch).map_err(fail)?;
     let image = worker
         .store

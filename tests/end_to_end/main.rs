@@ -77,5 +77,6 @@ mod snapshotters;
 mod stress;
 mod terminal;
 mod transfers;
+mod waits;
 mod web_server;
 mod why;

@@ -45,30 +45,65 @@ pub(crate) fn go(bench: &Bench, beside: &str) {
     fs::write(counted(bench, beside).unwrap().with_file_name("go"), "").unwrap();
 }
 
-/// A running build whose progress can be read meanwhile.
-pub(crate) struct Watched {
-    pub(crate) child: Child,
-    said: Arc<Mutex<String>>,
+/// What a running program has said so far.
+pub(crate) struct Said {
+    text: Arc<Mutex<String>>,
     reader: std::thread::JoinHandle<()>,
 }
 
-impl Watched {
-    pub(crate) fn start(bench: &Bench, tag: &str, context: &std::path::Path) -> Self {
-        let mut child = bench.rbuild(["build", "--progress=plain", "-t", tag]).arg(context).start();
-        let said = Arc::new(Mutex::new(String::new()));
+impl Said {
+    /// Of a program whose standard error is a pipe.
+    pub(crate) fn of(child: &mut Child) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
         let mut stderr = child.stderr.take().unwrap();
-        let to = Arc::clone(&said);
+        let to = Arc::clone(&text);
         let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = stderr.read(&mut buffer) {
                 to.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
             }
         });
-        Self { child, said, reader }
+        Self { text, reader }
+    }
+
+    pub(crate) fn has(&self, text: &str) -> bool {
+        self.text.lock().unwrap().contains(text)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// All of it, when the program has ended.
+    fn whole(self) -> String {
+        self.reader.join().unwrap();
+        self.text.lock().unwrap().clone()
+    }
+}
+
+/// A running build whose progress can be read meanwhile.
+pub(crate) struct Watched {
+    pub(crate) child: Child,
+    said: Said,
+}
+
+impl Watched {
+    pub(crate) fn start(bench: &Bench, tag: &str, context: &std::path::Path) -> Self {
+        Self::of(bench.rbuild(["build", "--progress=plain", "-t", tag]).arg(context).start())
+    }
+
+    /// One stage of a Dockerfile.
+    pub(crate) fn target(bench: &Bench, stage: &str, context: &std::path::Path) -> Self {
+        Self::of(bench.rbuild(["build", "--progress=plain", "--target", stage]).arg(context).start())
+    }
+
+    fn of(mut child: Child) -> Self {
+        let said = Said::of(&mut child);
+        Self { child, said }
     }
 
     pub(crate) fn says(&self, text: &str) -> bool {
-        self.said.lock().unwrap().contains(text)
+        self.said.has(text)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -91,8 +126,7 @@ impl Watched {
     pub(crate) fn end(mut self) -> (i32, String) {
         use std::os::unix::process::ExitStatusExt;
         let status = self.child.wait().unwrap();
-        self.reader.join().unwrap();
-        let said = self.said.lock().unwrap().clone();
+        let said = self.said.whole();
         (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), said)
     }
 }
@@ -159,7 +193,7 @@ fn who_waits_names_whom_it_waits_for_and_takes_over_when_that_dies() {
     let first = Watched::start(&bench, "x", &context);
     wait_until("the first build runs the step", || runs(&bench, "runs") == 1);
     let second = Watched::start(&bench, "y", &context);
-    let whom = format!("waiting: the same step runs in pid {} (", first.child.id());
+    let whom = format!("waiting for the same step, held by pid {} (", first.child.id());
     wait_until("the second build says whom it waits for", || second.says(&whom));
     assert!(second.says("-t x") && second.says("), since 20"), "it names the command and the time");
     first.signal(Signal::KILL);
@@ -181,7 +215,7 @@ fn a_stopped_build_is_named_and_holds_up_nobody_else() {
     wait_until("the first build runs the step", || runs(&bench, "runs") == 1);
     first.signal(Signal::STOP);
     let second = Watched::start(&bench, "y", &context);
-    wait_until("the second build waits", || second.says(&format!("runs in pid {} (", first.child.id())));
+    wait_until("the second build waits", || second.says(&format!("held by pid {} (", first.child.id())));
     let other = bench.context("other", [("Dockerfile", "FROM busybox\nRUN echo other > /other\n")]);
     let _other = bench.build("other", &other).ok();
     go(&bench, "runs");

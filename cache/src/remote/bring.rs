@@ -1,7 +1,6 @@
 //! A result from elsewhere into this store: what is here already is used, the rest is fetched, verified and unpacked.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,7 +13,7 @@ use super::open::{RemoteCache, RemoteLayer, RemoteResult};
 use crate::db::DbError;
 use crate::id::SnapshotId;
 use crate::lease::Lease;
-use crate::lock::{LockError, LockMode, LockName, OnWait, Waiting};
+use crate::lock::{LockError, LockMode, LockName, OnWait};
 use crate::snapshot::{MadeElsewhere, SnapshotError};
 use crate::store::Store;
 
@@ -55,9 +54,8 @@ impl RemoteCache {
         store: &Store,
         lease: &Lease,
         watch: &dyn TransferSink,
-        interrupt: &(dyn Fn() -> ControlFlow<()> + Sync),
+        on_wait: OnWait<'_>,
     ) -> Result<Option<SnapshotId>, BringError> {
-        let on_wait = |_: &Waiting<'_>| interrupt();
         let snapshots = store.snapshots();
         let mut parent = None;
         for (at, layer) in result.layers.iter().enumerate() {
@@ -65,12 +63,12 @@ impl RemoteCache {
                 parent = Some(known.id());
                 continue;
             }
-            let _unpacking = store.lock(&LockName::layer(&layer.diff_id), LockMode::Exclusive, &on_wait)?;
+            let _unpacking = store.lock(&LockName::layer(&layer.diff_id), LockMode::Exclusive, on_wait)?;
             if let Some(known) = snapshots.adopt(parent, &layer.diff_id, lease)? {
                 parent = Some(known.id());
                 continue;
             }
-            self.fetch_all(&result.layers[at..], store, lease, watch, &on_wait)?;
+            self.fetch_all(&result.layers[at..], store, lease, watch, on_wait)?;
             let blob = layer.blob.as_ref().ok_or(BringError::Nowhere { diff_id: layer.diff_id })?;
             let bytes = store.blobs().open(&blob.digest).map_err(BringError::Read)?;
             let mut tar = Decoder::new(bytes).map_err(BringError::Read)?;

@@ -1,5 +1,7 @@
 //! One frame of the live view: pure, from what is running, the time and the size of the window to lines that fit.
 
+use std::collections::BTreeMap;
+
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::super::lines::seconds;
@@ -9,16 +11,16 @@ use crate::cli::table::size as human;
 
 /// A line and how it looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(in crate::progress) struct Line {
     /// No wider than the window.
-    pub(super) text: String,
+    pub(in crate::progress) text: String,
     /// Its colour, where there are colours.
-    pub(super) look: Look,
+    pub(in crate::progress) look: Look,
 }
 
 /// What a line tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(in crate::progress) enum Look {
     /// How far the build is.
     Header,
     /// A step that runs or is done.
@@ -35,14 +37,14 @@ pub(super) enum Look {
 
 /// The window, in cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
+pub(in crate::progress) struct Size {
     /// Cells of a line.
-    pub(super) columns: usize,
+    pub(in crate::progress) columns: usize,
     /// Lines.
-    pub(super) rows: usize,
+    pub(in crate::progress) rows: usize,
 }
 
-/// Transfers shown of one step.
+/// Transfers shown of one step, or of all exports.
 const TRANSFERS: usize = 4;
 /// Narrower windows are treated like this one.
 const NARROWEST: usize = 20;
@@ -52,7 +54,7 @@ pub(super) fn frame(live: &Live, now: u64, size: Size) -> Vec<Line> {
     let room = size.rows.saturating_sub(1).max(2);
     let mut lines = vec![header(live, now, size)];
     let steps: Vec<&Running> = live.steps.values().collect();
-    let exports: Vec<Line> = transfers(&live.exports, " => ", size).collect();
+    let exports: Vec<Line> = transfers(&live.exports, " => ", TRANSFERS, size).collect();
     let details: Vec<Vec<Line>> = steps.iter().map(|step| state(step, size)).collect();
     // Every step gets its line first, then what it moves or waits for, then its output.
     let after_steps = room.saturating_sub(1 + steps.len());
@@ -79,6 +81,12 @@ pub(super) fn frame(live: &Live, now: u64, size: Size) -> Vec<Line> {
     lines
 }
 
+/// What moves, without a build around it: never taller than the window less the cursor's line.
+pub(in crate::progress) fn moving(all: &BTreeMap<String, Transfer>, size: Size) -> Vec<Line> {
+    let room = size.rows.saturating_sub(1).max(2);
+    transfers(all, "", room - 1, size).collect()
+}
+
 /// The line that stays of a step that has ended.
 pub(super) fn ended(name: &str, status: &str, took: u64, look: Look, size: Size) -> Line {
     let status = if status.is_empty() { String::new() } else { format!("{status} ") };
@@ -86,7 +94,7 @@ pub(super) fn ended(name: &str, status: &str, took: u64, look: Look, size: Size)
 }
 
 /// Text cut to the window's width.
-pub(super) fn fitting(text: &str, look: Look, size: Size) -> Line {
+pub(in crate::progress) fn fitting(text: &str, look: Look, size: Size) -> Line {
     Line { text: cut(text, size.columns.max(NARROWEST)), look }
 }
 
@@ -110,22 +118,23 @@ fn header(live: &Live, now: u64, size: Size) -> Line {
 
 fn state(step: &Running, size: Size) -> Vec<Line> {
     let waiting = step.waiting.iter().map(|reason| fitting(&format!(" => => {reason}"), Look::Attention, size));
-    waiting.chain(transfers(&step.transfers, " => => ", size)).collect()
+    waiting.chain(transfers(&step.transfers, " => => ", TRANSFERS, size)).collect()
 }
 
 fn transfers<'a>(
-    all: &'a std::collections::BTreeMap<String, Transfer>,
+    all: &'a BTreeMap<String, Transfer>,
     prefix: &'a str,
+    most: usize,
     size: Size,
 ) -> impl Iterator<Item = Line> + 'a {
-    let shown = all.iter().take(TRANSFERS).map(move |(item, transfer)| {
+    let shown = all.iter().take(most).map(move |(item, transfer)| {
         let total = transfer.total.map_or_else(String::new, |total| format!(" / {}", human(total)));
         let rate = transfer.rate().map_or_else(String::new, |rate| format!(" {}/s", human(rate)));
         let moved = format!(" {}{total}{rate}", human(transfer.current));
         let name = printable(&item.replace(['\n', '\t'], " "));
         beside(&format!("{prefix}{name}"), &moved, Look::Detail, size)
     });
-    let hidden = all.len().saturating_sub(TRANSFERS);
+    let hidden = all.len().saturating_sub(most);
     shown.chain((hidden > 0).then(|| fitting(&format!("{prefix}and {hidden} more"), Look::Detail, size)))
 }
 

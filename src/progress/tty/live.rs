@@ -42,7 +42,7 @@ pub(super) struct Running {
 
 /// One transfer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Transfer {
+pub(in crate::progress) struct Transfer {
     /// Bytes when it was first heard of, and when that was.
     first: (u64, u64),
     /// Bytes so far.
@@ -78,7 +78,13 @@ impl Running {
 
 impl Transfer {
     /// Takes the state of a transfer into the map of them; a finished one goes.
-    pub(super) fn advance(known: &mut BTreeMap<String, Self>, item: &str, current: u64, total: Option<u64>, at: u64) {
+    pub(in crate::progress) fn advance(
+        known: &mut BTreeMap<String, Self>,
+        item: &str,
+        current: u64,
+        total: Option<u64>,
+        at: u64,
+    ) {
         if total.is_some_and(|total| current >= total) {
             known.remove(item);
             return;

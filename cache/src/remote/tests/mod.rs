@@ -6,7 +6,6 @@ mod promises;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use rbuild_image::{
 use super::{CacheDraft, CacheSource, DraftLayer, DraftRecord, PlaceError, RemoteCache};
 use crate::id::SnapshotId;
 use crate::lease::Lease;
+use crate::lock::wait_silently;
 use crate::snapshot::{Content, Metadata};
 use crate::store::Store;
 use crate::testing::TestStore;
@@ -180,5 +180,5 @@ fn bring(
     name: &str,
 ) -> Result<Option<SnapshotId>, super::BringError> {
     let result = cache.find(&key(name)).unwrap_or_else(|| panic!("the cache has no {name}"));
-    cache.bring(&result, store, lease, &Silent, &|| ControlFlow::Continue(()))
+    cache.bring(&result, store, lease, &Silent, &wait_silently)
 }
