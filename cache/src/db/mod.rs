@@ -24,7 +24,7 @@ pub use migrate::MigrateError;
 pub(crate) use migrate::SCHEMA;
 pub(crate) use migrate::create;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row};
 
 /// How long to wait for other processes' transactions.
 const BUSY_LIMIT: Duration = Duration::from_secs(30);
@@ -152,9 +152,8 @@ impl Db {
             connection.execute_batch("PRAGMA synchronous=FULL").map_err(failed)?;
         }
         let result = (|| {
-            let transaction =
-                Transaction::new_unchecked(&connection, TransactionBehavior::Immediate).map_err(failed)?;
-            let value = body(&Tx { connection: &transaction, path: &self.path })?;
+            let transaction = Transaction::begin(&connection, "BEGIN IMMEDIATE").map_err(failed)?;
+            let value = body(&Tx { connection: &connection, path: &self.path })?;
             failpoint::hit("db-commit").map_err(|error| injected(&self.path, &error))?;
             transaction.commit().map_err(failed)?;
             failpoint::hit("db-committed").map_err(|error| injected(&self.path, &error))?;
@@ -171,11 +170,37 @@ impl Db {
         connection: &Connection,
         body: impl FnOnce(&Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Deferred)
-            .map_err(|error| DbError::new(&self.path, error))?;
-        let value = body(&Tx { connection: &transaction, path: &self.path })?;
-        transaction.finish().map_err(|error| DbError::new(&self.path, error))?;
+        let transaction = Transaction::begin(connection, "BEGIN").map_err(|error| DbError::new(&self.path, error))?;
+        let value = body(&Tx { connection, path: &self.path })?;
+        transaction.commit().map_err(|error| DbError::new(&self.path, error))?;
         Ok(value)
+    }
+}
+
+/// A transaction that is rolled back unless it commits. The crate's own compiles its three statements every time.
+struct Transaction<'c> {
+    connection: &'c Connection,
+}
+
+impl<'c> Transaction<'c> {
+    fn begin(connection: &'c Connection, how: &str) -> rusqlite::Result<Self> {
+        connection.prepare_cached(how)?.execute(())?;
+        Ok(Self { connection })
+    }
+
+    fn commit(self) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("COMMIT")?.execute(()).map(drop)
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // Some errors have rolled it back already.
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "cannot roll a transaction back");
+        }
     }
 }
 
@@ -256,6 +281,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_handler(Some(pause))?;
     connection.set_prepared_statement_cache_capacity(128);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Without it a statement that has a partial index to choose is compiled anew for every value that is bound to it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(
         "PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;
          PRAGMA wal_autocheckpoint=256",
