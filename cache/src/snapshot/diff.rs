@@ -6,7 +6,7 @@
 //! all engines. The root has no entry, as in the layers BuildKit makes.
 //!
 //! One pass gives the tar, its digest and the content digest. Contents of small files are read ahead on the pool; the
-//! tar is hashed and passed on by a thread of its own.
+//! tar is hashed and passed on by a thread of its own, unless there is so little that the caller's thread does it all.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -35,6 +35,9 @@ const SMALL: u64 = 256 * 1024;
 /// A batch that is read ahead ends at this many entries or bytes.
 const BATCH_ENTRIES: usize = 512;
 const BATCH_BYTES: u64 = 8 << 20;
+/// Up to this many entries and bytes are written without any thread's help.
+const FEW_ENTRIES: usize = 64;
+const FEW_BYTES: u64 = 256 * 1024;
 /// Bytes that travel to the hashing thread at once.
 const CHUNK: usize = 256 * 1024;
 
@@ -114,18 +117,52 @@ pub(super) fn write_planned(
     out: &mut (dyn Write + Send),
     observe: Observe<'_>,
 ) -> Result<LayerDiff, DiffError> {
+    if is_soon_done(&planned) {
+        return write_alone(planned, out, observe);
+    }
     let (to_hash, chunks) = sync_channel(8);
     let (to_write, batches) = sync_channel(1);
     std::thread::scope(|scope| {
         let hashing = scope.spawn(move || hash_chunks(&chunks, out));
         let reading = scope.spawn(move || read_ahead(planned, &to_write));
-        let written = write_entries(batches, to_hash, observe);
+        let count = Cell::new(0);
+        let chunked = Chunked { to_hash, pending: Vec::with_capacity(CHUNK) };
+        let written = write_entries(batches, Counted { out: chunked, written: &count }, observe)
+            .and_then(|(digest, Counted { out, .. })| out.end().map_err(DiffError::Output).map(|()| digest));
         let hashed = hashing.join().map_err(|_| DiffError::Output(io::Error::other("the hashing thread panicked")))?;
         reading.join().map_err(|_| DiffError::Read(io::Error::other("the reading thread panicked")))?;
         // When the hashing thread ended early, writing only saw a closed channel.
         let (diff_id, size) = hashed.map_err(DiffError::Output)?;
         Ok(LayerDiff { diff_id: DiffId::new(diff_id), content_digest: written?, size })
     })
+}
+
+/// Whether starting threads would take longer than all the rest: what most steps of a build write is like that.
+fn is_soon_done(planned: &[Planned<'_>]) -> bool {
+    let size = |planned: &Planned<'_>| match planned.content {
+        PlannedContent::None | PlannedContent::Mark => Some(0),
+        PlannedContent::Known(_) => Some(planned.entry.stored_size()),
+        PlannedContent::Found(_) => None,
+    };
+    planned.len() <= FEW_ENTRIES
+        && planned.iter().map(size).sum::<Option<u64>>().is_some_and(|bytes| bytes <= FEW_BYTES)
+}
+
+/// The same tar, by this thread alone.
+fn write_alone(
+    planned: Vec<Planned<'_>>,
+    out: &mut (dyn Write + Send),
+    observe: Observe<'_>,
+) -> Result<LayerDiff, DiffError> {
+    let found = AtomicU64::new(0);
+    let batch = planned.into_iter().map(|planned| read_one(planned, &found)).collect();
+    let written = Cell::new(0);
+    let mut hashing = Hashing::new(io::BufWriter::with_capacity(64 * 1024, out));
+    let counted = Counted { out: &mut hashing, written: &written };
+    let (content_digest, _) = write_entries([batch], counted, observe)?;
+    hashing.flush().map_err(DiffError::Output)?;
+    let (_, diff_id, size) = hashing.finish();
+    Ok(LayerDiff { diff_id: DiffId::new(diff_id), content_digest, size })
 }
 
 /// Is told of each entry as it is in the tar, where its content begins there, and which of the two it is.
@@ -308,13 +345,13 @@ fn read_one<'a>(planned: Planned<'a>, found: &AtomicU64) -> io::Result<(Entry, C
     Ok((entry, Content::Read(bytes, hasher.finish())))
 }
 
-fn write_entries(
-    batches: Receiver<io::Result<Batch<'_>>>,
-    to_hash: SyncSender<Vec<u8>>,
+fn write_entries<'a, 'w, W: Write>(
+    batches: impl IntoIterator<Item = io::Result<Batch<'a>>>,
+    out: Counted<'w, W>,
     observe: Observe<'_>,
-) -> Result<ContentDigest, DiffError> {
-    let written = Cell::new(0);
-    let mut tar = TarWriter::new(Chunked { to_hash, pending: Vec::with_capacity(CHUNK), written: &written });
+) -> Result<(ContentDigest, Counted<'w, W>), DiffError> {
+    let written = out.written;
+    let mut tar = TarWriter::new(out);
     let mut digest = LayerHasher::new();
     for batch in batches {
         for (mut entry, mut content) in batch.map_err(DiffError::Read)? {
@@ -346,8 +383,8 @@ fn write_entries(
             digest.add(&entry, hash.as_ref());
         }
     }
-    tar.finish().and_then(Chunked::end).map_err(DiffError::Output)?;
-    Ok(digest.finish())
+    let out = tar.finish().map_err(DiffError::Output)?;
+    Ok((digest.finish(), out))
 }
 
 struct HashingReader<R> {
@@ -363,15 +400,31 @@ impl<R: Read> Read for HashingReader<R> {
     }
 }
 
-/// Collects small writes for the hashing thread.
-struct Chunked<'w> {
-    to_hash: SyncSender<Vec<u8>>,
-    pending: Vec<u8>,
-    /// How many bytes came.
+/// Says how many bytes went through.
+struct Counted<'w, W> {
+    out: W,
     written: &'w Cell<u64>,
 }
 
-impl Chunked<'_> {
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(buf)?;
+        self.written.set(self.written.get() + n as u64);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Collects small writes for the hashing thread.
+struct Chunked {
+    to_hash: SyncSender<Vec<u8>>,
+    pending: Vec<u8>,
+}
+
+impl Chunked {
     fn send(&mut self) -> io::Result<()> {
         let chunk = std::mem::replace(&mut self.pending, Vec::with_capacity(CHUNK));
         self.to_hash.send(chunk).map_err(|_| io::ErrorKind::BrokenPipe.into())
@@ -382,10 +435,9 @@ impl Chunked<'_> {
     }
 }
 
-impl Write for Chunked<'_> {
+impl Write for Chunked {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.pending.extend_from_slice(buf);
-        self.written.set(self.written.get() + buf.len() as u64);
         if self.pending.len() >= CHUNK {
             self.send()?;
         }
