@@ -80,21 +80,30 @@ impl MountPoints {
 
     /// Opens the place for a mount, following symlinks inside the root, and makes it if it is missing.
     pub(crate) fn open(&mut self, target: &ContainerPath, shape: Shape, keep: MountPoint) -> io::Result<OwnedFd> {
-        let real = match self.root.open_path(target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(target, shape, keep)?,
+        let (found, real) = match open_exact(&self.root, target, OFlags::PATH) {
+            // No symlink is on the way, which is nearly always so: the place is where it seems to be.
+            Ok(found) => (found, target.clone()),
+            Err(error) if is_symlink(&error) => match self.root.open_path(target) {
+                Ok(found) => (found, self.root.resolve(target)?),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return self.open_made(target, shape, keep),
+                Err(error) => return Err(error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.open_made(target, shape, keep),
             Err(error) => return Err(error),
-            Ok(found) => {
-                let directory = Stat::of(&found)?.kind == FileKind::Directory;
-                return match (shape, directory) {
-                    (Shape::Directory, false) => Err(Errno::NOTDIR.into()),
-                    (Shape::File, true) => Err(Errno::ISDIR.into()),
-                    _ => {
-                        self.covered.push(self.root.resolve(target)?);
-                        Ok(found)
-                    }
-                };
-            }
         };
+        let directory = Stat::of(&found)?.kind == FileKind::Directory;
+        match (shape, directory) {
+            (Shape::Directory, false) => Err(Errno::NOTDIR.into()),
+            (Shape::File, true) => Err(Errno::ISDIR.into()),
+            _ => {
+                self.covered.push(real);
+                Ok(found)
+            }
+        }
+    }
+
+    fn open_made(&mut self, target: &ContainerPath, shape: Shape, keep: MountPoint) -> io::Result<OwnedFd> {
+        let real = self.make(target, shape, keep)?;
         let made = open_exact(&self.root, &real, OFlags::PATH)?;
         self.covered.push(real);
         Ok(made)
@@ -116,13 +125,15 @@ impl MountPoints {
 
     /// Opens the place for one of the kernel's file systems, which must not be a symlink (rule S-16); `None` if it is.
     pub(crate) fn open_kernel(&mut self, target: &ContainerPath) -> io::Result<Option<OwnedFd>> {
-        match self.root.lstat(target) {
-            Ok(stat) if stat.kind == FileKind::Symlink => Ok(None),
-            Ok(_) => self.open(target, Shape::Directory, MountPoint::Kept).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.open(target, Shape::Directory, MountPoint::Kept).map(Some)
+        match open_exact(&self.root, target, OFlags::PATH) {
+            Err(error) if is_symlink(&error) && self.root.lstat(target)?.kind == FileKind::Symlink => Ok(None),
+            // Whatever else it is, opening it says so.
+            Err(_) => self.open(target, Shape::Directory, MountPoint::Kept).map(Some),
+            Ok(found) if Stat::of(&found)?.kind == FileKind::Directory => {
+                self.covered.push(target.clone());
+                Ok(Some(found))
             }
-            Err(error) => Err(error),
+            Ok(_) => Err(Errno::NOTDIR.into()),
         }
     }
 
@@ -318,8 +329,12 @@ fn backing_stat(backing: &RootDir, path: &ContainerPath) -> io::Result<Option<St
 
 /// Nothing at the path, or something else on the way to it.
 fn gone(error: &io::Error) -> bool {
-    let symlink = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
-    symlink || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    is_symlink(error) || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A path was not followed because a symlink is on its way.
+fn is_symlink(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 /// Opens a path whose components are exactly what they seem: no symlink is followed.
