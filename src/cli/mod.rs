@@ -30,6 +30,7 @@ mod prune_filter;
 mod pull;
 pub mod report;
 mod run;
+mod single;
 mod stacking;
 mod system;
 pub(crate) mod table;
@@ -260,10 +261,12 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
     if let Some(failure) = added_build(&arguments, &typed).and_then(|word| mistakes::no_command(word, &settings)) {
         return report::failure(&failure, &settings);
     }
-    let parsed = go_flags::reading(command(), &typed)
-        .try_get_matches_from(&typed)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
+    let read = |command| {
+        let matches = go_flags::reading(command, &typed).try_get_matches_from(&typed)?;
+        Cli::from_arg_matches(&matches)
+    };
+    let single = word_of(&typed).and_then(single::command_line).and_then(|command| read(command).ok());
+    let cli = match single.map_or_else(|| read(command()), Ok) {
         Ok(cli) => cli,
         Err(error) => {
             let command = word_of(&typed);
@@ -410,11 +413,8 @@ fn first_word(arguments: &[OsString]) -> usize {
 /// Puts `build` before arguments that name no command: after the global options and their values, a word that is a
 /// command stays, anything else belongs to `build`.
 fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let command = Cli::command();
     let at = first_word(&arguments);
-    let is_command = |word: &OsStr| {
-        command.get_subcommands().any(|sub| word == sub.get_name() || sub.get_all_aliases().any(|a| word == a))
-    };
+    let is_command = |word: &OsStr| word.to_str().is_some_and(single::is_command);
     let word = |at: usize| arguments.get(at).and_then(|word| word.to_str());
     if word(at) == Some("help") {
         // As Docker has it: `help run` is `run --help`.
@@ -426,7 +426,7 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
         // Docker's other ways to say it.
         arguments.remove(at);
     }
-    if arguments.get(at).is_some_and(|word| word == "history") && names_an_image(&command, &arguments[at + 1..]) {
+    if arguments.get(at).is_some_and(|word| word == "history") && names_an_image(&arguments[at + 1..]) {
         arguments.insert(at, OsString::from("image"));
     }
     let alone = arguments.len() == at + 1;
@@ -444,8 +444,8 @@ fn added_build<'a>(typed: &[OsString], words: &'a [OsString]) -> Option<&'a str>
 }
 
 /// Whether what follows `history` is an image, as in Docker, rather than one of the commands about builds.
-fn names_an_image(command: &clap::Command, rest: &[OsString]) -> bool {
-    let Some(history) = command.find_subcommand("history") else { return false };
+fn names_an_image(rest: &[OsString]) -> bool {
+    let Some(history) = single::definition("history") else { return false };
     let is_option = |word: &&OsString| word.as_encoded_bytes().starts_with(b"-");
     let first = rest.iter().enumerate().find(|(at, word)| {
         let is_value = at.checked_sub(1).is_some_and(|before| rest[before] == "--format");
