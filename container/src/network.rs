@@ -6,6 +6,7 @@
 mod allocate;
 mod attachment;
 mod create;
+mod endpoint;
 mod error;
 mod grace;
 mod live;
@@ -29,8 +30,9 @@ use serde::{Deserialize, Serialize};
 
 pub use attachment::{EndpointSettings, InvalidAttachment, NetworkRequest, parse_address};
 pub use create::NewNetwork;
+pub use endpoint::{EndpointOwner, EndpointRecord, EndpointRequest, HostPort, Life, Place};
 pub use error::NetworkError;
-pub use live::{EndpointOwner, EndpointRecord, EndpointRequest, HostPort, Joined, Life, Place};
+pub use live::Joined;
 pub use mac::{InvalidMacAddress, MacAddress};
 pub(crate) use name_server::ADDRESS as NAME_SERVER;
 pub use name_server::{NameServer, NameServerError, Names, Upstream, Via};

@@ -9,12 +9,14 @@
 //!   namespaces; the bridge and its rules stay until they are removed, so whoever makes them writes down before that they
 //!   have to go.
 //! - [`firewall`]: packet filter rules, each network's in a table of its own, replaced in one transaction.
+//! - [`conntrack`]: connections that a withdrawn port led, forgotten.
 //! - [`forwarding`]: whether this host passes on what such a bridge sends.
 //! - [`user_mode`]: a way out through a process, for hosts and users that can have no bridge.
 //!
 //! Nothing here changes what it did not make: no sysctl, no chain, no interface of somebody else's (rule R-48).
 
 pub mod bridge;
+pub mod conntrack;
 pub mod firewall;
 pub mod forwarding;
 mod namespace;

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::endpoint::EndpointRecord;
 use super::error::NetworkError;
-use super::live::EndpointRecord;
 use super::record::{Addressing, Network, NetworkRange};
 
 /// An address of each range: the asked-for one, else the first that nobody has.

@@ -11,21 +11,22 @@
 //! first endpoint brings the bridge and the rules, the last one takes them away; if that one was killed, the next process
 //! that opens the store does so, as its lease names the network.
 
+use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rbuild_cache::PathError;
 use rbuild_executor::network::bridge::{Address, Bridge, BridgeError, Endpoint, Interface, Neighbours, mac_of};
-use rbuild_executor::network::firewall::{self, FirewallError, Protocol, Published, Reach, Rules, Source};
-use rbuild_executor::network::{Namespace, Turn, bridge, forwarding, subnet};
-use serde::{Deserialize, Serialize};
+use rbuild_executor::network::firewall::{self, FirewallError, Published, Reach, Rules, Source};
+use rbuild_executor::network::{Namespace, Turn, bridge, conntrack, forwarding, subnet};
 
 use super::allocate::allocate;
 use super::create::{free_range, free_range_v6};
+use super::endpoint::{EndpointRecord, EndpointRequest, HostPort, Life, Place};
 use super::error::NetworkError;
 use super::grace;
 use super::mac::MacAddress;
@@ -36,94 +37,6 @@ use crate::document::{AtPath, if_present};
 
 /// How long another process may take to bring up a network before it is not waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What is written in an endpoint's file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointRecord {
-    /// Its identifier: 64 hexadecimal digits.
-    #[serde(default)]
-    pub id: String,
-    /// Its addresses, in the order of the network's ranges.
-    pub addresses: Vec<IpAddr>,
-    /// Ports of the host that lead to it.
-    pub published: Vec<Published>,
-    /// The names by which others of the network find it.
-    pub names: Vec<String>,
-    /// Its hardware address.
-    #[serde(default)]
-    pub mac: Option<MacAddress>,
-    /// Its interface inside.
-    #[serde(default)]
-    pub interface: String,
-    /// The container that has it; a step has none.
-    #[serde(default)]
-    pub container: Option<EndpointOwner>,
-    /// What it lives with.
-    #[serde(default)]
-    pub life: Life,
-}
-
-/// Whose endpoint it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointOwner {
-    /// The container's identifier.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-}
-
-/// What an endpoint lives with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Life {
-    /// The lock on its own file.
-    #[default]
-    File,
-    /// Its container, which another process runs ([`Presence`]).
-    Container,
-}
-
-/// What is wanted of an endpoint.
-#[derive(Clone, Debug, Default)]
-pub struct EndpointRequest {
-    /// Addresses it must have; for the other ranges the first free one is taken.
-    pub addresses: Vec<IpAddr>,
-    /// The names by which others of the network find it.
-    pub names: Vec<String>,
-    /// Its hardware address; one that goes with its first address when none is given.
-    pub mac: Option<MacAddress>,
-    /// Ports of the host that are to lead to it.
-    pub ports: Vec<HostPort>,
-    /// The container that has it.
-    pub container: Option<EndpointOwner>,
-}
-
-/// A port of the host, and the port inside that it leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// On the host.
-    pub host: SocketAddr,
-    /// Inside.
-    pub inside: u16,
-}
-
-/// Where an endpoint's interface is made.
-#[derive(Clone, Copy, Debug)]
-pub enum Place<'a> {
-    /// In a new namespace, which is sent out through it.
-    New,
-    /// In a namespace that is there, whose ways out stay.
-    In {
-        /// Which.
-        namespace: &'a Namespace,
-        /// Name of the interface.
-        interface: &'a str,
-        /// What the endpoint lives with.
-        life: Life,
-    },
-}
 
 /// An endpoint of a network, with a namespace that is connected. It has to be ended with [`Joined::leave`]; when it is only
 /// dropped, the next one who comes tidies up.
@@ -198,6 +111,7 @@ impl Joined {
         let rules_changed = !last.published.is_empty();
         if_present(fs::remove_file(&self.path)).at("remove", &self.path)?;
         drop(self.file.take());
+        live.withdraw(last.published);
         if bridge == Bridges::Keep && live.endpoints()?.is_empty() {
             if rules_changed {
                 live.write_rules(&self.network)?;
@@ -319,14 +233,6 @@ fn connect(joined: &Joined, bridge: Bridge<'_>, place: Place<'_>) -> Result<Opti
     }
 }
 
-impl HostPort {
-    /// The rule that leads to an endpoint with these addresses; `None` when it has none of the family.
-    fn published(&self, endpoint: &[IpAddr]) -> Option<Published> {
-        let inside = endpoint.iter().find(|address| address.is_ipv4() == self.host.is_ipv4())?;
-        Some(Published { protocol: self.protocol, host: self.host, inside: SocketAddr::new(*inside, self.inside) })
-    }
-}
-
 /// Takes down what dead processes left of a network.
 pub(super) fn sweep(networks: &Path, owner: &str, id: &NetworkId) -> Result<(), NetworkError> {
     let directory = networks.join(id.as_str());
@@ -366,6 +272,8 @@ pub(super) struct Live {
     networks: PathBuf,
     id: NetworkId,
     owner: String,
+    /// Ports that lead nowhere any more, as soon as the rules say so.
+    withdrawn: RefCell<Vec<Published>>,
     _lock: File,
 }
 
@@ -382,7 +290,8 @@ impl Live {
         // Held for milliseconds, by processes that cannot hang in it but in the kernel.
         file.lock().at("lock", &path)?;
         let networks = directory.parent().unwrap_or(directory).to_owned();
-        Ok(Self { directory: directory.to_owned(), networks, id: id.clone(), owner: owner.to_owned(), _lock: file })
+        let (directory, owner) = (directory.to_owned(), owner.to_owned());
+        Ok(Self { directory, networks, id: id.clone(), owner, withdrawn: RefCell::default(), _lock: file })
     }
 
     pub(super) fn endpoints(&self) -> Result<Vec<EndpointRecord>, PathError> {
@@ -421,9 +330,22 @@ impl Live {
                 living.push((path.clone(), record.at("read", &path)?));
             } else {
                 if_present(fs::remove_file(&path)).at("remove", &path)?;
+                self.withdraw(record.map(|record| record.published).unwrap_or_default());
             }
         }
         Ok(living)
+    }
+
+    /// These ports are no longer anybody's; what they led is forgotten when the rules are written next.
+    fn withdraw(&self, ports: Vec<Published>) {
+        self.withdrawn.borrow_mut().extend(ports);
+    }
+
+    /// The rules lead nobody there any more: nor do the connections that the kernel remembers.
+    fn forget_withdrawn(&self) {
+        if let Err(error) = conntrack::forget(&self.withdrawn.take()) {
+            tracing::warn!(%error, "connections through withdrawn ports go on until they time out");
+        }
     }
 
     fn of_container(&self, container: &str) -> Result<Option<(PathBuf, EndpointRecord)>, PathError> {
@@ -451,7 +373,7 @@ impl Live {
         let warm = grace::take_warm(&self.directory)?;
         let found = bridge.ensure(&hosts)? == bridge::Presence::Found;
         let whole = found && (warm || !first);
-        if !whole || !joined.record.published.is_empty() {
+        if !whole || !joined.record.published.is_empty() || !self.withdrawn.borrow().is_empty() {
             self.write_rules(network)?;
         }
         if first
@@ -471,7 +393,9 @@ impl Live {
         let source = if network.options.masquerade == Some(false) { Source::Own } else { Source::Host };
         let (reach, published) = (network.reach, published.as_slice());
         let rules = Rules { table: &table, bridge: &bridge, subnets: &subnets, reach, source, published };
-        Ok(firewall::apply(&rules)?)
+        firewall::apply(&rules)?;
+        self.forget_withdrawn();
+        Ok(())
     }
 
     /// After an endpoint has gone.
@@ -485,7 +409,9 @@ impl Live {
     /// The rules go before the bridge and came after it.
     pub(super) fn take_down(&self, bridge: &str) -> Result<(), NetworkError> {
         grace::take_warm(&self.directory)?;
-        take_down(&self.owner, &self.id, bridge)
+        take_down(&self.owner, &self.id, bridge)?;
+        self.forget_withdrawn();
+        Ok(())
     }
 }
 
@@ -532,6 +458,7 @@ pub(super) fn disconnect(
     };
     let Some((path, record)) = live.of_container(container)? else { return Ok(None) };
     if_present(fs::remove_file(&path)).at("remove", &path)?;
+    live.withdraw(record.published.clone());
     if let Some(network) = store::load(&directory)? {
         live.settle(&network, !record.published.is_empty())?;
     }
@@ -571,6 +498,7 @@ pub(super) fn publish(
     let Some((path, mut record)) = live.of_container(container)? else { return Ok(None) };
     let published: Vec<Published> = ports.iter().filter_map(|port| port.published(&record.addresses)).collect();
     if published != record.published {
+        live.withdraw(record.published.iter().filter(|one| !published.contains(one)).copied().collect());
         record.published = published;
         let mut file = OpenOptions::new().write(true).open(&path).at("open", &path)?;
         write_record(&mut file, &path, &record)?;

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use rbuild_executor::network::firewall::Protocol;
 use serde::{Deserialize, Serialize};
 
-use super::live::HostPort;
+use super::endpoint::HostPort;
 
 /// How often another port is drawn when the drawn one is free on some of the addresses only.
 const DRAWS: usize = 16;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use rbuild_executor::network::firewall::Protocol;
 use serde::{Deserialize, Serialize};
 
-use super::live::EndpointRecord;
+use super::endpoint::EndpointRecord;
 use super::mac::MacAddress;
 use super::record::{Network, NetworkId};
 

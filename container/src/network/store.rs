@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rbuild_cache::{Hold, Lease, PathError, Store};
 
+use super::endpoint::{EndpointRecord, EndpointRequest, HostPort, Place};
 use super::error::NetworkError;
 use super::grace;
-use super::live::{self, EndpointRecord, EndpointRequest, HostPort, Joined, Place};
+use super::live::{self, Joined};
 use super::presence::Presence;
 use super::record::{FORMAT, Network, NetworkId, Purpose};
 use crate::document::{self, AtPath, Durability, if_present};

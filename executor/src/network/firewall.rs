@@ -80,7 +80,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// Its number in packets.
-    fn number(self) -> u8 {
+    pub(super) fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
@@ -106,7 +106,7 @@ pub enum FirewallError {
     #[error("cannot run nft")]
     Run(#[source] io::Error),
     /// The kernel does not tell of rules, or does not let them be changed.
-    #[error("cannot speak to the kernel's packet filter")]
+    #[error("cannot speak to the kernel's packet filter, nftables")]
     Kernel(#[source] io::Error),
     /// It does not accept the rules.
     #[error("nft refused the rules: {message}")]

@@ -25,7 +25,7 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 pub(super) const REQUEST: u16 = 1;
 pub(super) const ACK: u16 = 4;
-const DUMP: u16 = 0x300;
+pub(super) const DUMP: u16 = 0x300;
 /// Families of tables.
 pub(super) const INET: u8 = 1;
 pub(super) const IPV4: u8 = 2;
@@ -90,7 +90,7 @@ pub(super) fn commit(changes: &[u8]) -> io::Result<()> {
     each_answer(&socket, |_, _| ())
 }
 
-fn open() -> io::Result<OwnedFd> {
+pub(super) fn open() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?)
 }
 
@@ -116,7 +116,7 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// Reads until the kernel says that this was all.
-fn each_answer(socket: &OwnedFd, mut take: impl FnMut(u16, &[u8])) -> io::Result<()> {
+pub(super) fn each_answer(socket: &OwnedFd, mut take: impl FnMut(u16, &[u8])) -> io::Result<()> {
     let mut buffer = vec![0; ANSWER];
     loop {
         let (_, length) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
@@ -144,7 +144,7 @@ fn u32_of(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Kind and value of each attribute.
-fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut found = Vec::new();
     while let (Some(length), Some(kind)) =
         (bytes.first_chunk::<2>(), bytes.get(2..).and_then(|rest| rest.first_chunk::<2>()))
