@@ -47,6 +47,7 @@ impl Containers {
             mode: namespace.mode(),
             etc: Some(self.directory(&other.id)),
             state: NetworkState::default(),
+            lack: None,
             links: None,
             _shared: Some(namespace),
         })
@@ -74,10 +75,18 @@ impl Containers {
             request
         };
         let first = &wanted[0].0;
+        let mut lack = None;
         let uplink = match networks.over_bridge(&first.id, &request(0))? {
             Ok(uplink) => uplink,
             Err(why) if wanted.len() == 1 && first.purpose == Purpose::Default => {
-                networks.through_process(&why, lease)?
+                match networks.through_process(&why, lease) {
+                    // Who publishes ports wants to be reached first of all, and can be.
+                    Err(error @ UplinkError::Neither { .. }) if !reserved.is_empty() => {
+                        lack = Some(format!("the container's ports are served, and nothing leads out of it: {error}"));
+                        networks.ports_only()?
+                    }
+                    other => other?,
+                }
             }
             Err(why) => return Err(UplinkError::NeedsBridge { name: first.name.clone(), why }.into()),
         };
@@ -108,7 +117,8 @@ impl Containers {
             links.serve_names(&wanted)?;
         }
         let state = NetworkState { connections: links.connections(&wanted), ports: links.published() };
-        Ok(Connected { mode: links.uplink().namespace().mode(), etc: None, state, links: Some(links), _shared: None })
+        let mode = links.uplink().namespace().mode();
+        Ok(Connected { mode, etc: None, state, lack, links: Some(links), _shared: None })
     }
 
     /// Others connected a running container to a network or disconnected it: its ports lead through its way out as it is
@@ -271,13 +281,15 @@ pub(super) struct Connected {
     /// The directory of the container whose files are its own.
     etc: Option<PathBuf>,
     state: NetworkState,
+    /// What it was to have and cannot.
+    lack: Option<String>,
     /// Held, so that the path in `mode` leads to it.
     _shared: Option<Namespace>,
 }
 
 impl Connected {
     fn plain(mode: NetworkMode) -> Self {
-        Self { mode, etc: None, state: NetworkState::default(), links: None, _shared: None }
+        Self { mode, etc: None, state: NetworkState::default(), lack: None, links: None, _shared: None }
     }
 
     pub(super) fn mode(&self) -> NetworkMode {
@@ -287,6 +299,11 @@ impl Connected {
     /// Where its files below `/etc` are, if not in its own directory.
     pub(super) fn etc_files(&self) -> Option<&Path> {
         self.etc.as_deref()
+    }
+
+    /// What it was to have and this host cannot give.
+    pub(super) fn lack(&self) -> Option<&str> {
+        self.lack.as_deref()
     }
 
     /// When it ends its bridges stay for the next; the networks that somebody has to see to then ([`Networks::outlast`]).
@@ -327,7 +344,7 @@ impl Links {
     fn endpoint(&self, number: usize) -> Option<&Joined> {
         match (number, self.uplink()) {
             (0, Uplink::Bridge(joined)) => Some(joined),
-            (0, Uplink::Process(..)) => None,
+            (0, Uplink::Process(..) | Uplink::PortsOnly(_)) => None,
             _ => self.others.get(number - 1),
         }
     }

@@ -152,11 +152,13 @@ impl Target {
     }
 }
 
-/// The address with which the calling thread's namespace speaks to others. Nothing is sent.
+/// The address with which the calling thread's namespace speaks to others, its own where it speaks to none. Nothing is sent.
 fn address_inside() -> io::Result<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-    Ok(socket.local_addr()?.ip())
+    match socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)) {
+        Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable => Ok(Ipv4Addr::LOCALHOST.into()),
+        connected => connected.and_then(|()| Ok(socket.local_addr()?.ip())),
+    }
 }
 
 /// The connections that are open.

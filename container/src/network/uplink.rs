@@ -15,8 +15,9 @@ use rbuild_executor::network::firewall::FirewallError;
 use rbuild_executor::network::user_mode::{Target, UserMode, UserModeError};
 use rustix::io::Errno;
 
+use super::endpoint::{EndpointRequest, Place};
 use super::error::NetworkError;
-use super::live::{EndpointRequest, Joined, Place};
+use super::live::Joined;
 use super::record::NetworkId;
 use super::store::Networks;
 
@@ -30,6 +31,8 @@ pub enum Uplink {
     Bridge(Box<Joined>),
     /// Through a process, which ends before its namespace.
     Process(Box<UserMode>, Namespace),
+    /// None at all: only ports lead in, relayed by whoever runs the container.
+    PortsOnly(Namespace),
 }
 
 /// Why there is no isolated network.
@@ -92,6 +95,11 @@ impl Networks {
         Ok(Uplink::Process(Box::new(running), namespace))
     }
 
+    /// A namespace that nothing leads out of, for a container whose ports can be relayed all the same.
+    pub fn ports_only(&self) -> Result<Uplink, UplinkError> {
+        Namespace::new().map(Uplink::PortsOnly).map_err(UplinkError::Namespace)
+    }
+
     /// A way out, whichever this host can have.
     pub fn uplink(&self, id: &NetworkId, request: &EndpointRequest, lease: &Lease) -> Result<Uplink, UplinkError> {
         self.hold(id, lease)?;
@@ -107,7 +115,7 @@ impl Uplink {
     pub fn gateway(&self) -> Option<IpAddr> {
         match self {
             Self::Bridge(joined) => joined.gateway(),
-            Self::Process(..) => None,
+            Self::Process(..) | Self::PortsOnly(_) => None,
         }
     }
 
@@ -115,7 +123,7 @@ impl Uplink {
     pub fn namespace(&self) -> &Namespace {
         match self {
             Self::Bridge(joined) => joined.namespace(),
-            Self::Process(_, namespace) => namespace,
+            Self::Process(_, namespace) | Self::PortsOnly(namespace) => namespace,
         }
     }
 
@@ -123,14 +131,14 @@ impl Uplink {
     pub fn addresses(&self) -> &[IpAddr] {
         match self {
             Self::Bridge(joined) => joined.addresses(),
-            Self::Process(..) => &[],
+            Self::Process(..) | Self::PortsOnly(_) => &[],
         }
     }
 
     /// The name server to use in it, if not one of the host's.
     pub fn name_server(&self) -> Option<IpAddr> {
         match self {
-            Self::Bridge(_) => None,
+            Self::Bridge(_) | Self::PortsOnly(_) => None,
             Self::Process(running, _) => running.program().name_server(),
         }
     }
@@ -149,6 +157,10 @@ impl Uplink {
             Self::Bridge(joined) => joined.leave(),
             Self::Process(running, namespace) => {
                 drop(running);
+                drop(namespace);
+                Ok(())
+            }
+            Self::PortsOnly(namespace) => {
                 drop(namespace);
                 Ok(())
             }
