@@ -1,4 +1,4 @@
-//! The record of what happens to containers, volumes and networks, for `events`.
+//! The record of what happens to containers, images, volumes and networks, for `events`.
 //!
 //! ```text
 //! events.log      one JSON object a line, appended by whoever changes something
@@ -9,6 +9,7 @@
 //!   is passed over; nothing else depends on this record, and a change does not fail because it cannot be told.
 //! - What is told of a container follows from two states of its record, in the moment in which the second replaces the first.
 
+mod executed;
 mod follow;
 mod told;
 
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use executed::Executed;
 pub use follow::EventReader;
 pub(crate) use told::{changes, check};
 
@@ -48,6 +50,8 @@ pub struct Event {
 pub enum EventKind {
     /// A container.
     Container,
+    /// An image.
+    Image,
     /// A network.
     Network,
     /// A volume.
@@ -59,6 +63,7 @@ impl EventKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Container => "container",
+            Self::Image => "image",
             Self::Network => "network",
             Self::Volume => "volume",
         }

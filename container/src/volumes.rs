@@ -20,14 +20,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rbuild_cache::view::View;
 use rbuild_cache::{Lease, LockError, LockMode, LockName, PathError, wait_silently};
+use rbuild_executor::Access;
 use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ContainerMountSource, VolumeOwnership};
+use crate::config::{ContainerMount, ContainerMountSource, VolumeOwnership};
 use crate::containers::Containers;
 use crate::document::{self, AtPath, Durability, if_present};
 use crate::events::{Event, EventKind};
 use crate::id::ContainerId;
+use crate::record::ContainerRecord;
 use crate::request::Lifetime;
 use crate::volume::VolumeName;
 
@@ -274,13 +276,47 @@ impl Containers {
     }
 
     fn tell_of_volume(&self, action: &str, name: &VolumeName) {
-        self.event_log().tell(&[Event {
+        self.event_log().tell(&[self.volume_event(action, name, &[])]);
+    }
+
+    /// Tells that a container has its volumes.
+    pub(crate) fn tell_of_mounted(&self, record: &ContainerRecord) {
+        let told = |mount: &ContainerMount| {
+            let writable = if mount.access == Access::ReadWrite { "true" } else { "false" };
+            let destination = mount.target.to_string();
+            let more = [("destination", destination.as_str()), ("propagation", ""), ("read/write", writable)];
+            self.of_mount("mount", record, mount, &more)
+        };
+        self.event_log().tell(&record.config.mounts.iter().filter_map(told).collect::<Vec<_>>());
+    }
+
+    /// Tells that a container has them no more.
+    pub(crate) fn tell_of_unmounted(&self, record: &ContainerRecord) {
+        let told = |mount| self.of_mount("unmount", record, mount, &[]);
+        self.event_log().tell(&record.config.mounts.iter().filter_map(told).collect::<Vec<_>>());
+    }
+
+    fn of_mount(
+        &self,
+        action: &str,
+        record: &ContainerRecord,
+        mount: &ContainerMount,
+        more: &[(&str, &str)],
+    ) -> Option<Event> {
+        let ContainerMountSource::Volume { name, .. } = &mount.source else { return None };
+        let own = [("container", record.id.as_str())];
+        Some(self.volume_event(action, name, &[&own[..], more].concat()))
+    }
+
+    fn volume_event(&self, action: &str, name: &VolumeName, more: &[(&str, &str)]) -> Event {
+        let all = [&[("driver", "local")][..], more].concat();
+        Event {
             time: self.now(),
             kind: EventKind::Volume,
             action: action.to_owned(),
             id: name.to_string(),
-            attributes: BTreeMap::from([("driver".to_owned(), "local".to_owned())]),
-        }]);
+            attributes: all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        }
     }
 
     /// Bytes of the files in a volume.

@@ -12,8 +12,8 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use rbuild_cache::SystemClock;
 use rbuild_container::{
-    Attached, ContainerRecord, Containers, EndpointSettings, InvalidMacAddress, MacAddress, Network, NetworkError,
-    Networks, Purpose, parse_address,
+    Attached, ContainerRecord, Containers, EndpointSettings, EventKind, InvalidMacAddress, MacAddress, Network,
+    NetworkError, Networks, Purpose, parse_address,
 };
 
 use super::confirm::confirmed;
@@ -22,6 +22,7 @@ use super::report::{self, Failure};
 use super::run::{containers_of, matches_name};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
+use crate::image_names::tell_of_prune;
 
 /// `rbuild network …`.
 #[derive(Debug, Subcommand)]
@@ -164,7 +165,9 @@ fn prune(args: &PruneArgs, engine: &Engine) -> Result<Exit, Failure> {
     if !confirmed(args.force, &warning)? {
         return Ok(Exit::Success);
     }
-    let removed: String = prune_unused(&filter, engine)?.iter().map(|name| format!("{name}\n")).collect();
+    let removed = prune_unused(&filter, engine)?;
+    tell_of_prune(engine.store()?, EventKind::Network, 0);
+    let removed: String = removed.iter().map(|name| format!("{name}\n")).collect();
     if !removed.is_empty() {
         report::answer(&format!("Deleted Networks:\n{removed}\n"))?;
     }

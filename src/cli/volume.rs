@@ -9,7 +9,7 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use rbuild_cache::SystemClock;
 use rbuild_container::{
-    Containers, Lifetime, NewVolume, PrunedVolumes, Volume, VolumeError, VolumeName, VolumeOwnership,
+    Containers, EventKind, Lifetime, NewVolume, PrunedVolumes, Volume, VolumeError, VolumeName, VolumeOwnership,
 };
 use serde_json::json;
 
@@ -20,6 +20,7 @@ use super::report::{self, Failure};
 use super::table::size;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
+use crate::image_names::tell_of_prune;
 
 /// `rbuild volume …`.
 #[derive(Debug, Subcommand)]
@@ -176,6 +177,7 @@ fn prune(args: &PruneArgs, containers: &Containers, engine: &Engine) -> Result<E
     }
     let takes = |volume: &Volume| filter.takes(&volume.labels, volume.created);
     let removed = containers.prune_volumes(which, &takes, &engine.store()?.lease("volume prune")?)?;
+    tell_of_prune(engine.store()?, EventKind::Volume, removed.iter().map(|(_, bytes)| bytes).sum());
     let names = removed.iter().map(|(name, bytes)| (name.as_str(), *bytes));
     report::answer(&pruned("Volumes", names))?;
     Ok(Exit::Success)

@@ -5,6 +5,7 @@ mod filter;
 mod history;
 mod inspect;
 mod remove;
+mod told;
 
 use jiff::Timestamp;
 use rbuild_cache::{ImageError, Store, StoredImage};
@@ -17,6 +18,7 @@ pub use filter::{FilterUse, ImageFilter};
 pub use history::{HistoryRow, history};
 pub use inspect::Inspection;
 pub use remove::{Removal, Removed, prune, remove};
+pub(crate) use told::{Known, tell_of_prune, tell_of_transfer};
 
 /// One line of `images`.
 #[derive(Clone, Debug)]
@@ -119,7 +121,9 @@ pub fn tag(store: &Store, source: &str, target: &ImageRef) -> Result<(), Failure
         return Err(Failure::usage(format!("{target}: a name with a digest cannot be given"), "use name:tag"));
     }
     let image = find(store, source, None)?;
-    store.images().tag(target, &image.record.id).map_err(explain)
+    store.images().tag(target, &image.record.id).map_err(explain)?;
+    Known::of(store, &image.record.id).tell_of_name(store, target);
+    Ok(())
 }
 
 /// Adds to an error what to do about it.

@@ -6,8 +6,8 @@ use rbuild_cache::{ImageError, Store, StoredImage};
 use rbuild_container::Containers;
 use rbuild_image::{ChainId, Digest, ImageRef, chain_ids};
 
-use super::explain;
 use super::filter::ImageFilter;
+use super::{Known, explain};
 use crate::cli::report::Failure;
 
 /// How much `remove` may take away.
@@ -69,6 +69,7 @@ pub fn remove(store: &Store, containers: &Containers, text: &str, removal: Remov
         // A name may lead to an image for each platform.
         for other in untagged {
             let running = users_of(containers, &other.image, &id, &users)?;
+            Known::of(store, &other.image).tell(store, "untag");
             let nameless = other.left.iter().all(|left| left.tag().is_none());
             if (nameless && (last || other.image != id)) && !running {
                 delete(store, &other.image, &mut removed)?;
@@ -117,7 +118,11 @@ pub fn prune(store: &Store, containers: &Containers, filter: &ImageFilter, all: 
 fn delete(store: &Store, id: &Digest, removed: &mut Removed) -> Result<(), Failure> {
     let images = store.images();
     let Some(image) = images.by_id(id)? else { return Ok(()) };
+    let known = Known::of(store, id);
     let untagged = images.remove(id).map_err(explain)?;
+    // One that was pulled has its digest for a second name, of which Docker says the same.
+    untagged.iter().for_each(|_| known.tell(store, "untag"));
+    known.tell_of_end(store);
     removed.untagged.extend(untagged);
     removed.deleted.push(*id);
     let mut others: BTreeSet<ChainId> = BTreeSet::new();

@@ -12,7 +12,7 @@ use super::config_changes;
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::file_changes::{Aspect, Comparing, FileChange, compare};
-use crate::image_names;
+use crate::image_names::{self, Known};
 use crate::output::{Built, put_image};
 
 /// What is to become an image.
@@ -81,7 +81,15 @@ pub fn commit(engine: &Engine, containers: &Containers, request: &CommitRequest)
     let size = layers.iter().map(|layer| layer.size).sum();
     let base_layers = config.rootfs.diff_ids.len().saturating_sub(1);
     let built = Built { config, snapshot: Some(snapshot), size, base_layers };
-    put_image(store, &lease, &built, request.name.as_slice())
+    let id = put_image(store, &lease, &built, request.name.as_slice())?;
+    let name = request.name.as_ref().map(ToString::to_string).unwrap_or_default();
+    if let Some(name) = &request.name {
+        Known::of(store, &id).tell_of_name(store, name);
+    }
+    let comment = request.message.as_deref().unwrap_or_default();
+    let more = [("comment", comment), ("imageID", &id.to_string()), ("imageRef", &name)];
+    containers.tell(&record, "commit", &more);
+    Ok(id)
 }
 
 /// Layers of the image keep the digests that it knows them by; the new one is last.

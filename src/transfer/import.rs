@@ -11,6 +11,7 @@ use super::{Input, config_changes};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::fetch::{Fetching, download};
+use crate::image_names::Known;
 
 /// A root file system to take in.
 #[derive(Clone, Debug)]
@@ -63,6 +64,9 @@ pub fn import(engine: &Engine, request: &ImportRequest) -> Result<Digest, Failur
         blobs: BTreeMap::from([(id, BlobRole::Config)]),
     };
     store.images().put(&record, request.name.as_slice())?;
+    let known = Known::of(store, &id);
+    request.name.iter().for_each(|name| known.tell_of_name(store, name));
+    known.tell(store, "import");
     Ok(id)
 }
 

@@ -12,6 +12,7 @@ use super::pull::created;
 use super::unpack::{LayerBlob, unpack};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
+use crate::image_names::Known;
 
 /// An image that was loaded.
 #[derive(Clone, Debug)]
@@ -74,6 +75,7 @@ pub fn load(engine: &Engine, request: &LoadRequest) -> Result<Vec<Loaded>, Failu
         let image = chosen.as_ref().unwrap_or(image);
         let names = name.map_or_else(|| image.names.clone(), |name| vec![name.clone()]);
         let id = take_in(engine, store, &lease, &archive, image, &names, &source)?;
+        Known::of(store, &id).tell(store, "load");
         if names.is_empty() {
             loaded.push(Loaded { reference: None, id });
         }

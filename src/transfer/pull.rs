@@ -52,6 +52,7 @@ pub fn pull(
     let watch = Watch::of(transfers);
     let names = [resolved.reference.clone(), resolved.reference.with_digest(resolved.descriptor().digest)];
     let pulled = fetch_as(engine, &lease, &resolved, &names, Attested::Fetched, &watch)?;
+    image_names::tell_of_transfer(store, "pull", reference);
     drop(lease);
     origins::let_go_now(engine)?;
     Ok(pulled)

@@ -82,6 +82,7 @@ pub fn push(
         ));
     }
     stored.remember(engine, &lease, reference)?;
+    image_names::tell_of_transfer(store, "push", reference);
     drop(lease);
     origins::forget_fetched(engine)?;
     Ok(Pushed { digest: stored.root().0.digest, size: stored.root().0.size })
@@ -113,6 +114,13 @@ pub(crate) struct Stored<'a> {
     root: DescribedBytes,
     memory: BTreeMap<Digest, Vec<u8>>,
     elsewhere: Vec<ImageRef>,
+}
+
+impl Stored<'_> {
+    /// The identifiers of what is ready.
+    pub(super) fn ids(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.images.iter().map(|image| image.record.id)
+    }
 }
 
 /// Makes the image that a name leads to ready to leave, for all its platforms.

@@ -7,7 +7,7 @@ use rbuild_image::{BlobSource, Digest, Flavour, ImageRef, Platform};
 use super::push::{Stored, images_named, stage_all};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
-use crate::image_names;
+use crate::image_names::{self, Known};
 use crate::output::pack::Packing;
 use crate::output::{stage, write_archive};
 use crate::request::{ArchiveFormat, Compression, Destination};
@@ -62,7 +62,9 @@ pub fn save(engine: &Engine, request: &SaveRequest) -> Result<(), Failure> {
     let exports = stored.iter().map(|stored| stored.root().0.clone()).zip(names).collect();
     // What `docker load` takes from an image for several platforms.
     let shown = stored.first().map_or_else(Platform::host, |first| first.platform_for(request.platform.as_ref()));
-    write_archive(request.format, &request.dest, exports, &shown, &Together(&stored))
+    write_archive(request.format, &request.dest, exports, &shown, &Together(&stored))?;
+    stored.iter().flat_map(Stored::ids).for_each(|id| Known::of(store, &id).tell(store, "save"));
+    Ok(())
 }
 
 /// Blobs of several images.

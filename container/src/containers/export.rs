@@ -55,7 +55,9 @@ impl Containers {
         let view = self.view(record, lease)?;
         let mut export = Export { view: &view, tar: TarWriter::new(out), names: HashMap::new() };
         export.directory(&ContainerPath::root())?;
-        export.tar.finish().map(drop).map_err(ExportError::Finish)
+        export.tar.finish().map_err(ExportError::Finish)?;
+        self.tell(record, "export", &[]);
+        Ok(())
     }
 }
 

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
+use super::executed::{begun, ended};
 use super::{Event, EventKind};
+use crate::exit::ContainerExit;
 use crate::health::{HealthResult, HealthStatus};
 use crate::record::ContainerRecord;
 use crate::status::ContainerStatus;
@@ -18,6 +20,9 @@ pub(crate) fn changes(old: &ContainerRecord, new: &ContainerRecord, now: Timesta
         events.push(new.event("start", state.started.unwrap_or(now), &[]));
     }
     if state.finished != old.state.finished {
+        if state.exit.as_ref().is_some_and(ContainerExit::out_of_memory) {
+            events.push(new.event("oom", state.finished.unwrap_or(now), &[]));
+        }
         let code = state.exit.as_ref().map_or(0, |exit| exit.code()).to_string();
         events.push(new.event("die", state.finished.unwrap_or(now), &[("exitCode", &code)]));
     }
@@ -38,13 +43,8 @@ pub(crate) fn check(
     old: HealthStatus,
     new: HealthStatus,
 ) -> Vec<Event> {
-    let command = record.config.health_command().join(" ");
-    let exec = ("execID", result.exec.as_str());
-    let mut events = vec![
-        record.event(&format!("exec_create: {command}"), result.start, &[exec]),
-        record.event(&format!("exec_start: {command}"), result.start, &[exec]),
-        record.event("exec_die", result.end, &[exec, ("exitCode", &result.exit_code.to_string())]),
-    ];
+    let [created, started] = begun(record, &result.exec, &record.config.health_command(), result.start);
+    let mut events = vec![created, started, ended(record, &result.exec, &result.exit_code.to_string(), result.end)];
     if old != new {
         events.push(record.event(&format!("health_status: {}", new.name()), result.end, &[]));
     }
@@ -65,7 +65,6 @@ impl ContainerRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::ContainerExit;
     use crate::process_id::ProcessId;
     use crate::record::tests::sample;
     use crate::status::Change;

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use jiff::Timestamp;
 use rbuild_cache::{GcPolicy, PruneControl, PruneMode};
+use rbuild_container::EventKind;
 
 use crate::cache_view;
 use crate::cli::confirm::confirmed;
@@ -80,6 +81,7 @@ pub(in crate::cli) fn prune(args: &PruneArgs, engine: &Engine) -> Result<Exit, F
     }
     let removed = image_names::prune(engine.store()?, &containers_of(engine)?, &filter, all)?;
     let freed = collect(engine)?;
+    image_names::tell_of_prune(engine.store()?, EventKind::Image, freed);
     report::answer(&format!("{}Total reclaimed space: {}\n", listed(&removed), size(freed)))?;
     Ok(Exit::Success)
 }

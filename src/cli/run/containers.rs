@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use jiff::Timestamp;
 use rbuild_container::{
-    AnonymousVolumes, ContainerRecord, Containers, FindError, RemoveOptions, RunningContainer, Signal,
+    AnonymousVolumes, ContainerRecord, Containers, EventKind, FindError, RemoveOptions, RunningContainer, Signal,
 };
 
 use super::attach::{AttachArgs, StartArgs, attach, start};
@@ -25,6 +25,7 @@ use crate::cli::report::{self, Failure, printable};
 use crate::cli::volume::pruned;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
+use crate::image_names::tell_of_prune;
 
 /// Arguments of `rm`.
 #[derive(Debug, clap::Args)]
@@ -174,6 +175,7 @@ fn prune(args: &PruneArgs, engine: &Engine) -> Result<Exit, Failure> {
     }
     let takes = |record: &ContainerRecord| filter.takes(&record.config.labels, record.created);
     let removed = containers_of(engine)?.prune(&takes, &engine.store()?.lease("container prune")?)?;
+    tell_of_prune(engine.store()?, EventKind::Container, removed.iter().map(|(_, bytes)| bytes).sum());
     report::answer(&pruned("Containers", removed.iter().map(|(id, bytes)| (id.as_str(), *bytes))))?;
     Ok(Exit::Success)
 }

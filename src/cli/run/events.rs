@@ -1,4 +1,4 @@
-//! `events`: what happened to containers, volumes and networks, and what happens.
+//! `events`: what happened to containers, images, volumes and networks, and what happens.
 //!
 //! Whoever changes something appends it to the store's record, which is bounded in size; this command reads that, and goes on
 //! reading. No daemon is needed for it, and nothing that was recorded is missed, however quickly one change follows another.
@@ -20,7 +20,7 @@ use crate::exit_code::Exit;
 /// Arguments of `events`.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct EventsArgs {
-    /// Only those that fit: container=, event=, image=, label=, network=, scope=local, type=container|network|volume, volume=
+    /// Only those that fit: container=, event=, image=, label=, network=, scope=local, type=container|image|network|volume, volume=
     #[arg(short, long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// Begin with what was recorded since a time (2026-01-02T13:23:37Z, seconds since 1970, or an age as 10m)
@@ -86,9 +86,11 @@ fn object(event: &Event) -> Map<String, Value> {
         "time": event.time.as_second(),
         "timeNano": i64::try_from(event.time.as_nanosecond()).unwrap_or(i64::MAX),
     });
-    if event.kind == EventKind::Container {
+    if matches!(event.kind, EventKind::Container | EventKind::Image) {
         object["status"] = json!(event.action);
         object["id"] = json!(event.id);
+    }
+    if event.kind == EventKind::Container {
         object["from"] = json!(event.attributes.get("image"));
     }
     match object {
@@ -127,6 +129,13 @@ fn fits(event: &Event, filters: &BTreeMap<String, Vec<String>>) -> bool {
             "volume" => any(&|value| of(EventKind::Volume, "volume", value)),
             // `health_status` means all of that kind, as in Docker.
             "event" => any(&|value| event.action == value || event.action.split(':').next() == Some(value)),
+            // The identifier of an image's own events is the image's, or the name that was pulled or pushed.
+            "image" if event.kind == EventKind::Image => any(&|value| {
+                let digits = event.id.strip_prefix("sha256:").unwrap_or(&event.id);
+                event.id.starts_with(value)
+                    || digits.starts_with(value)
+                    || attribute("name").is_some_and(|name| names_image(name, value))
+            }),
             "image" => any(&|value| attribute("image").is_some_and(|image| names_image(image, value))),
             "label" => values.iter().all(|value| match value.split_once('=') {
                 Some((key, value)) => attribute(key) == Some(value),

@@ -91,7 +91,8 @@ pub(in crate::cli) struct TopArgs {
 /// Runs `top`: what this machine's `ps` says about the container's processes, as in Docker.
 pub(in crate::cli) fn top(args: &TopArgs, engine: &Engine) -> Result<Exit, Failure> {
     let containers = containers_of(engine)?;
-    let processes = containers.processes(&containers.find(&args.container)?)?;
+    let record = containers.find(&args.container)?;
+    let processes = containers.processes(&record)?;
     let mut command = Command::new("ps");
     if args.options.is_empty() {
         command.arg("-ef");
@@ -103,6 +104,7 @@ pub(in crate::cli) fn top(args: &TopArgs, engine: &Engine) -> Result<Exit, Failu
     if !output.status.success() {
         return Err(Failure::new(format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim())));
     }
+    containers.tell(&record, "top", &[]);
     report::answer(&printable(&of_processes(&String::from_utf8_lossy(&output.stdout), &processes)?))?;
     Ok(Exit::Success)
 }
