@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use rbuild_cache::snapshot::SnapshotError;
 use rbuild_cache::{Hold, Lease, LockGuard, PathError};
-use rbuild_executor::{FileKind, RootDir, Stat, open_rootfs};
+use rbuild_executor::{Access, FileKind, RootDir, Stat, open_rootfs};
 use rbuild_image::ContainerPath;
 use rbuild_image::layer::{TarError, TarWriteError};
 
@@ -21,6 +21,7 @@ use super::{Containers, LoadError};
 use crate::config::ContainerMountSource;
 use crate::id::ContainerId;
 use crate::record::ContainerRecord;
+use crate::request::RootAccess;
 
 pub use archive::Links;
 pub use extract::Owners;
@@ -53,6 +54,12 @@ pub enum CopyError {
         #[source]
         source: io::Error,
     },
+    /// It is not to be written there.
+    #[error("cannot write {path}: it is read-only in the container")]
+    ReadOnly {
+        /// Where.
+        path: ContainerPath,
+    },
     /// Its files cannot be reached.
     #[error("cannot open the files of container {}", id.short())]
     Open {
@@ -84,7 +91,9 @@ pub enum CopyError {
 pub struct Files {
     root: RootDir,
     /// What is mounted in a container that does not run: the innermost first.
-    mounts: Vec<(ContainerPath, PathBuf)>,
+    mounts: Vec<(ContainerPath, PathBuf, Access)>,
+    /// What its root file system is; that of one that runs says so itself.
+    access: Access,
     /// Nobody starts it meanwhile.
     _held: Option<LockGuard>,
 }
@@ -99,7 +108,7 @@ impl Containers {
             && let Some(_held) = process.open().map_err(failed)?
         {
             let root = RootDir::open(format!("/proc/{}/root", process.pid).as_ref()).map_err(failed)?;
-            return Ok(Files { root, mounts: Vec::new(), _held: None });
+            return Ok(Files { root, mounts: Vec::new(), access: Access::ReadWrite, _held: None });
         }
         let held = self.hold_now(&record.id)?.ok_or_else(|| CopyError::Busy { id: record.id.clone() })?;
         if let Some(snapshot) = record.snapshot {
@@ -113,9 +122,13 @@ impl Containers {
                 ContainerMountSource::Bind { path, .. } if path.is_dir() => path.clone(),
                 ContainerMountSource::Bind { .. } | ContainerMountSource::Tmpfs { .. } => continue,
             };
-            mounts.push((mount.target.clone(), source));
+            mounts.push((mount.target.clone(), source, mount.access));
         }
-        Ok(Files { root, mounts, _held: Some(held) })
+        let access = match record.config.root {
+            RootAccess::ReadOnly => Access::ReadOnly,
+            RootAccess::ReadWrite => Access::ReadWrite,
+        };
+        Ok(Files { root, mounts, access, _held: Some(held) })
     }
 
     /// What a container has changed in its image, by path: a letter (added, changed, deleted) for each.
@@ -170,48 +183,66 @@ impl Containers {
 impl Files {
     /// A directory of the host, the caller's own.
     pub fn of_host(directory: &std::path::Path) -> io::Result<Self> {
-        Ok(Self { root: RootDir::open(directory)?, mounts: Vec::new(), _held: None })
+        Ok(Self { root: RootDir::open(directory)?, mounts: Vec::new(), access: Access::ReadWrite, _held: None })
     }
 
-    /// What is at `path`, symlinks followed.
-    pub fn stat(&self, path: &ContainerPath) -> Result<Option<Stat>, CopyError> {
-        let (root, path) = self.place(path)?;
-        match root.stat(&path) {
+    /// What is at `path`; with [`Links::Follow`] a symlink there is followed.
+    pub fn stat(&self, path: &ContainerPath, links: Links) -> Result<Option<Stat>, CopyError> {
+        let (root, path, _) = self.place(path)?;
+        let found = match links {
+            Links::Follow => root.stat(&path),
+            Links::Keep => root.lstat(&path),
+        };
+        match found {
             Ok(stat) => Ok(Some(stat)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(source) => Err(CopyError::File { action: "inspect", path, source }),
         }
     }
 
+    /// Where a path leads, or would lead if what is missing were there.
+    pub fn resolve(&self, path: &ContainerPath) -> ContainerPath {
+        self.root.resolve_missing(path).unwrap_or_else(|_| path.clone())
+    }
+
     /// Writes what is at `path` as a tar in which it is called `name`.
     pub fn read(&self, path: &ContainerPath, name: &[u8], links: Links, out: &mut dyn Write) -> Result<(), CopyError> {
-        let (root, path) = self.place(path)?;
+        let (root, path, _) = self.place(path)?;
         archive::write(&root, &path, name, links, out)
     }
 
     /// Unpacks a tar into the directory at `path`.
     pub fn write(&self, path: &ContainerPath, tar: &mut dyn Read, owners: Owners) -> Result<(), CopyError> {
-        let (root, path) = self.place(path)?;
+        let shown = path;
+        let (root, path, access) = self.place(path)?;
+        if access == Access::ReadOnly {
+            return Err(CopyError::ReadOnly { path: shown.clone() });
+        }
         let stat =
             root.stat(&path).map_err(|source| CopyError::File { action: "inspect", path: path.clone(), source })?;
         if stat.kind != FileKind::Directory {
             let source = io::ErrorKind::NotADirectory.into();
             return Err(CopyError::File { action: "unpack into", path, source });
         }
-        extract::unpack(&root, &path, tar, owners)
+        match extract::unpack(&root, &path, tar, owners) {
+            Err(CopyError::File { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Err(CopyError::ReadOnly { path: shown.clone() })
+            }
+            other => other,
+        }
     }
 
-    /// The root in which a path lies, and the path from there.
-    fn place(&self, path: &ContainerPath) -> Result<(RootDir, ContainerPath), CopyError> {
+    /// The root in which a path lies, the path from there, and whether it may be written.
+    fn place(&self, path: &ContainerPath) -> Result<(RootDir, ContainerPath, Access), CopyError> {
         let failed = |source| CopyError::File { action: "open", path: path.clone(), source };
-        let resolved = self.root.resolve_missing(path).unwrap_or_else(|_| path.clone());
-        for (target, source) in &self.mounts {
+        let resolved = self.resolve(path);
+        for (target, source, access) in &self.mounts {
             let rest = resolved.as_bytes().strip_prefix(target.as_bytes());
             if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with(b"/")) {
-                return Ok((RootDir::open(source).map_err(failed)?, ContainerPath::root().join(rest)));
+                return Ok((RootDir::open(source).map_err(failed)?, ContainerPath::root().join(rest), *access));
             }
         }
-        Ok((self.root.try_clone().map_err(failed)?, path.clone()))
+        Ok((self.root.try_clone().map_err(failed)?, path.clone(), self.access))
     }
 }
 

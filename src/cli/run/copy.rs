@@ -67,47 +67,69 @@ pub(in crate::cli) fn copy(args: &CopyArgs, engine: &Engine) -> Result<Exit, Fai
     let containers = containers_of(engine)?;
     let lease = engine.store()?.lease("cp")?;
     let links = if args.follow_link { CopyLinks::Follow } else { CopyLinks::Keep };
-    let open = |name: &str| -> Result<Files, Failure> { Ok(containers.files(&containers.find(name)?, &lease)?) };
+    // Told as Docker tells it: when the files are about to be read or written.
+    let open = |name: &str, action: &str| -> Result<Files, Failure> {
+        let record = containers.find(name)?;
+        let files = containers.files(&record, &lease)?;
+        containers.tell(&record, action, &[]);
+        Ok(files)
+    };
+    let (read, write) = ("archive-path", "extract-to-dir");
     match (End::parse(&args.from), End::parse(&args.to)) {
         (End::Container(container, path), End::Stream) => {
             if engine.settings().stdout_is_terminal {
                 return Err(Failure::new("refusing to write an archive to a terminal").with_help("redirect the output"));
             }
+            let from = Source::find(open(container, read)?, path, &format!("{container}:{path}"), links)?;
             let mut out = io::BufWriter::new(io::stdout().lock());
-            let path = ContainerPath::new(path);
-            open(container)?.read(&path, name_of(&path), links, &mut out)?;
+            from.files.read(&from.path, &from.name_in_stream(), CopyLinks::Keep, &mut out)?;
             out.flush()?;
         }
         (End::Container(container, path), End::Host(host)) => {
             let (uid, gid) = engine.settings().ids;
             let owners = if args.archive { CopyOwners::Archive } else { CopyOwners::All(uid, gid) };
-            let from = Source::find(open(container)?, path, &format!("{container}:{path}"))?;
-            let to = engine.settings().absolute(host);
+            let from = Source::find(open(container, read)?, path, &format!("{container}:{path}"), links)?;
+            let to = followed(engine.settings().absolute(host));
             let there = std::fs::metadata(&to).ok().map(|stat| stat.is_dir());
             let parent = to.parent().is_some_and(Path::is_dir);
             let target = target(&from, host, host_path(&to), there, parent)?;
             let directory = PathBuf::from(target.directory.to_string());
             let into = Files::of_host(&directory)
                 .map_err(|error| Failure::from_error(&format!("cannot open {}", directory.display()), &error))?;
-            from.copy(&target.name, links, &into, &ContainerPath::root(), owners)?;
+            from.copy(&target.name, &into, &ContainerPath::root(), owners)?;
         }
         (End::Host(host), End::Container(container, path)) => {
             let files = Files::of_host(Path::new("/"))?;
             let absolute = engine.settings().absolute(host);
-            let keeps = if host.ends_with("/.") || host == "." { "/." } else { "" };
-            let from = Source::find(files, &format!("{}{keeps}", absolute.display()), host)?;
-            let into = open(container)?;
-            let place = ContainerPath::new(path);
-            let there = into.stat(&place)?.map(|stat| stat.kind == FileKind::Directory);
+            let keeps = match host {
+                _ if host.ends_with("/.") || host == "." => "/.",
+                _ if host.ends_with('/') => "/",
+                _ => "",
+            };
+            let from = Source::find(files, &format!("{}{keeps}", absolute.display()), host, links)?;
+            if path.is_empty() {
+                return Err(Failure::new("the path in the container is empty").with_help("its root is CONTAINER:/"));
+            }
+            let into = open(container, write)?;
+            // A link there is followed, also one that leads to nothing yet.
+            let place = into.resolve(&ContainerPath::new(path));
+            let there = into.stat(&place, CopyLinks::Follow)?.map(|stat| stat.kind == FileKind::Directory);
             let parent = match place.parent() {
-                Some(parent) => into.stat(&parent)?.is_some_and(|stat| stat.kind == FileKind::Directory),
+                Some(parent) => {
+                    into.stat(&parent, CopyLinks::Follow)?.is_some_and(|stat| stat.kind == FileKind::Directory)
+                }
                 None => true,
             };
             let target = target(&from, path, place, there, parent)?;
-            from.copy(&target.name, links, &into, &target.directory, CopyOwners::Archive)?;
+            from.copy(&target.name, &into, &target.directory, CopyOwners::Archive)?;
         }
         (End::Stream, End::Container(container, path)) => {
-            open(container)?.write(&ContainerPath::new(path), &mut io::stdin().lock(), CopyOwners::Archive)?;
+            let into = open(container, write)?;
+            let place = ContainerPath::new(path);
+            if into.stat(&place, CopyLinks::Follow)?.is_none_or(|stat| stat.kind != FileKind::Directory) {
+                return Err(Failure::new(format!("destination \"{container}:{path}\" must be a directory")));
+            }
+            into.write(&place, &mut io::stdin().lock(), CopyOwners::Archive)?;
         }
         (End::Container(..), End::Container(..)) => {
             return Err(Failure::new("copying between containers is not supported"));
@@ -125,34 +147,50 @@ pub(in crate::cli) fn copy(args: &CopyArgs, engine: &Engine) -> Result<Exit, Fai
 /// What is copied.
 struct Source {
     files: Files,
+    /// Where it is, with the links that are to be followed followed.
     path: ContainerPath,
+    /// What it was called.
+    name: Vec<u8>,
     is_directory: bool,
     /// Only what is in it: its path ends in `/.`.
     content: bool,
 }
 
 impl Source {
-    fn find(files: Files, typed: &str, shown: &str) -> Result<Self, Failure> {
+    /// A link is followed when that was asked for, and when a `/` behind it says that a directory is meant.
+    fn find(files: Files, typed: &str, shown: &str, links: CopyLinks) -> Result<Self, Failure> {
+        if typed.is_empty() {
+            return Err(
+                Failure::new(format!("{shown}: the path is empty")).with_help("a container's root is CONTAINER:/")
+            );
+        }
+        let content = typed.ends_with("/.");
+        let meant = content || typed.ends_with('/');
+        let links = if meant { CopyLinks::Follow } else { links };
         let path = ContainerPath::new(typed);
-        let stat = files.stat(&path)?.ok_or_else(|| Failure::new(format!("no such file or directory: {shown}")))?;
+        let stat =
+            files.stat(&path, links)?.ok_or_else(|| Failure::new(format!("no such file or directory: {shown}")))?;
         let is_directory = stat.kind == FileKind::Directory;
-        Ok(Self { files, path, is_directory, content: is_directory && typed.ends_with("/.") })
+        if meant && !is_directory {
+            return Err(Failure::new(format!("not a directory: {shown}")));
+        }
+        let name = name_of(&path).to_vec();
+        let path = if links == CopyLinks::Follow { files.resolve(&path) } else { path };
+        Ok(Self { files, path, name, is_directory, content })
+    }
+
+    /// What it is called in an archive for standard output.
+    fn name_in_stream(&self) -> Vec<u8> {
+        if self.content { b".".to_vec() } else { name_of(&self.path).to_vec() }
     }
 
     /// Copies through a pipe: one thread packs, this one unpacks.
-    fn copy(
-        &self,
-        name: &[u8],
-        links: CopyLinks,
-        into: &Files,
-        directory: &ContainerPath,
-        owners: CopyOwners,
-    ) -> Result<(), Failure> {
+    fn copy(&self, name: &[u8], into: &Files, directory: &ContainerPath, owners: CopyOwners) -> Result<(), Failure> {
         let (mut reader, writer) = io::pipe()?;
         std::thread::scope(|scope| {
             let packed = scope.spawn(|| {
                 let mut out = io::BufWriter::new(writer);
-                let result = self.files.read(&self.path, name, links, &mut out);
+                let result = self.files.read(&self.path, name, CopyLinks::Keep, &mut out);
                 result.map(|()| out.flush())
             });
             let unpacked = into.write(directory, &mut reader, owners);
@@ -183,7 +221,8 @@ fn target(
     };
     match there {
         Some(true) if from.content => Ok(Target { directory: path, name: Vec::new() }),
-        Some(true) => Ok(Target { directory: path, name: name_of(&from.path).to_vec() }),
+        Some(true) => Ok(Target { directory: path, name: from.name.clone() }),
+        Some(false) if typed.ends_with('/') => Err(Failure::new(format!("not a directory: {typed}"))),
         Some(false) if from.is_directory => Err(Failure::new(format!("cannot copy a directory to the file {typed}"))),
         Some(false) => last(),
         None if typed.ends_with('/') && !from.is_directory => {
@@ -192,6 +231,16 @@ fn target(
         None if !parent_there => Err(Failure::new(format!("the directory of {typed} does not exist"))),
         None => last(),
     }
+}
+
+/// Where a path of this machine leads, also when nothing is there yet.
+fn followed(mut path: PathBuf) -> PathBuf {
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        let (Ok(link), Some(parent)) = (std::fs::read_link(&path), path.parent()) else { break };
+        path = parent.join(link);
+    }
+    path
 }
 
 fn name_of(path: &ContainerPath) -> &[u8] {
@@ -244,7 +293,8 @@ mod tests {
         let placed = |source: &str, directory: bool, to: &str, there: Option<bool>, parent: bool| {
             let files = Files::of_host(Path::new("/")).unwrap();
             let content = directory && source.ends_with("/.");
-            let from = Source { files, path: ContainerPath::new(source), is_directory: directory, content };
+            let path = ContainerPath::new(source);
+            let from = Source { files, name: name_of(&path).to_vec(), path, is_directory: directory, content };
             target(&from, to, ContainerPath::new(to), there, parent)
                 .map(|target| format!("{} {}", target.directory, String::from_utf8(target.name).unwrap()))
                 .map_err(|failure| failure.message().to_owned())
@@ -257,6 +307,7 @@ mod tests {
         assert_eq!(placed("/a", true, "/d/n", None, true).unwrap(), "/d n");
         assert!(placed("/a", true, "/d", Some(false), true).is_err());
         assert!(placed("/a/f", false, "/d/", None, true).is_err());
+        assert!(placed("/a/f", false, "/d/g/", Some(false), true).is_err());
         assert!(placed("/a/f", false, "/x/y", None, false).is_err());
     }
 }
