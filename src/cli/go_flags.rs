@@ -48,7 +48,8 @@ fn switches(command: Command) -> Command {
 }
 
 fn switch(arg: Arg) -> Arg {
-    if !matches!(arg.get_action(), ArgAction::SetTrue) {
+    // One with a default of its own is on, and takes values already.
+    if !matches!(arg.get_action(), ArgAction::SetTrue) || !arg.get_default_values().is_empty() {
         return arg;
     }
     arg.action(ArgAction::Set)
@@ -93,6 +94,18 @@ mod tests {
             assert_eq!((read.0, read.1), (rm, tty), "{line}");
         }
         assert_eq!(read("x run --name a --name b").unwrap().2.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_switch_that_is_on_stays_on() {
+        let on = Arg::new("on").long("on").action(ArgAction::SetTrue).num_args(0..=1).require_equals(true);
+        let on = on.default_value("true").default_missing_value("true");
+        let rm = Arg::new("rm").long("rm").action(ArgAction::SetTrue);
+        for (line, want) in [("x", true), ("x --rm=false", true), ("x --rm=true --on=false", false), ("x --on", true)] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let command = reading(Command::new("x").args([on.clone(), rm.clone()]), &words);
+            assert_eq!(command.try_get_matches_from(words).unwrap().get_flag("on"), want, "{line}");
+        }
     }
 
     #[test]

@@ -158,13 +158,14 @@ impl MonitorLink {
         warn: &mut dyn FnMut(&str),
     ) -> Result<Session, LinkError> {
         loop {
-            if let Some(signals) = &mut signals {
+            if let Some(signals) = &mut signals
+                // What has been said counts first: a signal that came when the container ran already is for the container.
+                && !self.wait_with(signals)?
+            {
                 if let Some(signal) = signals.take().into_iter().find(|signal| ENDING.contains(signal)) {
                     return Err(LinkError::Interrupted { signal });
                 }
-                if !self.wait_with(signals)? {
-                    continue;
-                }
+                continue;
             }
             match self.receive()? {
                 (FromMonitor::Warning(text), _) => warn(&text),
@@ -255,7 +256,6 @@ impl Session {
                     match (signal, window) {
                         // The kernel tells the container's processes when the size of their terminal changes.
                         (Signal::WINCH, Some((from, to))) => copy_size(from, to).map_err(LinkError::Streams)?,
-                        (Signal::WINCH, None) => {}
                         _ => self.pass_on(signal).map_err(LinkError::Connection)?,
                     }
                 }
