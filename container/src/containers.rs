@@ -43,7 +43,7 @@ use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::monitor::{LinkError, MonitorLink};
 use crate::name::ContainerName;
-use crate::record::{ContainerRecord, Place, RecordError};
+use crate::record::{ContainerRecord, RecordError};
 use crate::request::Lifetime;
 use crate::status::{ContainerStatus, InvalidChange};
 
@@ -51,7 +51,7 @@ pub use attach::{AttachError, Attached};
 pub use attend::Attendance;
 pub use boot::{Boot, BootError};
 pub use copy::{CopyError, Files, Links as CopyLinks, Owners as CopyOwners};
-pub use create::{CreateError, NewContainer, RunIn, WorkingDirError};
+pub use create::{CreateError, NewContainer, WorkingDirError};
 pub use exec::ExecError;
 pub use export::ExportError;
 pub use live::{ContainerChange, LiveError};
@@ -258,6 +258,11 @@ impl Containers {
         Ok(record)
     }
 
+    /// Tells that something was done with a container.
+    pub fn tell(&self, record: &ContainerRecord, action: &str, more: &[(&str, &str)]) {
+        self.event_log().tell(&[record.event(action, self.now(), more)]);
+    }
+
     /// Makes a container appear: `directory` holds its files, and becomes its directory together with the record.
     ///
     /// A name that is taken gives the container that has it.
@@ -371,10 +376,7 @@ impl Containers {
 
     /// The directory that holds a container's changes.
     fn changes(&self, record: &ContainerRecord) -> PathBuf {
-        match &record.place {
-            Place::Container => self.directory(&record.id).join(create::CHANGES),
-            Place::Scratch(path) => path.clone(),
-        }
+        self.directory(&record.id).join(create::CHANGES)
     }
 
     /// A container's files: its image with its changes.

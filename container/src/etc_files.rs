@@ -162,6 +162,13 @@ pub(crate) fn hosts_with_own(
     text
 }
 
+/// The same without the lines that lead from these addresses to its name; whatever else it wrote there stays.
+pub(crate) fn hosts_without(text: &[u8], addresses: &[IpAddr], hostname: &str) -> Vec<u8> {
+    let own: Vec<String> = addresses.iter().map(|address| format!("{address}\t{hostname}\n")).collect();
+    let is_own = |line: &&[u8]| own.iter().any(|own| own.as_bytes() == *line);
+    text.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_own(line)).flatten().copied().collect()
+}
+
 /// `/etc/resolv.conf` of a container with a name server of its own: that one, and single words are names, too.
 pub(crate) fn resolv_conf_with_own(resolver: &HostResolver, server: IpAddr, dns: &DnsSettings) -> Vec<u8> {
     let mut dns = DnsSettings { servers: vec![server], ..dns.clone() };
@@ -240,6 +247,19 @@ mod tests {
         assert!(
             text(hosts(&NetworkChoice::Host, &HostFiles::default(), &[], None)).starts_with("127.0.0.1\tlocalhost")
         );
+    }
+
+    #[test]
+    fn lines_of_addresses_that_are_gone_go_and_no_others() {
+        let text_of = |addresses: &[&str]| {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let extra = ["db:172.24.0.2".parse().unwrap()];
+            let mut all = hosts_with_own(&extra, &addresses, "web", None);
+            all.extend(b"172.24.0.3\tmine");
+            all
+        };
+        let left = hosts_without(&text_of(&["172.24.0.2", "172.24.4.2"]), &["172.24.0.2".parse().unwrap()], "web");
+        assert_eq!(text(left), text(text_of(&["172.24.4.2"])));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use config::{ContainerConfig, ContainerMount, ContainerMountSource, VolumeOw
 pub use containers::{
     AnonymousVolumes, AttachError, Attached, Attendance, Boot, BootError, ContainerChange, Containers, CopyError,
     CopyLinks, CopyOwners, CreateError, ExecError, ExportError, Files, FindError, Foreground, Listing, LiveError,
-    LoadError, NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RenameError, RunIn, RunningContainer,
+    LoadError, NewContainer, Outcome, PublishError, RemoveError, RemoveOptions, RenameError, RunningContainer,
     StartError, StopError, Supervised, Supervision, UpdateError, WorkingDirError,
 };
 pub use create::{

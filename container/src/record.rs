@@ -50,8 +50,6 @@ pub struct ContainerRecord {
     pub image: ImageOrigin,
     /// The image's files; `None` is the empty tree.
     pub snapshot: Option<SnapshotId>,
-    /// Where its changes are.
-    pub(crate) place: Place,
     /// What it is.
     pub config: ContainerConfig,
     /// Where it is in its life.
@@ -59,16 +57,6 @@ pub struct ContainerRecord {
     /// Whether it works, where something checks that; kept apart, since it means nothing once the container has ended.
     #[serde(skip)]
     pub health: Option<Health>,
-}
-
-/// Where the changes of a container are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Place {
-    /// In its own directory.
-    Container,
-    /// In the scratch directory of the process that runs it, with which they go.
-    Scratch(PathBuf),
 }
 
 /// The image a container was made from.
@@ -261,7 +249,6 @@ pub(crate) mod tests {
             created: Timestamp::UNIX_EPOCH,
             image: ImageOrigin { name: "busybox".into(), id: Digest::sha256("config") },
             snapshot: Some(SnapshotId::from_row(7)),
-            place: Place::Container,
             config: merge(&image, &RunRequest::default(), surroundings).unwrap(),
             state: ContainerState::created(),
             health: None,

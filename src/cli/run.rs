@@ -29,7 +29,7 @@ use std::sync::Arc;
 use rbuild_cache::{ImageError, Lease, SnapshotId, SystemClock};
 use rbuild_container::{
     AnonymousVolumes, ContainerRecord, Containers, HostFiles, HostResolver, ImageOrigin, NewContainer, RemoveOptions,
-    RunIn, RunRequest,
+    RunRequest,
 };
 use rbuild_executor::Capabilities;
 use rbuild_image::{ImageConfig, ImageRef, Platform};
@@ -129,7 +129,7 @@ fn run(args: RunArgs, engine: &Engine) -> Result<Result<Exit, Failure>, Failure>
     // From here on Ctrl-C is the container's.
     let mut signals = connection.signals()?;
     let containers = containers_of(engine)?;
-    let record = make(&containers, &image, &request, RunIn::AnotherProcess, &lease)?;
+    let record = make(&containers, &image, &request, &lease)?;
     write_id(&containers, &record, args.container.cidfile.as_deref(), engine, &lease)?;
     let started = connected::start(&containers, &record, &connection, signals.as_mut(), engine);
     if args.detach {
@@ -147,7 +147,7 @@ pub(super) fn create(args: CreateArgs, engine: &Engine) -> Result<Exit, Failure>
     let lease = engine.store()?.lease("create")?;
     let image = acquire(&args.words[0], &args.container, engine, &lease)?;
     let containers = containers_of(engine)?;
-    let record = make(&containers, &image, &request, RunIn::AnotherProcess, &lease)?;
+    let record = make(&containers, &image, &request, &lease)?;
     write_id(&containers, &record, args.container.cidfile.as_deref(), engine, &lease)?;
     report::answer(&format!("{}\n", record.id))?;
     Ok(Exit::Success)
@@ -215,7 +215,6 @@ fn make(
     containers: &Containers,
     image: &Image,
     request: &RunRequest,
-    run: RunIn,
     lease: &Lease,
 ) -> Result<ContainerRecord, Failure> {
     let host = HostFiles { hosts: fs::read("/etc/hosts").ok(), resolver: HostResolver::read() };
@@ -224,7 +223,6 @@ fn make(
         config: &image.config.config,
         snapshot: image.snapshot,
         request,
-        run,
         host: &host,
         bounding_capabilities: Capabilities::caller_bounding(),
     };

@@ -5,14 +5,15 @@
 //! put by whoever connects it; the endpoint lives with the container, and whoever runs that takes it down in the end.
 
 use std::io;
+use std::net::IpAddr;
 
 use rbuild_cache::{Lease, PathError};
 use rbuild_executor::network::firewall::Reach;
 use rbuild_executor::network::{Namespace, bridge};
 
 use super::connect::{endpoint_request, free_interface, way_out};
-use super::{Containers, LoadError, UpdateError};
-use crate::document::AtPath;
+use super::{Containers, LoadError, UpdateError, durability};
+use crate::document::{self, AtPath};
 use crate::etc_files;
 use crate::monitor::{LinkError, MonitorLink};
 use crate::network::{
@@ -180,6 +181,7 @@ impl Containers {
                 bridge::disconnect(&namespace, &endpoint.interface).map_err(AttachError::Inside)?;
                 networks.disconnect(&network.id, record.id.as_str())?;
                 set_way_out(&namespace, &own)?;
+                self.remove_hosts(record, &endpoint.addresses)?;
                 runs = true;
             }
         }
@@ -216,6 +218,16 @@ impl Containers {
     ) -> Vec<(Network, EndpointSettings)> {
         let found = |one: &EndpointSettings| Some((self.network(networks, &one.network).ok()?, one.clone()));
         settings.iter().filter_map(found).collect()
+    }
+
+    /// The addresses that it no longer has do not lead to its name. The file stays the one that is mounted.
+    fn remove_hosts(&self, record: &ContainerRecord, addresses: &[IpAddr]) -> Result<(), PathError> {
+        let path = self.directory(&record.id).join("hosts");
+        let config = &record.config;
+        let names = etc_files::own_names(&config.hostname, config.particulars.domainname.as_deref());
+        let text = std::fs::read(&path).at("read", &path)?;
+        let kept = etc_files::hosts_without(&text, addresses, &names);
+        if kept == text { Ok(()) } else { document::write(&path, &kept, 0o644, durability(config.lifetime)) }
     }
 
     /// Its new addresses lead to its name. The file stays the one that is mounted.

@@ -1,5 +1,5 @@
-//! A command in a container that is run by a process of its own, so that its caller may leave it running (`exec -it`, Ctrl-P
-//! Ctrl-Q). That process speaks to the caller as a container's monitor does; nobody can come back to it, as in Docker.
+//! A command in a container that is run by a process of its own, so that its caller may leave it running (`exec -d`; `exec -it`,
+//! then Ctrl-P Ctrl-Q), and somebody takes its exit status: the container's own first process may not. That process speaks to the caller as a container's monitor does; nobody can come back to it, as in Docker.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -12,6 +12,7 @@ use super::exec::not_started;
 use super::start::exit_of;
 use super::supervise::{DELIVERY, EVER, Streams, Supervised, Watch};
 use super::{Containers, ExecError};
+use crate::events::Executed;
 use crate::exec::ExecRequest;
 use crate::id::ContainerId;
 use crate::inbox::SignalInbox;
@@ -59,6 +60,7 @@ impl Containers {
         let (sandbox, spec) = self.way_in(&record, request)?;
         let mut streams = Streams::new(request.console).map_err(ExecError::Streams)?;
         let inner = streams.inner.take().expect("made just now");
+        let told = Executed::begin(self.event_log(), &record, &request.command, self.now());
         let started = spawner.exec(sandbox.as_fd(), &spec, inner, watch.window());
         // Whatever fails from here on drops the process, and that kills it.
         let mut process = started.map_err(|error| not_started(&record, error))?;
@@ -83,7 +85,9 @@ impl Containers {
             outputs.finish(None);
         }
         let lost_output = outputs.failure().map(ToString::to_string);
-        Ok(FromMonitor::Ended { code: exit_of(status).code(), lost_output })
+        let code = exit_of(status).code();
+        told.end(code, self.now());
+        Ok(FromMonitor::Ended { code, lost_output })
     }
 }
 

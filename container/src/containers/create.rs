@@ -23,8 +23,8 @@ use crate::id::ContainerId;
 use crate::name::ContainerName;
 use crate::network::{NetworkChoice, Reachable};
 use crate::particulars::{self, UtsChoice};
-use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin, Place};
-use crate::request::{Lifetime, RunRequest};
+use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin};
+use crate::request::RunRequest;
 use crate::status::ContainerStatus;
 use crate::volume::VolumeName;
 use crate::volumes::{self, NewVolume, Seed, VolumeError};
@@ -40,21 +40,10 @@ pub struct NewContainer<'a> {
     pub snapshot: Option<SnapshotId>,
     /// What the user asks.
     pub request: &'a RunRequest,
-    /// How long the lease lasts that it is created under.
-    pub run: RunIn,
     /// The host's own files.
     pub host: &'a HostFiles,
     /// The capabilities the caller may hand out.
     pub bounding_capabilities: Capabilities,
-}
-
-/// Which process will run a new container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunIn {
-    /// This one, under the lease it is created with (`run`).
-    ThisProcess,
-    /// Some other one, later (`create`).
-    AnotherProcess,
 }
 
 /// A container that was not created.
@@ -118,9 +107,6 @@ pub(super) const CHANGES: &str = "changes";
 
 impl Containers {
     /// Creates a container that stays until it is removed or, with `--rm`, until its process has ended.
-    ///
-    /// The changes of a container with `--rm` that this very process runs are in the lease's scratch directory, so that
-    /// they go with the process whatever happens to it.
     pub fn create(&self, new: &NewContainer<'_>, lease: &Lease) -> Result<ContainerRecord, CreateError> {
         if let Some(snapshot) = new.snapshot {
             lease.hold(Hold::Snapshot(snapshot))?;
@@ -138,14 +124,7 @@ impl Containers {
         }
         let directory = lease.scratch_name("container")?;
         fs::DirBuilder::new().mode(0o700).create(&directory).at("create", &directory)?;
-        let (place, changes) = match (config.lifetime, new.run) {
-            (Lifetime::Process, RunIn::ThisProcess) => {
-                let changes = lease.scratch_name("changes")?;
-                (Place::Scratch(changes.clone()), changes)
-            }
-            _ => (Place::Container, directory.join(CHANGES)),
-        };
-        let writable = self.store().snapshots().make_writable(new.snapshot, &changes)?;
+        let writable = self.store().snapshots().make_writable(new.snapshot, &directory.join(CHANGES))?;
         make_working_dir(&config.working_dir, &writable)?;
         write_etc_files(&config, new.host, &directory)?;
         let mut record = ContainerRecord {
@@ -154,7 +133,6 @@ impl Containers {
             created: self.now(),
             image: new.image.clone(),
             snapshot: new.snapshot,
-            place,
             config,
             state: ContainerState::created(),
             health: None,
@@ -181,7 +159,7 @@ impl Containers {
         // Over as soon as the container has them: from then on they go when it goes.
         let unborn = self.keep_track_of_volumes(record)?;
         self.make_volumes(&record.config, new.snapshot, Volumes::All, lease)?;
-        if let (Place::Container, Some(snapshot)) = (&record.place, new.snapshot) {
+        if let Some(snapshot) = new.snapshot {
             self.store().roots().set(&root_name(&record.id), &[Kept::Snapshot(snapshot)])?;
         }
         self.publish_under(record, new.request.name.as_ref(), directory, lease)?;

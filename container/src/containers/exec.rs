@@ -9,10 +9,11 @@ use std::path::Path;
 
 use rbuild_cache::snapshot::SnapshotError;
 use rbuild_executor::users::UserError;
-use rbuild_executor::{Capabilities, ExecSpec, SpawnError, Spawner, Warning};
+use rbuild_executor::{Capabilities, ExecSpec, SpawnError, Spawner};
 
 use super::start::{Connection, ENDING, LookUpError, exit_of, follow, look_up_user};
 use super::{Containers, Foreground, LoadError, Outcome, RECORD};
+use crate::events::Executed;
 use crate::exec::{ExecFacts, ExecRequest, exec_spec};
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
@@ -115,25 +116,16 @@ impl Containers {
         }
         let mut connection = Connection::new(request.console, foreground.streams).map_err(ExecError::Streams)?;
         let window = connection.window();
+        let told = Executed::begin(self.event_log(), record, &request.command, self.now());
         let started = spawner.exec(process.as_fd(), &spec, connection.take_inner(), window);
         let mut process = started.map_err(|error| not_started(record, error))?;
         process.warnings().iter().for_each(foreground.warn);
         let relays = connection.relay(&mut process).map_err(ExecError::Streams)?;
         let status = follow(&mut process, &relays, foreground.signals).map_err(ExecError::Follow)?;
         let lost_output = relays.finish().err();
-        Ok(Outcome { exit: exit_of(status), lost_output })
-    }
-
-    /// Executes a command that nobody is connected to or waits for; returns when it runs. It ends with the container.
-    pub fn exec_detached(
-        &self,
-        record: &ContainerRecord,
-        request: &ExecRequest,
-        spawner: &Spawner,
-    ) -> Result<Vec<Warning>, ExecError> {
-        let request = ExecRequest { console: crate::request::Console::default(), ..request.clone() };
-        let (process, spec) = self.way_in(record, &request)?;
-        spawner.exec_detached(process.as_fd(), &spec).map_err(|error| not_started(record, error))
+        let exit = exit_of(status);
+        told.end(exit.code(), self.now());
+        Ok(Outcome { exit, lost_output })
     }
 
     /// The container's first process, and what is to become of the new one.

@@ -3,11 +3,13 @@
 use std::io;
 
 use rbuild_executor::{DiskLimits, LiveSandbox, LiveUsage, Resources, SpawnError, thaw_leftover};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::{Containers, LoadError, UpdateError};
 use crate::create::{InvalidLimit, check_limits};
 use crate::id::ContainerId;
+use crate::process_id::ProcessId;
 use crate::record::ContainerRecord;
 use crate::restart::RestartPolicy;
 use crate::status::{Change, ContainerStatus};
@@ -57,11 +59,15 @@ pub enum LiveError {
 }
 
 impl LiveError {
-    /// Control groups that are gone, or going while they are used, are those of a container that ended meanwhile.
-    fn unreachable(id: &ContainerId, source: io::Error) -> Self {
-        match source.kind() == io::ErrorKind::NotFound || Errno::from_io_error(&source) == Some(Errno::NODEV) {
-            true => Self::NotRunning { id: id.clone() },
-            false => Self::Groups { id: id.clone(), source },
+    /// Control groups that are gone, or going while they are used, are those of a container that ended meanwhile, unless it
+    /// runs: then they are out of this process's sight.
+    fn unreachable(record: &ContainerRecord, source: io::Error) -> Self {
+        let id = record.id.clone();
+        let gone = source.kind() == io::ErrorKind::NotFound || Errno::from_io_error(&source) == Some(Errno::NODEV);
+        match (gone, gone && runs(record)) {
+            (false, _) => Self::Groups { id, source },
+            (true, false) => Self::NotRunning { id },
+            (true, true) => Self::Groups { id, source: io::Error::other("they are not below /sys/fs/cgroup") },
         }
     }
 }
@@ -84,7 +90,7 @@ impl Containers {
             _ => return Err(LiveError::NotRunning { id: record.id.clone() }),
         }
         let live = self.live(record)?;
-        live.freeze().map_err(|source| LiveError::unreachable(&record.id, source))?;
+        live.freeze().map_err(|source| LiveError::unreachable(record, source))?;
         let paused = self.update(&record.id, |record| Ok(record.state.change(Change::Pause)?));
         if paused.is_err() {
             // It ended, or somebody else was faster.
@@ -105,14 +111,13 @@ impl Containers {
 
     /// Processes of a container, as the host numbers them.
     pub fn processes(&self, record: &ContainerRecord) -> Result<Vec<u32>, LiveError> {
-        self.live(record)?.processes().map_err(|source| LiveError::unreachable(&record.id, source))
+        self.live(record)?.processes().map_err(|source| LiveError::unreachable(record, source))
     }
 
     /// What a container uses; all zero for one that does not run.
     pub fn usage(&self, record: &ContainerRecord) -> Result<LiveUsage, LiveError> {
-        let used = self
-            .live(record)
-            .and_then(|live| live.usage().map_err(|source| LiveError::unreachable(&record.id, source)));
+        let used =
+            self.live(record).and_then(|live| live.usage().map_err(|source| LiveError::unreachable(record, source)));
         match used {
             Err(LiveError::NotRunning { .. }) => Ok(LiveUsage::default()),
             other => other,
@@ -142,21 +147,29 @@ impl Containers {
             }
             Ok(())
         })?;
+        self.tell(record, "update", &[]);
         Ok(())
     }
 
     fn live(&self, record: &ContainerRecord) -> Result<LiveSandbox, LiveError> {
         let not_running = || LiveError::NotRunning { id: record.id.clone() };
         let process = record.state.process.filter(|_| record.state.status.is_live()).ok_or_else(not_running)?;
-        let failed = |source| LiveError::unreachable(&record.id, source);
+        let failed = |source| LiveError::unreachable(record, source);
         // Held while the groups are read, so that the number cannot pass to another process.
         let _held = process.open().map_err(failed)?.ok_or_else(not_running)?;
         LiveSandbox::of(process.pid, record.id.as_str()).map_err(failed)
     }
 }
 
+/// Whether a container's first process is there and has not ended.
+fn runs(record: &ContainerRecord) -> bool {
+    let Some(Ok(Some(process))) = record.state.process.map(ProcessId::open) else { return false };
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    matches!(poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+}
+
 fn thaw(record: &ContainerRecord, live: &LiveSandbox) -> Result<(), LiveError> {
-    live.thaw().map_err(|source| LiveError::unreachable(&record.id, source))
+    live.thaw().map_err(|source| LiveError::unreachable(record, source))
 }
 
 /// Lets what is left of a frozen container go on, so that it can end. What cannot be reached is not frozen by us.
@@ -187,14 +200,19 @@ fn merged(old: &Resources, new: &Resources) -> Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::sample;
 
     #[test]
     fn groups_that_are_gone_are_of_a_container_that_ended() {
-        let id: ContainerId = "a".repeat(64).parse().unwrap();
-        let said = |errno: Errno| LiveError::unreachable(&id, errno.into()).to_string();
+        let mut record = sample("web");
+        let short = record.id.short().to_owned();
+        let said = |record: &ContainerRecord, errno: Errno| LiveError::unreachable(record, errno.into()).to_string();
         for gone in [Errno::NOENT, Errno::NODEV] {
-            assert_eq!(said(gone), "container aaaaaaaaaaaa is not running");
+            assert_eq!(said(&record, gone), format!("container {short} is not running"));
         }
-        assert_eq!(said(Errno::ACCESS), "cannot reach the control groups of container aaaaaaaaaaaa");
+        assert_eq!(said(&record, Errno::ACCESS), format!("cannot reach the control groups of container {short}"));
+        // This process runs: its groups are hidden, not gone.
+        record.state.process = ProcessId::of(std::process::id()).unwrap();
+        assert_eq!(said(&record, Errno::NOENT), format!("cannot reach the control groups of container {short}"));
     }
 }

@@ -1,5 +1,5 @@
-//! A container is started in the foreground: whoever calls this runs it, is connected to its streams, and records its
-//! end. When the caller dies the sandbox dies with it, and the lock it held tells everybody.
+//! What the start of a container needs, and how a process in the foreground is connected to its caller. The start itself is
+//! its monitor's ([`super::supervise`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,16 +10,14 @@ use rbuild_cache::snapshot::{SnapshotError, Writable};
 use rbuild_cache::view::View;
 use rbuild_cache::{Hold, Lease, PathError};
 use rbuild_executor::users::{self, MAX_USER_FILE, User, UserError};
-use rbuild_executor::{
-    Exceptions, ExitStatus, Process, SandboxSpec, SpawnError, Spawner, Stdio, StdioFd, Warning, WindowSize,
-};
+use rbuild_executor::{Exceptions, ExitStatus, Process, SandboxSpec, SpawnError, Stdio, StdioFd, Warning, WindowSize};
 use rbuild_image::ContainerPath;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::connect::Connected;
 use super::create::ETC_FILES;
-use super::{AnonymousVolumes, Containers, FindError, LoadError, RemoveError, UpdateError};
+use super::{Containers, FindError, LoadError, RemoveError, UpdateError};
 use crate::config::{ContainerConfig, ContainerMountSource};
 use crate::document::AtPath;
 use crate::exit::ContainerExit;
@@ -28,13 +26,12 @@ use crate::inbox::SignalInbox;
 use crate::monitor::CallerStreams;
 use crate::mounts::MissingSource;
 use crate::network::{NameServerError, NetworkError, PortTaken, UplinkError};
-use crate::process_id::ProcessId;
 use crate::record::ContainerRecord;
 use crate::relay::{self, Ended};
-use crate::request::{Console, Lifetime};
+use crate::request::Console;
 use crate::sandbox::{StartFacts, sandbox};
 use crate::signal::Signal;
-use crate::status::{Change, InvalidChange};
+use crate::status::InvalidChange;
 use crate::terminal::{RawTerminal, copy_size, size};
 
 /// What a start in the foreground is connected to.
@@ -196,67 +193,6 @@ impl StartError {
 pub(super) const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
 impl Containers {
-    /// Starts a container, connects it to the caller, and returns when it has ended. One with `--rm` is gone then,
-    /// however this ends.
-    pub fn start(
-        &self,
-        id: &ContainerId,
-        spawner: &Spawner,
-        foreground: Foreground<'_>,
-        lease: &Lease,
-    ) -> Result<Outcome, StartError> {
-        let Some(_held) = self.hold(id)? else { return Err(StartError::AlreadyRunning { id: id.clone() }) };
-        let record = self.load(id)?.ok_or_else(|| StartError::NotFound { id: id.clone() })?;
-        let outcome = self.run(&record, spawner, foreground, lease);
-        if let Err(error) = &outcome {
-            self.record_failure(id, error)?;
-        }
-        if record.config.lifetime == Lifetime::Process {
-            self.discard(id, AnonymousVolumes::Remove, lease)?;
-        }
-        outcome
-    }
-
-    fn run(
-        &self,
-        record: &ContainerRecord,
-        spawner: &Spawner,
-        foreground: Foreground<'_>,
-        lease: &Lease,
-    ) -> Result<Outcome, StartError> {
-        let status = record.state.status;
-        if !status.can_start() {
-            return Err(InvalidChange { status, change: Change::Start }.into());
-        }
-        let uplink = self.connect(record, lease)?;
-        let particulars = self.particulars(record)?;
-        let spec = self.sandbox_of(record, &uplink, particulars.exceptions.clone(), lease)?;
-        if let Some(signal) = foreground.signals.take().into_iter().find(|signal| ENDING.contains(signal)) {
-            return Err(StartError::Interrupted { signal });
-        }
-        let mut connection = Connection::new(record.config.console, foreground.streams).map_err(StartError::Streams)?;
-        let window = connection.window();
-        let mut process = spawner.spawn_in_window(&spec, connection.take_inner(), window)?;
-        process.warnings().iter().for_each(foreground.warn);
-        let pid = u32::try_from(process.pid()).unwrap_or(0);
-        // Whatever fails from here on drops the process, and that kills it.
-        let process_id = ProcessId::of(pid).map_err(StartError::Follow)?.unwrap_or(ProcessId { pid, started: 0 });
-        let connected_to = uplink.state().clone();
-        self.record_start(&record.id, |record| {
-            record.state.network = connected_to;
-            Ok(record.state.start(process_id, self.now())?)
-        })?;
-        let relays = connection.relay(&mut process).map_err(StartError::Streams)?;
-        let status = follow(&mut process, &relays, foreground.signals).map_err(StartError::Follow)?;
-        let lost_output = relays.finish().err();
-        // Its namespace is of no use any more, and its address is free.
-        drop(process);
-        drop(uplink);
-        let exit = exit_of(status);
-        self.record(&record.id, |record| Ok(record.state.end(exit.clone(), self.now())?))?;
-        Ok(Outcome { exit, lost_output })
-    }
-
     /// Records that a container could not be started.
     pub(super) fn record_failure(&self, id: &ContainerId, error: &StartError) -> Result<(), StartError> {
         let (exit, text) = (error.exit(), error.to_string());

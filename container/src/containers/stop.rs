@@ -63,12 +63,17 @@ impl Containers {
             self.want(&record.id, Wanted::Stopped)?;
         }
         if let Some(process) = process(record)? {
-            send(record, &process, signal)?;
+            self.send_and_tell(record, &process, signal)?;
         }
-        self.event_log().tell(&[record.event("kill", self.now(), &[("signal", &signal.number().to_string())])]);
         if signal == Signal::KILL {
             self.thaw_to_end(record);
         }
+        Ok(())
+    }
+
+    fn send_and_tell(&self, record: &ContainerRecord, process: &OwnedFd, signal: Signal) -> Result<(), StopError> {
+        send(record, process, signal)?;
+        self.tell(record, "kill", &[("signal", &signal.number().to_string())]);
         Ok(())
     }
 
@@ -137,9 +142,9 @@ impl Containers {
         self.thaw_to_end(record);
         match process(record)? {
             Some(process) => {
-                send(record, &process, record.config.stop_signal)?;
+                self.send_and_tell(record, &process, record.config.stop_signal)?;
                 if !ends_within(record, &process, grace)? {
-                    send(record, &process, Signal::KILL)?;
+                    self.send_and_tell(record, &process, Signal::KILL)?;
                 }
                 Ok(())
             }
@@ -186,7 +191,18 @@ impl Containers {
 
     /// Ends a container at once.
     pub(super) fn kill_and_wait(&self, record: &ContainerRecord) -> Result<(), StopError> {
-        self.stop(record, Some(Duration::ZERO)).and_then(|()| self.wait_for_end(&record.id))
+        if !record.state.status.can_stop() {
+            return Ok(());
+        }
+        self.want(&record.id, Wanted::Stopped)?;
+        // One that waits for its restart may have been started meanwhile.
+        let Some(record) = self.load(&record.id)? else { return Ok(()) };
+        self.thaw_to_end(&record);
+        match process(&record)? {
+            Some(process) => self.send_and_tell(&record, &process, Signal::KILL)?,
+            None => self.wake(&record.id)?,
+        }
+        self.wait_for_end(&record.id)
     }
 
     /// Waits until the end of a container, which is known to come, is recorded.

@@ -21,7 +21,7 @@ use crate::id::ContainerId;
 use crate::inbox::SignalInbox;
 use crate::logs::{LogWriter, Stream};
 use crate::monitor::{Clients, FromMonitor, Listener, Outputs, Said, StartFailure};
-use crate::network::NetworkId;
+use crate::network::{NetworkId, NetworkState};
 use crate::process_id::ProcessId;
 use crate::record::{ContainerRecord, Wanted};
 use crate::request::{Console, Lifetime};
@@ -90,6 +90,8 @@ struct Run {
     exit: ContainerExit,
     lasted: Duration,
     outputs: Outputs,
+    /// The networks that it had.
+    left: NetworkState,
 }
 
 /// What comes after the end of a process.
@@ -156,8 +158,8 @@ impl Containers {
             let Some(record) = &self.load(&record.id)? else {
                 return Err(StartError::NotFound { id: record.id.clone() });
             };
-            let (exit, mut outputs, lasted) = match self.run_once(record, spawner, explain, watch, lease) {
-                Ok(run) => (run.exit, Some(run.outputs), run.lasted),
+            let (exit, mut outputs, lasted, left) = match self.run_once(record, spawner, explain, watch, lease) {
+                Ok(run) => (run.exit, Some(run.outputs), run.lasted, Some(run.left)),
                 Err(_) if self.is_removed(&record.id)? => {
                     return Err(StartError::NotFound { id: record.id.clone() });
                 }
@@ -168,12 +170,16 @@ impl Containers {
                     }
                     tracing::warn!(%error, "a restart failed");
                     watch.clients.tell(&FromMonitor::NotStarted(explain(&error)));
-                    (error.exit(), None, begin.elapsed())
+                    (error.exit(), None, begin.elapsed(), None)
                 }
             };
             first = false;
             let delivered = outputs.as_mut().is_none_or(|outputs| outputs.finish(Some(DELIVERY)));
             let next = self.after_end(record, &exit, watch, &mut pauses, lasted)?;
+            if let Some(left) = left {
+                self.tell_of_networks("disconnect", &record.id, &left);
+                self.tell_of_unmounted(record);
+            }
             if !delivered && let (Next::Finish, Some(outputs)) = (&next, &mut outputs) {
                 // Who is still connected is owed the rest; who stopped reading may take as long as he likes.
                 outputs.finish(None);
@@ -207,6 +213,9 @@ impl Containers {
         lease: &Lease,
     ) -> Result<Run, StartError> {
         let mut uplink = self.connect(record, lease)?;
+        if let Some(lack) = uplink.lack() {
+            watch.clients.tell(&FromMonitor::Warning(lack.to_owned()));
+        }
         for id in uplink.stay_warm() {
             if !watch.warm.contains(&id) {
                 watch.warm.push(id);
@@ -231,11 +240,12 @@ impl Containers {
         let pid = u32::try_from(process.pid()).unwrap_or(0);
         let process_id = ProcessId::of(pid).map_err(StartError::Follow)?.unwrap_or(ProcessId { pid, started: 0 });
         let connected_to = uplink.state().clone();
+        self.tell_of_networks("connect", &record.id, &connected_to);
+        self.tell_of_mounted(record);
         self.record_start(&record.id, |record| {
             record.state.network = connected_to;
             Ok(record.state.start(process_id, self.now())?)
         })?;
-        self.tell_of_networks("connect", &record.id, uplink.state());
         let mut outputs = Outputs::new().map_err(StartError::Streams)?;
         if record.config.console.terminal {
             streams.connect_terminal(&mut process).map_err(StartError::Streams)?;
@@ -256,9 +266,9 @@ impl Containers {
         outputs.announce_end().map_err(StartError::Streams)?;
         // Its namespace is of no use any more, and its address is free.
         drop(process);
-        self.tell_of_networks("disconnect", &record.id, uplink.state());
+        let left = uplink.state().clone();
         drop(uplink);
-        Ok(Run { exit: exit_of(status), lasted: begin.elapsed(), outputs })
+        Ok(Run { exit: exit_of(status), lasted: begin.elapsed(), outputs, left })
     }
 
     /// Records the end of a process; what comes now is decided in the same moment.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::world::World;
 
-/// Mounts, processes below the spawner, cgroups, network namespaces, and the store's files.
+/// Mounts, processes of this one's, the containers' cgroups, network namespaces, and the store's files.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Census {
     mounts: String,
@@ -24,7 +24,7 @@ impl Census {
         }
         let mut cgroups = BTreeSet::new();
         directories(Path::new("/sys/fs/cgroup"), &mut cgroups);
-        cgroups.retain(|path| path.contains(&format!("-{}-", world.spawner_pid())));
+        cgroups.retain(|path| world.is_group(Path::new(path)));
         Self {
             mounts: fs::read_to_string("/proc/self/mountinfo").unwrap(),
             processes: descendants(std::process::id()),

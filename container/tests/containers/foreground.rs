@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rbuild_container::{CallerStreams, Console, ContainerExit, InitChoice, RootAccess, RunRequest};
+use rbuild_container::{CallerStreams, Console, ContainerExit, InitChoice, LinkError, RootAccess, RunRequest, Signal};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -69,8 +69,9 @@ fn exit_codes_are_dockers(world: &World) {
         ("/tmp", ContainerExit::NotExecutable),
     ] {
         let record = world.create(&request(&[command]), &lease).unwrap();
-        let error = world.start(&record, b"", &lease).unwrap_err();
-        assert_eq!(error.exit(), exit, "{command}: {error}");
+        let error = world.start(&record, b"").unwrap_err();
+        let LinkError::NotStarted(failure) = &error else { panic!("{command}: {error}") };
+        assert_eq!(failure.code, exit.code(), "{command}: {error}");
         assert!(world.containers.find(record.id.as_str()).is_err(), "{command}: gone all the same");
     }
 }
@@ -109,9 +110,9 @@ fn a_reader_that_leaves_ends_the_pipeline(world: &World) {
         first
     });
     let streams = CallerStreams { input: stdin.into(), output: stdout.into(), error: stderr.into() };
-    let outcome = world.start_on(&record, streams, &lease).unwrap();
+    let (code, _lost) = world.start_on(&record, streams).unwrap();
     assert_eq!(&watch.join().unwrap(), b"y\ny\n");
-    assert_ne!(outcome.exit.code(), 0);
+    assert_ne!(code, 0);
 }
 
 fn signals_reach_the_container(world: &World) {
@@ -139,9 +140,9 @@ fn signals_reach_the_container(world: &World) {
         wait_for("got TERM\n", &mut seen);
     });
     let streams = CallerStreams { input: stdin.into(), output: stdout.into(), error: stderr.into() };
-    let outcome = world.start_on(&record, streams, &lease).unwrap();
+    let (code, _lost) = world.start_on(&record, streams).unwrap();
     watch.join().unwrap();
-    assert_eq!(outcome.exit, ContainerExit::Code(7));
+    assert_eq!(code, 7);
 }
 
 fn a_signal_before_the_start_prevents_it(world: &World) {
@@ -149,8 +150,8 @@ fn a_signal_before_the_start_prevents_it(world: &World) {
     let record = world.create(&request(&["sleep", "60"]), &lease).unwrap();
     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT).unwrap();
     thread::sleep(Duration::from_millis(20));
-    let error = world.start(&record, b"", &lease).unwrap_err();
-    assert_eq!(error.exit().code(), 130, "{error}");
+    let error = world.start(&record, b"").unwrap_err();
+    assert!(matches!(error, LinkError::Interrupted { signal: Signal::INT }), "{error}");
     assert!(world.containers.find(record.id.as_str()).is_err());
 }
 
@@ -189,8 +190,8 @@ fn a_terminal_is_raw_sized_and_restored(world: &World) {
         (String::from_utf8_lossy(&seen).into_owned(), screen)
     });
     let streams = CallerStreams { input: copy(), output: copy(), error: copy() };
-    let outcome = world.start_on(&record, streams, &lease).unwrap();
-    assert_eq!(outcome.exit, ContainerExit::Code(5));
+    let (code, _lost) = world.start_on(&record, streams).unwrap();
+    assert_eq!(code, 5);
     let (seen, _screen) = watch.join().unwrap();
     assert!(canonical(&user), "restored");
     for expected in ["/dev/pts/0", "40 100", "xterm", "<typed>"] {

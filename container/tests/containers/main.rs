@@ -12,6 +12,7 @@ mod storage;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 
 use rbuild_executor::reexec_entry;
@@ -22,6 +23,12 @@ use world::{Test, World};
 fn main() -> ExitCode {
     reexec_entry();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, root, id] = arguments.as_slice()
+        && first == "--monitor"
+    {
+        world::monitor(Path::new(root), id);
+        return ExitCode::SUCCESS;
+    }
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let tests: Vec<Test> = [foreground::TESTS, storage::TESTS, life::TESTS].concat();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));

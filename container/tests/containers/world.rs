@@ -1,18 +1,20 @@
-//! A store with one image, a spawner, and a short way to run a container.
+//! A store with one image, and a short way to run a container: by a monitor, which is this program again.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use rbuild_cache::snapshot::{Content, Metadata};
 use rbuild_cache::{Lease, OpenOptions, SnapshotId, Store, SystemClock};
 use rbuild_container::{
-    CallerStreams, Console, ContainerRecord, Containers, CreateError, Foreground, HostFiles, HostResolver, ImageOrigin,
-    Lifetime, NetworkChoice, NetworkRequest, NewContainer, Outcome, RunIn, RunRequest, SignalInbox, StartError,
+    AttachRequest, Bond, Caller, CallerStreams, Console, ContainerRecord, Containers, CreateError, DetachKeys,
+    Followed, HostFiles, HostResolver, ImageOrigin, Lifetime, LinkError, MonitorLink, NetworkChoice, NetworkRequest,
+    NewContainer, RunRequest, SignalInbox, StartError, StartFailure, Supervision, terminal_size,
 };
-use rbuild_executor::{Capabilities, Spawner};
+use rbuild_executor::{Capabilities, Spawner, begin_session};
 use rbuild_image::{ContainerPath, Digest, RuntimeConfig};
 
 /// A name and what it checks.
@@ -38,13 +40,13 @@ pub(crate) struct World {
     home: tempfile::TempDir,
     pub(crate) containers: Containers,
     pub(crate) store: Store,
-    pub(crate) spawner: Spawner,
     pub(crate) image: RuntimeConfig,
     snapshot: SnapshotId,
     /// Keeps the image.
     _lease: Lease,
     inbox: Mutex<SignalInbox>,
-    spawner_pid: u32,
+    /// Identifiers of all containers.
+    made: Mutex<Vec<String>>,
 }
 
 /// How a container ended and what it wrote.
@@ -58,7 +60,6 @@ pub(crate) struct Output {
 impl World {
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let spawner = Spawner::start().unwrap();
         let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
         let lease = store.lease("image").unwrap();
         let snapshot = make_image(&store, &lease);
@@ -71,17 +72,16 @@ impl World {
         };
         let containers = Containers::new(store.clone(), Arc::new(SystemClock));
         let inbox = Mutex::new(SignalInbox::open().unwrap());
-        let children = fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap();
-        let spawner_pid = children.trim().parse().expect("the spawner is the only child");
-        let world = Self { home, containers, store, spawner, image, snapshot, _lease: lease, inbox, spawner_pid };
-        // The first container makes the spawner's cgroups, which stay as long as it does.
+        let world = Self { home, containers, store, image, snapshot, _lease: lease, inbox, made: Mutex::default() };
+        // What stays by intention is there from the first container on.
         assert_eq!(world.sh("true").code, 0);
         world
     }
 
-    /// Part of the names of this spawner's cgroups.
-    pub(crate) fn spawner_pid(&self) -> u32 {
-        self.spawner_pid
+    /// Whether a directory of control groups is that of a container.
+    pub(crate) fn is_group(&self, path: &Path) -> bool {
+        let made = self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        made.iter().any(|id| path.ends_with(id))
     }
 
     pub(crate) fn store_root(&self) -> PathBuf {
@@ -109,35 +109,27 @@ impl World {
     pub(crate) fn run_with_input(&self, request: &RunRequest, input: &[u8]) -> Result<Output, String> {
         let lease = self.store.lease("run").unwrap();
         let record = self.create(request, &lease).map_err(|error| chain(&error))?;
-        self.start(&record, input, &lease).map_err(|error| chain(&error))
+        self.start(&record, input).map_err(|error| chain(&error))
     }
 
     pub(crate) fn create(&self, request: &RunRequest, lease: &Lease) -> Result<ContainerRecord, CreateError> {
-        self.create_for(RunIn::ThisProcess, request, lease)
-    }
-
-    pub(crate) fn create_for(
-        &self,
-        run: RunIn,
-        request: &RunRequest,
-        lease: &Lease,
-    ) -> Result<ContainerRecord, CreateError> {
         let new = NewContainer {
             image: ImageOrigin { name: "busybox".into(), id: Digest::sha256("config") },
             config: &self.image,
             snapshot: Some(self.snapshot),
             request,
-            run,
             host: &HostFiles {
                 hosts: Some(b"127.0.0.1 localhost\n".to_vec()),
                 resolver: HostResolver { conf: "nameserver 192.0.2.1\n".into(), upstream: None },
             },
             bounding_capabilities: Capabilities::caller_bounding(),
         };
-        self.containers.create(&new, lease)
+        let record = self.containers.create(&new, lease)?;
+        self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(record.id.to_string());
+        Ok(record)
     }
 
-    pub(crate) fn start(&self, record: &ContainerRecord, input: &[u8], lease: &Lease) -> Result<Output, StartError> {
+    pub(crate) fn start(&self, record: &ContainerRecord, input: &[u8]) -> Result<Output, LinkError> {
         let (stdin, mut typed) = pipe();
         let (mut out, stdout) = pipe();
         let (mut err, stderr) = pipe();
@@ -153,24 +145,57 @@ impl World {
         };
         let (out, err) = (read(take(&mut out)), read(take(&mut err)));
         let streams = CallerStreams { input: OwnedFd::from(stdin), output: stdout.into(), error: stderr.into() };
-        let outcome = self.start_on(record, streams, lease);
+        let outcome = self.start_on(record, streams);
         let (out, err) = (out.join().unwrap(), err.join().unwrap());
         typing.join().unwrap();
-        let outcome = outcome?;
-        assert!(outcome.lost_output.is_none(), "{outcome:?}");
-        Ok(Output { code: outcome.exit.code(), out, err })
+        let (code, lost_output) = outcome?;
+        assert_eq!(lost_output, None);
+        Ok(Output { code, out, err })
     }
 
+    /// The exit code, and why part of the output was lost.
     pub(crate) fn start_on(
         &self,
         record: &ContainerRecord,
         streams: CallerStreams,
-        lease: &Lease,
-    ) -> Result<Outcome, StartError> {
+    ) -> Result<(u8, Option<String>), LinkError> {
         let mut inbox = self.inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let foreground = Foreground { streams, signals: &mut inbox, warn: &mut |_| {} };
-        self.containers.start(&record.id, &self.spawner, foreground, lease)
+        let (link, theirs) = MonitorLink::pair()?;
+        let request = AttachRequest {
+            input: record.config.console.interactive,
+            output: true,
+            error: true,
+            bond: Bond::Bound,
+            window: terminal_size(&streams.output),
+        };
+        link.attach(request, Some(&streams))?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("--monitor").arg(self.store_root()).arg(record.id.as_str()).stdin(theirs);
+        let mut monitor = command.spawn().unwrap();
+        let follow = |inbox: &mut SignalInbox| {
+            let session = link.running(Some(inbox), &mut |_| {})?;
+            let caller = Caller { streams, signals: Some(inbox), keys: DetachKeys::default() };
+            session.follow(caller, request.input)
+        };
+        let followed = follow(&mut inbox);
+        monitor.wait().unwrap();
+        match followed? {
+            Followed::Ended { code, lost_output } => Ok((code, lost_output)),
+            Followed::Detached => panic!("nobody typed the keys for that"),
+        }
     }
+}
+
+/// Is the monitor of a container.
+pub(crate) fn monitor(root: &Path, id: &str) {
+    let first = begin_session().unwrap();
+    let store = Store::open(root, OpenOptions::new("monitor")).unwrap();
+    let lease = store.lease("container").unwrap();
+    let (spawner, mut signals) = (Spawner::start().unwrap(), SignalInbox::open().unwrap());
+    let explain = |error: &StartError| StartFailure { message: chain(error), help: None, code: error.exit().code() };
+    let with = Supervision { spawner: &spawner, signals: &mut signals, first, explain: &explain };
+    let containers = Containers::new(store, Arc::new(SystemClock));
+    drop(containers.supervise(&id.parse().unwrap(), with, &lease).unwrap().announce());
 }
 
 fn take(file: &mut File) -> File {

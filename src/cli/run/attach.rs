@@ -53,7 +53,7 @@ pub(in crate::cli) fn attach(args: &AttachArgs, engine: &Engine) -> Result<Exit,
     let link = containers.connect_monitor(&record.id)?;
     let link = link.ok_or_else(|| Failure::new(format!("container {} has just ended", record.id.short())))?;
     let mut signals = connection.signals()?;
-    connected::attach(link, &connection, signals.as_mut())
+    connected::attach(&containers, &record, link, &connection, signals.as_mut())
 }
 
 /// Arguments of `start`.
@@ -103,7 +103,8 @@ pub(in crate::cli) fn start(args: &StartArgs, engine: &Engine) -> Result<Exit, F
     if record.state.status == ContainerStatus::Running
         && let Some(link) = containers.connect_monitor(&record.id)?
     {
-        return connected::attach(link, &Connection { bond: Bond::Loose, ..connection }, signals.as_mut());
+        let connection = Connection { bond: Bond::Loose, ..connection };
+        return connected::attach(&containers, &record, link, &connection, signals.as_mut());
     }
     connected::start(&containers, &record, &connection, signals.as_mut(), engine)
 }

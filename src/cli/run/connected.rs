@@ -131,6 +131,9 @@ pub(super) fn start(
     let (link, theirs) = MonitorLink::pair()?;
     let streams = if connection.is_detached() { None } else { Some(own_streams()?) };
     link.attach(connection.request(streams.as_ref()), streams.as_ref())?;
+    if streams.is_some() {
+        containers.tell(record, "attach", &[]);
+    }
     monitor::start(&record.id, theirs, engine)?;
     let result = follow(link, connection, streams, signals);
     if let Err(LinkError::Died) = &result
@@ -141,6 +144,7 @@ pub(super) fn start(
         let options = RemoveOptions { volumes: AnonymousVolumes::Remove, ..RemoveOptions::default() };
         containers.remove(&record.id, options, &lease)?;
     }
+    tell_of_detachment(containers, record, &result);
     outcome(result)
 }
 
@@ -159,7 +163,21 @@ pub(super) fn execute(
     link.execute(request)?;
     link.attach(connection.request(Some(&streams)), Some(&streams))?;
     monitor::start_attendant(id, theirs, engine)?;
-    match follow(link, &connection, Some(streams), signals.as_mut()) {
+    command_outcome(follow(link, &connection, Some(streams), signals.as_mut()))
+}
+
+/// Runs a command that nobody is connected to in a container, in a process of its own; returns when it runs.
+pub(super) fn execute_detached(id: &ContainerId, request: &ExecRequest, engine: &Engine) -> Result<Exit, Failure> {
+    let connection = Connection::detached();
+    let (link, theirs) = MonitorLink::pair()?;
+    link.execute(request)?;
+    link.attach(connection.request(None), None)?;
+    monitor::start_attendant(id, theirs, engine)?;
+    command_outcome(follow(link, &connection, None, None))
+}
+
+fn command_outcome(result: Result<Option<Followed>, LinkError>) -> Result<Exit, Failure> {
+    match result {
         Err(LinkError::Died) => {
             Err(Failure::new("the process that ran the command was killed, and the command with it")
                 .with_exit(Exit::Engine))
@@ -170,13 +188,24 @@ pub(super) fn execute(
 
 /// Connects to a container that runs; returns when it has ended, with its exit code.
 pub(super) fn attach(
+    containers: &Containers,
+    record: &ContainerRecord,
     link: MonitorLink,
     connection: &Connection,
     signals: Option<&mut SignalInbox>,
 ) -> Result<Exit, Failure> {
     let streams = own_streams()?;
     link.attach(connection.request(Some(&streams)), Some(&streams))?;
-    outcome(follow(link, connection, Some(streams), signals))
+    containers.tell(record, "attach", &[]);
+    let result = follow(link, connection, Some(streams), signals);
+    tell_of_detachment(containers, record, &result);
+    outcome(result)
+}
+
+fn tell_of_detachment(containers: &Containers, record: &ContainerRecord, result: &Result<Option<Followed>, LinkError>) {
+    if let Ok(Some(Followed::Detached)) = result {
+        containers.tell(record, "detach", &[]);
+    }
 }
 
 fn follow(

@@ -95,9 +95,7 @@ pub(in crate::cli) fn execute(args: &ExecArgs, engine: &Engine) -> Result<Exit, 
     let containers = containers_of(engine)?;
     let record = containers.find(args.container())?;
     if args.detach {
-        let warnings = containers.exec_detached(&record, &request, &*engine.spawner()?).map_err(failed)?;
-        warnings.iter().for_each(warn);
-        return Ok(Exit::Success);
+        return connected::execute_detached(&record.id, &request, engine);
     }
     let keys = connected::detach_keys(args.detach_keys.as_ref(), engine.settings())?;
     if args.tty && args.interactive && !keys.is_empty() {
