@@ -120,6 +120,25 @@ fn files_are_read_in_one_sitting() {
 }
 
 /// Every source file of the workspace.
+/// docs/reliability.md names the test of each rule.
+#[test]
+fn rules_about_containers_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/reliability.md")).expect("the page");
+    for rule in 40..=48 {
+        let row = page.lines().find(|line| line.starts_with(&format!("| R-{rule} |")));
+        let row = row.unwrap_or_else(|| panic!("R-{rule} has no row"));
+        let named: Vec<(&str, &str)> =
+            row.split('`').skip(1).step_by(2).filter_map(|name| name.split_once("::")).collect();
+        assert!(!named.is_empty(), "R-{rule} has no test");
+        for (file, test) in named {
+            let path = root.join("tests/end_to_end").join(format!("{file}.rs"));
+            let source = std::fs::read_to_string(&path).unwrap_or_else(|_| panic!("R-{rule}: there is no {file}.rs"));
+            assert!(source.contains(&format!("#[test]\nfn {test}() {{")), "R-{rule}: {file} has no test {test}");
+        }
+    }
+}
+
 fn sources(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut queue: Vec<PathBuf> = ["parser", "image", "executor", "cache", "solver", "container", "src", "tests"]

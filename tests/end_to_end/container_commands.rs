@@ -145,6 +145,78 @@ fn the_system_is_described_and_tidied() {
 }
 
 #[test]
+fn events_of_images_commands_and_volumes_are_dockers() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let run = |args: &[&str]| bench.rbuild(args).run().ok().stdout;
+    let id = run(&["images", "-q", "--no-trunc", "busybox"]).trim().to_owned();
+    let _ran = run(&["tag", "busybox", "other:1"]);
+    let script = "sleep 1000";
+    background(&bench, "web", &["-v", "vol:/data", "-v", "vol:/again:ro", "--label=tier=a"], script);
+    let _ran = run(&["exec", "web", "sh", "-c", "exit 0"]);
+    let failed = bench.rbuild(["exec", "web", "false"]).run().fails(1);
+    let _ran = bench.rbuild(["exec", "web", "no-such"]).run().fails(127);
+    let _ran = run(&["exec", "-d", "web", "true"]);
+    let _ran = run(&["top", "web"]);
+    let _ran = run(&["cp", "web:/etc/passwd", "passwd"]);
+    let _ran = run(&["cp", "passwd", "web:/tmp"]);
+    let _ran = run(&["export", "-o", "web.tar", "web"]);
+    let made = run(&["commit", "-m", "a comment", "web", "made:1"]).trim().to_owned();
+    let _ran = run(&["update", "--restart=no", "web"]);
+    let _ran = run(&["stop", "-t", "0", "web"]);
+    let _ran = run(&["rm", "web"]);
+    let _ran = run(&["save", "-o", "both.tar", "busybox", "other:1"]);
+    let _ran = run(&["rmi", "other:1"]);
+    let _ran = run(&["rmi", "made:1"]);
+    let _ran = run(&["load", "-i", "both.tar"]);
+    let _ran = run(&["volume", "prune", "-af"]);
+    drop(failed);
+    let told =
+        |filter: &str, format: &str| run(&["events", "--since=1h", "--until=0s", "-f", filter, "--format", format]);
+    let images = told("type=image", "{{.Action}} {{.Actor.ID}} {{.Actor.Attributes.name}}");
+    let want = [
+        format!("tag {id} busybox:latest"),
+        format!("import {id} {id}"),
+        format!("tag {id} other:1"),
+        format!("tag {made} made:1"),
+        format!("save {id} {id}"),
+        format!("untag {id} {id}"),
+        format!("untag {made} {made}"),
+        format!("delete {made} {made}"),
+        format!("load {id} {id}"),
+    ];
+    assert_eq!(images.lines().collect::<Vec<_>>(), want);
+    // All but those of images, which follow each other in another order.
+    let all = told("scope=local", "{{.Type}} {{.Action}}{{with .Actor.Attributes.exitCode}} {{.}}{{end}}");
+    let mut lines: Vec<&str> = all.lines().filter(|line| !line.starts_with("image")).collect();
+    // The one in the background ends when it likes.
+    let ended = lines.iter().rposition(|line| *line == "container exec_die 0").unwrap();
+    lines.remove(ended);
+    let want = "volume create\ncontainer create\nvolume mount\nvolume mount\ncontainer start\n\
+                container exec_create: sh -c exit 0\ncontainer exec_start: sh -c exit 0\ncontainer exec_die 0\n\
+                container exec_create: false \ncontainer exec_start: false \ncontainer exec_die 1\n\
+                container exec_create: no-such \ncontainer exec_start: no-such \n\
+                container exec_create: true \ncontainer exec_start: true \n\
+                container top\ncontainer archive-path\ncontainer extract-to-dir\ncontainer export\n\
+                container pause\ncontainer unpause\ncontainer commit\ncontainer update\n\
+                container kill\ncontainer kill\ncontainer die 137\nvolume unmount\nvolume unmount\ncontainer stop\ncontainer destroy\n\
+                volume destroy\nvolume prune";
+    assert_eq!(lines.join("\n"), want);
+    let volume = told("volume=vol", "{{.Action}} {{json .Actor.Attributes}}");
+    let mounted = volume.lines().find(|line| line.starts_with("mount")).unwrap();
+    assert!(
+        mounted.contains(r#""destination":"/data","driver":"local","propagation":"","read/write":"true""#),
+        "{volume}"
+    );
+    assert!(
+        volume.contains(r#""destination":"/again","driver":"local","propagation":"","read/write":"false""#),
+        "{volume}"
+    );
+    let pruned = told("event=prune", "{{.Type}} {{.Actor.Attributes.reclaimed}}");
+    assert_eq!(pruned, "volume 0\n");
+    assert!(told("image=other", "{{.Action}}").starts_with("tag\n"));
+}
+
+#[test]
 fn events_are_told_as_they_happen() {
     let Some(bench) = Bench::with_busybox() else { return };
     let listener = bench.rbuild(["events", "--format", "{{.Action}}"]).start();

@@ -306,6 +306,64 @@ fn datagrams_are_answered_through_a_published_port() {
 }
 
 #[test]
+fn connections_through_a_port_end_with_it() {
+    let Some(scene) = Scene::new() else { return };
+    let run = |name: &str, flags: &[&str]| {
+        let words = [&["run", "-d", "--name", name][..], flags, &["busybox", "sleep", "1000"]].concat();
+        let _started = scene.rbuild(&words).ok();
+        let address = scene.rbuild(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", name]).ok().stdout;
+        let server = scene.inside(name).enter(|| UdpSocket::bind("0.0.0.0:53").expect("a port")).expect("a thread");
+        (address, server)
+    };
+    // From outside, so that the rules lead what it sends, and the kernel remembers where to.
+    let caller = scene.host.world(|| UdpSocket::bind("203.0.113.1:5353").expect("a port"));
+    caller.connect("203.0.113.2:5300").expect("an address");
+    let reaches = |server: &UdpSocket, patience: Duration| {
+        caller.send(b"question").expect("it is sent");
+        server.set_read_timeout(Some(patience)).expect("it is set");
+        server.recv_from(&mut [0; 64]).is_ok()
+    };
+    let (first, server) = run("web", &["-p", "5300:53/udp"]);
+    assert!(reaches(&server, WAIT), "the port leads inside");
+    drop(server);
+    let _gone = scene.rbuild(&["rm", "-f", "web"]).ok();
+    let (second, server) = run("other", &[]);
+    assert_eq!(first, second, "it has the address that the first one had");
+    assert!(!reaches(&server, Duration::from_secs(2)), "who called the first one gets the second");
+    drop((server, caller));
+    let _gone = scene.rbuild(&["rm", "-f", "other"]).ok();
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn hosts_and_names_follow_a_disconnection() {
+    let Some(scene) = Scene::new() else { return };
+    for network in ["front", "back"] {
+        let _made = scene.rbuild(&["network", "create", network]).ok();
+    }
+    let _web =
+        scene.rbuild(&["run", "-d", "--name=web", "--network=front", "-h", "own", "busybox", "sleep", "1000"]).ok();
+    let _web = scene.rbuild(&["run", "-d", "--name=db", "--network=back", "busybox", "sleep", "1000"]).ok();
+    let inside = |script: &str| scene.rbuild(&["exec", "web", "sh", "-c", script]).stdout;
+    let own = || inside("grep -c own /etc/hosts");
+    let found = || inside("nslookup -type=a db | grep -c '^Name:'");
+    assert_eq!((own().as_str(), found().as_str()), ("1\n", "0\n"));
+    let _joined = scene.rbuild(&["network", "connect", "back", "web"]).ok();
+    let _kept = inside("echo 192.0.2.9 mine >> /etc/hosts");
+    assert_eq!((own().as_str(), found().as_str()), ("2\n", "1\n"));
+    let _left = scene.rbuild(&["network", "disconnect", "back", "web"]).ok();
+    assert_eq!((own().as_str(), found().as_str()), ("1\n", "0\n"));
+    let _left = scene.rbuild(&["network", "disconnect", "front", "web"]).ok();
+    assert_eq!(own(), "0\n");
+    assert_eq!(inside("tail -n 1 /etc/hosts"), "192.0.2.9 mine\n", "what it wrote itself stays");
+    let _gone = scene.rbuild(&["rm", "-f", "web", "db"]).ok();
+    for network in ["front", "back"] {
+        let _gone = scene.rbuild(&["network", "rm", network]).ok();
+    }
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
 fn a_running_container_is_connected_and_disconnected() {
     let Some(scene) = Scene::new() else { return };
     for network in ["front", "back"] {

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::bench::{Bench, Ran};
+use crate::networks::{on, scene};
 
 /// Runs `rbuild` where this shell script has changed what is mounted.
 fn after<const N: usize>(bench: &Bench, change: &str, args: [&str; N]) -> Ran {
@@ -44,6 +45,8 @@ fn without_control_groups_containers_run_and_limits_are_refused() {
     let _ran = bench.rbuild(["run", "-d", "--name=web", "--network=none", "busybox", "sleep", "1000"]).run().ok();
     let ran = after(&bench, READ_ONLY, ["pause", "web"]).fails(1);
     assert!(error(&ran).contains("control group") && error(&ran).contains("Read-only"), "{}", ran.stderr);
+    let ran = after(&bench, NONE, ["pause", "web"]).fails(1);
+    assert!(error(&ran).contains("control groups") && error(&ran).contains("/sys/fs/cgroup"), "{}", ran.stderr);
     let _ran = after(&bench, NONE, ["rm", "-f", "web"]).ok();
 }
 
@@ -64,6 +67,63 @@ fn without_the_program_nft_networks_work_or_say_so() {
         0 => assert_eq!(ran.stdout, "works\n"),
         _ => assert!(ran.code == 125 && error(&ran).contains("nft"), "{}", ran.stderr),
     }
+}
+
+/// Takes the kernel's packet filter away: to open a socket to it fails as where the kernel has none.
+const WITHOUT_NETFILTER: &str = r#"
+import ctypes, os, struct, sys
+socket = {"x86_64": 41, "aarch64": 198}[os.uname().machine]
+word = lambda code, yes, no, value: struct.pack("HBBI", code, yes, no, value)
+load, equal, give = 0x20, 0x15, 0x06
+program = b"".join([word(load, 0, 0, 0), word(equal, 0, 5, socket), word(load, 0, 0, 16), word(equal, 0, 3, 16),
+                    word(load, 0, 0, 32), word(equal, 0, 1, 12), word(give, 0, 0, 0x00050000 | 93), word(give, 0, 0, 0x7fff0000)])
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(22, 2, ctypes.byref(Program(len(program) // 8, program)), 0, 0) == 0, ctypes.get_errno()
+os.execvp(sys.argv[1], sys.argv[1:])
+"#;
+const WITHOUT_TUN: &str = "[ ! -e /dev/net ] || mount -t tmpfs none /dev/net; exec \"$@\"";
+
+#[test]
+fn without_packet_filter_or_tun_device_networks_work_or_say_what_is_missing() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    let unfiltered = |args: &[&str]| on(&host, bench.through(["python3", "-c", WITHOUT_NETFILTER], []).args(args));
+    let alone = |args: &[&str]| {
+        let by = ["unshare", "--mount", "--", "sh", "-c", WITHOUT_TUN, "sh", "python3", "-c", WITHOUT_NETFILTER];
+        on(&host, bench.through(by, []).args(args))
+    };
+    let look = ["run", "--rm", "busybox", "ls", "/sys/class/net"];
+    let ran = unfiltered(&look);
+    match ran.code {
+        // Through a process.
+        0 => assert_eq!(ran.stdout, "eth0\nlo\n"),
+        _ => assert!(ran.code == 125 && error(&ran).contains("nftables"), "{}", ran.stderr),
+    }
+    let ran = alone(&look).fails(125);
+    let said = error(&ran);
+    assert!(said.contains("nftables") && (said.contains("/dev/net/tun") || said.contains("slirp4netns")), "{said}");
+    let _made = on(&host, bench.rbuild(["network", "create", "front"])).ok();
+    let ran = alone(&["run", "--rm", "--network=front", "busybox", "true"]).fails(125);
+    assert!(
+        error(&ran).contains("network front cannot be used here") && error(&ran).contains("nftables"),
+        "{}",
+        ran.stderr
+    );
+    for network in ["none", "host"] {
+        let _ran = alone(&["run", "--rm", "--network", network, "busybox", "true"]).ok();
+    }
+    // Who publishes a port is reached all the same.
+    let serve =
+        ["run", "-d", "--name=web", "-p", "8080:80", "busybox", "sh", "-c", "busybox nc -ll -p 80 -e echo inside"];
+    let _ran = alone(&serve).ok().says("nothing leads out of it").says("nftables");
+    // It listens a moment after it was started.
+    let ask = "for i in $(seq 100); do said=$(nc -w 5 127.0.0.1 8080 < /dev/null); [ -z \"$said\" ] || break; sleep 0.1; done; echo $said";
+    let call = ["run", "--rm", "--network=host", "busybox", "sh", "-c", ask];
+    assert_eq!(alone(&call).ok().stdout, "inside\n");
+    let _ran = alone(&["rm", "-f", "web"]).ok();
+    host.becomes(&before);
 }
 
 #[test]

@@ -168,6 +168,35 @@ fn an_ordinary_users_steps_reach_the_world_and_not_the_host() {
 }
 
 #[test]
+fn an_ordinary_users_ports_are_served_without_a_tun_device() {
+    let Some(bench) = Bench::new() else { return };
+    let person = Person::new(&bench, Subordinates::Many).with_busybox();
+    let tun = person.home.join("tun");
+    fs::remove_file(&tun).unwrap();
+    fs::write(&tun, "").unwrap();
+    fs::set_permissions(&tun, fs::Permissions::from_mode(0o000)).unwrap();
+    let host = Host::new();
+    let on_host = |args: &[&str]| {
+        let mut command = person.command(args);
+        Ran::new(host.namespace.enter(|| command.output().unwrap()).unwrap())
+    };
+    let refused = on_host(&["run", "--rm", "busybox", "true"]).fails(125);
+    let sentence = refused.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(sentence.contains("/dev/net/tun") || sentence.contains("slirp4netns is installed"), "{sentence}");
+    let serve = "busybox nc -ll -p 80 -e echo from inside";
+    let started = on_host(&["run", "-d", "--name=web", "-p", "8080:80", "busybox", "sh", "-c", serve]).ok();
+    let _said = started.says("the container's ports are served, and nothing leads out of it");
+    // It listens a moment after it was started.
+    let call = "for i in $(seq 100); do said=$(nc -w 5 127.0.0.1 8080 < /dev/null); [ -z \"$said\" ] || break; sleep 0.1; done; echo $said";
+    let answer = on_host(&["run", "--rm", "--network=host", "busybox", "sh", "-c", call]).ok().stdout;
+    assert_eq!(answer, "from inside\n");
+    assert_eq!(on_host(&["port", "web"]).ok().stdout, "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\n");
+    let seen = on_host(&["exec", "web", "ls", "/sys/class/net"]).ok().stdout;
+    assert_eq!(seen, "lo\n");
+    let _gone = on_host(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
 fn an_ordinary_user_needs_no_overlayfs() {
     let Some(bench) = Bench::new() else { return };
     let person = Person::new(&bench, Subordinates::Many).with_busybox();

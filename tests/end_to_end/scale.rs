@@ -10,7 +10,15 @@ fn output_and_numbers_of_any_size_leave_memory_and_costs_as_they_are() {
     // It says when there is no root.
     let Some(_bench) = Bench::new() else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/end_to_end/scale");
-    let sizes = ["--megabytes=32", "--sequential=6", "--parallel=8", "--containers=12", "--volumes=6", "--networks=4"];
+    let sizes = [
+        "--megabytes=32",
+        "--sequential=6",
+        "--parallel=8",
+        "--containers=12",
+        "--volumes=6",
+        "--networks=4",
+        "--layers=5",
+    ];
     let output = Command::new("python3")
         .arg(script)
         .args(sizes)
