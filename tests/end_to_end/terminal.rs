@@ -1,4 +1,4 @@
-//! The live view of a build in a real terminal: what it shows at two sizes, and how often it draws.
+//! The live view of a build in a real terminal: what it shows at two sizes, while its window changes, and how often it draws.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -32,6 +32,11 @@ impl Terminal {
         self.capture(seen, &["capture-pane", "-p"], |lines| lines.iter().any(|line| line.contains(seen)))
     }
 
+    /// The screen and all that has left it upwards, as soon as it is as wanted.
+    fn all(&self, wanted: &str, is_it: impl Fn(&[String]) -> bool) -> Vec<String> {
+        self.capture(wanted, &["capture-pane", "-p", "-S", "-"], is_it)
+    }
+
     fn capture(&self, wanted: &str, command: &[&str], is_it: impl Fn(&[String]) -> bool) -> Vec<String> {
         let began = Instant::now();
         loop {
@@ -42,6 +47,10 @@ impl Terminal {
             assert!(began.elapsed() < Duration::from_secs(120), "{wanted:?} never came:\n{}", lines.join("\n"));
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    fn resize(&self, columns: usize, rows: usize) {
+        self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
     }
 }
 
@@ -87,6 +96,66 @@ fn running_steps_show_their_last_lines_and_ended_ones_one_line() {
         assert!(screen.iter().any(|line| line.starts_with(" => ERROR [3/3] RUN")), "{screen:#?}");
         assert!(screen.iter().any(|line| line == "構建"), "{screen:#?}");
         assert!(screen.iter().any(|line| line.contains("ended with 1")), "{screen:#?}");
+    }
+}
+
+/// A build of three stages that run until the file `go` is there, and lines that stay above the frame. It begins at the lower
+/// end of the window: tmux moves lines from the top of a window that becomes narrower out of reach, whatever room is below.
+fn three_that_wait(bench: &Bench) -> String {
+    // By octal numbers, so that the words stand in the output only.
+    let octal = |text: &str| text.bytes().map(|byte| format!("\\{byte:03o}")).collect::<String>();
+    let wait = |stage: &str, says: &str| {
+        format!(
+            "FROM one AS {stage}\nRUN --mount=type=cache,target=/count,id=count echo x >> /count/{stage}; printf '{}\\n'; \
+             : {} while nobody has said that it may go on; until [ -e /count/go ]; do sleep 0.05; done\n",
+            octal(says),
+            bench.store().display(),
+        )
+    };
+    let text = "FROM busybox AS one\nRUN echo first > /first\n".to_owned()
+        + &wait("a", "plain words of a step that says a little more than a narrow window has room for")
+        + &wait("b", "構建成功構建成功構建成功")
+        + &wait("c", "e\u{301} \u{1f600} \u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} done")
+        + "FROM one\nCOPY --from=a /first /a\nCOPY --from=b /first /b\nCOPY --from=c /first /c\n";
+    let context = bench.context("ctx", [("Dockerfile", &text)]);
+    format!(
+        "seq 100 130; {} --root {} build {}; echo ended with $?; sleep 100",
+        env!("CARGO_BIN_EXE_rbuild"),
+        bench.store().display(),
+        context.display(),
+    )
+}
+
+#[test]
+fn a_window_that_changes_has_one_frame_and_nothing_of_old_ones() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let terminal = Terminal::start(&bench, 200, 30, &three_that_wait(&bench));
+    terminal.screen(" => => plain words");
+    let once = |lines: &[String], columns: usize| {
+        let count = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+        let says = lines.iter().filter(|line| line.starts_with(" => => 構建")).count();
+        let steps: Vec<usize> = [" => [a 1/1]", " => [b 1/1]", " => [c 1/1]"].iter().map(|step| count(step)).collect();
+        let wide =
+            |line: &String| line.starts_with(" => [a ") && line.ends_with('s') && line.chars().count() == columns;
+        let calm = lines.iter().any(|line| line.starts_with("[+] Building") && line.contains("3 run"));
+        calm && count("[+] Building") == 1 && steps == [1, 1, 1] && says == 1 && lines.iter().any(wide)
+    };
+    for (columns, rows) in [(200, 30), (120, 30), (40, 30), (41, 24), (160, 24), (60, 30), (40, 16), (200, 40)] {
+        // Of changes that follow each other faster, tmux tells late.
+        std::thread::sleep(Duration::from_millis(500));
+        terminal.resize(columns, rows);
+        let lines = terminal.all("one frame of the new width", |lines| once(lines, columns));
+        // What stays is above the frame, each line once, however it is wrapped now.
+        let kept: String = lines.iter().take_while(|line| !line.starts_with("[+]")).map(String::as_str).collect();
+        assert_eq!(kept.matches("RUN echo first").count(), 1, "{lines:#?}");
+    }
+    crate::sharing::go(&bench, "a");
+    terminal.screen("ended with 0");
+    let lines = terminal.all("the end", |lines| lines.iter().any(|line| line == "ended with 0"));
+    assert!(!lines.iter().any(|line| line.starts_with("[+]") || line.starts_with(" => =>")), "{lines:#?}");
+    for step in ["RUN echo first", "[a 1/1]", "[b 1/1]", "[c 1/1]", "COPY --from=c"] {
+        let shown = lines.iter().filter(|line| line.starts_with(" => ") && line.contains(step)).count();
+        assert_eq!(shown, 1, "{step}: {lines:#?}");
     }
 }
 

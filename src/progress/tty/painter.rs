@@ -25,10 +25,10 @@ const USUAL: Size = Size { columns: 80, rows: 24 };
 const AT_ONCE: [&str; 2] = ["\u{1b}[?2026h", "\u{1b}[?2026l"];
 /// Lines are cut instead of wrapped; and wrapped again.
 const CUT: [&str; 2] = ["\u{1b}[?7l", "\u{1b}[?7h"];
-/// Clears the rest of the line.
-const CLEAR_REST: &str = "\u{1b}[K";
-/// Clears the line and goes to the next.
-const CLEAR_LINE: &str = "\u{1b}[2K\u{1b}[B";
+/// Clears the line. Who clears its rest only, leaves it as long as it was for a terminal that wraps it again.
+const CLEAR: &str = "\u{1b}[2K";
+/// Goes to the next line.
+const DOWN: &str = "\u{1b}[B";
 
 /// Draws on standard error.
 #[derive(Debug)]
@@ -94,17 +94,16 @@ impl Painter {
         let over = self.pending.is_empty() && !resized && lines.len() >= self.drawn.len();
         if !over {
             // Line by line: who clears the whole screen at once moves what stood there into the terminal's history.
-            out.push_str(&CLEAR_LINE.repeat(above));
+            out.push_str(&[CLEAR, DOWN].concat().repeat(above));
             out.push_str(&up);
             out.push_str(&std::mem::take(&mut self.pending));
         }
         out.push_str(CUT[0]);
-        for line in &lines {
-            out.push_str(&self.styled(line));
-            // Behind a full line the cursor stands on its last cell, which must stay.
-            if over && line.text.width() < size.columns {
-                out.push_str(CLEAR_REST);
+        for (at, line) in lines.iter().enumerate() {
+            if over && self.drawn.get(at).is_some_and(|old| old.text.width() > line.text.width()) {
+                out.push_str(CLEAR);
             }
+            out.push_str(&self.styled(line));
             out.push('\n');
         }
         out.push_str(CUT[1]);
@@ -156,21 +155,17 @@ mod tests {
             return bytes;
         }
         let inner = bytes.strip_prefix(AT_ONCE[0]).and_then(|rest| rest.strip_suffix(AT_ONCE[1])).expect("one frame");
-        inner
-            .replace(CLEAR_LINE, "#")
-            .replace(CUT[0], "{")
-            .replace(CUT[1], "}")
-            .replace('\u{1b}', "^")
-            .replace('\r', "<")
-            .replace('\n', "|")
+        let inner = inner.replace(&[CLEAR, DOWN].concat(), "#").replace(CLEAR, "_");
+        inner.replace(CUT[0], "{").replace(CUT[1], "}").replace('\u{1b}', "^").replace('\r', "<").replace('\n', "|")
     }
 
     #[test]
     fn a_frame_is_written_over_the_last_one() {
         let mut painter = Painter::new(false, Reflow::Wraps);
-        assert_eq!(painted(&mut painter, &["head", "a step"], 10), "{head^[K|a step^[K|}");
+        assert_eq!(painted(&mut painter, &["head", "a step"], 10), "{head|a step|}");
         assert_eq!(painted(&mut painter, &["head", "a step"], 10), "", "nothing changed, nothing is written");
-        assert_eq!(painted(&mut painter, &["head", "0123456789"], 10), "<^[2A{head^[K|0123456789|}");
+        assert_eq!(painted(&mut painter, &["head", "0123456789"], 10), "<^[2A{head|0123456789|}");
+        assert_eq!(painted(&mut painter, &["head", "a"], 10), "<^[2A{head|_a|}");
         assert_eq!(painted(&mut painter, &["head"], 10), "<^[2A##<^[2A{head|}");
         painter.say(&line("said, and wider than the window"));
         assert_eq!(painted(&mut painter, &["head"], 10), "<^[1A#<^[1Asaid, and wider than the window|{head|}");
