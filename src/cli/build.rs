@@ -1,6 +1,6 @@
 //! `rbuild [build]`: arguments to a [`BuildRequest`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use rbuild_image::{ImageRef, Platform};
@@ -10,6 +10,7 @@ use super::limits::LimitArgs;
 use super::report::{self, Failure};
 use crate::annotation;
 use crate::annotation::Annotate;
+use crate::config::Settings;
 use crate::engine::Engine;
 use crate::evaluate::Call;
 use crate::exit_code::Exit;
@@ -277,6 +278,9 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
         (false, Some(mode)) => mode,
         (false, None) => Mode::from_settings(settings)?,
     };
+    for (flag, file) in [("--iidfile", &args.iidfile), ("--metadata-file", &args.metadata_file)] {
+        check_place(flag, file.as_deref(), settings)?;
+    }
     let _interrupts = Interrupts::cancelling(engine.cancel())?;
     let result = crate::build::build(engine, &request, mode)?;
     if let Some(file) = &args.iidfile {
@@ -291,6 +295,18 @@ pub(super) fn execute(args: BuildArgs, engine: &Engine) -> Result<Exit, Failure>
         report::answer(&format!("{id}\n"))?;
     }
     Ok(Exit::Success)
+}
+
+/// A file that cannot be written since its directory is not there is told of before the build, not behind it.
+fn check_place(flag: &str, file: Option<&Path>, settings: &Settings) -> Result<(), Failure> {
+    let Some(file) = file else { return Ok(()) };
+    match settings.absolute(file).parent() {
+        Some(directory) if !directory.is_dir() => Err(Failure::usage(
+            format!("{flag} {}: {} is no directory", file.display(), directory.display()),
+            "make it first",
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl BuildArgs {

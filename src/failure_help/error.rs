@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use rbuild_container::{FindError, InvalidMount, NetworkError, PortTaken, VolumeError};
+use rbuild_container::{FindError, InvalidMount, NetworkError, NoCommand, PortTaken, VolumeError};
 use rbuild_image::registry::{Action, Cause, RegistryError, ResolveError};
 use rbuild_image::{ImageRef, InvalidReference};
 
@@ -35,6 +35,8 @@ fn of_name(error: &(dyn Error + 'static)) -> Option<String> {
         "`rbuild volume ls` lists them"
     } else if let Some(NetworkError::NotFound { .. }) = error.downcast_ref() {
         "`rbuild network ls` lists them"
+    } else if error.is::<NoCommand>() {
+        "the image names no program: name one behind the image, `rbuild run IMAGE PROGRAM`, or give it a CMD"
     } else if let Some(InvalidMount::RelativeTarget { .. }) = error.downcast_ref() {
         "the container's side begins with /: -v ./data:/data, or -v /data for a volume of its own"
     } else if let Some(InvalidMount::Specification { .. }) = error.downcast_ref() {

@@ -256,3 +256,33 @@ fn what_is_no_command_is_told_from_what_is() {
     assert_eq!(told, ["1 \"mkdir app\\n\" 0 []", "4 \"false\\n\" 1 []", "says x", "8 \"ls\\n\" 0 [\"a 12\"]"]);
     assert_eq!(without_numbers("took 12.5 s,  id 3"), without_numbers("took 1.75 s, id 44"));
 }
+
+/// The flags that a program's help names.
+fn flags_of_help(program: &str, args: &[&str]) -> Vec<String> {
+    let out = Command::new(program).args(args).output().unwrap();
+    let help = String::from_utf8(out.stdout).unwrap();
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let flags = lines.flat_map(|line| line.split([' ', ',', '=']).filter(|word| word.starts_with("--")));
+    flags.map(str::to_owned).collect()
+}
+
+#[test]
+fn who_comes_from_the_tools_of_this_machine_finds_each_of_their_flags() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migrating.md")).unwrap();
+    let tools: [(&str, &[&str], &str); 2] = [
+        ("docker", &["build", "--help"], "## docker build and buildx"),
+        ("buildah", &["build", "--help"], "## buildah"),
+    ];
+    for (program, args, heading) in tools {
+        if !has(program) {
+            continue;
+        }
+        let section = page.split_once(heading).unwrap().1.split("\n## ").next().unwrap();
+        let named: Vec<&str> = section.split(['`', ' ', '=', ',', '|', '\\']).collect();
+        let flags = flags_of_help(program, args);
+        assert!(flags.len() > 20, "{program}: {flags:?}");
+        let missing: Vec<&String> =
+            flags.iter().filter(|flag| *flag != "--help" && !named.contains(&flag.as_str())).collect();
+        assert_eq!(missing, Vec::<&String>::new(), "{program}: flags without a row");
+    }
+}
