@@ -119,6 +119,63 @@ fn files_are_read_in_one_sitting() {
     }
 }
 
+/// What an error says, as `#[error("…")]` has it, on one line.
+fn words_of_errors(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for after in text.split("#[error(").skip(1) {
+        let Some(body) = after.trim_start().strip_prefix('"') else { continue };
+        let mut words = String::new();
+        let mut chars = body.chars();
+        while let Some(c) = chars.next().filter(|c| *c != '"') {
+            match c {
+                '\\' => match chars.next() {
+                    // A line that goes on.
+                    Some('\n') => chars = chars.as_str().trim_start().chars(),
+                    other => words.extend(other),
+                },
+                c => words.push(c),
+            }
+        }
+        found.push(words);
+    }
+    found
+}
+
+/// The longest part of an error's words that is always the same.
+fn constant_part(words: &str) -> &str {
+    words.split(['{', '}']).step_by(2).map(str::trim).max_by_key(|part| part.len()).unwrap_or_default()
+}
+
+/// New errors may be this far ahead of their tests.
+const AHEAD: usize = 12;
+
+/// Those whose words no test has yet are in `unseen_errors.txt`, which only becomes shorter.
+#[test]
+fn the_words_of_errors_are_written_down_in_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut errors, mut seen) = (Vec::new(), String::new());
+    for file in sources(root) {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let place = file.strip_prefix(root).expect("below the root").display().to_string();
+        let is_test = place.split(['/', '.']).any(|part| part == "tests") || place.ends_with("_tests.rs");
+        let (program, tests) =
+            if is_test { ("", text.as_str()) } else { text.split_at(text.find("#[cfg(test)]").unwrap_or(text.len())) };
+        seen.push_str(&tests.replace("\\\"", "\""));
+        errors.extend(words_of_errors(program).into_iter().map(|words| (place.clone(), words)));
+    }
+    seen.push_str(include_str!("../docs/troubleshooting.md"));
+    let seen: String = seen.split_whitespace().flat_map(|word| [word, " "]).collect();
+    assert!(errors.len() > 400, "{} errors", errors.len());
+    // Shorter ones are the beginning of what a cause says.
+    errors.retain(|(_, words)| constant_part(words).len() > 3 && !seen.contains(constant_part(words)));
+    let mut unseen: Vec<String> = errors.into_iter().map(|(place, words)| format!("{place}: {words}")).collect();
+    unseen.sort();
+    unseen.dedup();
+    let known: Vec<&str> = include_str!("unseen_errors.txt").lines().collect();
+    let new: Vec<&String> = unseen.iter().filter(|line| !known.contains(&line.as_str())).collect();
+    assert!(new.len() <= AHEAD, "errors whose words no test has, write tests that meet them: {new:#?}");
+}
+
 /// Every source file of the workspace.
 /// docs/reliability.md names the test of each rule.
 #[test]
