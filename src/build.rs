@@ -57,6 +57,7 @@ pub fn build(engine: &Engine, request: &BuildRequest, mode: Mode) -> Result<Buil
     let wants_hints = engine.hints(request.hints, watched)?;
     let mut found = Vec::new();
     let store = engine.store()?;
+    output::origins::make_room(engine)?;
     let keeper = engine.keep_ceiling()?;
     let lease = store.lease("build")?;
     let meanwhile = store.snapshots().convert_meanwhile();

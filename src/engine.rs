@@ -1,5 +1,6 @@
 //! Opens the store and wires the parts together; few methods, no logic.
 
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_cache::snapshot::SnapshotterChoice;
@@ -77,7 +78,6 @@ impl Engine {
         Ok(self.config.get_or_init(|| loaded))
     }
 
-    /// How new layers are kept: what the command line or the environment says, else the configuration file.
     /// Whether a build that shows this ends with hints: as asked for, as set, else where people watch.
     pub(crate) fn hints(&self, asked: Option<bool>, watched: bool) -> Result<bool, Failure> {
         let set = match self.settings.hints.as_deref().map(|text| (text, parse_bool(text))) {
@@ -90,21 +90,31 @@ impl Engine {
         Ok(asked.or(set).or(self.config()?.hints).unwrap_or(watched))
     }
 
+    /// How new layers are kept.
     fn snapshotter(&self) -> Result<SnapshotterChoice, Failure> {
-        match &self.settings.snapshotter {
-            Some(text) => {
-                text.parse().map_err(|error| Failure::from_error("--snapshotter or RBUILD_SNAPSHOTTER", &error))
-            }
-            None => Ok(self.config()?.snapshotter),
+        let set = self.settings.snapshotter.as_deref();
+        self.word(set, "--snapshotter or RBUILD_SNAPSHOTTER", |config| config.snapshotter)
+    }
+
+    /// What the command line or the environment says, `set` by what is named, else the configuration file.
+    fn word<T>(&self, set: Option<&str>, by: &str, configured: fn(&ConfigFile) -> T) -> Result<T, Failure>
+    where
+        T: FromStr<Err: std::error::Error + 'static>,
+    {
+        match set {
+            Some(text) => text.parse().map_err(|error: T::Err| Failure::from_error(by, &error)),
+            None => Ok(configured(self.config()?)),
         }
     }
 
-    /// Whether the blobs that pulled layers came as are kept: what the environment says, else the configuration file.
+    /// Whether the blobs that pulled layers came as are kept.
     pub(crate) fn layer_blobs(&self) -> Result<LayerBlobPolicy, Failure> {
-        match &self.settings.layer_blobs {
-            Some(text) => text.parse().map_err(|error| Failure::from_error("RBUILD_LAYER_BLOBS", &error)),
-            None => Ok(self.config()?.layer_blobs),
-        }
+        self.word(self.settings.layer_blobs.as_deref(), "RBUILD_LAYER_BLOBS", |config| config.layer_blobs)
+    }
+
+    /// Whether what is stored is more than the configuration file's limits allow.
+    pub(crate) fn is_short_of_room(&self) -> Result<bool, Failure> {
+        Ok(self.store()?.is_above(&self.config()?.gc)?)
     }
 
     /// How much of the history of builds is kept.

@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 
 use rbuild_image::{
-    Algorithm, Descriptor, Digest, ImageRef, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, MediaType, parse_config,
+    Algorithm, Descriptor, Digest, ImageRef, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest, MediaType, parse_config,
     parse_manifest,
 };
 
@@ -102,17 +102,25 @@ impl Store {
             sizes.insert(digest, size);
         }
         report.blobs = sizes.len();
+        let mut described = BTreeMap::new();
         for (digest, size) in sizes.iter().filter(|(_, size)| **size <= MAX_MANIFEST_BYTES) {
-            if let Some(record) = image(&store, digest, *size, &sizes)? {
+            let Some((manifest, descriptor)) = manifest(&store, digest, *size)? else { continue };
+            if let Some(record) = image(&store, &manifest, &descriptor, &sizes)? {
                 store.images().put(&record, &[])?;
                 report.images.push(record.id);
             }
+            described.entry(manifest.config.digest).or_insert(descriptor);
         }
         let (found, sources) = (built::layers(&store)?, store.layer_sources()?);
         for (digest, _) in sizes.iter().filter(|(_, size)| **size <= MAX_CONFIG_BYTES) {
             if !report.images.contains(digest)
-                && let Some(record) = built::image(&store, digest, &found, &sources, &lease)?
+                && let Some(mut record) = built::image(&store, digest, &found, &sources, &lease)?
             {
+                // It came with a manifest, whose layers are here as tars only.
+                if let Some(manifest) = described.remove(digest) {
+                    record.blobs.insert(manifest.digest, BlobRole::Manifest);
+                    record.manifest = Some(manifest);
+                }
                 store.images().put(&record, &[])?;
                 report.images.push(record.id);
             }
@@ -164,31 +172,36 @@ fn content(layout: &Layout) -> Result<Vec<Digest>, PathError> {
     Ok(digests)
 }
 
-/// The image that a blob is the manifest of, if it is one and everything it names is there.
-fn image(
-    store: &Store,
-    digest: &Digest,
-    size: u64,
-    sizes: &BTreeMap<Digest, u64>,
-) -> Result<Option<ImageRecord>, BlobError> {
+/// What a blob is the manifest of, if it is one.
+fn manifest(store: &Store, digest: &Digest, size: u64) -> Result<Option<(Manifest, Descriptor)>, BlobError> {
     let bytes = store.blobs().read(digest, MAX_MANIFEST_BYTES)?;
     // Most small blobs are something else.
     let Ok(manifest) = parse_manifest(&bytes, None) else { return Ok(None) };
+    let media_type = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
+    Ok(Some((manifest, Descriptor::new(media_type, *digest, size))))
+}
+
+/// The image that a manifest describes, if everything it names is there.
+fn image(
+    store: &Store,
+    manifest: &Manifest,
+    descriptor: &Descriptor,
+    sizes: &BTreeMap<Digest, u64>,
+) -> Result<Option<ImageRecord>, BlobError> {
     let mut parts = manifest.layers.iter().chain([&manifest.config]);
     if !parts.all(|part| sizes.get(&part.digest) == Some(&part.size)) {
         return Ok(None);
     }
     let id = manifest.config.digest;
     let Ok(config) = store.blobs().read(&id, MAX_CONFIG_BYTES) else { return Ok(None) };
-    let Ok(config) = parse_config(&config, &manifest) else { return Ok(None) };
+    let Ok(config) = parse_config(&config, manifest) else { return Ok(None) };
     let mut blobs: BTreeMap<Digest, BlobRole> =
         manifest.layers.iter().map(|layer| (layer.digest, BlobRole::Layer)).collect();
-    blobs.extend([(*digest, BlobRole::Manifest), (id, BlobRole::Config)]);
-    let media_type = manifest.media_type.clone().unwrap_or(MediaType::OciManifest);
+    blobs.extend([(descriptor.digest, BlobRole::Manifest), (id, BlobRole::Config)]);
     Ok(Some(ImageRecord {
         id,
         platform: config.platform(),
-        manifest: Some(Descriptor::new(media_type, *digest, size)),
+        manifest: Some(descriptor.clone()),
         diff_ids: config.rootfs.diff_ids.clone(),
         snapshot: None,
         size: manifest.layers.iter().map(|layer| layer.size).sum(),

@@ -67,6 +67,18 @@ impl Store {
         Replacements { store: self, lease, on_wait, damaged }
     }
 
+    /// The blobs that damaged layers came as, and that are not here: with them [`Self::restore_layers`] can do more.
+    pub fn missing_sources(&self, report: &VerifyReport) -> Result<BTreeSet<Digest>, DbError> {
+        let damaged: BTreeSet<LayerId> = report.problems.iter().filter_map(Problem::layer).collect();
+        if damaged.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let sources = self.layer_sources()?;
+        let layers = self.imported_layers()?.into_iter().filter(|imported| damaged.contains(&imported.layer));
+        let blobs = layers.filter_map(|imported| sources.get(&imported.diff_id).copied());
+        Ok(blobs.filter(|blob| self.blobs().len(blob).is_err()).collect())
+    }
+
     /// Unpacks damaged layers from outside once more, where the blobs they came as are sound; those that are whole now.
     /// Layers that a live process uses are left alone.
     pub fn restore_layers(&self, report: &VerifyReport) -> Result<Vec<LayerId>, PruneError> {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use rbuild_cache::{OpenOptions, PruneControl, Store, VerifyDepth, VerifyReport};
-use rbuild_image::{Digest, ImageRef, pull};
+use rbuild_image::{BlobSource, Digest, ImageRef, pull};
 use serde::Serialize;
 
 use crate::cli::report::Failure;
 use crate::engine::Engine;
+use crate::output::origins::LayerBlobs;
 use crate::transfer::Watch;
 
 /// What a check found, and what a repair did about it.
@@ -41,6 +42,7 @@ pub fn verify(engine: &Engine, repair: bool, control: PruneControl<'_>) -> Resul
         return verified(store, &report, Vec::new());
     }
     let mut repairs = fetch_again(engine, store, &report)?;
+    repairs.extend(fetch_sources(engine, &store.missing_sources(&report)?)?);
     // What was fetched is what layers are restored from.
     let report = match repairs.is_empty() {
         true => report,
@@ -117,6 +119,25 @@ fn fetch_again(engine: &Engine, store: &Store, report: &VerifyReport) -> Result<
                     let failure = Failure::from_error(&format!("cannot fetch {reference} again"), &error);
                     crate::cli::report::story(&format!("{}\n", crate::cli::report::printable(failure.message())));
                 }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Fetches blobs that were let go of, for layers that are damaged. What cannot be fetched stays a problem.
+fn fetch_sources(engine: &Engine, missing: &BTreeSet<Digest>) -> Result<Vec<String>, Failure> {
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let blobs = LayerBlobs::new(engine)?;
+    let mut done = Vec::new();
+    for digest in missing {
+        match blobs.open(digest) {
+            Ok(_) => done.push(format!("fetched {digest} again")),
+            Err(error) => {
+                let failure = Failure::from_error(&format!("cannot fetch {digest} again"), &error);
+                crate::cli::report::story(&format!("{}\n", crate::cli::report::printable(failure.message())));
             }
         }
     }

@@ -9,18 +9,20 @@
 mod registry;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-use rbuild_cache::snapshot::{InvalidSnapshotter, SnapshotterChoice};
+use rbuild_cache::snapshot::SnapshotterChoice;
 use rbuild_cache::{GcPolicy, HistoryLimits, Limits, PruneFilter, PruneScope, Space};
 use rbuild_image::registry::HostConfig;
 use rbuild_parser::suggestion;
 use toml::{Table, Value};
 
 use super::age::parse_age;
-use crate::output::origins::{InvalidLayerBlobPolicy, LayerBlobPolicy};
+use crate::output::origins::LayerBlobPolicy;
 
 /// What the configuration file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,8 +132,8 @@ impl ConfigFile {
         let builder = top.section("builder")?;
         top.only(&["gc", "worker", "builder", "history", "registry", "snapshotter", "layerBlobs", "hints"])?;
         let registries = top.section("registry")?.map(|section| section.registries()).transpose()?.unwrap_or_default();
-        let snapshotter = top.snapshotter()?;
-        let layer_blobs = top.layer_blobs()?;
+        let snapshotter = top.word("snapshotter")?;
+        let layer_blobs = top.word("layerBlobs")?;
         let hints = top.hints()?;
         let history = top.section("history")?.map(|section| section.history()).transpose()?.unwrap_or_default();
         let mut sections: Vec<Section<'_>> = top.section("gc")?.into_iter().collect();
@@ -245,26 +247,19 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// `snapshotter`, a key of its own.
-    fn snapshotter(&self) -> Result<SnapshotterChoice, ConfigError> {
-        match self.table.get("snapshotter") {
-            None => Ok(SnapshotterChoice::Auto),
-            Some(Value::String(text)) => {
-                text.parse().map_err(|error: InvalidSnapshotter| self.wrong("snapshotter", error.to_string()))
-            }
-            Some(_) => Err(self.wrong("snapshotter", "auto, erofs or directory is wanted")),
-        }
-    }
-
-    /// `layerBlobs`, a key of its own.
-    fn layer_blobs(&self) -> Result<LayerBlobPolicy, ConfigError> {
-        match self.table.get("layerBlobs") {
-            None => Ok(LayerBlobPolicy::Keep),
-            Some(Value::String(text)) => {
-                text.parse().map_err(|error: InvalidLayerBlobPolicy| self.wrong("layerBlobs", error.to_string()))
-            }
-            Some(_) => Err(self.wrong("layerBlobs", "keep or drop is wanted")),
-        }
+    /// A key of its own whose value is one of some words; the word itself says which there are.
+    fn word<T>(&self, key: &'static str) -> Result<T, ConfigError>
+    where
+        T: FromStr<Err: Display> + Default,
+    {
+        let text = match self.table.get(key) {
+            None => return Ok(T::default()),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Boolean(other)) => other.to_string(),
+            Some(Value::Integer(other)) => other.to_string(),
+            Some(other) => other.type_str().to_owned(),
+        };
+        text.parse().map_err(|error: T::Err| self.wrong(key, error.to_string()))
     }
 
     /// `[history]`: BuildKit's `maxEntries`, and a size.
@@ -388,7 +383,9 @@ mod tests {
         assert!(parse("snapshotter = 1\n").is_err());
         assert_eq!(parse("").unwrap().layer_blobs, LayerBlobPolicy::Keep);
         assert_eq!(parse("layerBlobs = \"drop\"\n").unwrap().layer_blobs, LayerBlobPolicy::Drop);
-        assert!(parse("layerBlobs = \"auto\"\n").is_err() && parse("layerBlobs = true\n").is_err());
+        assert_eq!(parse("layerBlobs = \"auto\"\n").unwrap().layer_blobs, LayerBlobPolicy::Auto);
+        let error = parse("layerBlobs = true\n").unwrap_err().to_string();
+        assert!(error.contains("keep, drop or auto is wanted"), "{error}");
         assert_eq!((parse("hints = false\n").unwrap().hints, parse("").unwrap().hints), (Some(false), None));
         assert!(parse("hints = \"no\"\n").is_err());
     }

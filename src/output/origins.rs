@@ -1,12 +1,13 @@
 //! Blobs of pulled layers that the store let go of, and where they come from again.
 //!
 //! A layer that is kept as its tar does not need the blob that it came as; whoever sends the image on does. With
-//! `layerBlobs = "drop"` such blobs go as soon as nothing that runs needs them. A registry that has them is not sent them:
+//! `layerBlobs = "drop"` such blobs go as soon as nothing that runs needs them, with `"auto"` those that nobody is likely to send to
+//! another registry, when room is short. A registry that has them is not sent them:
 //! only for another one, or for an archive, they are fetched again, when their first byte is wanted, and checked against
 //! their digest like everything that is fetched. Nothing is let go of unless the image has a name by digest, which says
 //! what registry had it, and unless the layer is kept as its tar.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -27,11 +28,14 @@ pub enum LayerBlobPolicy {
     Keep,
     /// They go, where the layer is kept as its tar and a registry had them.
     Drop,
+    /// The same when room is short, before anything else does, but for those of which an image has a tag in a registry that does
+    /// not have them: that may be pushed.
+    Auto,
 }
 
 /// Something that names no such policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} says not what becomes of layers' blobs: keep or drop is wanted")]
+#[error("{text:?} says not what becomes of layers' blobs: keep, drop or auto is wanted")]
 pub struct InvalidLayerBlobPolicy {
     /// What was given.
     pub text: String,
@@ -44,6 +48,7 @@ impl FromStr for LayerBlobPolicy {
         match text {
             "keep" => Ok(Self::Keep),
             "drop" => Ok(Self::Drop),
+            "auto" => Ok(Self::Auto),
             _ => Err(InvalidLayerBlobPolicy { text: text.to_owned() }),
         }
     }
@@ -138,7 +143,7 @@ impl<'a> LayerBlobs<'a> {
         let (repository, error) = first.ok_or(io::ErrorKind::NotFound)?;
         let place = repository.name();
         Err(io::Error::other(format!(
-            "layer {} is not kept here as it came (layerBlobs = \"drop\"), and {place} does not give it: {}",
+            "layer {} is not kept here as it came (see layerBlobs), and {place} does not give it: {}",
             digest.short(),
             error.cause
         )))
@@ -173,32 +178,63 @@ pub(super) fn manifest(store: &Store, image: &StoredImage) -> Result<Option<(Vec
 
 /// Lets go of the blobs that need not be kept, if that is wanted, for the next collection to remove; how many these are.
 pub(crate) fn let_go(engine: &Engine) -> Result<usize, Failure> {
-    if engine.layer_blobs()? == LayerBlobPolicy::Keep {
+    let policy = engine.layer_blobs()?;
+    if policy == LayerBlobPolicy::Keep {
         return Ok(0);
     }
     let store = engine.store()?;
+    let images = store.images().list()?;
+    let wanted = if policy == LayerBlobPolicy::Auto { wanted_elsewhere(&images) } else { BTreeSet::new() };
     let mut blobs: Vec<(DiffId, Digest)> = Vec::new();
-    for image in store.images().list()? {
+    for image in images {
         let Some((_, manifest)) = manifest(store, &image)? else { continue };
         if image.record.snapshot.is_some() && repositories(&image).next().is_some() {
             let pairs = image.record.diff_ids.iter().zip(&manifest.layers);
-            let pairs = pairs.filter(|(_, layer)| !layer.media_type.is_foreign_layer());
+            let pairs =
+                pairs.filter(|(diff_id, layer)| !layer.media_type.is_foreign_layer() && !wanted.contains(diff_id));
             blobs.extend(pairs.map(|(diff_id, layer)| (*diff_id, layer.digest)));
         }
     }
     Ok(store.images().let_go_of_layer_blobs(&blobs)?)
 }
 
+/// Layers that came from a registry, and of which an image has a tag in another one: they would be sent there.
+fn wanted_elsewhere(images: &[StoredImage]) -> BTreeSet<DiffId> {
+    let mut had: BTreeMap<DiffId, BTreeSet<&str>> = BTreeMap::new();
+    for image in images {
+        for repository in repositories(image) {
+            for diff_id in &image.record.diff_ids {
+                had.entry(*diff_id).or_default().insert(repository.registry());
+            }
+        }
+    }
+    let mut wanted = BTreeSet::new();
+    for image in images {
+        for tag in image.references.iter().filter(|reference| reference.digest().is_none()) {
+            let elsewhere = |diff_id: &&DiffId| had.get(*diff_id).is_some_and(|had| !had.contains(tag.registry()));
+            wanted.extend(image.record.diff_ids.iter().filter(elsewhere).copied());
+        }
+    }
+    wanted
+}
+
+/// Makes room before anything else has to go, where blobs go when room is short.
+pub(crate) fn make_room(engine: &Engine) -> Result<(), Failure> {
+    if engine.layer_blobs()? == LayerBlobPolicy::Auto { let_go_now(engine) } else { Ok(()) }
+}
+
 /// The same, and removes them at once. For the end of a command, without a lease of its own from before; what somebody
 /// uses now, or what stays because a collection is running, goes with a later one.
 pub(crate) fn let_go_now(engine: &Engine) -> Result<(), Failure> {
-    if let_go(engine)? == 0 { Ok(()) } else { collect(engine) }
+    let stay = engine.layer_blobs()? == LayerBlobPolicy::Auto && !engine.is_short_of_room()?;
+    if stay || let_go(engine)? == 0 { Ok(()) } else { collect(engine) }
 }
 
 /// Removes what was fetched again for a command that ended, if blobs are not to be kept.
 pub(crate) fn forget_fetched(engine: &Engine) -> Result<(), Failure> {
     match engine.layer_blobs()? {
-        LayerBlobPolicy::Keep => Ok(()),
+        // What was fetched has no name, and goes with the next collection.
+        LayerBlobPolicy::Keep | LayerBlobPolicy::Auto => Ok(()),
         LayerBlobPolicy::Drop => let_go(engine).and_then(|_| collect(engine)),
     }
 }
@@ -220,7 +256,8 @@ mod tests {
     fn policies_have_names() {
         assert_eq!("keep".parse(), Ok(LayerBlobPolicy::Keep));
         assert_eq!("drop".parse(), Ok(LayerBlobPolicy::Drop));
-        let error = "auto".parse::<LayerBlobPolicy>().unwrap_err();
-        assert_eq!(error.to_string(), "\"auto\" says not what becomes of layers' blobs: keep or drop is wanted");
+        assert_eq!("auto".parse(), Ok(LayerBlobPolicy::Auto));
+        let error = "some".parse::<LayerBlobPolicy>().unwrap_err();
+        assert_eq!(error.to_string(), "\"some\" says not what becomes of layers' blobs: keep, drop or auto is wanted");
     }
 }

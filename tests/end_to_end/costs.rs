@@ -131,9 +131,10 @@ fn has_strace() -> bool {
 fn fixed_workloads_ask_no_more_of_the_kernel_than_they_did() {
     let Some(bench) = Bench::with_busybox() else { return };
     assert!(has_strace(), "strace is installed (./dev test does it)");
-    let (few, many) = (steps(10), steps(20));
+    let (few, many, fifty) = (steps(10), steps(20), steps(50));
     let few = bench.context("few", [("Dockerfile", &few)]);
     let many = bench.context("many", [("Dockerfile", &many)]);
+    let fifty = bench.context("fifty", [("Dockerfile", &fifty)]);
     let files = bench.context("files", [("Dockerfile", "FROM busybox\nCOPY . /files\n")]);
     for number in 0..5000 {
         let directory = files.join(format!("directory{}", number % 50));
@@ -159,8 +160,11 @@ fn fixed_workloads_ask_no_more_of_the_kernel_than_they_did() {
         let args = with(&of(context));
         check(&bench, workload, args.each_ref().map(String::as_str));
     }
-    let context = of(&few);
-    check(&bench, "run10", ["build", "--quiet", "--network=none", "--no-cache", "-t", "few", &context]);
+    // The longer the chain, the more there is to ask of its layers.
+    for (workload, context) in [("run10", &few), ("run50", &fifty)] {
+        let context = of(context);
+        check(&bench, workload, ["build", "--quiet", "--network=none", "--no-cache", "-t", workload, &context]);
+    }
     check(&bench, "container", ["run", "--rm", "--network=none", "busybox", "true"]);
 }
 

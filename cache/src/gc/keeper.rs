@@ -83,6 +83,13 @@ impl Store {
         self.db().read(|tx| tx.first(sql, [], |row| row.get::<_, Micros>(0).map(|Micros(time)| time)))
     }
 
+    /// Whether all that is stored, images included, passes a ceiling of `policies`, or leaves the disk less room than they want.
+    pub fn is_above(&self, policies: &[GcPolicy]) -> Result<bool, PruneError> {
+        let (stored, disk) = (self.stored_bytes()?, self.disk_space()?);
+        let ceilings = policies.iter().filter(|policy| policy.is_ceiling());
+        Ok(ceilings.filter_map(|policy| policy.keep(disk, stored, 0)).any(|keep| stored > keep))
+    }
+
     /// Bytes of all layers, merged indexes, blobs and cache mounts, these as last measured.
     fn stored_bytes(&self) -> Result<u64, DbError> {
         let sql =

@@ -16,6 +16,7 @@ use rbuild_executor::user_namespace::{Powers, powers};
 use rustix::io::Errno;
 
 use super::meanwhile::Queue;
+use super::seen::Seen;
 use super::store::{SnapshotError, Snapshots};
 use crate::erofs::{Device, IndexBuilder, IndexError};
 use crate::removal::remove_tree;
@@ -95,6 +96,8 @@ pub(crate) struct Snapshotting {
     replaced: AtomicBool,
     /// Layers that become tars while steps run.
     queue: Arc<Queue>,
+    /// What is known of layers while a build runs.
+    seen: Arc<Seen>,
     /// Which boot of the machine this is; empty where that cannot be told.
     boot: OnceLock<String>,
 }
@@ -110,6 +113,10 @@ impl Snapshotting {
 
     pub(super) fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    pub(super) fn seen(&self) -> &Arc<Seen> {
+        &self.seen
     }
 
     /// The boot of the machine that this process runs in.

@@ -18,6 +18,7 @@ use super::diff::{self, DiffError, LayerDiff, Times};
 use super::kind::Snapshotter;
 use super::layer_dir::LayerDir;
 use super::scan::{self, Detail};
+use super::seen::Facts;
 use super::writer::{LayerWriter, Metadata};
 use crate::failpoint;
 use crate::path_error::{AtPath, PathError};
@@ -112,7 +113,7 @@ impl Snapshotter for DirectoryKind {
         Arc::new(LayerDir::new(layer))
     }
 
-    fn lower(&self, layer: &Path) -> Lower {
+    fn lower(&self, layer: &Path, _: Option<Facts>) -> Lower {
         Lower::Directory(layer.to_path_buf())
     }
 

@@ -15,6 +15,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::seen::Facts;
 use super::store::{LayerRow, SnapshotError, Snapshots};
 use super::tar_layer::{self, Files};
 use super::writer::Metadata;
@@ -130,19 +131,24 @@ impl Snapshots {
     /// the machine, is made again from the tar.
     pub(super) fn ensure_indexes(&self, chain: &[LayerRow]) -> Result<(), SnapshotError> {
         for (position, row) in chain.iter().enumerate().rev() {
-            if row.kind == tar_layer::NAME && !self.is_index_sound(row)? {
-                self.index_again(row, &chain[position + 1..])?;
+            let seen = self.store.snapshotting().seen();
+            if row.kind != tar_layer::NAME || seen.of(row).is_some() {
+                continue;
+            }
+            match self.sound_index(row)? {
+                Some(facts) => seen.note(row, facts),
+                None => self.index_again(row, &chain[position + 1..])?,
             }
         }
         Ok(())
     }
 
-    fn is_index_sound(&self, row: &LayerRow) -> Result<bool, SnapshotError> {
+    /// What is asked of a layer whose index is sound.
+    fn sound_index(&self, row: &LayerRow) -> Result<Option<Facts>, SnapshotError> {
         let layer = self.path(row);
-        let files = Files::of(&layer);
-        let Some(known) = &row.index else { return Ok(false) };
-        let there = files.index.exists() && (known.side.is_none() || files.side.exists());
-        if !there || known.boot.is_none() || known.boot.as_deref() == self.store.snapshotting().boot() {
+        let Some(known) = &row.index else { return Ok(None) };
+        let there = Facts::of(&Files::of(&layer)).ok().filter(|facts| known.side.is_none() || facts.has_side);
+        if there.is_none() || known.boot.is_none() || known.boot.as_deref() == self.store.snapshotting().boot() {
             return Ok(there);
         }
         // What cannot be read is made again, too.
@@ -153,7 +159,7 @@ impl Snapshots {
                 tx.execute(sql, (row.id, Text(known.digest)))
             })?;
         }
-        Ok(sound)
+        Ok(there.filter(|_| sound))
     }
 }
 

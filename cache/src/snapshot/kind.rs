@@ -10,6 +10,7 @@ use rbuild_executor::Lower;
 
 use super::diff::{DiffError, LayerDiff, Times};
 use super::directory::{self, DirectoryKind};
+use super::seen::Facts;
 use super::tar_layer::{self, TarKind};
 use crate::path_error::PathError;
 use crate::view::LayerReader;
@@ -28,8 +29,8 @@ pub(super) trait Snapshotter: Send + Sync {
     /// Reads a layer; opens it when it is first asked.
     fn reader(&self, layer: &Path) -> Arc<dyn LayerReader>;
 
-    /// What is given to a mount.
-    fn lower(&self, layer: &Path) -> Lower;
+    /// What is given to a mount; `facts` are what is known of a layer that is a tar.
+    fn lower(&self, layer: &Path, facts: Option<Facts>) -> Lower;
 
     /// Writes a layer as a tar. Its content is digested anew unless `known` says what it holds and there is nothing to
     /// compute that from on the way.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::convert::{Busy, Converted};
 use super::diff::LayerDiff;
+use super::seen::Seen;
 use super::store::{SnapshotError, Snapshots};
 use crate::id::{LayerId, SnapshotId};
 
@@ -64,10 +65,12 @@ pub(super) struct Opened {
     pub(super) directory: File,
 }
 
-/// While this lives, layers that steps of this process wrote become tars. At its end nothing goes on.
+/// While this lives, layers that steps of this process wrote become tars, and what is found out about layers is remembered. At its
+/// end nothing goes on.
 #[derive(Debug)]
 pub struct Meanwhile {
     queue: Arc<Queue>,
+    seen: Arc<Seen>,
 }
 
 impl Snapshots {
@@ -75,7 +78,9 @@ impl Snapshots {
     pub fn convert_meanwhile(&self) -> Meanwhile {
         let queue = Arc::clone(self.store.snapshotting().queue());
         queue.lock().users += 1;
-        Meanwhile { queue }
+        let seen = Arc::clone(self.store.snapshotting().seen());
+        seen.begin();
+        Meanwhile { queue, seen }
     }
 
     /// To be done for the topmost layer of a snapshot that a step wrote.
@@ -234,6 +239,7 @@ impl Drop for Ending<'_> {
 
 impl Drop for Meanwhile {
     fn drop(&mut self) {
+        self.seen.end();
         let mut state = self.queue.lock();
         state.users -= 1;
         if state.users > 0 {

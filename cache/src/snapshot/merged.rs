@@ -60,7 +60,9 @@ impl Snapshots {
         let mut lowers = Vec::new();
         for piece in in_pieces(chain, &ranges(&weights)) {
             match piece {
-                Piece::Layer(row) => lowers.push(row.snapshotter()?.lower(&self.path(row))),
+                Piece::Layer(row) => {
+                    lowers.push(row.snapshotter()?.lower(&self.path(row), self.store.snapshotting().seen().of(row)))
+                }
                 Piece::Range(range) => {
                     let run = Run::new(chain, &range);
                     self.ensure_merged(chain, &weights, &range, &run)?;
@@ -117,8 +119,7 @@ impl Snapshots {
             if chain.len() < UNIT || row.kind != tar_layer::NAME {
                 return Ok(None);
             }
-            let index = Files::of(&self.path(row)).index;
-            Ok(Some(fs::metadata(&index).at("inspect", &index)?.len()))
+            Ok(Some(self.facts(row).at("inspect the index of", &self.path(row))?.index))
         };
         chain.iter().rev().map(weight).collect()
     }
@@ -130,8 +131,7 @@ impl Snapshots {
     /// Everything that the merged index of these layers, topmost first, points into, in its order: the tars from the lowest,
     /// then their side blobs.
     fn devices(&self, rows: &[LayerRow]) -> Vec<PathBuf> {
-        let of = |row: &LayerRow| Files::of(&self.path(row)).devices();
-        let each: Vec<Vec<PathBuf>> = rows.iter().rev().map(of).collect();
+        let each: Vec<Vec<PathBuf>> = rows.iter().rev().map(|row| self.devices_of(row)).collect();
         let tars = each.iter().filter_map(|devices| devices.first());
         tars.chain(each.iter().flat_map(|devices| devices.iter().skip(1))).cloned().collect()
     }
@@ -186,9 +186,7 @@ impl Snapshots {
     ) -> Result<(), SnapshotError> {
         debug_assert!(range.start <= layers.start && layers.end <= range.end);
         for row in rows(chain, &layers).iter().rev() {
-            let files = Files::of(&self.path(row));
-            let index = files.index.clone();
-            parts.push(self.part(&index, files.devices())?);
+            parts.push(self.part(&Files::of(&self.path(row)).index, self.devices_of(row))?);
         }
         Ok(())
     }

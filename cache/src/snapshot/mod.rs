@@ -24,6 +24,7 @@ mod overlay;
 mod received;
 mod recheck;
 mod scan;
+mod seen;
 mod settle;
 mod store;
 mod tar_layer;

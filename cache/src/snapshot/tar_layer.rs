@@ -25,6 +25,7 @@ use super::apply::{ApplyError, Unpacked, chunked, pass};
 use super::diff::{DiffError, LayerDiff, Planned, Role, Times, plan_tar, write_planned};
 use super::index_files::{RootMetadata, side_digest};
 use super::kind::Snapshotter;
+use super::seen::Facts;
 use super::tar_reader::TarLayer;
 use super::writer::Metadata;
 use crate::erofs::{Device, IndexBuilder, IndexError, Member, Node, SideBlob, index_tar, index_tar_file};
@@ -59,9 +60,9 @@ impl Snapshotter for TarKind {
         Arc::new(TarLayer::new(layer))
     }
 
-    fn lower(&self, layer: &Path) -> Lower {
+    fn lower(&self, layer: &Path, facts: Option<Facts>) -> Lower {
         let files = Files::of(layer);
-        Lower::Erofs { index: files.index.clone(), devices: files.devices() }
+        Lower::Erofs { index: files.index.clone(), devices: files.devices(facts) }
     }
 
     fn write_tar(
@@ -123,8 +124,9 @@ impl Files {
     }
 
     /// Those with contents, in the order in which the index numbers them.
-    pub(super) fn devices(self) -> Vec<PathBuf> {
-        let side = self.side.exists().then_some(self.side);
+    pub(super) fn devices(self, facts: Option<Facts>) -> Vec<PathBuf> {
+        let has_side = facts.map_or_else(|| self.side.exists(), |facts| facts.has_side);
+        let side = has_side.then_some(self.side);
         std::iter::once(self.tar).chain(side).collect()
     }
 }

@@ -54,7 +54,7 @@ impl TarLayer {
         let (index, devices) = match &self.place {
             Place::Layer(path) => {
                 let files = Files::of(path);
-                (files.index.clone(), files.devices())
+                (files.index.clone(), files.devices(None))
             }
             Place::Merged { index, devices } => (index.clone(), devices.clone()),
         };
