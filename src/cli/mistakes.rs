@@ -10,7 +10,7 @@ use super::report::Failure;
 use crate::config::Settings;
 
 /// Commands of Docker that rbuild has not, and what to do instead.
-const ELSEWHERE: [(&[&str], &str); 9] = [
+const ELSEWHERE: [(&[&str], &str); 10] = [
     (
         &["compose", "docker-compose", "up", "down"],
         "rbuild builds and runs single images: build each service's with `rbuild -t NAME DIR`, and give the names to `docker \
@@ -31,9 +31,20 @@ const ELSEWHERE: [(&[&str], &str); 9] = [
         "`rbuild build --attest type=sbom` lists what an image has; other tools judge it",
     ),
     (&["install", "setup", "init"], "nothing has to be set up: `rbuild doctor` examines this host"),
-    (&["clean", "gc"], "`rbuild cache prune` and `rbuild system prune` remove what is not needed"),
-    (&["list"], "`rbuild images` lists images, `rbuild ps` containers, `rbuild history ls` builds"),
+    (
+        &["clean", "cleanup", "gc", "prune", "purge"],
+        "`rbuild system prune` removes all that is not needed; `cache`, `image`, `container`, `volume` and `network` have a `prune` \
+         of their own",
+    ),
+    (
+        &["bash", "sh", "shell", "ssh"],
+        "`rbuild run -it IMAGE sh` starts one in a new container, `rbuild exec -it CONTAINER sh` in one that runs",
+    ),
+    (&["list", "ls"], "`rbuild images` lists images, `rbuild ps` containers, `rbuild history ls` builds"),
 ];
+
+/// Commands that Docker has not, and that write JSON.
+const OURS: [&str; 5] = ["cache", "doctor", "graph", "history", "report"];
 
 /// A word in a command's place that is none, and no directory: `rbuild rnu`, `rbuild compose up`.
 pub(super) fn no_command(word: &str, settings: &Settings) -> Option<Failure> {
@@ -70,6 +81,11 @@ pub(super) fn of_refusal(error: &clap::Error, command: Option<&str>) -> Option<F
             format!("a build has one context, and {argument:?} is one too many"),
             "every option with a value stands before it: rbuild build -t NAME -f FILE DIR; a value with spaces is quoted",
         )),
+        ErrorKind::UnknownArgument
+            if argument == "--json" && command.is_some_and(|command| OURS.contains(&command)) =>
+        {
+            Some(Failure::usage("--json is no option here", "write --format json"))
+        }
         ErrorKind::TooManyValues => Some(Failure::usage(
             format!("{argument} is a switch, and {:?} is no value of it", text(ContextKind::InvalidValue)?),
             format!("write {argument}, or {argument}=false to switch it off"),

@@ -595,3 +595,31 @@ fn of_values_of_a_build() {
     (125)
     "##);
 }
+
+#[test]
+fn of_words_that_are_no_commands() {
+    let Some(bench) = bench() else { return };
+    let lines = ["prune", "ls", "bash", "doctor --json", "cache du --json"];
+    insta::assert_snapshot!(typed(&bench, &lines), @r##"
+    $ rbuild prune
+    error: "prune" is neither a command nor a directory
+     = help: `rbuild system prune` removes all that is not needed; `cache`, `image`, `container`, `volume` and `network` have a `prune` of their own
+    (2)
+    $ rbuild ls
+    error: "ls" is neither a command nor a directory
+     = help: `rbuild images` lists images, `rbuild ps` containers, `rbuild history ls` builds
+    (2)
+    $ rbuild bash
+    error: "bash" is neither a command nor a directory
+     = help: `rbuild run -it IMAGE sh` starts one in a new container, `rbuild exec -it CONTAINER sh` in one that runs
+    (2)
+    $ rbuild doctor --json
+    error: --json is no option here
+     = help: write --format json
+    (2)
+    $ rbuild cache du --json
+    error: --json is no option here
+     = help: write --format json
+    (2)
+    "##);
+}
