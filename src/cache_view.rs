@@ -72,11 +72,14 @@ pub fn usage(store: &Store) -> Result<UsageSummary, Failure> {
         usage.records.iter().filter(|record| free(record.shared, record.in_use)).map(|record| record.listed.size).sum();
     let mounts = usage.mounts.iter().map(|mount| mount.size).sum();
     let mounts_free = usage.mounts.iter().filter(|mount| !mount.in_use).map(|mount| mount.size).sum();
+    let forms = usage.forms.iter().map(|form| form.size).sum();
+    let forms_free = usage.forms.iter().filter(|form| !form.in_use).map(|form| form.size).sum();
     let row = |kind, count, bytes, reclaimable| UsageRow { kind, count, bytes, reclaimable };
     let rows = vec![
         row("images (own bytes)", Some(usage.images.len()), images, 0),
         row("cached steps", Some(usage.records.len()), steps, steps_free),
         row("cache mounts", Some(usage.mounts.len()), mounts, mounts_free),
+        row("kept for pushes", Some(usage.forms.len()), forms, forms_free),
         row("layers in all", None, usage.layers, 0),
         row("blobs in all", Some(store.blobs().list()?.len()), usage.blobs, 0),
         row("partial downloads", None, usage.partials, usage.partials),

@@ -49,9 +49,9 @@ pub use db::{DbError, MigrateError};
 pub use descriptions::{Among, Candidate, Descriptions, Fate, StepDescription, StepPlace};
 pub use file_index::{FileDigest, FileIndex, FileStamp};
 pub use gc::{
-    DiskSpace, GcPolicy, ImageScope, ImageUsage, InvalidFilter, InvalidSpace, Keeper, Limits, Loser, Loss, MountUsage,
-    PruneControl, PruneError, PruneFilter, PruneMode, PruneReport, PruneScope, PrunedRecord, RecordKind, RecordUsage,
-    Space, Subject, Usage,
+    DiskSpace, FormUsage, GcPolicy, ImageScope, ImageUsage, InvalidFilter, InvalidSpace, Keeper, Limits, Loser, Loss,
+    MountUsage, PruneControl, PruneError, PruneFilter, PruneMode, PruneReport, PruneScope, PrunedRecord, RecordKind,
+    RecordUsage, Space, Subject, Usage,
 };
 pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use images::{BlobRole, ImageError, ImageRecord, Images, StoredImage, Untagged};

@@ -12,7 +12,7 @@ use std::path::Path;
 use rbuild_image::{BlobSink, BlobWriter, Descriptor, Digest};
 
 use crate::content::begin_replacing;
-use crate::db::{DbError, Durability, Tx};
+use crate::db::{DbError, Durability, Text, Tx};
 use crate::gc::{GcPolicy, PruneControl, PruneError, PruneMode, PruneReport};
 use crate::id::{LayerId, ResultId};
 use crate::layout::Layout;
@@ -131,6 +131,10 @@ impl Store {
                     // Whoever mounts the chain next makes it again.
                     tx.execute("DELETE FROM merged WHERE snapshot = ?1 AND layers = ?2", (snapshot, layers))?;
                 }
+            }
+            // What can be made again need not be mended: the collection takes it.
+            for blob in report.damaged_blobs() {
+                tx.execute("UPDATE layer_forms SET kept_at = NULL WHERE digest = ?1", [Text(blob)])?;
             }
             for id in lost {
                 tx.execute("DELETE FROM cache_mounts WHERE id = ?1", [id])?;

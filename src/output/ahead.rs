@@ -3,7 +3,8 @@
 //! Only blobs go ahead: manifests and tags follow when everything they name is there.
 //!
 //! A layer whose digest is known is asked for before anything is sent. One that nobody has compressed yet has none: it
-//! leaves in a stream while it is compressed, unless the registry is likely to have it all the same.
+//! leaves in a stream while it is compressed, unless the registry is likely to have it all the same. What was compressed
+//! stays in the store for the next registry, where that is wanted.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,12 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rbuild_cache::{Lease, Store};
 use rbuild_image::registry::{Client, RegistryError, TransferSink, UnfinishedBlob as _};
 use rbuild_image::{BlobSource, Descriptor, Digest, ImageRef};
 
 use super::growing::{Followed, GrowingLayer};
 use super::origins::LayerBlobs;
-use super::pack::{Packed, PackedBytes};
+use super::pack::{MadeBlob, Packed, PackedBytes};
 use super::stage::{Outlet, Ready};
 use crate::cli::report::Failure;
 
@@ -34,6 +36,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) watch: &'a dyn TransferSink,
     /// What becomes of layers whose digests are not known yet.
     pub(crate) unknown: Unknown,
+    /// Keeps what is compressed on the way, if anybody does.
+    pub(crate) keep: Option<(&'a Store, &'a Lease)>,
 }
 
 /// When layers leave that have to be compressed first.
@@ -49,6 +53,8 @@ pub(crate) enum Unknown {
 enum Item {
     Whole(Box<Descriptor>, PackedBytes),
     Growing(Arc<GrowingLayer>),
+    /// One that was sent while it grew.
+    Sent(PackedBytes),
 }
 
 /// Compressed layers up to this size are not worth a stream.
@@ -104,7 +110,16 @@ pub(crate) fn while_packing<T>(
 
 /// Sends one blob; its digest, once it is there.
 fn send(client: &Client, to: &Destination<'_>, item: Item) -> Result<Option<Digest>, RegistryError> {
+    let keep = |bytes: &PackedBytes| {
+        if let Some((store, lease)) = to.keep {
+            bytes.keep(store, lease);
+        }
+    };
     let (descriptor, bytes) = match item {
+        Item::Sent(bytes) => {
+            keep(&bytes);
+            return Ok(None);
+        }
         Item::Whole(descriptor, bytes) => (*descriptor, bytes),
         Item::Growing(layer) => {
             let followed = Followed { layer: &layer, cancel: client.cancel() };
@@ -116,7 +131,10 @@ fn send(client: &Client, to: &Destination<'_>, item: Item) -> Result<Option<Dige
             };
             match (streamed, followed.whole()) {
                 (Some(descriptor), _) => return Ok(Some(descriptor.digest)),
-                (None, Ok(descriptor)) => (descriptor, PackedBytes::File(layer.path().to_owned())),
+                (None, Ok(descriptor)) => {
+                    let made = MadeBlob { path: layer.path().to_owned(), form: None };
+                    (descriptor, PackedBytes::File(Arc::new(made)))
+                }
                 (None, Err(_)) => return Ok(None),
             }
         }
@@ -126,6 +144,7 @@ fn send(client: &Client, to: &Destination<'_>, item: Item) -> Result<Option<Dige
     let unknown = repositories.iter().filter(|repository| !to.elsewhere.contains(repository));
     let elsewhere: Vec<ImageRef> = unknown.chain(to.elsewhere).cloned().collect();
     client.push_blob(to.name, &descriptor, &elsewhere, &source, to.watch)?;
+    keep(&bytes);
     Ok(Some(descriptor.digest))
 }
 
@@ -168,9 +187,12 @@ impl Outlet for Queue<'_> {
         }
         let descriptor = &packed.descriptor;
         let mut sent = self.sent();
-        let is_on_its_way = matches!(&packed.bytes, PackedBytes::File(path) if sent.growing.contains(path));
+        if packed.bytes.path().is_some_and(|path| sent.growing.contains(path)) {
+            self.put(Item::Sent(packed.bytes.clone()));
+            return Ok(());
+        }
         // What registries may not hold stays where it is; what stands for two layers goes once.
-        if !is_on_its_way && !descriptor.media_type.is_foreign_layer() && sent.digests.insert(descriptor.digest) {
+        if !descriptor.media_type.is_foreign_layer() && sent.digests.insert(descriptor.digest) {
             self.put(Item::Whole(Box::new(descriptor.clone()), packed.bytes.clone()));
         }
         Ok(())

@@ -9,7 +9,7 @@ use rbuild_image::{BlobSource, Descriptor, Digest, Flavour, ImageRef, copy_blob}
 
 use super::ahead::{Destination, Unknown, while_packing};
 use super::bundle::{Bundle, Parts, Shape, blobs, names};
-use super::origins::LayerBlobs;
+use super::origins::{self, LayerBlobs};
 use super::stage::{self, Ready};
 use super::{Exported, put_image};
 use crate::cli::report::Failure;
@@ -45,7 +45,9 @@ pub(super) fn write(
     let stored = LayerBlobs::new(engine)?;
     // With times that are given, other machines make the same layers.
     let unknown = if super::epoch(request)?.is_some() { Unknown::Asked } else { Unknown::Streamed };
-    let to = Destination { client: &client, name: first, elsewhere, stored: &stored, watch: &Silent, unknown };
+    let keeper = origins::keeps_compressed(engine)?.then_some((store, parts.lease));
+    let to =
+        Destination { client: &client, name: first, elsewhere, stored: &stored, watch: &Silent, unknown, keep: keeper };
     let (bundle, there) = while_packing(&to, pack)?;
     // What the layers of a single image became is remembered: their blobs need not be kept beside them.
     let lean = plain && !bundle.is_index;

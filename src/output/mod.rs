@@ -8,6 +8,7 @@ pub mod stage;
 mod archive;
 pub(crate) mod attest;
 mod bundle;
+mod compress;
 mod docker;
 mod docker_host;
 mod files;

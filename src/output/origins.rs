@@ -176,6 +176,11 @@ pub(super) fn manifest(store: &Store, image: &StoredImage) -> Result<Option<(Vec
     Ok(Some((bytes, manifest)))
 }
 
+/// Whether what was compressed for a registry is kept for the next one.
+pub(crate) fn keeps_compressed(engine: &Engine) -> Result<bool, Failure> {
+    Ok(engine.layer_blobs()? == LayerBlobPolicy::Keep)
+}
+
 /// Lets go of the blobs that need not be kept, if that is wanted, for the next collection to remove; how many these are.
 pub(crate) fn let_go(engine: &Engine) -> Result<usize, Failure> {
     let policy = engine.layer_blobs()?;
@@ -195,7 +200,7 @@ pub(crate) fn let_go(engine: &Engine) -> Result<usize, Failure> {
             blobs.extend(pairs.map(|(diff_id, layer)| (*diff_id, layer.digest)));
         }
     }
-    Ok(store.images().let_go_of_layer_blobs(&blobs)?)
+    Ok(store.images().let_go_of_layer_blobs(&blobs)? + store.let_go_of_kept_forms()?)
 }
 
 /// Layers that came from a registry, and of which an image has a tag in another one: they would be sent there.

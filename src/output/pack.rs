@@ -2,23 +2,27 @@
 //!
 //! Compression always gives the same bytes, and the store remembers which: a layer that was packed before has its
 //! digest and size at once, and its bytes are made when somebody reads them. Often nobody does: the registry has them.
+//! What was compressed for a registry stays in the store besides, until room is needed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rbuild_cache::snapshot::{Committed, LayerDiff, Snapshot, Times};
-use rbuild_cache::{Lease, SnapshotId, Store};
-use rbuild_image::layer::{Decoder, EncodeOptions, Encoder};
-use rbuild_image::{Descriptor, DiffId, Digest, Flavour, Hashing, MediaType};
+use rbuild_cache::{Lease, SnapshotId, Store, wait_silently};
+use rbuild_image::layer::EncodeOptions;
+use rbuild_image::{Descriptor, DiffId, Digest, Flavour, MediaType};
 
-use super::growing::{Growing, GrowingLayer, Making};
+use super::compress::{Promise, Source, write_compressed};
 use super::stage::Outlet;
 use crate::cli::report::Failure;
+use crate::remote_cache::spec::ExistingBlobs;
 use crate::request::Compression;
+
+/// Compressed layers that are smaller are sooner made again than found.
+const WORTH_KEEPING: u64 = 64 << 10;
 
 /// How layers leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +34,7 @@ pub struct Packing {
 }
 
 impl Packing {
-    fn options(self) -> EncodeOptions {
+    pub(super) fn options(self) -> EncodeOptions {
         let (compression, level) = match self.compression {
             Compression::Uncompressed => (rbuild_image::Compression::None, None),
             Compression::Gzip(level) => (rbuild_image::Compression::Gzip, level),
@@ -39,7 +43,7 @@ impl Packing {
         EncodeOptions { level, ..EncodeOptions::new(compression) }
     }
 
-    fn describe(self, digest: Digest, size: u64) -> Descriptor {
+    pub(super) fn describe(self, digest: Digest, size: u64) -> Descriptor {
         let compression = self.options().compression;
         let media_type = MediaType::layer(self.flavour, compression)
             .or_else(|| MediaType::layer(Flavour::Oci, compression))
@@ -65,9 +69,35 @@ pub(crate) enum PackedBytes {
     /// In the store.
     Stored,
     /// In a file of the lease's.
-    File(PathBuf),
+    File(Arc<MadeBlob>),
     /// Known, and made when they are read.
     Promised(Arc<Promise>),
+}
+
+/// A blob that was made here.
+#[derive(Debug)]
+pub(crate) struct MadeBlob {
+    /// The file, which is the lease's.
+    pub(super) path: PathBuf,
+    /// Whose form it is, and by which algorithm, where that is remembered.
+    pub(super) form: Option<(SnapshotId, String)>,
+}
+
+impl MadeBlob {
+    /// Lets the store keep it for the next one who wants it. Nobody fails because that fails.
+    fn keep(&self, store: &Store, lease: &Lease) {
+        let Some((snapshot, algorithm)) = &self.form else { return };
+        if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() < WORTH_KEEPING) {
+            return;
+        }
+        let snapshot = match store.snapshots().get(*snapshot) {
+            Ok(snapshot) => snapshot,
+            Err(error) => return tracing::debug!(%error, "not kept"),
+        };
+        if let Err(error) = snapshot.keep_form(algorithm, &self.path, lease, &wait_silently) {
+            tracing::debug!(%error, "not kept");
+        }
+    }
 }
 
 impl PackedBytes {
@@ -75,7 +105,7 @@ impl PackedBytes {
     pub(crate) fn open(&self) -> io::Result<Option<File>> {
         match self {
             Self::Stored => Ok(None),
-            Self::File(path) => File::open(path).map(Some),
+            Self::File(made) => File::open(&made.path).map(Some),
             Self::Promised(promise) => promise.open().map(Some),
         }
     }
@@ -84,190 +114,122 @@ impl PackedBytes {
     pub(crate) fn size(&self) -> Option<u64> {
         match self {
             Self::Stored => None,
-            Self::File(path) => fs::metadata(path).ok().map(|metadata| metadata.len()),
-            Self::Promised(promise) => Some(promise.size),
+            Self::File(made) => fs::metadata(&made.path).ok().map(|metadata| metadata.len()),
+            Self::Promised(promise) => Some(promise.size()),
+        }
+    }
+
+    /// The file that they were written to while others may have read it.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(made) => Some(&made.path),
+            Self::Stored | Self::Promised(_) => None,
+        }
+    }
+
+    /// Lets the store keep what was made here.
+    pub(super) fn keep(&self, store: &Store, lease: &Lease) {
+        match self {
+            Self::Stored => {}
+            Self::File(made) => made.keep(store, lease),
+            Self::Promised(promise) => drop(promise.made().map(|made| made.keep(store, lease))),
         }
     }
 }
 
-/// A blob that can be made at any time.
-pub(crate) struct Promise {
-    store: Store,
-    layer: Source,
-    packing: Packing,
-    digest: Digest,
-    size: u64,
-    path: PathBuf,
-    is_made: Mutex<bool>,
+/// Gives layers' blobs.
+#[derive(Clone, Copy)]
+pub(crate) struct Packer<'a> {
+    /// Where the layers are.
+    pub(crate) store: &'a Store,
+    /// Holds what is made.
+    pub(crate) lease: &'a Lease,
+    /// The blobs that layers came as.
+    pub(crate) known: &'a BTreeMap<DiffId, Descriptor>,
+    /// How layers leave.
+    pub(crate) packing: Packing,
+    /// What becomes of layers that have a blob in another compression.
+    pub(crate) existing: ExistingBlobs,
+    /// Who may send a layer while it is made.
+    pub(crate) outlet: &'a dyn Outlet,
 }
 
-impl fmt::Debug for Promise {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Promise").field("digest", &self.digest).finish_non_exhaustive()
-    }
-}
-
-impl Promise {
-    fn open(&self) -> io::Result<File> {
-        let snapshot = self.store.snapshots().get(self.layer.snapshot).map_err(io::Error::other)?;
-        if self.packing.compression == Compression::Uncompressed
-            && self.layer.blob.is_none()
-            && let Some(tar) = snapshot.open_tar().map_err(io::Error::other)?
-        {
-            return Ok(tar);
+impl Packer<'_> {
+    /// A layer's blob: the one that it came as where that serves, else compressed.
+    pub(crate) fn pack(&self, snapshot: &Snapshot<Committed>, times: Times) -> Result<Packed, Failure> {
+        if times != Times::Kept {
+            return self.rewritten(snapshot, times);
         }
-        let mut is_made = self.is_made.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*is_made {
-            let failed = |failure: Failure| io::Error::other(failure.message().to_owned());
-            let (digest, size, _) =
-                write_compressed(&self.path, self.packing, None, |out| self.layer.write(&self.store, &snapshot, out))
-                    .map_err(failed)?;
-            if (digest, size) != (self.digest, self.size) {
-                // Next time it is found out anew.
-                snapshot.set_form(&self.packing.options().algorithm(), None).map_err(io::Error::other)?;
-                return Err(io::Error::other(format!("a layer became {digest}, and before {}", self.digest)));
-            }
-            *is_made = true;
-        }
-        File::open(&self.path)
-    }
-}
-
-/// Where a layer's tar comes from.
-#[derive(Clone, Copy, Debug)]
-struct Source {
-    snapshot: SnapshotId,
-    /// The blob that it came as, with its diff id.
-    blob: Option<(Digest, DiffId)>,
-}
-
-impl Source {
-    fn write(
-        self,
-        store: &Store,
-        snapshot: &Snapshot<Committed>,
-        out: &mut (dyn Write + Send),
-    ) -> Result<DiffId, Failure> {
-        let Some((blob, diff_id)) = self.blob else { return Ok(snapshot.write_tar(out)?.diff_id) };
-        let mut tar = Decoder::new(store.blobs().open_file(&blob)?)?;
-        io::copy(&mut tar, out)?;
-        Ok(diff_id)
-    }
-}
-
-/// A layer's blob: one of `known` where that serves, else compressed.
-pub(crate) fn pack_layer(
-    store: &Store,
-    lease: &Lease,
-    snapshot: &Snapshot<Committed>,
-    known: &BTreeMap<DiffId, Descriptor>,
-    packing: Packing,
-    times: Times,
-    outlet: &dyn Outlet,
-) -> Result<Packed, Failure> {
-    let Times::Kept = times else {
-        let path = lease.scratch_name("layer")?;
-        let (digest, size, diff_id) =
-            write_compressed(&path, packing, None, |out| Ok(snapshot.write_tar_with(times, out)?.diff_id))?;
-        return Ok(Packed { descriptor: packing.describe(digest, size), diff_id, bytes: PackedBytes::File(path) });
-    };
-    let layer = snapshot.layer()?;
-    if let Some(descriptor) = known.get(&layer.diff_id)
-        && (snapshot.is_imported() || fits(descriptor, packing))
-        && let Some(media_type) = descriptor.media_type.compression().and_then(|c| MediaType::layer(packing.flavour, c))
-    {
-        let descriptor = Descriptor::new(media_type, descriptor.digest, descriptor.size);
-        return Ok(Packed { descriptor, diff_id: layer.diff_id, bytes: PackedBytes::Stored });
-    }
-    compress(store, lease, snapshot, &layer, Source { snapshot: snapshot.id(), blob: None }, packing, outlet)
-}
-
-/// A layer's blob in the wanted compression, also where it came in another one.
-pub(crate) fn repack_layer(
-    store: &Store,
-    lease: &Lease,
-    snapshot: &Snapshot<Committed>,
-    known: &BTreeMap<DiffId, Descriptor>,
-    packing: Packing,
-    times: Times,
-    outlet: &dyn Outlet,
-) -> Result<Packed, Failure> {
-    if times == Times::Kept && snapshot.is_imported() {
         let layer = snapshot.layer()?;
-        if let Some(blob) = known.get(&layer.diff_id).filter(|blob| !fits(blob, packing)) {
-            // Where the tar itself is at hand there is nothing to decompress.
-            let blob = snapshot.open_tar()?.is_none().then_some((blob.digest, layer.diff_id));
-            let source = Source { snapshot: snapshot.id(), blob };
-            return compress(store, lease, snapshot, &layer, source, packing, outlet);
+        let known = self.known.get(&layer.diff_id);
+        if let Some(blob) = known
+            && self.serves(snapshot, blob)
+            && let Some(compression) = blob.media_type.compression()
+            && let Some(media_type) = MediaType::layer(self.packing.flavour, compression)
+        {
+            let descriptor = Descriptor::new(media_type, blob.digest, blob.size);
+            return Ok(Packed { descriptor, diff_id: layer.diff_id, bytes: PackedBytes::Stored });
         }
+        // What came from outside and was unpacked gives no tar as it came; where the tar is at hand there is nothing to
+        // decompress.
+        let blob = match known {
+            Some(blob) if snapshot.is_imported() && snapshot.open_tar()?.is_none() => {
+                Some((blob.digest, layer.diff_id))
+            }
+            _ => None,
+        };
+        self.compressed(snapshot, &layer, Source { snapshot: snapshot.id(), blob })
     }
-    pack_layer(store, lease, snapshot, known, packing, times, outlet)
-}
 
-/// Whether the blob that a layer came as is not compressed.
-pub(super) fn is_bare(snapshot: &Snapshot<Committed>, known: &BTreeMap<DiffId, Descriptor>) -> bool {
-    let blob =
-        snapshot.is_imported().then(|| snapshot.layer().ok()).flatten().and_then(|layer| known.get(&layer.diff_id));
-    blob.is_some_and(|blob| blob.media_type.compression() == Some(rbuild_image::Compression::None))
-}
+    /// Whether a layer may leave as this blob.
+    fn serves(&self, snapshot: &Snapshot<Committed>, blob: &Descriptor) -> bool {
+        // One that came uncompressed, in an archive, was never meant to travel like that.
+        let is_bare = blob.media_type.compression() == Some(rbuild_image::Compression::None);
+        let as_it_came = self.existing == ExistingBlobs::Kept && snapshot.is_imported() && !is_bare;
+        as_it_came || fits(blob, self.packing)
+    }
 
-/// Compresses a layer, or says what it became the last time.
-fn compress(
-    store: &Store,
-    lease: &Lease,
-    snapshot: &Snapshot<Committed>,
-    layer: &LayerDiff,
-    source: Source,
-    packing: Packing,
-    outlet: &dyn Outlet,
-) -> Result<Packed, Failure> {
-    let path = lease.scratch_name("layer")?;
-    let algorithm = packing.options().algorithm();
-    let form = match packing.compression {
-        // It is the tar.
-        Compression::Uncompressed => Some((*layer.diff_id.digest(), layer.size)),
-        Compression::Gzip(_) | Compression::Zstd(_) => snapshot.form(&algorithm)?,
-    };
-    let diff_id = layer.diff_id;
-    if let Some((digest, size)) = form {
-        let (store, is_made) = (store.clone(), Mutex::new(false));
-        let promise = Promise { store, layer: source, packing, digest, size, path, is_made };
-        let descriptor = packing.describe(digest, size);
-        return Ok(Packed { descriptor, diff_id, bytes: PackedBytes::Promised(Arc::new(promise)) });
+    /// The layer with other times, which nothing is remembered of.
+    fn rewritten(&self, snapshot: &Snapshot<Committed>, times: Times) -> Result<Packed, Failure> {
+        let path = self.lease.scratch_name("layer")?;
+        let write = |out: &mut (dyn io::Write + Send)| Ok(snapshot.write_tar_with(times, out)?.diff_id);
+        let (digest, size, diff_id) = write_compressed(&path, self.packing, None, write)?;
+        let bytes = PackedBytes::File(Arc::new(MadeBlob { path, form: None }));
+        Ok(Packed { descriptor: self.packing.describe(digest, size), diff_id, bytes })
     }
-    let (digest, size, found) =
-        write_compressed(&path, packing, Some((&diff_id, outlet)), |out| source.write(store, snapshot, out))?;
-    if found == diff_id {
-        snapshot.set_form(&algorithm, Some((digest, size)))?;
-    }
-    Ok(Packed { descriptor: packing.describe(digest, size), diff_id: found, bytes: PackedBytes::File(path) })
-}
 
-/// Compresses the tar that `write` gives into a new file: its digest, its size, and the tar's digest. An outlet that is
-/// given the digest which the tar should have may send the file meanwhile.
-fn write_compressed(
-    path: &Path,
-    packing: Packing,
-    outlet: Option<(&DiffId, &dyn Outlet)>,
-    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<DiffId, Failure>,
-) -> Result<(Digest, u64, DiffId), Failure> {
-    let failed = |error: io::Error| Failure::from_error(&format!("cannot write {}", path.display()), &error);
-    let file = File::create(path).map_err(failed)?;
-    let making = outlet.map(|(diff_id, outlet)| {
-        let layer = GrowingLayer::new(path, diff_id);
-        outlet.begun(&layer);
-        Making(layer)
-    });
-    let layer = making.as_ref().map(|Making(layer)| layer);
-    let file = Hashing::new(BufWriter::with_capacity(1 << 20, Growing { file, layer: layer.cloned() }));
-    let mut encoder = Encoder::new(file, packing.options()).map_err(failed)?;
-    let diff_id = write(&mut encoder)?;
-    let (mut out, digest, size) = encoder.finish().map_err(failed)?.finish();
-    out.flush().map_err(failed)?;
-    if let Some(layer) = layer {
-        layer.is_whole(packing.describe(digest, size));
+    /// Compresses a layer, or says what it became the last time.
+    fn compressed(&self, snapshot: &Snapshot<Committed>, layer: &LayerDiff, source: Source) -> Result<Packed, Failure> {
+        let Self { store, lease, packing, .. } = *self;
+        let diff_id = layer.diff_id;
+        let algorithm = packing.options().algorithm();
+        let form = match packing.compression {
+            // It is the tar.
+            Compression::Uncompressed => Some((*diff_id.digest(), layer.size)),
+            Compression::Gzip(_) | Compression::Zstd(_) => {
+                if let Some((digest, size)) = snapshot.kept_form(&algorithm, lease)? {
+                    let descriptor = packing.describe(digest, size);
+                    return Ok(Packed { descriptor, diff_id, bytes: PackedBytes::Stored });
+                }
+                snapshot.form(&algorithm)?
+            }
+        };
+        let path = lease.scratch_name("layer")?;
+        if let Some((digest, size)) = form {
+            let descriptor = packing.describe(digest, size);
+            let promise = Promise::new(store, source, packing, &descriptor, path);
+            return Ok(Packed { descriptor, diff_id, bytes: PackedBytes::Promised(Arc::new(promise)) });
+        }
+        let outlet = Some((&diff_id, self.outlet));
+        let (digest, size, found) = write_compressed(&path, packing, outlet, |out| source.write(store, snapshot, out))?;
+        let mut made = MadeBlob { path, form: None };
+        if found == diff_id {
+            snapshot.set_form(&algorithm, Some((digest, size)))?;
+            made.form = Some((snapshot.id(), algorithm));
+        }
+        let bytes = PackedBytes::File(Arc::new(made));
+        Ok(Packed { descriptor: packing.describe(digest, size), diff_id: found, bytes })
     }
-    Ok((digest, size, diff_id))
 }
 
 /// Whether a blob that is at hand is compressed as asked.
@@ -303,10 +265,16 @@ mod tests {
         writer.finish().unwrap();
         drop(writer);
         let snapshot = active.commit(&lease).unwrap();
-        let pack = |compression| {
-            let packing = Packing { compression, flavour: Flavour::Oci };
-            pack_layer(&store, &lease, &snapshot, &BTreeMap::new(), packing, Times::Kept, NOBODY).unwrap()
+        let known = BTreeMap::new();
+        let packer = |compression| Packer {
+            store: &store,
+            lease: &lease,
+            known: &known,
+            packing: Packing { compression, flavour: Flavour::Oci },
+            existing: ExistingBlobs::Kept,
+            outlet: NOBODY,
         };
+        let pack = |compression| packer(compression).pack(&snapshot, Times::Kept).unwrap();
         let read = |packed: &Packed| {
             let mut bytes = Vec::new();
             packed.bytes.open().unwrap().unwrap().read_to_end(&mut bytes).unwrap();
@@ -316,7 +284,7 @@ mod tests {
             let (first, again) = (pack(compression), pack(compression));
             assert!(matches!(first.bytes, PackedBytes::File(_)), "{compression:?}");
             let PackedBytes::Promised(promise) = &again.bytes else { panic!("{compression:?}") };
-            assert!(!promise.path.exists(), "nobody has read it");
+            assert!(promise.made().is_none(), "nobody has read it");
             assert_eq!((&first.descriptor, first.diff_id), (&again.descriptor, again.diff_id));
             read(&first);
             read(&again);
@@ -325,13 +293,12 @@ mod tests {
         assert_eq!(plain.descriptor.digest, *plain.diff_id.digest());
         read(&plain);
         // Clamped times make other bytes, which nothing knows beforehand.
-        let packing = Packing { compression: Compression::Gzip(None), flavour: Flavour::Oci };
-        let times = Times::ClampedTo(0);
-        let clamped = pack_layer(&store, &lease, &snapshot, &BTreeMap::new(), packing, times, NOBODY).unwrap();
+        let gzip = packer(Compression::Gzip(None));
+        let clamped = gzip.pack(&snapshot, Times::ClampedTo(0)).unwrap();
         assert!(matches!(clamped.bytes, PackedBytes::File(_)));
         // A memory that is wrong is not believed, and forgotten.
         let wrong = (Digest::sha256("other"), 5);
-        snapshot.set_form(&packing.options().algorithm(), Some(wrong)).unwrap();
+        snapshot.set_form(&gzip.packing.options().algorithm(), Some(wrong)).unwrap();
         assert!(pack(Compression::Gzip(None)).bytes.open().is_err());
         assert!(matches!(pack(Compression::Gzip(None)).bytes, PackedBytes::File(_)));
     }

@@ -13,7 +13,7 @@ use rbuild_image::{
 
 use super::growing::GrowingLayer;
 use super::origins::{LayerBlobs, Origins, manifest};
-use super::pack::{Packed, PackedBytes, Packing, is_bare, pack_layer, repack_layer};
+use super::pack::{Packed, PackedBytes, Packer, Packing};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
@@ -151,19 +151,13 @@ pub(crate) fn pack_layers<'a>(
     // Each compresses on all processors: more at once only keep more in memory.
     let workers =
         std::thread::available_parallelism().map_or(1, usize::from).min(LAYERS_AT_ONCE).min(chain.len().max(1));
+    let packer = Packer { store, lease, known: &known, packing, existing: recipe.existing, outlet: ready };
     let compress = || {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(snapshot) = chain.get(at) else { return };
             let times = if at < recipe.base_layers { Times::Kept } else { recipe.times };
-            let packed = match recipe.existing {
-                ExistingBlobs::Recompressed => repack_layer(store, lease, snapshot, &known, packing, times, ready),
-                // One that came uncompressed, in an archive, was never meant to travel like that.
-                ExistingBlobs::Kept if is_bare(snapshot, &known) => {
-                    repack_layer(store, lease, snapshot, &known, packing, times, ready)
-                }
-                ExistingBlobs::Kept => pack_layer(store, lease, snapshot, &known, packing, times, ready),
-            };
+            let packed = packer.pack(snapshot, times);
             let packed = packed.and_then(|packed| ready.ready(&packed).map(|()| packed));
             if packed.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);

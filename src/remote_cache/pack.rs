@@ -11,7 +11,7 @@ use rbuild_image::{BlobSource, Descriptor, DiffId, Digest};
 
 use super::spec::ExistingBlobs;
 use crate::cli::report::Failure;
-use crate::output::pack::{Packed, PackedBytes, Packing, pack_layer, repack_layer};
+use crate::output::pack::{self, Packed, PackedBytes, Packing};
 use crate::output::stage::{self, NOBODY};
 
 /// Packs layers for one cache.
@@ -65,14 +65,8 @@ impl<'a> Packer<'a> {
             known = Arc::new(stage::blobs_at_hand(self.store)?);
             *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
         }
-        match self.existing {
-            ExistingBlobs::Recompressed => {
-                repack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept, NOBODY)
-            }
-            ExistingBlobs::Kept => {
-                pack_layer(self.store, self.lease, &snapshot, &known, self.packing, Times::Kept, NOBODY)
-            }
-        }
+        let Self { store, lease, packing, existing, .. } = *self;
+        pack::Packer { store, lease, known: &known, packing, existing, outlet: NOBODY }.pack(&snapshot, Times::Kept)
     }
 
     /// The bytes of a layer that is ready.

@@ -64,6 +64,7 @@ pub fn push(
         stored: &stored,
         watch: &watch,
         unknown: Unknown::Streamed,
+        keep: origins::keeps_compressed(engine)?.then_some((store, &lease)),
     };
     let (stored, there) = while_packing(&to, |ready| match platform {
         Some(_) => Stored::only(engine, &lease, images, PACKING, ready),

@@ -49,6 +49,7 @@ mod hits;
 mod image_commands;
 mod images;
 mod interrupt;
+mod kept_layers;
 mod keyboard;
 mod layer_blobs;
 mod layers;

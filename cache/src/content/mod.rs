@@ -3,12 +3,13 @@
 //! The way in, in this order: private file, verified; sync of the file; rename; sync of the directory; row.
 //! All of it under the blob's lock, which also keeps a collection from removing a file that is being named again.
 
+mod adopt;
 mod ingest;
 mod put;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rbuild_image::{BlobSink, BlobSource, BlobWriter, Descriptor, Digest};
@@ -168,6 +169,12 @@ impl LeasedBlobs<'_> {
         put::put_all(self.store, self.lease, self.on_wait, documents)
     }
 
+    /// Takes in a whole file of this file system under the digest that its writer found out; the file keeps its name, too,
+    /// and must not change any more.
+    pub fn adopt(&self, file: &Path, digest: &Digest, size: u64) -> Result<(), IngestError> {
+        adopt::adopt(self.store, self.lease, self.on_wait, file, digest, size)
+    }
+
     /// Whether the lease has a blob now: holds it, then looks.
     pub fn has(&self, digest: &Digest) -> Result<bool, BlobError> {
         self.lease.hold(Hold::Blob(*digest))?;
@@ -251,7 +258,7 @@ fn sync_directories(store: &Store, digests: impl Iterator<Item = Digest>) -> Res
     Ok(())
 }
 
-fn remove_if_there(path: &std::path::Path) -> Result<(), PathError> {
+fn remove_if_there(path: &Path) -> Result<(), PathError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
         _ => Ok(()),

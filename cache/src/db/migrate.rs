@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema_9_index_made.sql"),
     include_str!("schema_10_forms.sql"),
     include_str!("schema_11_equal_tars.sql"),
+    include_str!("schema_12_kept_forms.sql"),
 ];
 
 /// The schema that this program writes.

@@ -6,11 +6,10 @@
 //! | `id` | the number of the record, as `cache ls` shows it |
 //! | `parents` | the snapshot below |
 //! | `description` | the step, or the id of a cache mount |
-//! | `type` | `regular`, `source.git.checkout`, `exec.cachemount` |
+//! | `type` | `regular`, `source.git.checkout`, `exec.cachemount`, `internal`: compressed layers kept for the next push |
 //! | `inuse`, `shared`, `private`, `mutable`, `immutable` | whether; alone or `=true`, `=false` |
 //!
-//! BuildKit's types `source.local`, `internal` and `frontend` are known and never match: contexts are read where they
-//! are, and there are no internal records.
+//! BuildKit's types `source.local` and `frontend` are known and never match: contexts are read where they are.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,6 +42,8 @@ pub enum RecordKind {
     GitCheckout,
     /// A cache mount.
     CacheMount,
+    /// A compressed layer that is kept for the next push.
+    Internal,
 }
 
 impl RecordKind {
@@ -52,6 +53,7 @@ impl RecordKind {
             Self::Regular => "regular",
             Self::GitCheckout => "source.git.checkout",
             Self::CacheMount => "exec.cachemount",
+            Self::Internal => "internal",
         }
     }
 }

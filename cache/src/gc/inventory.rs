@@ -56,6 +56,14 @@ pub(super) struct BlobRow {
     pub(super) doomed: bool,
 }
 
+/// A compressed layer that is kept for the next one who wants it.
+#[derive(Clone, Debug)]
+pub(super) struct FormRow {
+    /// The layers that become this.
+    pub(super) layers: BTreeSet<LayerId>,
+    pub(super) used_at: Timestamp,
+}
+
 /// One consistent state of the database.
 #[derive(Clone, Debug)]
 pub(super) struct Inventory {
@@ -63,6 +71,8 @@ pub(super) struct Inventory {
     pub(super) layers: BTreeMap<LayerId, LayerRow>,
     pub(super) blobs: BTreeMap<Digest, BlobRow>,
     pub(super) layer_blobs: BTreeMap<LayerId, BTreeSet<Digest>>,
+    /// Blobs that are copies of what can be made again.
+    pub(super) forms: BTreeMap<Digest, FormRow>,
     pub(super) images: BTreeMap<Digest, ImageRow>,
     pub(super) results: BTreeMap<ResultId, ResultRow>,
     pub(super) roots: Vec<Kept>,
@@ -109,6 +119,7 @@ impl Inventory {
             layers: layers.into_iter().collect(),
             blobs: blobs.into_iter().collect(),
             layer_blobs,
+            forms: load_forms(tx)?,
             images: load_images(tx)?,
             results,
             roots: roots::all(tx)?.into_values().flatten().collect(),
@@ -139,6 +150,13 @@ impl Inventory {
         own + blobs.map(|row| row.size).sum::<u64>()
     }
 
+    /// The compressed layers that nothing else keeps, and their sizes.
+    pub(super) fn own_forms(&self, durable: &Reach) -> BTreeMap<Digest, u64> {
+        let attached: BTreeSet<&Digest> = self.layer_blobs.values().flatten().collect();
+        let own = self.forms.keys().filter(|digest| !durable.blobs.contains(digest) && !attached.contains(digest));
+        own.filter_map(|digest| Some((*digest, self.blobs.get(digest)?.size))).collect()
+    }
+
     /// Adds a snapshot and its parents.
     pub(super) fn chain(&self, top: SnapshotId, into: &mut BTreeSet<SnapshotId>) {
         let mut next = Some(top);
@@ -156,6 +174,22 @@ impl LayerRow {
     fn tar(&self) -> Option<(&str, u64)> {
         self.tar.as_ref().map(|tar| (tar.file.as_str(), tar.size))
     }
+}
+
+fn load_forms(tx: &Tx<'_>) -> Result<BTreeMap<Digest, FormRow>, DbError> {
+    let sql = "SELECT f.digest, f.layer, f.kept_at FROM layer_forms f JOIN blobs b ON b.digest = f.digest
+               WHERE f.kept_at IS NOT NULL";
+    let rows = tx.all(sql, [], |row| {
+        let (Text(digest), Micros(used_at)) = (row.get(0)?, row.get(2)?);
+        Ok((digest, row.get(1)?, used_at))
+    })?;
+    let mut forms: BTreeMap<Digest, FormRow> = BTreeMap::new();
+    for (digest, layer, used_at) in rows {
+        let form = forms.entry(digest).or_insert(FormRow { layers: BTreeSet::new(), used_at });
+        form.layers.insert(layer);
+        form.used_at = form.used_at.max(used_at);
+    }
+    Ok(forms)
 }
 
 fn load_images(tx: &Tx<'_>) -> Result<BTreeMap<Digest, ImageRow>, DbError> {
@@ -208,6 +242,11 @@ impl Reach {
         reach.layers.extend(reach.snapshots.iter().map(|id| inventory.snapshots[id].layer));
         let attached = reach.layers.iter().filter_map(|id| inventory.layer_blobs.get(id));
         reach.blobs.extend(attached.flatten());
+        for (digest, form) in &inventory.forms {
+            if !reach.layers.is_disjoint(&form.layers) {
+                reach.blobs.insert(*digest);
+            }
+        }
         reach
     }
 

@@ -43,7 +43,7 @@ pub use keeper::Keeper;
 pub use losses::{Loser, Loss};
 pub use policy::{DiskSpace, GcPolicy, ImageScope, InvalidSpace, Limits, PruneScope, Space};
 use select::{Candidates, Mount, Selection};
-pub use usage::{ImageUsage, MountUsage, RecordUsage, Usage};
+pub use usage::{FormUsage, ImageUsage, MountUsage, RecordUsage, Usage};
 
 /// How many collections are remembered.
 const COLLECTIONS: i64 = 100;
@@ -81,6 +81,8 @@ pub struct PruneReport {
     pub records: Vec<PrunedRecord>,
     /// Images.
     pub images: Vec<Digest>,
+    /// Compressed layers that were kept for the next push.
+    pub forms: Vec<Digest>,
     /// Cache mounts.
     pub mounts: Vec<CacheMountInfo>,
     /// Layers that nothing needs any more.
@@ -276,6 +278,10 @@ fn take(
             rule: policy.rule.clone(),
         });
     }
+    for digest in selection.forms {
+        inventory.forms.remove(&digest);
+        report.forms.push(digest);
+    }
     for id in selection.images {
         inventory.images.remove(&id);
         report.images.push(id);
@@ -303,6 +309,9 @@ fn collect(
         let report = plan(&mut inventory, policies, &holds, mounts, disk, incoming, now);
         for record in &report.records {
             evict(tx, record.result, &record.rule, now)?;
+        }
+        for form in &report.forms {
+            tx.execute("UPDATE layer_forms SET kept_at = NULL WHERE digest = ?1", [Text(form)])?;
         }
         for image in &report.images {
             tx.execute("DELETE FROM tags WHERE image = ?1", [Text(image)])?;

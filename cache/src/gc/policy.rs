@@ -178,7 +178,7 @@ impl GcPolicy {
             min_free: limits.min_free,
             ..Self::new("", scope)
         };
-        let cheap = ["type==source.local", "type==exec.cachemount", "type==source.git.checkout"];
+        let cheap = ["type==source.local", "type==exec.cachemount", "type==source.git.checkout", "type==internal"];
         let mut policies = vec![
             Self {
                 filters: cheap.iter().map(|text| text.parse().expect("these filters are sound")).collect(),

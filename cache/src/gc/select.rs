@@ -1,4 +1,5 @@
-//! Which records, mounts and images go: the least worth first, leaves before what they stand on.
+//! Which records, mounts and images go: the least worth first, leaves before what they stand on. Compressed layers that are
+//! only kept for the next push are worth nothing: they go before anything else.
 //!
 //! Worth is what a hit saves, in time, per byte and per hour since the last use. A record whose snapshot others stand
 //! on frees nothing, so it waits until they are gone.
@@ -27,6 +28,7 @@ pub(super) struct Selection {
     /// The same, in order.
     pub(super) order: Vec<ResultId>,
     pub(super) mounts: Vec<(CacheMountInfo, u64)>,
+    pub(super) forms: Vec<Digest>,
     pub(super) images: BTreeSet<Digest>,
     /// Bytes that this gives back.
     pub(super) released: u64,
@@ -36,6 +38,8 @@ pub(super) struct Selection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Item {
+    /// Of equals the first.
+    Form(Digest),
     Result(ResultId),
     Mount(usize),
 }
@@ -45,6 +49,8 @@ pub(super) struct Candidates<'a> {
     inventory: &'a Inventory,
     images: BTreeSet<Digest>,
     mounts: Vec<(CacheMountInfo, u64)>,
+    /// Compressed layers and their sizes.
+    forms: BTreeMap<Digest, u64>,
     /// Candidates and their worth.
     worth: BTreeMap<ResultId, u128>,
     mount_worth: Vec<u128>,
@@ -89,8 +95,16 @@ impl<'a> Candidates<'a> {
         now: Timestamp,
     ) -> Self {
         let images = images_to_go(inventory, holds, policy, now);
-        let leased = Reach::leased(inventory, holds).snapshots;
-        let shared = Reach::durable(inventory).snapshots;
+        let (leased, durable) = (Reach::leased(inventory, holds), Reach::durable(inventory));
+        let forms = inventory.own_forms(&durable);
+        let forms_used: u64 = forms.values().sum();
+        let forms = forms.into_iter().filter(|(digest, _)| {
+            let in_use = leased.blobs.contains(digest);
+            let subject = form_subject(in_use);
+            !in_use && policy.takes(&subject, inventory.forms[digest].used_at, now)
+        });
+        let forms = forms.collect();
+        let (leased, shared) = (leased.snapshots, durable.snapshots);
         let mut worth = BTreeMap::new();
         let mut by_snapshot: BTreeMap<SnapshotId, Vec<ResultId>> = BTreeMap::new();
         let mut keepers: BTreeMap<SnapshotId, usize> = BTreeMap::new();
@@ -143,7 +157,8 @@ impl<'a> Candidates<'a> {
             .map(|layer| inventory.layer_bytes(*layer))
             .sum::<u64>()
             + own_tars.values().sum::<u64>()
-            + mounts.iter().map(|mount| mount.size).sum::<u64>();
+            + mounts.iter().map(|mount| mount.size).sum::<u64>()
+            + forms_used;
         let takes = |mount: &Mount| {
             let subject = Subject {
                 id: &mount.info.hash,
@@ -164,6 +179,7 @@ impl<'a> Candidates<'a> {
             inventory,
             images,
             mounts,
+            forms,
             worth,
             mount_worth,
             by_snapshot,
@@ -182,12 +198,17 @@ impl<'a> Candidates<'a> {
         let (keep, before) = (policy.keep(disk, self.used, incoming), self.used);
         let mut selection = Selection { images: std::mem::take(&mut self.images), ..Selection::default() };
         let mut ready: BTreeSet<(u128, Item)> = self.mount_worth.iter().copied().zip((0..).map(Item::Mount)).collect();
+        ready.extend(self.forms.keys().map(|digest| (0, Item::Form(*digest))));
         let leaves = self.worth.iter().filter(|(id, _)| self.is_leaf(**id) || policy.scope == PruneScope::All);
         ready.extend(leaves.map(|(id, worth)| (*worth, Item::Result(*id))));
         while keep.is_none_or(|keep| self.used > keep)
             && let Some((_, item)) = ready.pop_first()
         {
             match item {
+                Item::Form(digest) => {
+                    self.count(self.forms[&digest]);
+                    selection.forms.push(digest);
+                }
                 Item::Mount(position) => {
                     let mount = self.mounts[position].clone();
                     self.count(mount.1);
@@ -253,6 +274,11 @@ impl<'a> Candidates<'a> {
     fn count(&mut self, size: u64) {
         self.used = self.used.saturating_sub(size);
     }
+}
+
+/// What filters see of a compressed layer that is kept.
+fn form_subject(in_use: bool) -> Subject<'static> {
+    Subject { id: "", parent: "", description: "", kind: RecordKind::Internal, shared: false, in_use }
 }
 
 /// Microseconds saved per 2⁻³² byte and hour of age: an integer, so that the order is the same everywhere.

@@ -72,7 +72,9 @@ pub(super) fn rows(store: &Store, tx: &Tx<'_>) -> Result<Condemned, PruneError> 
 
 /// Whether a layer that stays has this blob.
 fn is_attached(tx: &Tx<'_>, digest: &Digest) -> Result<bool, DbError> {
-    Ok(tx.first("SELECT 1 FROM layer_blobs WHERE blob = ?1", [Text(digest)], |_| Ok(()))?.is_some())
+    let sql = "SELECT 1 FROM layer_blobs WHERE blob = ?1
+               UNION ALL SELECT 1 FROM layer_forms WHERE digest = ?1 AND kept_at IS NOT NULL";
+    Ok(tx.first(sql, [Text(digest)], |_| Ok(()))?.is_some())
 }
 
 /// Deletes files and counts what that gave back.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use rbuild_image::{Digest, ImageRef};
 
 use super::PruneError;
@@ -51,6 +52,21 @@ pub struct MountUsage {
     pub in_use: bool,
 }
 
+/// The bytes of a compressed layer that is kept for the next push, and that nothing else has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormUsage {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// The snapshots on whose layers it is.
+    pub snapshots: BTreeSet<SnapshotId>,
+    /// When it was made or last used.
+    pub used_at: Timestamp,
+    /// Whether a live process uses it.
+    pub in_use: bool,
+}
+
 /// The whole store's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -60,13 +76,16 @@ pub struct Usage {
     pub images: Vec<ImageUsage>,
     /// Cache mounts, by id.
     pub mounts: Vec<MountUsage>,
+    /// Compressed layers that are kept for the next push, by digest.
+    pub forms: Vec<FormUsage>,
     /// Bytes of all layers and of the merged indexes of their chains.
     pub layers: u64,
     /// Bytes of all blobs.
     pub blobs: u64,
     /// Bytes of partial downloads.
     pub partials: u64,
-    /// Bytes of layers that only cache records keep, of blobs that nothing keeps, of idle mounts.
+    /// Bytes of layers that only cache records keep, of blobs that nothing keeps or that can be made again, of idle
+    /// mounts.
     pub reclaimable: u64,
 }
 
@@ -81,10 +100,12 @@ impl Store {
     /// Tells who uses how much. Walks the cache mounts, nothing else.
     pub fn du(&self) -> Result<Usage, PruneError> {
         let holds = lease::live(self.layout())?.holds;
-        let inventory = self.db().read(Inventory::load)?;
+        let mut inventory = self.db().read(Inventory::load)?;
+        let forms = form_usage(&inventory, &holds);
         let mounts = self.mount_usage()?;
         let layers = inventory.bytes_of(inventory.layers.keys().copied());
         let blobs = inventory.blobs.values().map(|row| row.size).sum();
+        inventory.forms.clear();
         let kept = Reach::of(&inventory, &BTreeSet::new(), &BTreeSet::new(), &holds);
         let idle = mounts.iter().filter(|mount| !mount.in_use).map(|mount| mount.size).sum::<u64>();
         let reclaimable = kept.unreached_layers(&inventory).iter().map(|(_, size)| size).sum::<u64>()
@@ -94,6 +115,7 @@ impl Store {
             records: self.record_usage(&inventory, &holds)?,
             images: self.image_usage(&inventory)?,
             mounts,
+            forms,
             layers,
             blobs,
             partials: scan::partial_bytes(self)?,
@@ -174,4 +196,16 @@ impl Store {
         }
         Ok(usage)
     }
+}
+
+fn form_usage(inventory: &Inventory, holds: &BTreeSet<Hold>) -> Vec<FormUsage> {
+    let leased = Reach::leased(inventory, holds).blobs;
+    let own = inventory.own_forms(&Reach::durable(inventory));
+    let usage = own.into_iter().map(|(digest, size)| {
+        let form = &inventory.forms[&digest];
+        let on_layer = inventory.snapshots.iter().filter(|(_, row)| form.layers.contains(&row.layer));
+        let snapshots = on_layer.map(|(id, _)| *id).collect();
+        FormUsage { digest, size, snapshots, used_at: form.used_at, in_use: leased.contains(&digest) }
+    });
+    usage.collect()
 }

@@ -43,6 +43,11 @@ pub(super) fn workload(root: &Path) -> Result<(), Box<dyn Error>> {
     }
     writer.commit()?;
     let kept = store.snapshots().prepare(None, &lease)?.commit(&lease)?.id();
+    let form = lease.scratch_name("layer")?;
+    fs::write(&form, "compressed")?;
+    let compressed = store.snapshots().get(kept)?;
+    compressed.set_form("gzip", Some((Digest::sha256("compressed"), 10)))?;
+    compressed.keep_form("gzip", &form, &lease, &wait_silently)?;
     let cached = store.snapshots().prepare(None, &lease)?.commit(&lease)?.id();
     let soon = store.snapshots().prepare(Some(cached), &lease)?.commit_soon(&lease)?;
     store.snapshots().settle(soon)?;

@@ -9,6 +9,7 @@ mod failpoints;
 mod full_disk;
 mod images;
 mod ingest;
+mod kept_forms;
 mod leases;
 mod locks;
 mod mounts;

@@ -135,6 +135,9 @@ fn sums(found: &Found) -> [(&'static str, Sum); 4] {
     for mount in &found.cache.mounts {
         cache.add(mount.size, mount.in_use);
     }
+    for form in &found.cache.forms {
+        cache.add(form.size, form.in_use);
+    }
     let [images, containers, volumes, cache] = sums;
     [("Images", images), ("Containers", containers), ("Local Volumes", volumes), ("Build Cache", cache)]
 }
@@ -224,6 +227,17 @@ fn verbose(found: &Found, now: Timestamp) -> String {
             exact(mount.size),
             String::new(),
             String::new(),
+            String::new(),
+            "false".to_owned(),
+        ]);
+    }
+    for form in &cache.forms {
+        table.row([
+            form.digest.short(),
+            "internal".to_owned(),
+            exact(form.size),
+            String::new(),
+            ago(Some(form.used_at), now),
             String::new(),
             "false".to_owned(),
         ]);
