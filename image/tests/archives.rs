@@ -141,7 +141,7 @@ fn both_formats_survive_a_round_trip_from_file_stream_and_directory() {
     let docker = write_docker_tar(Vec::new(), &exports, &amd64(), &blobs).unwrap();
     assert_eq!(oci, write_oci_archive(Vec::new(), &exports, &blobs).unwrap(), "equal images, equal archives");
     let directory = tempfile::tempdir().unwrap();
-    write_oci_directory(directory.path(), &exports, &blobs).unwrap();
+    write_oci_directory(directory.path(), &exports, &blobs, &Default::default()).unwrap();
     let file = |bytes: &[u8]| {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
@@ -411,9 +411,9 @@ fn links_in_an_unpacked_layout_are_not_followed() {
     let root = image(&mut blobs, "one", "linux/amd64", Compression::Gzip, Flavour::Oci);
     let directory = tempfile::tempdir().unwrap();
     let layout = directory.path().join("layout");
-    write_oci_directory(&layout, &[export(&root, &["a"])], &blobs).unwrap();
+    write_oci_directory(&layout, &[export(&root, &["a"])], &blobs, &Default::default()).unwrap();
     assert!(open_with(ArchiveInput::Directory(layout.clone()), &ArchiveLimits::default()).is_ok());
-    let again = write_oci_directory(&layout, &[export(&root, &["a"])], &blobs);
+    let again = write_oci_directory(&layout, &[export(&root, &["a"])], &blobs, &Default::default());
     assert!(again.is_err(), "nothing is written over");
     std::fs::rename(layout.join("index.json"), directory.path().join("elsewhere")).unwrap();
     std::os::unix::fs::symlink("../elsewhere", layout.join("index.json")).unwrap();
@@ -477,7 +477,7 @@ fn other_tools_read_what_was_written_and_what_they_write_is_read() {
     write_oci_archive(File::create(at.join("oci.tar")).unwrap(), &[export(&oci, &["hello:0.1"])], &blobs).unwrap();
     let out = File::create(at.join("docker.tar")).unwrap();
     write_docker_tar(out, &[export(&docker, &["hello:0.1"])], &amd64(), &blobs).unwrap();
-    write_oci_directory(&at.join("layout"), &[export(&oci, &["hello:0.1"])], &blobs).unwrap();
+    write_oci_directory(&at.join("layout"), &[export(&oci, &["hello:0.1"])], &blobs, &Default::default()).unwrap();
 
     if let Some(listing) = tool("tar", &["tf", "oci.tar"], at) {
         let names: Vec<&str> = listing.lines().collect();

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rbuild_cache::{Lease, Store};
 use rbuild_image::registry::{Client, RegistryError, TransferSink, UnfinishedBlob as _};
-use rbuild_image::{BlobSource, Descriptor, Digest, ImageRef};
+use rbuild_image::{Descriptor, Digest, ImageRef};
 
 use super::growing::{Followed, GrowingLayer};
 use super::origins::LayerBlobs;
-use super::pack::{MadeBlob, Packed, PackedBytes};
+use super::pack::{LayerBytes, MadeBlob, Packed, PackedBytes};
 use super::stage::{Outlet, Ready};
 use crate::cli::report::Failure;
 
@@ -139,7 +139,7 @@ fn send(client: &Client, to: &Destination<'_>, item: Item) -> Result<Option<Dige
             }
         }
     };
-    let source = Source { bytes: &bytes, stored: to.stored };
+    let source = LayerBytes { bytes: &bytes, stored: to.stored };
     let repositories = to.stored.repositories(&descriptor.digest);
     let unknown = repositories.iter().filter(|repository| !to.elsewhere.contains(repository));
     let elsewhere: Vec<ImageRef> = unknown.chain(to.elsewhere).cloned().collect();
@@ -201,23 +201,4 @@ impl Outlet for Queue<'_> {
 
 fn next<T>(receiver: &Mutex<Receiver<T>>) -> Option<T> {
     receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
-}
-
-/// The bytes of one layer.
-struct Source<'a> {
-    bytes: &'a PackedBytes,
-    stored: &'a dyn BlobSource,
-}
-
-impl BlobSource for Source<'_> {
-    fn open(&self, digest: &Digest) -> std::io::Result<Box<dyn std::io::Read + Send>> {
-        match self.bytes.open()? {
-            Some(file) => Ok(Box::new(file)),
-            None => self.stored.open(digest),
-        }
-    }
-
-    fn size(&self, digest: &Digest) -> std::io::Result<u64> {
-        self.bytes.size().map_or_else(|| self.stored.size(digest), Ok)
-    }
 }

@@ -117,13 +117,24 @@ pub(super) fn write_compressed(
         Making(layer)
     });
     let layer = making.as_ref().map(|Making(layer)| layer);
-    let file = Hashing::new(BufWriter::with_capacity(1 << 20, Growing { file, layer: layer.cloned() }));
-    let mut encoder = Encoder::new(file, packing.options()).map_err(failed)?;
-    let diff_id = write(&mut encoder)?;
-    let (mut out, digest, size) = encoder.finish().map_err(failed)?.finish();
-    out.flush().map_err(failed)?;
+    let mut file = BufWriter::with_capacity(1 << 20, Growing { file, layer: layer.cloned() });
+    let (digest, size, diff_id) = compress_into(&mut file, packing, write)?;
+    file.flush().map_err(failed)?;
     if let Some(layer) = layer {
         layer.is_whole(packing.describe(digest, size));
     }
+    Ok((digest, size, diff_id))
+}
+
+/// Compresses the tar that `write` gives: the digest of what it became, its size, and the tar's digest.
+pub(super) fn compress_into(
+    out: &mut (impl Write + Send + ?Sized),
+    packing: Packing,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> Result<DiffId, Failure>,
+) -> Result<(Digest, u64, DiffId), Failure> {
+    let failed = |error: io::Error| Failure::from_error("cannot write a layer", &error);
+    let mut encoder = Encoder::new(Hashing::new(out), packing.options()).map_err(failed)?;
+    let diff_id = write(&mut encoder)?;
+    let (_, digest, size) = encoder.finish().map_err(failed)?.finish();
     Ok((digest, size, diff_id))
 }

@@ -20,7 +20,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-pub use archive::write_archive;
+pub(crate) use archive::{Leaving, export};
 pub use files::{write_local, write_tar};
 pub use store::{Built, put_image};
 
@@ -50,13 +50,23 @@ pub(crate) fn whole_file(
         write(&mut out)?;
         return out.flush().map_err(failed);
     }
+    replaced_file(path, |mut out| write(&mut out).map(|()| (out, ())))
+}
+
+/// Lets `write` fill a file that takes the place of another one when that succeeded and the bytes are on disk.
+fn replaced_file<T>(
+    path: &Path,
+    write: impl FnOnce(BufWriter<File>) -> Result<(BufWriter<File>, T), Failure>,
+) -> Result<T, Failure> {
+    let failed = |error: io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
     let temporary = beside(path);
-    let result = File::create_new(&temporary).map_err(failed).and_then(|file| {
-        let mut out = BufWriter::with_capacity(1 << 20, file);
-        write(&mut out)?;
+    let mut options = File::options();
+    let result = options.read(true).write(true).create_new(true).open(&temporary).map_err(failed).and_then(|file| {
+        let (out, value) = write(BufWriter::with_capacity(1 << 20, file))?;
         let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
         file.sync_all().map_err(failed)?;
-        fs::rename(&temporary, path).map_err(failed)
+        fs::rename(&temporary, path).map_err(failed)?;
+        Ok(value)
     });
     if result.is_err() {
         // It may never have been made.
@@ -168,10 +178,13 @@ fn image_archive(parts: &Parts<'_, '_>, archive: &ArchiveOutput) -> Result<Expor
     };
     let wants_index = archive.format == ArchiveFormat::Oci && crate::dockerfile::is_multi_platform(request)?;
     let shape = if wants_index { Shape::Index } else { Shape::AsNeeded };
-    let bundle = Bundle::new(parts, &archive.form, flavour, shape, stage::NOBODY)?;
     let names = names(request, &archive.form);
-    let roots = vec![(bundle.root.0.clone(), names.clone())];
-    write_archive(archive.format, &archive.dest, roots, &request_platform(request), &bundle)?;
+    let pack = |ready: stage::Ready<'_>| Bundle::new(parts, &archive.form, flavour, shape, ready);
+    let bundle = export(parts.engine, (archive.format, &archive.dest), pack, |bundle| Leaving {
+        images: vec![(bundle.root.0.clone(), names.clone())],
+        platform: request_platform(request),
+        blobs: bundle,
+    })?;
     Ok(Exported { id: bundle.id(), root: Some(bundle.root.0.clone()), names })
 }
 

@@ -178,7 +178,7 @@ pub(super) fn manifest(store: &Store, image: &StoredImage) -> Result<Option<(Vec
 
 /// Whether what was compressed for a registry is kept for the next one.
 pub(crate) fn keeps_compressed(engine: &Engine) -> Result<bool, Failure> {
-    Ok(engine.layer_blobs()? == LayerBlobPolicy::Keep)
+    Ok(engine.layer_blobs()? != LayerBlobPolicy::Drop)
 }
 
 /// Lets go of the blobs that need not be kept, if that is wanted, for the next collection to remove; how many these are.

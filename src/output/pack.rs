@@ -13,9 +13,9 @@ use std::sync::Arc;
 use rbuild_cache::snapshot::{Committed, LayerDiff, Snapshot, Times};
 use rbuild_cache::{Lease, SnapshotId, Store, wait_silently};
 use rbuild_image::layer::EncodeOptions;
-use rbuild_image::{Descriptor, DiffId, Digest, Flavour, MediaType};
+use rbuild_image::{BlobSource, Descriptor, DiffId, Digest, Flavour, MediaType};
 
-use super::compress::{Promise, Source, write_compressed};
+use super::compress::{Promise, Source, compress_into, write_compressed};
 use super::stage::Outlet;
 use crate::cli::report::Failure;
 use crate::remote_cache::spec::ExistingBlobs;
@@ -72,6 +72,8 @@ pub(crate) enum PackedBytes {
     File(Arc<MadeBlob>),
     /// Known, and made when they are read.
     Promised(Arc<Promise>),
+    /// So many, and where they go already.
+    Placed(u64),
 }
 
 /// A blob that was made here.
@@ -107,6 +109,7 @@ impl PackedBytes {
             Self::Stored => Ok(None),
             Self::File(made) => File::open(&made.path).map(Some),
             Self::Promised(promise) => promise.open().map(Some),
+            Self::Placed(_) => Err(io::Error::other("a layer that is in its archive is not read again")),
         }
     }
 
@@ -116,24 +119,49 @@ impl PackedBytes {
             Self::Stored => None,
             Self::File(made) => fs::metadata(&made.path).ok().map(|metadata| metadata.len()),
             Self::Promised(promise) => Some(promise.size()),
+            Self::Placed(size) => Some(*size),
         }
+    }
+
+    /// Whether they are where they go.
+    pub(super) fn is_placed(&self) -> bool {
+        matches!(self, Self::Placed(_))
     }
 
     /// The file that they were written to while others may have read it.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Self::File(made) => Some(&made.path),
-            Self::Stored | Self::Promised(_) => None,
+            Self::Stored | Self::Promised(_) | Self::Placed(_) => None,
         }
     }
 
     /// Lets the store keep what was made here.
     pub(super) fn keep(&self, store: &Store, lease: &Lease) {
         match self {
-            Self::Stored => {}
+            Self::Stored | Self::Placed(_) => {}
             Self::File(made) => made.keep(store, lease),
             Self::Promised(promise) => drop(promise.made().map(|made| made.keep(store, lease))),
         }
+    }
+}
+
+/// The bytes of one layer: made here, or the store's.
+pub(super) struct LayerBytes<'a> {
+    pub(super) bytes: &'a PackedBytes,
+    pub(super) stored: &'a dyn BlobSource,
+}
+
+impl BlobSource for LayerBytes<'_> {
+    fn open(&self, digest: &Digest) -> io::Result<Box<dyn io::Read + Send>> {
+        match self.bytes.open()? {
+            Some(file) => Ok(Box::new(file)),
+            None => self.stored.open(digest),
+        }
+    }
+
+    fn size(&self, digest: &Digest) -> io::Result<u64> {
+        self.bytes.size().map_or_else(|| self.stored.size(digest), Ok)
     }
 }
 
@@ -191,8 +219,14 @@ impl Packer<'_> {
 
     /// The layer with other times, which nothing is remembered of.
     fn rewritten(&self, snapshot: &Snapshot<Committed>, times: Times) -> Result<Packed, Failure> {
-        let path = self.lease.scratch_name("layer")?;
         let write = |out: &mut (dyn io::Write + Send)| Ok(snapshot.write_tar_with(times, out)?.diff_id);
+        if let Some(mut place) = self.outlet.place()? {
+            let (digest, size, diff_id) = compress_into(&mut *place, self.packing, write)?;
+            place.whole(&digest, size)?;
+            let descriptor = self.packing.describe(digest, size);
+            return Ok(Packed { descriptor, diff_id, bytes: PackedBytes::Placed(size) });
+        }
+        let path = self.lease.scratch_name("layer")?;
         let (digest, size, diff_id) = write_compressed(&path, self.packing, None, write)?;
         let bytes = PackedBytes::File(Arc::new(MadeBlob { path, form: None }));
         Ok(Packed { descriptor: self.packing.describe(digest, size), diff_id, bytes })
@@ -214,14 +248,26 @@ impl Packer<'_> {
                 snapshot.form(&algorithm)?
             }
         };
+        // The tar at hand only has to be copied.
+        let is_tar = packing.compression == Compression::Uncompressed && snapshot.open_tar()?.is_some();
+        let tar = |out: &mut (dyn io::Write + Send)| source.write(store, snapshot, out);
+        if !is_tar && let Some(mut place) = self.outlet.place()? {
+            let (digest, size, found) = compress_into(&mut *place, packing, tar)?;
+            place.whole(&digest, size)?;
+            drop(place);
+            if found == diff_id && packing.compression != Compression::Uncompressed {
+                snapshot.set_form(&algorithm, Some((digest, size)))?;
+            }
+            let descriptor = packing.describe(digest, size);
+            return Ok(Packed { descriptor, diff_id: found, bytes: PackedBytes::Placed(size) });
+        }
         let path = lease.scratch_name("layer")?;
         if let Some((digest, size)) = form {
             let descriptor = packing.describe(digest, size);
             let promise = Promise::new(store, source, packing, &descriptor, path);
             return Ok(Packed { descriptor, diff_id, bytes: PackedBytes::Promised(Arc::new(promise)) });
         }
-        let outlet = Some((&diff_id, self.outlet));
-        let (digest, size, found) = write_compressed(&path, packing, outlet, |out| source.write(store, snapshot, out))?;
+        let (digest, size, found) = write_compressed(&path, packing, Some((&diff_id, self.outlet)), tar)?;
         let mut made = MadeBlob { path, form: None };
         if found == diff_id {
             snapshot.set_form(&algorithm, Some((digest, size)))?;

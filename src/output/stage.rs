@@ -1,7 +1,7 @@
 //! An image made ready to leave: its manifest, and where the bytes of each blob come from.
 
 use std::collections::BTreeMap;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -25,10 +25,31 @@ const LAYERS_AT_ONCE: usize = 4;
 /// Where layers go while others are packed.
 pub(crate) trait Outlet: Sync {
     /// A layer's file begins to grow.
-    fn begun(&self, layer: &Arc<GrowingLayer>);
+    fn begun(&self, _: &Arc<GrowingLayer>) {}
 
     /// A layer can leave. A failure ends the packing.
     fn ready(&self, packed: &Packed) -> Result<(), Failure>;
+
+    /// Whether layers have to come one after the other, from the lowest.
+    fn wants_order(&self) -> bool {
+        false
+    }
+
+    /// A place for a layer that has to be compressed, if it need not lie in a file of its own.
+    fn place(&self) -> io::Result<Option<Box<dyn LayerPlace + '_>>> {
+        Ok(None)
+    }
+
+    /// An image leaves with the layers that it came with: nothing is packed.
+    fn comes_whole(&self, _root: &Descriptor, _blobs: &dyn BlobSource) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Takes the bytes of one layer's blob.
+pub(crate) trait LayerPlace: Write + Send {
+    /// Says what they were. Where nobody says so, there was no blob.
+    fn whole(&mut self, digest: &Digest, size: u64) -> io::Result<()>;
 }
 
 /// Who is told of layers that leave.
@@ -40,8 +61,6 @@ pub(crate) const NOBODY: Ready<'static> = &Nobody;
 struct Nobody;
 
 impl Outlet for Nobody {
-    fn begun(&self, _: &Arc<GrowingLayer>) {}
-
     fn ready(&self, _: &Packed) -> Result<(), Failure> {
         Ok(())
     }
@@ -149,8 +168,12 @@ pub(crate) fn pack_layers<'a>(
     let work: Vec<Mutex<Option<Result<Packed, Failure>>>> = chain.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     // Each compresses on all processors: more at once only keep more in memory.
-    let workers =
-        std::thread::available_parallelism().map_or(1, usize::from).min(LAYERS_AT_ONCE).min(chain.len().max(1));
+    let workers = match ready.wants_order() {
+        true => 1,
+        false => {
+            std::thread::available_parallelism().map_or(1, usize::from).min(LAYERS_AT_ONCE).min(chain.len().max(1))
+        }
+    };
     let packer = Packer { store, lease, known: &known, packing, existing: recipe.existing, outlet: ready };
     let compress = || {
         loop {

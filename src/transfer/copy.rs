@@ -24,7 +24,8 @@ use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
 use crate::output::image::{Known, push_everywhere};
-use crate::output::write_archive;
+use crate::output::stage::{NOBODY, Ready};
+use crate::output::{Leaving, export};
 use crate::progress::Transfers;
 use crate::request::{ArchiveFormat, Destination, PushAs};
 
@@ -113,10 +114,14 @@ pub fn copy(engine: &Engine, request: &CopyRequest, transfers: &Transfers) -> Re
         return into_store(engine, &lease, request, name, transfers);
     }
     let archive = open_archive(engine, &lease, &request.from)?;
-    let opened = open(engine, &lease, &request.from, archive.as_ref())?;
-    let root = chosen(&opened, request.platform.as_ref())?;
+    let prepared = |ready: Ready<'_>| -> Result<_, Failure> {
+        let opened = open(engine, &lease, &request.from, archive.as_ref(), ready)?;
+        let root = chosen(&opened, request.platform.as_ref())?;
+        Ok((opened, root))
+    };
     match &request.to {
         ImagePlace::Registry(name) => {
+            let (opened, root) = prepared(NOBODY)?;
             let watch = Watch::of(transfers);
             let how = if name.digest().is_some() { PushAs::Digest } else { PushAs::Tags };
             if name.digest().is_some_and(|wanted| *wanted != root.0.digest) {
@@ -126,6 +131,7 @@ pub fn copy(engine: &Engine, request: &CopyRequest, transfers: &Transfers) -> Re
             let names = std::slice::from_ref(name);
             let known = Known { elsewhere: &opened.elsewhere, there: &BTreeSet::new() };
             push_everywhere(&engine.client()?, &root, &*opened.blobs, names, how, known, &watch)?;
+            Ok(root.0.digest)
         }
         ImagePlace::File { kind, path, name } => {
             let named = |name: &String| name.parse::<ImageRef>().map(|name| name.tag_or_latest());
@@ -137,11 +143,17 @@ pub fn copy(engine: &Engine, request: &CopyRequest, transfers: &Transfers) -> Re
                 FileKind::DockerArchive => (ArchiveFormat::Docker, Destination::File(path)),
             };
             let platform = request.platform.clone().unwrap_or_else(Platform::host);
-            write_archive(format, &dest, vec![(root.0.clone(), names)], &platform, &*opened.blobs)?;
+            // What is packed goes into the archive, so only if all of it is wanted.
+            let pack = |ready: Ready<'_>| prepared(if request.platform.is_some() { NOBODY } else { ready });
+            let (_, root) = export(engine, (format, &dest), pack, |(opened, root)| Leaving {
+                images: vec![(root.0.clone(), names.clone())],
+                platform: platform.clone(),
+                blobs: &*opened.blobs,
+            })?;
+            Ok(root.0.digest)
         }
         ImagePlace::Store(_) => unreachable!("answered above"),
     }
-    Ok(root.0.digest)
 }
 
 fn into_store(
@@ -188,6 +200,7 @@ fn open<'a>(
     lease: &'a Lease,
     from: &ImagePlace,
     archive: Option<&'a Archive>,
+    ready: Ready<'_>,
 ) -> Result<Opened<'a>, Failure> {
     let store = engine.store()?;
     match from {
@@ -201,7 +214,7 @@ fn open<'a>(
             Ok(Opened { root, blobs: Box::new(remote), elsewhere: vec![name.clone()] })
         }
         ImagePlace::Store(name) => {
-            let stored = stored(engine, lease, name)?;
+            let stored = stored(engine, lease, name, ready)?;
             let root = stored.root().clone();
             Ok(Opened { root, elsewhere: stored.elsewhere().to_vec(), blobs: Box::new(stored) })
         }

@@ -125,9 +125,14 @@ impl Stored<'_> {
 }
 
 /// Makes the image that a name leads to ready to leave, for all its platforms.
-pub(crate) fn stored<'a>(engine: &'a Engine, lease: &Lease, name: &ImageRef) -> Result<Stored<'a>, Failure> {
+pub(crate) fn stored<'a>(
+    engine: &'a Engine,
+    lease: &Lease,
+    name: &ImageRef,
+    ready: Ready<'_>,
+) -> Result<Stored<'a>, Failure> {
     let images = images_named(engine.store()?, lease, name, &name.canonical())?;
-    stage_all(engine, lease, images, PACKING, stage::NOBODY)
+    stage_all(engine, lease, images, PACKING, ready)
 }
 
 /// The images that a name leads to, one for each platform, in the order of these; else the one that `text` means.
@@ -201,12 +206,16 @@ pub(super) fn stage_all<'a>(
     let elsewhere = images.iter().flat_map(|image| image.references.iter().cloned()).collect();
     let blobs = Arc::new(LayerBlobs::new(engine)?);
     if let Some(root) = whole_index(&blobs, &images)? {
+        ready.comes_whole(&root.0, &*blobs)?;
         return Ok(Stored { blobs, images, staged: Vec::new(), root, memory: BTreeMap::new(), elsewhere });
     }
     let mut staged = Vec::new();
     for image in &images {
         staged.push(match stage::original(&blobs, image)? {
-            Some(original) => original,
+            Some(original) => {
+                ready.comes_whole(&original.manifest, &original)?;
+                original
+            }
             None => stage::pack(engine, lease, &image.record, packing, ready)?,
         });
     }
@@ -287,7 +296,10 @@ impl<'a> Stored<'a> {
         images.truncate(1);
         let image = images.first().ok_or_else(|| Failure::new("there is no image"))?;
         let staged = match stage::original(&blobs, image)? {
-            Some(original) => original,
+            Some(original) => {
+                ready.comes_whole(&original.manifest, &original)?;
+                original
+            }
             None => stage::pack(engine, lease, &image.record, packing, ready)?,
         };
         let root = (staged.manifest.clone(), staged.manifest_bytes.clone());

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use rbuild_cache::Lease;
 use rbuild_image::{BlobSource, Digest, Flavour, ImageRef, Platform};
 
 use super::push::{Stored, images_named, stage_all};
@@ -9,7 +10,8 @@ use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names::{self, Known};
 use crate::output::pack::Packing;
-use crate::output::{stage, write_archive};
+use crate::output::stage::Ready;
+use crate::output::{Leaving, export};
 use crate::request::{ArchiveFormat, Compression, Destination};
 
 /// What to save.
@@ -34,46 +36,61 @@ pub fn save(engine: &Engine, request: &SaveRequest) -> Result<(), Failure> {
         ArchiveFormat::Oci => Flavour::Oci,
     };
     let packing = Packing { compression: Compression::Uncompressed, flavour };
-    let (mut stored, mut names): (Vec<Stored<'_>>, Vec<Vec<ImageRef>>) = (Vec::new(), Vec::new());
+    let pack = |ready: Ready<'_>| staged(engine, &lease, request, packing, ready);
+    let saved = export(engine, (request.format, &request.dest), pack, |all| Leaving {
+        images: all.images.iter().map(|(stored, names)| (stored.root().0.clone(), names.clone())).collect(),
+        // What `docker load` takes from an image for several platforms.
+        platform: all
+            .images
+            .first()
+            .map_or_else(Platform::host, |(first, _)| first.platform_for(request.platform.as_ref())),
+        blobs: all,
+    })?;
+    let ids = saved.images.iter().flat_map(|(stored, _)| stored.ids());
+    ids.for_each(|id| Known::of(store, &id).tell(store, "save"));
+    Ok(())
+}
+
+fn staged<'a>(
+    engine: &'a Engine,
+    lease: &Lease,
+    request: &SaveRequest,
+    packing: Packing,
+    ready: Ready<'_>,
+) -> Result<Together<'a>, Failure> {
+    let store = engine.store()?;
+    let mut images: Vec<(Stored<'_>, Vec<ImageRef>)> = Vec::new();
     for text in &request.images {
         let reference = text.parse::<ImageRef>().ok().map(|name| name.tag_or_latest());
         let one = match (&request.platform, &reference) {
             (Some(platform), _) => {
-                let image = store.images().acquire(text, Some(platform), &lease).map_err(image_names::explain)?;
-                Stored::only(engine, &lease, vec![image], packing, stage::NOBODY)?
+                let image = store.images().acquire(text, Some(platform), lease).map_err(image_names::explain)?;
+                Stored::only(engine, lease, vec![image], packing, ready)?
             }
-            (None, Some(name)) => {
-                stage_all(engine, &lease, images_named(store, &lease, name, text)?, packing, stage::NOBODY)?
-            }
+            (None, Some(name)) => stage_all(engine, lease, images_named(store, lease, name, text)?, packing, ready)?,
             (None, None) => {
-                let image = store.images().acquire(text, None, &lease).map_err(image_names::explain)?;
-                stage_all(engine, &lease, vec![image], packing, stage::NOBODY)?
+                let image = store.images().acquire(text, None, lease).map_err(image_names::explain)?;
+                stage_all(engine, lease, vec![image], packing, ready)?
             }
         };
         let name: Vec<ImageRef> = reference.filter(|name| one.elsewhere().contains(name)).into_iter().collect();
-        match stored.iter().position(|known| known.root().0.digest == one.root().0.digest) {
-            Some(at) => names[at].extend(name),
-            None => {
-                stored.push(one);
-                names.push(name);
-            }
+        match images.iter_mut().find(|(known, _)| known.root().0.digest == one.root().0.digest) {
+            Some((_, names)) => names.extend(name),
+            None => images.push((one, name)),
         }
     }
-    let exports = stored.iter().map(|stored| stored.root().0.clone()).zip(names).collect();
-    // What `docker load` takes from an image for several platforms.
-    let shown = stored.first().map_or_else(Platform::host, |first| first.platform_for(request.platform.as_ref()));
-    write_archive(request.format, &request.dest, exports, &shown, &Together(&stored))?;
-    stored.iter().flat_map(Stored::ids).for_each(|id| Known::of(store, &id).tell(store, "save"));
-    Ok(())
+    Ok(Together { images })
 }
 
 /// Blobs of several images.
-struct Together<'a, 'b>(&'b [Stored<'a>]);
+struct Together<'a> {
+    images: Vec<(Stored<'a>, Vec<ImageRef>)>,
+}
 
-impl Together<'_, '_> {
+impl Together<'_> {
     fn first<T>(&self, ask: impl Fn(&Stored<'_>) -> io::Result<T>) -> io::Result<T> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for stored in self.0 {
+        for (stored, _) in &self.images {
             match ask(stored) {
                 Ok(found) => return Ok(found),
                 Err(error) => last = error,
@@ -83,7 +100,7 @@ impl Together<'_, '_> {
     }
 }
 
-impl BlobSource for Together<'_, '_> {
+impl BlobSource for Together<'_> {
     fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
         self.first(|stored| stored.open(digest))
     }

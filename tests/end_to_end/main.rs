@@ -12,6 +12,7 @@
 )]
 
 mod annotations;
+mod archives;
 mod attestations;
 mod bench;
 mod boot;

@@ -6,6 +6,7 @@
 //! Names inside an archive lead only to regular members of the archive.
 
 mod docker_tar;
+mod file;
 mod members;
 mod oci_layout;
 mod write;
@@ -14,7 +15,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-pub use write::{Export, write_docker_tar, write_docker_tar_without, write_oci_archive, write_oci_directory};
+pub use write::{
+    ArchiveWriter, Export, write_docker_tar, write_docker_tar_without, write_oci_archive, write_oci_directory,
+};
 
 use crate::assemble::{DescribedBytes, LayerBlob};
 use crate::blob::{BlobSource, MemoryBlobs, not_found};

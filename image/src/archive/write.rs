@@ -1,26 +1,27 @@
 //! Writes images into files: OCI layouts as BuildKit's `type=oci`, and as `type=docker` the same with what
 //! `docker load` looks for beside it.
 //!
-//! Members come in byte order of their names and have no times, so equal images make equal archives.
+//! First come layers, in the order of the images and from the lowest of each, then everything else in byte order of its
+//! name; nothing has a time. So equal images make equal archives, and a layer can be in its place before those behind it
+//! are made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::file::Members;
 use super::oci_layout::{IMAGE_NAME, LAYOUT_VERSION, REF_NAME, blob_name};
 use super::{ArchiveError, doing};
 use crate::blob::BlobSource;
 use crate::descriptor::{Descriptor, DescriptorMismatch};
-use crate::digest::{Algorithm, Digest, Hashing};
+use crate::digest::{Digest, Hashing};
 use crate::document::{Document, MAX_INDEX_NESTING, MAX_MANIFEST_BYTES};
 use crate::index::Index;
-use crate::layer::{Entry, EntryKind, TarWriteError, TarWriter};
 use crate::manifest::Manifest;
 use crate::media_type::MediaType;
-use crate::path::ContainerPath;
 use crate::platform::Platform;
 use crate::reference::ImageRef;
 
@@ -39,16 +40,31 @@ enum Record {
     Blob(Box<Descriptor>),
 }
 
-/// Writes an archive that holds an OCI layout.
-pub fn write_oci_archive<W: Write>(out: W, images: &[Export], blobs: &dyn BlobSource) -> Result<W, ArchiveError> {
-    write_tar(out, &layout(images, blobs)?, blobs)
+/// What an archive holds.
+struct Contents {
+    /// Layers, in the order of the images.
+    layers: Vec<Descriptor>,
+    records: BTreeMap<String, Record>,
 }
 
-/// Writes an OCI layout into an empty directory.
-pub fn write_oci_directory(root: &Path, images: &[Export], blobs: &dyn BlobSource) -> Result<(), ArchiveError> {
-    for (name, record) in layout(images, blobs)? {
+/// Writes an archive that holds an OCI layout.
+pub fn write_oci_archive<W: Write>(out: W, images: &[Export], blobs: &dyn BlobSource) -> Result<W, ArchiveError> {
+    ArchiveWriter::new(out).oci(images, blobs)
+}
+
+/// Writes an OCI layout into a directory that is empty, but for blobs that are there already.
+pub fn write_oci_directory(
+    root: &Path,
+    images: &[Export],
+    blobs: &dyn BlobSource,
+    there: &BTreeSet<Digest>,
+) -> Result<(), ArchiveError> {
+    for (name, record) in contents(images, blobs)?.records {
         let path = root.join(&name);
         let write = || doing(format!("write {}", path.display()));
+        if matches!(&record, Record::Blob(blob) if there.contains(&blob.digest)) {
+            continue;
+        }
         fs::create_dir_all(path.parent().unwrap_or(root)).map_err(write())?;
         let mut file = File::create_new(&path).map_err(write())?;
         match record {
@@ -64,6 +80,82 @@ pub fn write_oci_directory(root: &Path, images: &[Export], blobs: &dyn BlobSourc
     Ok(())
 }
 
+/// Writes one archive, blob by blob.
+#[derive(Debug)]
+pub struct ArchiveWriter<W: Write> {
+    members: Members<W>,
+}
+
+impl<W: Write> ArchiveWriter<W> {
+    /// Begins an archive.
+    pub fn new(out: W) -> Self {
+        Self { members: Members::new(out) }
+    }
+
+    /// Writes a blob, unless it is there.
+    pub fn blob(&mut self, blob: &Descriptor, blobs: &dyn BlobSource) -> Result<(), ArchiveError> {
+        if self.members.has(&blob.digest) {
+            return Ok(());
+        }
+        let mut reader = Checked::open(blobs, blob)?;
+        self.members.blob(blob, &mut reader)?;
+        reader.finish()
+    }
+
+    /// Writes the layers that are below a manifest or index, as far as they are not there.
+    pub fn layers(&mut self, root: &Descriptor, blobs: &dyn BlobSource) -> Result<(), ArchiveError> {
+        let mut contents = Contents { layers: Vec::new(), records: BTreeMap::new() };
+        add_blobs(root, blobs, 1, &mut contents)?;
+        contents.layers.iter().try_for_each(|layer| self.blob(layer, blobs))
+    }
+
+    /// Ends it as an OCI layout of these images.
+    pub fn oci(self, images: &[Export], blobs: &dyn BlobSource) -> Result<W, ArchiveError> {
+        self.complete(&contents(images, blobs)?, blobs)
+    }
+
+    /// Ends it so that `docker load` reads it, and every reader of OCI layouts too.
+    pub fn docker(self, images: &[Export], platform: &Platform, blobs: &dyn BlobSource) -> Result<W, ArchiveError> {
+        self.complete(&docker_contents(images, platform, blobs)?, blobs)
+    }
+
+    fn complete(mut self, contents: &Contents, blobs: &dyn BlobSource) -> Result<W, ArchiveError> {
+        for layer in &contents.layers {
+            self.blob(layer, blobs)?;
+        }
+        for (name, record) in &contents.records {
+            match record {
+                Record::Bytes { bytes, mode } => self.members.document(name, bytes, *mode)?,
+                Record::Blob(blob) => self.blob(blob, blobs)?,
+            }
+        }
+        self.members.finish().map_err(doing("write the archive"))
+    }
+}
+
+/// A layer that goes into an archive while its digest is not known yet: what is written is its bytes.
+impl ArchiveWriter<BufWriter<File>> {
+    /// Begins a blob; its bytes follow by [`Self::more`].
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.members.begin()
+    }
+
+    /// Writes more of the blob that was begun.
+    pub fn more(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.members.more(bytes)
+    }
+
+    /// Says what was begun; one that the archive has already leaves no trace.
+    pub fn end(&mut self, digest: &Digest, size: u64) -> io::Result<()> {
+        self.members.end(digest, size)
+    }
+
+    /// Takes back what was begun and not ended.
+    pub fn abandon(&mut self) -> io::Result<()> {
+        self.members.abandon()
+    }
+}
+
 /// Writes an archive that `docker load` reads, and every reader of OCI layouts too. Of an image for several platforms
 /// it shows `docker load` the one for `platform`. Docker before version 23 cannot read layers compressed with zstd.
 pub fn write_docker_tar<W: Write>(
@@ -72,7 +164,7 @@ pub fn write_docker_tar<W: Write>(
     platform: &Platform,
     blobs: &dyn BlobSource,
 ) -> Result<W, ArchiveError> {
-    write_docker_tar_without(out, images, platform, blobs, &BTreeSet::new())
+    ArchiveWriter::new(out).docker(images, platform, blobs)
 }
 
 /// As [`write_docker_tar`], but the bytes of some blobs are left out: for a reader that has them already.
@@ -83,8 +175,15 @@ pub fn write_docker_tar_without<W: Write>(
     blobs: &dyn BlobSource,
     without: &BTreeSet<Digest>,
 ) -> Result<W, ArchiveError> {
-    let mut records = layout(images, blobs)?;
-    records.retain(|_, record| !matches!(record, Record::Blob(blob) if without.contains(&blob.digest)));
+    let mut contents = docker_contents(images, platform, blobs)?;
+    contents.layers.retain(|layer| !without.contains(&layer.digest));
+    contents.records.retain(|_, record| !matches!(record, Record::Blob(blob) if without.contains(&blob.digest)));
+    ArchiveWriter::new(out).complete(&contents, blobs)
+}
+
+fn docker_contents(images: &[Export], platform: &Platform, blobs: &dyn BlobSource) -> Result<Contents, ArchiveError> {
+    let mut contents = contents(images, blobs)?;
+    let records = &mut contents.records;
     let (mut items, mut repositories): (Vec<Value>, BTreeMap<String, Map<String, Value>>) = Default::default();
     for image in images {
         let manifest = manifest_for(&image.root, platform, blobs)?;
@@ -101,15 +200,15 @@ pub fn write_docker_tar_without<W: Write>(
     if !repositories.is_empty() {
         records.insert("repositories".to_owned(), json_record(&json!(repositories)));
     }
-    write_tar(out, &records, blobs)
+    Ok(contents)
 }
 
-/// The members of a layout.
-fn layout(images: &[Export], blobs: &dyn BlobSource) -> Result<BTreeMap<String, Record>, ArchiveError> {
-    let mut records = BTreeMap::new();
+/// What is in a layout.
+fn contents(images: &[Export], blobs: &dyn BlobSource) -> Result<Contents, ArchiveError> {
+    let mut contents = Contents { layers: Vec::new(), records: BTreeMap::new() };
     let mut manifests = Vec::new();
     for image in images {
-        add_blobs(&image.root, blobs, 1, &mut records)?;
+        add_blobs(&image.root, blobs, 1, &mut contents)?;
         if image.names.is_empty() {
             manifests.push(image.root.clone());
         }
@@ -130,10 +229,10 @@ fn layout(images: &[Export], blobs: &dyn BlobSource) -> Result<BTreeMap<String, 
         extra: Map::new(),
     };
     let index = serde_json::to_value(&index).expect("an index has only string keys and finite numbers");
-    records.insert("index.json".to_owned(), json_record(&index));
+    contents.records.insert("index.json".to_owned(), json_record(&index));
     let version = json!({"imageLayoutVersion": LAYOUT_VERSION}).to_string().into_bytes();
-    records.insert("oci-layout".to_owned(), Record::Bytes { bytes: version, mode: 0o444 });
-    Ok(records)
+    contents.records.insert("oci-layout".to_owned(), Record::Bytes { bytes: version, mode: 0o444 });
+    Ok(contents)
 }
 
 fn json_record(value: &Value) -> Record {
@@ -145,22 +244,23 @@ fn add_blobs(
     root: &Descriptor,
     blobs: &dyn BlobSource,
     depth: usize,
-    records: &mut BTreeMap<String, Record>,
+    contents: &mut Contents,
 ) -> Result<(), ArchiveError> {
     if depth > MAX_INDEX_NESTING {
         return Err(ArchiveError::Nesting { digest: root.digest, limit: MAX_INDEX_NESTING });
     }
     let document = document(root, blobs)?;
-    records.insert(blob_name(&root.digest), Record::Blob(Box::new(root.clone())));
+    contents.records.insert(blob_name(&root.digest), Record::Blob(Box::new(root.clone())));
     for child in document.children() {
         if child.media_type.is_manifest() || child.media_type.is_index() {
-            add_blobs(child, blobs, depth + 1, records)?;
+            add_blobs(child, blobs, depth + 1, contents)?;
             continue;
         }
         // Layers that may only be had elsewhere need not be here.
         let optional = child.media_type.is_foreign_layer();
         if !(optional && is_missing(blobs.size(&child.digest))) {
-            records.insert(blob_name(&child.digest), Record::Blob(Box::new(child.clone())));
+            contents.records.insert(blob_name(&child.digest), Record::Blob(Box::new(child.clone())));
+            contents.layers.extend(child.media_type.is_layer().then(|| child.clone()));
         }
     }
     Ok(())
@@ -196,36 +296,6 @@ fn manifest_for(root: &Descriptor, platform: &Platform, blobs: &dyn BlobSource) 
         }
     }
     Err(ArchiveError::Nesting { digest: descriptor.digest, limit: MAX_INDEX_NESTING })
-}
-
-fn write_tar<W: Write>(out: W, records: &BTreeMap<String, Record>, blobs: &dyn BlobSource) -> Result<W, ArchiveError> {
-    let failed = |error: TarWriteError| doing("write the archive")(io::Error::other(error));
-    let mut tar = TarWriter::new(out);
-    let mut directories = vec!["blobs".to_owned()];
-    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-        let directory = format!("blobs/{}", algorithm.name());
-        if records.keys().any(|name| name.starts_with(&directory)) {
-            directories.push(directory);
-        }
-    }
-    for directory in directories {
-        let entry = Entry::new(ContainerPath::new(directory), EntryKind::Directory, 0o755);
-        tar.append(&entry, &mut io::empty()).map_err(failed)?;
-    }
-    for (name, record) in records {
-        let file = |size, mode| Entry::new(ContainerPath::new(name), EntryKind::file(size), mode);
-        match record {
-            Record::Bytes { bytes, mode } => {
-                tar.append(&file(bytes.len() as u64, *mode), &mut bytes.as_slice()).map_err(failed)?;
-            }
-            Record::Blob(blob) => {
-                let mut reader = Checked::open(blobs, blob)?;
-                tar.append(&file(blob.size, 0o444), &mut reader).map_err(failed)?;
-                reader.finish()?;
-            }
-        }
-    }
-    tar.finish().map_err(doing("write the archive"))
 }
 
 /// Reads a blob that must be what its descriptor says.

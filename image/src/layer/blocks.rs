@@ -132,6 +132,7 @@ impl<W: Write> Write for BlockWriter<W> {
         if self.current.len() == block {
             self.dispatch()?;
         }
+        self.current.reserve_exact(block - self.current.len());
         let n = buf.len().min(block - self.current.len());
         self.current.extend_from_slice(&buf[..n]);
         Ok(n)

@@ -100,6 +100,16 @@ impl<W: Write> TarWriter<W> {
         Ok(self.inner)
     }
 
+    /// The blocks that come before an entry's content.
+    pub(crate) fn header(&self, entry: &Entry) -> Result<Vec<u8>, TarWriteError> {
+        Ok(self.headers(entry)?.0)
+    }
+
+    /// What it writes to. Whoever writes there himself ends with a whole block.
+    pub(crate) fn inner_mut(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
     /// The blocks before the content, and the map that a sparse file's content begins with.
     fn headers(&self, entry: &Entry) -> Result<(Vec<u8>, Vec<u8>), TarWriteError> {
         let fault = |field| TarWriteError::Unrepresentable { path: entry.path.to_string(), field };
