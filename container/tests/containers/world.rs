@@ -214,7 +214,7 @@ pub(crate) fn request(command: &[&str]) -> RunRequest {
 
 /// The same with an open input.
 pub(crate) fn interactive(command: &[&str]) -> RunRequest {
-    RunRequest { console: Console { interactive: true, terminal: false }, ..request(command) }
+    RunRequest { console: Console { interactive: true, terminal: false }, input_once: true, ..request(command) }
 }
 
 /// The same, kept after its process.
