@@ -300,16 +300,17 @@ impl Store {
     }
 
     /// Whether the indexes of layers that are kept as tars are those that were made. A missing one is no problem: it is
-    /// made again when it is needed.
+    /// made again when it is needed. Nor is one of an earlier boot that nobody has looked at since: it was never synced, and is
+    /// compared with its digest before it is used.
     fn check_indexes(
         &self,
         interrupt: &(dyn Fn() -> ControlFlow<()> + Sync),
         report: &mut VerifyReport,
     ) -> Result<(), PruneError> {
         let look = |tx: &Tx<'_>| {
-            let sql =
-                "SELECT id, path, index_digest, side_digest FROM layers WHERE index_digest IS NOT NULL ORDER BY id";
-            tx.all(sql, [], |row| {
+            let sql = "SELECT id, path, index_digest, side_digest FROM layers
+                       WHERE index_digest IS NOT NULL AND (index_boot IS NULL OR index_boot = ?1) ORDER BY id";
+            tx.all(sql, [self.snapshotting().boot().unwrap_or_default()], |row| {
                 let (Text(index), side) = (row.get(2)?, row.get::<_, Option<Text<Digest>>>(3)?);
                 Ok((row.get::<_, LayerId>(0)?, row.get::<_, String>(1)?, index, side.map(|Text(side)| side)))
             })

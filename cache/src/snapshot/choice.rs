@@ -120,7 +120,7 @@ impl Snapshotting {
     }
 
     /// The boot of the machine that this process runs in.
-    pub(super) fn boot(&self) -> Option<&str> {
+    pub(crate) fn boot(&self) -> Option<&str> {
         let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         Some(self.boot.get_or_init(read).as_str()).filter(|boot| !boot.is_empty())
     }

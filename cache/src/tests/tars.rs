@@ -119,6 +119,7 @@ fn what_a_power_cut_left_of_an_index_is_noticed_and_made_again() {
     for damage in damages {
         damage();
         reboot(&home.store);
+        assert_sound(&home.store);
         assert_eq!(content(&home.store, id).unwrap(), "content");
         assert!(fs::read(&index).unwrap() == whole, "the same index, the root's metadata included");
         assert_ne!(boots(&home.store), [None], "nothing says that it reached the disk");
