@@ -3,6 +3,7 @@
 //! Events only change what is known; a thread of its own draws it, ten times a second at most and only while something
 //! runs. A build that is answered from the cache draws nothing twice.
 
+mod bar;
 pub(super) mod frame;
 pub(super) mod live;
 pub(super) mod painter;

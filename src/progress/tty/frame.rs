@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::super::lines::seconds;
+use super::bar::bar;
 use super::live::{KEPT_LINES, Live, Running, Transfer};
 use crate::cli::report::printable;
 use crate::cli::table::size as human;
@@ -48,6 +49,9 @@ pub(in crate::progress) struct Size {
 const TRANSFERS: usize = 4;
 /// Narrower windows are treated like this one.
 const NARROWEST: usize = 20;
+/// From this width on there is room for bars, of so many cells.
+const WIDE: usize = 80;
+const BAR: usize = 22;
 
 /// What is drawn at `now`, in nanoseconds of the build. Never taller than the window less the cursor's line.
 pub(super) fn frame(live: &Live, now: u64, size: Size) -> Vec<Line> {
@@ -130,7 +134,11 @@ fn transfers<'a>(
     let shown = all.iter().take(most).map(move |(item, transfer)| {
         let total = transfer.total.map_or_else(String::new, |total| format!(" / {}", human(total)));
         let rate = transfer.rate().map_or_else(String::new, |rate| format!(" {}/s", human(rate)));
-        let moved = format!(" {}{total}{rate}", human(transfer.current));
+        let bar = match transfer.total {
+            Some(total) if total > 0 && size.columns >= WIDE => format!(" {}", bar(transfer.current, total, BAR)),
+            _ => String::new(),
+        };
+        let moved = format!("{bar} {}{total}{rate}", human(transfer.current));
         let name = printable(&item.replace(['\n', '\t'], " "));
         beside(&format!("{prefix}{name}"), &moved, Look::Detail, size)
     });
