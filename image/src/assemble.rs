@@ -297,9 +297,9 @@ mod tests {
     fn only_layers_make_an_image() {
         let config = ImageConfig::default();
         let odd = assemble(&config, &[layer(MediaType::OciConfig, "x")], Flavour::Oci, &BTreeMap::new());
-        assert!(matches!(odd, Err(AssembleError::NotALayer { .. })));
+        assert_eq!(odd.unwrap_err().to_string(), "application/vnd.oci.image.config.v1+json is not a layer");
         let many = vec![layer(MediaType::OciLayer, "x"); MAX_LAYERS + 1];
         let error = assemble(&config, &many, Flavour::Oci, &BTreeMap::new());
-        assert_eq!(error, Err(AssembleError::TooManyLayers { count: 513 }));
+        assert_eq!(error.unwrap_err().to_string(), "the image would have 513 layers, the limit is 512");
     }
 }

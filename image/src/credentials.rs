@@ -117,7 +117,9 @@ pub enum CredentialError {
         reason: String,
     },
     /// The file names a program that cannot be one.
-    #[error("{name:?} is not the name of a credential helper")]
+    #[error(
+        "{name:?} is not the name of a credential helper; see credsStore and credHelpers of the Docker configuration"
+    )]
     HelperName {
         /// The name.
         name: String,
@@ -173,5 +175,36 @@ mod tests {
             assert_eq!(registry_of_key(key), registry, "{key}");
         }
         assert_eq!(server_key("docker.io"), HUB_KEY);
+    }
+
+    #[test]
+    fn errors_name_the_file_or_the_program() {
+        for (error, words) in [
+            (
+                CredentialError::File {
+                    action: "read",
+                    path: "/home/u/.docker/config.json".into(),
+                    source: std::io::ErrorKind::PermissionDenied.into(),
+                },
+                "cannot read /home/u/.docker/config.json",
+            ),
+            (
+                CredentialError::Format { path: "/x/config.json".into(), reason: "auth is not base64".into() },
+                "/x/config.json is not a Docker configuration: auth is not base64",
+            ),
+            (
+                CredentialError::HelperName { name: "../x".into() },
+                r#""../x" is not the name of a credential helper; see credsStore and credHelpers of the Docker configuration"#,
+            ),
+            (
+                CredentialError::Helper {
+                    program: "docker-credential-pass".into(),
+                    reason: "it is not installed".into(),
+                },
+                "credential helper docker-credential-pass: it is not installed",
+            ),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
     }
 }

@@ -87,3 +87,21 @@ pub enum DescriptorMismatch {
         got: Digest,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mismatch_says_what_came_instead() {
+        let digest = Digest::sha256("abc");
+        let descriptor = Descriptor::new(MediaType::OciLayer, digest, 3);
+        assert_eq!(descriptor.verify(b"abc"), Ok(()));
+        for (bytes, words) in [
+            (&b"abcd"[..], format!("blob {digest} has 4 bytes, its descriptor says 3")),
+            (b"abd", format!("blob {digest} has the digest {}", Digest::sha256("abd"))),
+        ] {
+            assert_eq!(descriptor.verify(bytes).unwrap_err().to_string(), words);
+        }
+    }
+}

@@ -284,7 +284,8 @@ mod tests {
             &format!("sha512:{}", "0a".repeat(32)),
             &format!(" {good}"),
         ] {
-            assert!(bad.parse::<Digest>().is_err(), "{bad:?} must not parse");
+            let want = format!("invalid digest {bad:?}: want sha256:<64 lower-case hex digits> or sha512:<128>");
+            assert_eq!(bad.parse::<Digest>().unwrap_err().to_string(), want);
         }
     }
 

@@ -214,15 +214,27 @@ mod tests {
         assert!(parse(&manifest, Some(MediaType::DockerManifest)).is_ok());
         assert!(parse(&typed(MediaType::OciManifest.as_str()), None).is_ok());
         for (text, declared, want) in [
-            (manifest.clone(), Some(MediaType::OciIndex), "has the fields of a manifest"),
+            (
+                manifest.clone(),
+                Some(MediaType::OciIndex),
+                "declared as application/vnd.oci.image.index.v1+json, but has the fields of a manifest",
+            ),
             (typed(MediaType::OciIndex.as_str()), None, "has the fields of a manifest"),
-            (typed(MediaType::OciManifest.as_str()), Some(MediaType::DockerManifest), "but the document says"),
-            (typed("text/html"), None, "neither an image manifest nor an index"),
-            (manifest.replace("\"layers\"", "\"manifests\":[],\"layers\""), None, "both manifests and layers"),
+            (
+                typed(MediaType::OciManifest.as_str()),
+                Some(MediaType::DockerManifest),
+                "declared as application/vnd.docker.distribution.manifest.v2+json, but the document says application/vnd.oci.image.manifest.v1+json",
+            ),
+            (typed("text/html"), None, "text/html is neither an image manifest nor an index"),
+            (
+                manifest.replace("\"layers\"", "\"manifests\":[],\"layers\""),
+                None,
+                "the document has both manifests and layers",
+            ),
             (manifest.replace("\"layers\"", "\"Manifests\":[],\"layers\""), None, "in case only"),
             (manifest.replace("\"layers\"", "\"layers\":[],\"layers\""), None, "duplicate key"),
             (format!("{manifest}x"), None, "trailing"),
-            (manifest.replace(":2,", ":1,"), None, "schema version 1"),
+            (manifest.replace(":2,", ":1,"), None, "manifest schema version 1 is not supported, only 2 is"),
             (manifest.replace("\"schemaVersion\":2,", ""), None, "schema version (none)"),
             (manifest.clone(), Some(MediaType::DockerSchema1Signed), "schema version"),
             (r#"{"schemaVersion":2}"#.to_owned(), None, "neither manifests nor layers"),
@@ -241,12 +253,25 @@ mod tests {
         let with =
             |count: usize| format!(r#"{{"schemaVersion":2,{CONFIG},"layers":[{}]}}"#, vec![layer; count].join(","));
         assert!(parse(&with(MAX_LAYERS), None).is_ok());
-        assert!(parse(&with(MAX_LAYERS + 1), None).unwrap_err().contains("513 layers"));
+        assert!(parse(&with(MAX_LAYERS + 1), None).unwrap_err().contains("the image has 513 layers, the limit is 512"));
         let large = format!("{}{}", with(0), " ".repeat(4 << 20));
-        assert!(parse(&large, None).unwrap_err().contains("limit is 4194304"));
+        let words = format!("the document has {} bytes, the limit is 4194304", large.len());
+        assert_eq!(parse(&large, None).unwrap_err(), words);
         let manifest = parse_manifest(with(1).as_bytes(), None).unwrap();
         let error = parse_config(br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers"}}"#, &manifest);
         assert!(matches!(error, Err(DocumentError::LayerCount { layers: 1, diff_ids: 0 })));
+    }
+
+    #[test]
+    fn what_has_a_cause_leaves_the_details_to_it() {
+        let error = Document::parse(b"{", None).unwrap_err();
+        assert_eq!(error.to_string(), "invalid document");
+        assert!(std::error::Error::source(&error).is_some());
+        let found = MediaType::OciConfig;
+        assert_eq!(
+            DocumentError::NotALayer { found }.to_string(),
+            "application/vnd.oci.image.config.v1+json is not a layer"
+        );
     }
 
     #[test]

@@ -15,8 +15,9 @@ use rbuild_image::archive::{
 };
 use rbuild_image::layer::{DecodeLimits, EncodeOptions, Encoder, Entry, EntryKind, LayerWriter, TarReader, TarWriter};
 use rbuild_image::{
-    BlobSink, BlobSource, BlobWriter, Compression, ContainerPath, Descriptor, Digest, Flavour, Hashing, ImageConfig,
-    LayerBlob, MediaType, MemoryBlobs, Platform, assemble, assemble_index, copy_blob,
+    AssembleError, BlobSink, BlobSource, BlobWriter, Compression, ContainerPath, Descriptor, DescriptorMismatch,
+    Digest, DocumentError, Flavour, Hashing, ImageConfig, LayerBlob, MediaType, MemoryBlobs, Platform, assemble,
+    assemble_index, copy_blob,
 };
 
 /// Blobs in memory, verified when they are taken in.
@@ -292,26 +293,32 @@ fn old_docker_archives_are_read_with_links_and_compressed_layers() {
 fn names_in_an_archive_lead_nowhere_else() {
     let a = r#""a/layer.tar","a/layer.tar""#;
     for (manifest, want) in [
-        (item("config.json", "null", r#""a/layer.tar","/etc/passwd""#), "holds no such file"),
+        (
+            item("config.json", "null", r#""a/layer.tar","/etc/passwd""#),
+            r#"the archive names "/etc/passwd", but holds no such file"#,
+        ),
         (item("config.json", "null", r#""a/layer.tar","../../etc/passwd""#), "not a regular file"),
         (item("config.json", "null", r#""a/layer.tar","out""#), "holds no such file"),
         (item("config.json", "null", r#""a/layer.tar","up""#), "holds no such file"),
         (item("config.json", "null", r#""a/layer.tar","loop1""#), "not a regular file"),
-        (item("config.json", "null", r#""a/layer.tar","fifo""#), "not a regular file"),
+        (item("config.json", "null", r#""a/layer.tar","fifo""#), r#""fifo" in the archive is not a regular file"#),
         (item("config.json", "null", r#""a/layer.tar","dir""#), "not a regular file"),
         (item("config.json", "null", r#""a/layer.tar","""#), "not a regular file"),
         (item("config.json", "null", r#""a/layer.tar","a\u0000""#), "not a regular file"),
         (item("fifo", "null", a), "not a regular file"),
         (item("missing", "null", a), "holds no such file"),
         (item("manifest.json", "null", a), "invalid type"),
-        (item("config.json", "null", r#""a/layer.tar""#), "1 layers, the configuration 2"),
-        (item("config.json", "null", r#""a/layer.tar","x/layer.tar""#), "only gzip and zstd"),
-        (item("config.json", r#"["UPPER"]"#, a), "invalid reference format"),
+        (item("config.json", "null", r#""a/layer.tar""#), "the manifest has 1 layers, the configuration 2 diff ids"),
+        (
+            item("config.json", "null", r#""a/layer.tar","x/layer.tar""#),
+            r#"layer "x/layer.tar" is compressed with Xz; only gzip and zstd are supported in images"#,
+        ),
+        (item("config.json", r#"["UPPER"]"#, a), r#"the archive names an image "UPPER": invalid reference format"#),
         (item("config.json", r#"["a:b:c"]"#, a), "invalid reference format"),
-        (item("config.json", &format!(r#"["a@{}"]"#, Digest::sha256("x")), a), "a tag has no digest"),
+        (item("config.json", &format!(r#"["a@{}"]"#, Digest::sha256("x")), a), ": a tag has no digest"),
         (item("config.json", "null", a).replace("\"Layers\"", "\"Config\":\"x\",\"Layers\""), "duplicate key"),
         (item("config.json", "null", a) + "x", "trailing"),
-        ("[]".to_owned(), "holds no image"),
+        ("[]".to_owned(), "the archive holds no image"),
         ("{}".to_owned(), "invalid type"),
     ] {
         let error = chain(&open(&legacy(&manifest)).expect_err(&manifest));
@@ -356,7 +363,7 @@ fn damaged_layouts_are_refused() {
     let digest = root.digest.to_string();
     let index = "/index.json";
     for (archive, want) in [
-        (replaced("/oci-layout", "1.0.0", "2.0.0"), "version \"2.0.0\""),
+        (replaced("/oci-layout", "1.0.0", "2.0.0"), r#"the OCI layout has version "2.0.0", only 1.0.0 is supported"#),
         (replaced("/oci-layout", "{", "["), "invalid \"oci-layout\""),
         (replaced(index, &digest, "sha256:../../../etc/passwd"), "invalid digest"),
         (replaced(index, &digest, &Digest::sha256("x").to_string()), "holds no such file"),
@@ -373,8 +380,11 @@ fn damaged_layouts_are_refused() {
             }),
             "its descriptor says",
         ),
-        (with(index, &|_| Some(vec![b' '; (4 << 20) + 1])), "the limit is 4194304"),
-        (with("/oci-layout", &|_| None), "neither oci-layout nor manifest.json"),
+        (with(index, &|_| Some(vec![b' '; (4 << 20) + 1])), r#""index.json" has 4194305 bytes, the limit is 4194304"#),
+        (
+            with("/oci-layout", &|_| None),
+            "neither an OCI layout nor a docker archive: it holds neither oci-layout nor manifest.json",
+        ),
         (bytes[..bytes.len() / 2].to_vec(), "ends early"),
         (b"hello".to_vec(), "ends early"),
         (Vec::new(), "neither oci-layout nor manifest.json"),
@@ -383,7 +393,8 @@ fn damaged_layouts_are_refused() {
         assert!(error.contains(want), "{want}: {error}");
     }
     let twice = [&bytes[..bytes.len() - 1024], &bytes[..]].concat();
-    assert!(matches!(open(&twice), Err(ArchiveError::DuplicateMember { .. })));
+    let error = open(&twice).err().unwrap().to_string();
+    assert!(error.starts_with("the archive holds \"") && error.ends_with("\" twice"), "{error}");
     let limits = ArchiveLimits { decode: DecodeLimits { output_bytes: 100, ratio: 1 }, ..ArchiveLimits::default() };
     let input = ArchiveInput::Stream(Box::new(io::Cursor::new(bytes.clone())));
     assert!(chain(&open_with(input, &limits).unwrap_err()).contains("output_bytes of 100"));
@@ -560,4 +571,30 @@ proptest! {
         drop(open(&legacy(&manifest)));
         drop(open(&legacy(&item("config.json", "null", &layers))));
     }
+}
+
+#[test]
+fn what_no_archive_above_meets_has_words_too() {
+    let digest = Digest::sha256("");
+    let errors = [
+        ArchiveError::Io { action: "read the archive".into(), source: io::ErrorKind::PermissionDenied.into() },
+        ArchiveError::Document { digest, source: DocumentError::TooManyLayers { count: 1000 } },
+        DescriptorMismatch::Size { digest, want: 1, got: 2 }.into(),
+        ArchiveError::Nesting { digest, limit: 4 },
+        ArchiveError::DigestAsTag { name: "a@sha256:00".into() },
+        AssembleError::TooManyLayers { count: 1000 }.into(),
+        ArchiveError::NoPlatform { digest, platform: amd64() },
+        ArchiveError::DuplicateMember { name: "index.json".into() },
+    ];
+    let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(words.join("\n"), @r#"
+    cannot read the archive
+    invalid document sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+    the archive is damaged
+    index sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 is nested more than 4 deep
+    the archive tags an image "a@sha256:00": a tag has no digest
+    the image cannot be put together
+    sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 has no image for linux/amd64
+    the archive holds "index.json" twice
+    "#);
 }

@@ -244,6 +244,15 @@ mod tests {
         );
         let plain = DecodeLimits { output_bytes: 10, ratio: 1 };
         assert_eq!(failure(&[7; 11], plain), DecodeLimitExceeded::Output { limit: 10 });
+        for (error, words) in [
+            (DecodeLimitExceeded::Output { limit: 10 }, "the decompressed data exceeds the limit output_bytes of 10"),
+            (
+                DecodeLimitExceeded::Ratio { consumed: 7, produced: 7000, limit: 100 },
+                "7 compressed bytes became 7000, which exceeds the limit ratio of 100",
+            ),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
         let small = packed(Compression::Zstd, &vec![0; 8 << 20]);
         let mut decoder = Decoder::with_limits(&small[..], DecodeLimits { output_bytes: u64::MAX, ratio: 1 }).unwrap();
         assert_eq!(io::copy(&mut decoder, &mut io::sink()).unwrap(), 8 << 20, "small things may be packed well");

@@ -144,5 +144,6 @@ mod tests {
         }
         let xz = Encoder::new(Vec::new(), EncodeOptions::new(Compression::Xz)).unwrap_err();
         assert_eq!(xz.kind(), io::ErrorKind::Unsupported);
+        assert_eq!(xz.to_string(), "layers cannot be written as Xz, only uncompressed, as gzip or as zstd");
     }
 }

@@ -485,3 +485,34 @@ pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
 pub(super) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_where_in_the_archive() {
+        let path = || "a/b".to_owned();
+        let errors = [
+            io::Error::from(io::ErrorKind::TimedOut).into(),
+            TarError::Truncated { offset: 512 },
+            TarError::Checksum { offset: 1024 },
+            TarError::Value { path: path(), field: "size" },
+            TarError::Contradiction { path: path(), what: "header size and extended size" },
+            TarError::UnknownType { path: path(), typeflag: 'Z' },
+            TarError::RootType { path: ".".to_owned() },
+            TarError::Limit { name: "entries", limit: 7 },
+        ];
+        let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"), @r#"
+        cannot read the archive
+        the archive ends early, inside the entry at byte 512
+        no tar header at byte 1024: its checksum is wrong
+        entry "a/b": its size is not acceptable
+        entry "a/b": header size and extended size contradict each other
+        entry "a/b" has the unknown type 'Z'
+        entry "." names the root, but is no directory
+        the archive exceeds the limit entries of 7
+        "#);
+    }
+}

@@ -279,3 +279,29 @@ fn padding(size: u64) -> &'static [u8] {
     // Less than a block.
     &ZEROS[..(size.wrapping_neg() % BLOCK) as usize]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_entry() {
+        let path = || "/a/b".to_owned();
+        for (error, words) in [
+            (
+                TarWriteError::Io { path: path(), source: io::ErrorKind::StorageFull.into() },
+                r#"cannot write entry "/a/b""#,
+            ),
+            (
+                TarWriteError::Short { path: path(), want: 10, got: 5 },
+                r#""/a/b" has 5 bytes where 10 were expected; was it changed meanwhile?"#,
+            ),
+            (
+                TarWriteError::Unrepresentable { path: path(), field: "modification time" },
+                r#"entry "/a/b": its modification time cannot be written to a tar archive"#,
+            ),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
+    }
+}

@@ -234,7 +234,14 @@ mod tests {
         ] {
             assert!(Challenge::choose([header]).is_err(), "{header:.60}");
         }
-        assert_eq!(Challenge::choose([]), Err(BadChallenge::Missing));
+        for (headers, words) in [
+            (vec![], "the registry wants authentication and does not say how"),
+            (vec![junk.as_str()], "the registry's WWW-Authenticate header is longer than 16384 bytes"),
+            (vec!["Bearer realm="], "the registry's WWW-Authenticate header cannot be read: Bearer without a realm"),
+            (vec!["Digest realm=x"], "the registry wants Digest, which is not supported (Basic and Bearer are)"),
+        ] {
+            assert_eq!(Challenge::choose(headers).unwrap_err().to_string(), words);
+        }
     }
 
     proptest::proptest! {

@@ -294,7 +294,7 @@ pub enum Cause {
     #[error("indexes are nested deeper than {0}")]
     Nesting(usize),
     /// Reading from or writing to our own store failed.
-    #[error("local storage")]
+    #[error("cannot read or write local storage")]
     Storage(#[source] io::Error),
 }
 
@@ -479,6 +479,98 @@ mod tests {
         assert_eq!(error(Some("t"), 1).to_string(), "cannot fetch blob r.example/a/b:t");
         assert_eq!(error(Some("sha256:ab"), 3).to_string(), "cannot fetch blob r.example/a/b@sha256:ab (3 attempts)");
         assert_eq!(error(None, 1).cause.to_string(), "the server answered 404: gone");
+    }
+
+    #[test]
+    fn each_cause_has_its_words() {
+        use std::io::ErrorKind::PermissionDenied;
+
+        let digest = Digest::sha256("");
+        let credentials = CredentialError::HelperName { name: "x/y".into() };
+        let platform = |text: &str| text.parse::<Platform>().unwrap();
+        let causes = [
+            Cause::Cancelled(Cancelled),
+            Cause::Network(io::ErrorKind::ConnectionRefused.into()),
+            Cause::Disconnected,
+            Cause::Timeout("connecting"),
+            Cause::TooSlow { bytes: 7, over: Duration::from_secs(30) },
+            Cause::Tls(rustls::Error::DecryptError),
+            Cause::TlsSetup(TlsSetupError::NoRoots),
+            Cause::Protocol("no status line".into()),
+            Cause::Proxy("403 Forbidden".into()),
+            Cause::Status { status: 500, detail: String::new(), retry_after: None },
+            Cause::Status { status: 403, detail: "no (DENIED)".into(), retry_after: None },
+            Cause::RetryAfterTooLong { status: 429, asked: Duration::from_secs(3600) },
+            Cause::Unauthorized { detail: String::new() },
+            Cause::Unauthorized { detail: "log in first (UNAUTHORIZED)".into() },
+            Cause::Challenge(BadChallenge::Missing),
+            Cause::Realm { realm: "http://x/token".into(), reason: "it is not reached over TLS" },
+            Cause::Token("the answer is no JSON".into()),
+            Cause::ClearText { host: "r.example".into() },
+            Cause::Credentials(Arc::new(credentials)),
+            Cause::Listing("it never ends"),
+            Cause::Location(BadLocation::UserInfo),
+            Cause::TooLarge { limit: 4096 },
+            Cause::WrongSize { wanted: 10, offered: 11 },
+            Cause::Short { wanted: 10, got: 9 },
+            Cause::WrongRange("bytes 5-9/10".into()),
+            Cause::Mismatch(DescriptorMismatch::Size { digest, want: 1, got: 2 }),
+            Cause::Corrupt { digest, source: PermissionDenied.into() },
+            Cause::FalseDigest { claimed: "sha256:00".into(), actual: digest },
+            Cause::Blocked { prefix: "r.example/private".into() },
+            Cause::Encoding("br".into()),
+            Cause::Document(DocumentError::TooManyLayers { count: 1000 }),
+            Cause::NotAnImage { found: "application/vnd.cncf.helm.config.v1+json".into() },
+            Cause::NoPlatform { wanted: platform("linux/s390x"), available: vec![] },
+            Cause::NoPlatform {
+                wanted: platform("linux/s390x"),
+                available: vec![platform("linux/amd64"), platform("linux/arm64")],
+            },
+            Cause::Nesting(4),
+            Cause::Storage(PermissionDenied.into()),
+            Cause::Storage(io::Error::other(LocalRead(PermissionDenied.into()))),
+        ];
+        let words: Vec<String> = causes.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"), @r#"
+        cancelled
+        network error
+        the server closed the connection early
+        timed out connecting
+        too slow: 7 bytes in 30 seconds
+        TLS: cannot decrypt peer's message
+        no certificate authorities found on this system; install ca-certificates or set SSL_CERT_FILE
+        not a valid HTTP answer: no status line
+        proxy: 403 Forbidden
+        the server answered 500
+        the server answered 403: no (DENIED)
+        the server answered 429 and asks to come back after 3600 seconds, which is longer than we wait
+        authentication required
+        authentication required: log in first (UNAUTHORIZED)
+        the registry wants authentication and does not say how
+        the registry's token service "http://x/token" is refused: it is not reached over TLS
+        the token service gave no token: the answer is no JSON
+        credentials are not sent to r.example without TLS
+        authentication required, but the credentials cannot be read
+        the registry's list cannot be used: it never ends
+        refused to follow the server
+        the answer is longer than 4096 bytes
+        the server offers 11 bytes, the descriptor says 10
+        the body ended after 9 of 10 bytes
+        the server answered with another part of the blob: bytes 5-9/10
+        content does not match its digest
+        content of sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 does not match its digest or size
+        the server says the digest is sha256:00, the content has sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+        registries.conf blocks r.example/private
+        the answer is encoded as br, which was not asked for
+        invalid image document
+        not a container image: its config is application/vnd.cncf.helm.config.v1+json
+        no image for platform linux/s390x; there is none
+        no image for platform linux/s390x; there is linux/amd64, linux/arm64
+        indexes are nested deeper than 4
+        cannot read or write local storage
+        cannot read or write local storage
+        "#);
+        assert_eq!(LocalRead(PermissionDenied.into()).to_string(), "cannot read what is to be sent");
     }
 
     proptest::proptest! {

@@ -193,6 +193,19 @@ mod tests {
         ] {
             assert_eq!(follow(&base, location).unwrap_err(), want, "{location}");
         }
+        for (error, words) in [
+            (BadLocation::Scheme("ftp://x/y".into()), r#""ftp://x/y" is not an http or https address"#),
+            (BadLocation::Syntax("https://x y/".into()), r#""https://x y/" is not a valid address"#),
+            (BadLocation::UserInfo, "the address names a user, which is not followed"),
+            (
+                BadLocation::Downgrade("http://r.example/x".into()),
+                r#""http://r.example/x" leads from https to plain http"#,
+            ),
+            (BadLocation::Missing, "the answer names no address to go on with"),
+            (BadLocation::TooMany(5), "more than 5 redirects"),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
     }
 
     #[test]

@@ -276,3 +276,26 @@ impl ServerCertVerifier for TrustAnyone {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_which_file_or_what_to_install() {
+        for (error, words) in [
+            (
+                TlsSetupError::File { what: "certificate", path: "/c.pem".into(), reason: "permission denied".into() },
+                "cannot read certificate /c.pem: permission denied",
+            ),
+            (TlsSetupError::Empty { path: "/c.pem".into() }, "no certificate in /c.pem"),
+            (
+                TlsSetupError::NoRoots,
+                "no certificate authorities found on this system; install ca-certificates or set SSL_CERT_FILE",
+            ),
+            (rustls::Error::DecryptError.into(), "unusable TLS settings: cannot decrypt peer's message"),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
+    }
+}
