@@ -383,3 +383,28 @@ impl SandboxCgroup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_say_what_does_not_hold() {
+        let reason = || "read-only file system".to_owned();
+        let warnings = [
+            Warning::NoCgroup { hierarchy: "memory".to_owned(), reason: reason() },
+            Warning::NotDelegated,
+            Warning::OtherCgroup { reason: reason() },
+            Warning::NoProcessLimit { reason: reason() },
+            Warning::NoDeviceConfinement { reason: reason() },
+        ];
+        let words: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"), @r"
+        no cgroup for memory: read-only file system; steps run without limits there
+        this user may make no cgroups, so nothing is limited; start rbuild with systemd-run --user --scope -p Delegate=yes, or as root
+        the process does not count against the container's default limits: read-only file system
+        the number of processes is not limited: read-only file system
+        device access is not confined by a cgroup (read-only file system); device files do not work outside of /dev
+        ");
+    }
+}

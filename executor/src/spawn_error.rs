@@ -195,3 +195,67 @@ mod errno {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Errors travel from the sandbox to its owner; each arrives with its words.
+    #[test]
+    fn each_error_has_its_words_and_keeps_them_on_the_way() {
+        let denied = || io::Error::from_raw_os_error(13);
+        let target = || ContainerPath::new("/proc");
+        let not_executable = |reason| SpawnError::NotExecutable { program: "/x".to_owned(), reason };
+        let errors = [
+            SpawnError::NotFound { program: "nginx".to_owned() },
+            not_executable(NotExecutable::Permission),
+            not_executable(NotExecutable::Format),
+            not_executable(NotExecutable::Interpreter),
+            not_executable(NotExecutable::Other(40)),
+            SpawnError::Cwd { path: target(), source: denied() },
+            SpawnError::Rootfs { source: denied() },
+            SpawnError::Stacking { reason: "overlayfs: no such device".to_owned() },
+            SpawnError::MountSource { target: target(), path: "/src".into(), source: denied() },
+            SpawnError::Mount { target: target(), source: denied() },
+            SpawnError::MountOverSymlink { target: target() },
+            SpawnError::Network { path: "/run/netns/a".into(), source: denied() },
+            SpawnError::Limit { limit: "memory".to_owned(), reason: "no controller".to_owned() },
+            SpawnError::UnmappedId { kind: "user".into(), id: 70000 },
+            SpawnError::Invalid { reason: "no program".to_owned() },
+            SpawnError::Unsupported { feature: "pidfd (Linux 5.3)".to_owned() },
+            SpawnError::setup("set the host name", denied()),
+            SpawnError::Died,
+            SpawnError::SandboxGone,
+            SpawnError::SpawnerGone { source: denied() },
+        ];
+        let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"), @r"
+        nginx: executable not found in the image
+        /x: permission denied
+        /x: exec format error: it is neither a program for this machine nor a script that begins with #!
+        /x: its interpreter or dynamic loader is not in the image
+        /x: it cannot be executed (os error 40)
+        cannot enter the working directory /proc
+        cannot mount the root file system
+        cannot put layers over each other: overlayfs: no such device
+        cannot open /src, the source of the mount at /proc
+        cannot mount /proc
+        /proc of the image is a symbolic link; refusing to mount over what it leads to
+        cannot enter the network namespace /run/netns/a
+        cannot apply the limit memory: no controller
+        user 70000 is not among the ids that this user may use; /etc/subuid and /etc/subgid can give it more
+        invalid sandbox: no program
+        this host lacks pidfd (Linux 5.3), which sandboxes need
+        cannot set the host name
+        the sandbox was killed while it was being set up
+        the sandbox has ended
+        the process that starts sandboxes has ended
+        ");
+        for error in errors {
+            let sent = serde_json::to_string(&error).unwrap();
+            let arrived: SpawnError = serde_json::from_str(&sent).unwrap();
+            assert_eq!(arrived.to_string(), error.to_string());
+            assert_eq!(arrived.exit_code(), error.exit_code());
+        }
+    }
+}

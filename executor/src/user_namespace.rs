@@ -250,3 +250,23 @@ pub fn find_program(program: &str, path: Option<&OsStr>) -> Option<PathBuf> {
         .map(|directory| directory.join(program))
         .find(|candidate| rustix::fs::accessat(CWD, candidate, Access::EXEC_OK, AtFlags::EACCESS).is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_which_step_was_refused() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        for (error, words) in [
+            (EnterError::Refused { source: denied() }, "this host lets an ordinary user make no user namespace"),
+            (
+                EnterError::Map { file: "uid_map", source: denied() },
+                "cannot map the ids of the user namespace (uid_map)",
+            ),
+            (EnterError::Step { step: "fork", source: denied() }, "cannot fork"),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
+    }
+}

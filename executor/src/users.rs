@@ -240,6 +240,13 @@ mod tests {
         for user in ["app:ghost", "0:none", ":-5"] {
             assert!(matches!(resolve(PASSWD, GROUP, user), Err(UserError::UnknownGroup { .. })), "{user:?}");
         }
+        for (user, words) in [
+            ("ghost", "unable to find user ghost: no matching entries in passwd file"),
+            ("app:ghost", "unable to find group ghost: no matching entries in group file"),
+            ("4294967295", "id 4294967295 is out of range: ids are 0 to 4294967294"),
+        ] {
+            assert_eq!(resolve(PASSWD, GROUP, user).unwrap_err().to_string(), words);
+        }
     }
 
     #[test]

@@ -145,3 +145,14 @@ pub trait Past: Sync {
     /// Keeps the files that a selection holds.
     fn keep_listing(&self, selection: &ContentDigest, listing: &Listing) -> Result<(), RecordFailure>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_was_being_done() {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied).into();
+        assert_eq!(RecordFailure { doing: "write", source }.to_string(), "cannot write the build cache");
+    }
+}

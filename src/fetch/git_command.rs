@@ -296,4 +296,19 @@ mod tests {
         assert!(command.contains(r#"-o 'UserKnownHostsFile="/a b'\''c/known_hosts" ~/.ssh/known_hosts'"#), "{command}");
         assert!(command.contains("-o 'IdentityAgent=none'") && command.contains("-o 'IdentityFile=none'"));
     }
+
+    #[test]
+    fn errors_say_whose_git_is_meant() {
+        for (error, words) in [
+            (GitError::Missing, "git is not installed: repositories are fetched with the system's git"),
+            (GitError::Run(io::ErrorKind::PermissionDenied.into()), "cannot run git"),
+            (
+                GitError::Failed { command: "fetch".into(), messages: "fatal: no such ref".into() },
+                "git fetch: fatal: no such ref",
+            ),
+            (GitError::Cancelled, "interrupted"),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
+    }
 }

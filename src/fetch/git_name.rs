@@ -158,6 +158,15 @@ mod tests {
         ] {
             assert_eq!(Remote::parse(url).unwrap_err(), want, "{url:?}");
         }
+        for (why, words) in [
+            (BadName::Dash, "begins with a dash"),
+            (BadName::Characters, "has characters that are not allowed there"),
+            (BadName::Protocol, "is not an https, http, ssh or git URL"),
+            (BadName::Host, "names no host"),
+            (BadName::Ref, "is not a valid ref name"),
+        ] {
+            assert_eq!(why.to_string(), words);
+        }
     }
 
     #[test]

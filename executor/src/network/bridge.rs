@@ -324,3 +324,25 @@ pub fn mac_of(address: IpAddr) -> [u8; 6] {
     };
     [0x02, 0x42, a, b, c, d]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_bridge() {
+        let name = || "rb-1".to_owned();
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        for (error, words) in [
+            (BridgeError::Foreign { name: name() }, "the network interface rb-1 exists and was not made by this store"),
+            (BridgeError::Gone { name: name() }, "the network bridge rb-1 is gone"),
+            (
+                BridgeError::Kernel { action: "create", name: name(), source: denied() },
+                "cannot create the network bridge rb-1",
+            ),
+            (BridgeError::Attach { name: name(), source: denied() }, "cannot connect a network namespace to rb-1"),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
+    }
+}

@@ -154,4 +154,25 @@ mod tests {
         let policy = Obstacle::Policy { table: "inet firewalld".into(), chain: "filter_FORWARD".into() };
         assert_eq!(judge(true, &[&established]), Some(policy));
     }
+
+    #[test]
+    fn obstacles_say_how_they_are_removed() {
+        let (table, chain) = (|| "ip filter".to_owned(), || "FORWARD".to_owned());
+        for (obstacle, words) in [
+            (
+                Obstacle::Sysctl { interface: "eth0".into() },
+                "forwarding is off for the interface eth0: allow it with sysctl -w net.ipv4.ip_forward=1",
+            ),
+            (
+                Obstacle::Policy { table: table(), chain: chain() },
+                "the firewall drops what is forwarded (policy of chain FORWARD in table ip filter): accept packets from and to the interfaces rb-*",
+            ),
+            (
+                Obstacle::Rule { table: table(), chain: chain() },
+                "the firewall refuses what is forwarded (last rule of chain FORWARD in table ip filter): accept packets from and to the interfaces rb-*",
+            ),
+        ] {
+            assert_eq!(obstacle.to_string(), words);
+        }
+    }
 }

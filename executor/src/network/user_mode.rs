@@ -272,3 +272,29 @@ fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_program_and_what_it_needs() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let program = "pasta";
+        for (error, words) in [
+            (
+                UserModeError::Missing,
+                "neither pasta nor slirp4netns is installed: install the package passt or slirp4netns",
+            ),
+            (
+                UserModeError::Tun { program, path: "/dev/net/tun".into(), source: denied() },
+                "pasta needs /dev/net/tun, which cannot be opened (load the kernel module tun, or as root: chmod 0666 /dev/net/tun)",
+            ),
+            (UserModeError::Start { program, source: denied() }, "cannot start pasta"),
+            (UserModeError::Ended { program, message: "no address".into() }, "pasta gave up: no address"),
+            (UserModeError::Slow { program }, "pasta did not connect the namespace within 5 seconds"),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
+    }
+}

@@ -397,15 +397,18 @@ mod tests {
         for (json, want) in [
             ("", "not a seccomp profile: EOF"),
             ("{}", "missing field `defaultAction`"),
-            (r#"{"defaultAction": "SCMP_ACT_MAYBE"}"#, "SCMP_ACT_MAYBE is not supported"),
+            (r#"{"defaultAction": "SCMP_ACT_MAYBE"}"#, "the seccomp action SCMP_ACT_MAYBE is not supported"),
             (r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY is not supported"),
             (r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 5000}"#, "5000 is no error number"),
             (r#"{"defaultAction": "SCMP_ACT_ALLOW", "sysCalls": []}"#, "unknown field `sysCalls`"),
-            (r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}"#, "a listener"),
+            (
+                r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}"#,
+                "a listener in seccomp profiles is not supported",
+            ),
             (
                 r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO",
                     "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}]}"#,
-                "rule for read: there is no argument 6",
+                "seccomp rule for read: there is no argument 6",
             ),
             (
                 r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO",

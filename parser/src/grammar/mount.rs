@@ -105,6 +105,8 @@ mod tests {
     fn misplaced_quotes_are_found() {
         assert_eq!(fields("a\"b"), Err(CsvError::BareQuote { column: 2 }));
         assert_eq!(fields("x,\"ab"), Err(CsvError::Quote { column: 4 }));
+        let words = r#"parse error on line 1, column 4: extraneous or missing " in quoted-field"#;
+        assert_eq!(fields("x,\"ab").unwrap_err().to_string(), words);
         assert_eq!(fields("\"ab\"c"), Err(CsvError::Quote { column: 4 }));
         assert_eq!(fields(""), Err(CsvError::Empty));
     }

@@ -164,3 +164,21 @@ fn questions_for_names_are_led_to_their_server() {
     }
     ");
 }
+
+#[test]
+fn errors_say_what_cannot_be_done_without_whom() {
+    for (error, words) in [
+        (
+            FirewallError::Missing,
+            "the program nft is not installed, and without it nobody can tell what the firewall does with a network",
+        ),
+        (FirewallError::Run(io::ErrorKind::PermissionDenied.into()), "cannot run nft"),
+        (
+            FirewallError::Kernel(io::ErrorKind::Unsupported.into()),
+            "cannot speak to the kernel's packet filter, nftables",
+        ),
+        (FirewallError::Refused { message: "syntax error".to_owned() }, "nft refused the rules: syntax error"),
+    ] {
+        assert_eq!(error.to_string(), words);
+    }
+}
