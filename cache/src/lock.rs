@@ -114,7 +114,7 @@ pub fn wait_silently(_: &Waiting<'_>) -> ControlFlow<()> {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// The waiter was told to stop.
-    #[error("stopped waiting for {name}")]
+    #[error("stopped waiting for {}{}", name.subject(), held_by(holder.as_ref()))]
     Stopped {
         /// The lock.
         name: LockName,
@@ -124,6 +124,10 @@ pub enum LockError {
     /// The lock file cannot be used.
     #[error(transparent)]
     File(#[from] PathError),
+}
+
+fn held_by(holder: Option<&Holder>) -> String {
+    holder.map(|holder| format!(", held by {holder}")).unwrap_or_default()
 }
 
 impl From<LockError> for io::Error {

@@ -115,7 +115,7 @@ pub enum OpenError {
         found: u32,
     },
     /// The format file makes no sense.
-    #[error("{} does not name a store format", path.display())]
+    #[error("{} does not name a store format: it is damaged, or something else wrote it", path.display())]
     BadFormat {
         /// The file.
         path: PathBuf,

@@ -27,7 +27,7 @@ pub enum BringError {
     #[error(transparent)]
     Place(#[from] PlaceError),
     /// Nobody has that layer.
-    #[error("layer {diff_id} is not in the store, and no place has it")]
+    #[error("layer {diff_id} is not in the store, and none of the caches has it")]
     Nowhere {
         /// Which.
         diff_id: DiffId,

@@ -52,7 +52,7 @@ impl Snapshots {
     /// What a directory gives as a layer that was made here.
     pub(crate) fn found(&self, name: &str) -> Result<FoundLayer, SnapshotError> {
         let path = self.store.layout().layer(name);
-        let failed = |source| SnapshotError::Diff { id: SnapshotId::from_row(0), source };
+        let failed = |source| SnapshotError::Reread { path: path.clone(), source };
         let diff = by_path(name).write_tar(&path, None, Times::Kept, &mut io::sink()).map_err(failed)?;
         let root = match by_path(name).reader(&path).lookup(b"") {
             Ok(Some(LayerEntry::Present(root))) if by_path(name).name() == tar_layer::NAME => {
@@ -121,7 +121,7 @@ impl Snapshots {
         DirectoryKind.seal(active.scratch(), &trial)?;
         let written = DirectoryKind.write_tar(&trial, None, Times::Kept, &mut io::sink());
         remove_tree(&trial).at("remove", &trial)?;
-        let failed = |source| SnapshotError::Diff { id: SnapshotId::from_row(0), source };
+        let failed = |source| SnapshotError::Reread { path: trial, source };
         Ok(written.map_err(failed)?.content_digest)
     }
 

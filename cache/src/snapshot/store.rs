@@ -62,7 +62,7 @@ pub enum SnapshotError {
     #[error(transparent)]
     Write(#[from] LayerWriteError),
     /// The layer could not be read back.
-    #[error("layer of snapshot {id}")]
+    #[error("cannot read the layer of snapshot {id}")]
     Diff {
         /// Which.
         id: SnapshotId,
@@ -70,8 +70,17 @@ pub enum SnapshotError {
         #[source]
         source: DiffError,
     },
+    /// A layer that no snapshot names (yet) could not be read back.
+    #[error("cannot read the layer at {}", path.display())]
+    Reread {
+        /// Where it lies.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: DiffError,
+    },
     /// The tar made of a layer that came from outside is not the one it came as; its original blob is needed instead.
-    #[error("the layer of snapshot {id} came as {expected} and cannot be written as that again")]
+    #[error("the layer of snapshot {id} came as {expected} and cannot be written as that again: pull its image again")]
     NotReproducible {
         /// Which.
         id: SnapshotId,

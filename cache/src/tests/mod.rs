@@ -5,6 +5,7 @@ mod ceiling;
 mod child;
 mod collection;
 mod crash;
+mod errors;
 mod failpoints;
 mod full_disk;
 mod images;

@@ -1,6 +1,7 @@
 //! One list of promises, kept by every place that a cache can be in.
 
 mod documents;
+mod errors;
 mod places;
 mod promises;
 
