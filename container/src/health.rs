@@ -283,6 +283,9 @@ mod tests {
         let short = Healthcheck { timeout: 5, ..Healthcheck::default() };
         let error = merge(Some(&image), &HealthRequest::Given(short)).unwrap_err();
         assert_eq!(error.to_string(), "Timeout in Healthcheck cannot be less than 1ms");
+        let fewer = Healthcheck { retries: -1, ..Healthcheck::default() };
+        let error = merge(Some(&image), &HealthRequest::Given(fewer)).unwrap_err();
+        assert_eq!(error.to_string(), "Retries in Healthcheck cannot be negative");
     }
 
     #[test]

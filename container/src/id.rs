@@ -105,7 +105,8 @@ mod tests {
         let good = "a".repeat(64);
         assert!(good.parse::<ContainerId>().is_ok());
         for bad in [String::new(), "a".repeat(63), "a".repeat(65), "A".repeat(64), format!("{}/", "a".repeat(63))] {
-            assert!(bad.parse::<ContainerId>().is_err(), "{bad:?}");
+            let words = format!("{bad:?} is no container id: 64 lower-case hexadecimal digits are wanted");
+            assert_eq!(bad.parse::<ContainerId>().unwrap_err().to_string(), words);
         }
         assert!(serde_json::from_str::<ContainerId>("\"../../etc\"").is_err());
     }

@@ -1,5 +1,7 @@
 //! Containers as the crate sees them: records, names, volumes and removal, without a sandbox.
 
+mod errors;
+
 use super::*;
 use crate::config::{ContainerMount, ContainerMountSource, VolumeOwnership};
 use crate::mounts::CopyUp;

@@ -141,4 +141,31 @@ mod tests {
             assert_eq!(check_limits(&bad), Err(InvalidLimit::Cpuset { text: text.into() }), "{text:?}");
         }
     }
+
+    #[test]
+    fn each_limit_says_what_it_may_be() {
+        let errors = [
+            InvalidLimit::TooLittleMemory,
+            InvalidLimit::SwapWithoutMemory,
+            InvalidLimit::SwapBelowMemory,
+            InvalidLimit::Cpuset { text: "x".into() },
+            InvalidLimit::CpusetMems { text: "x".into() },
+            InvalidLimit::ReservationAboveMemory,
+            InvalidLimit::Swappiness { percent: 101 },
+            InvalidLimit::DiskWeight { weight: 9 },
+            InvalidLimit::CpuShares { shares: 1 },
+        ];
+        let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"), @r"
+        minimum memory limit allowed is 6MB
+        --memory-swap needs --memory beside it
+        --memory-swap counts memory and swap together and cannot be less than --memory
+        invalid value x for cpuset cpus
+        invalid value x for cpuset mems
+        minimum memory limit can not be less than memory reservation limit, see usage
+        invalid value: 101, valid memory swappiness range is 0-100
+        range of blkio weight is from 10 to 1000, not 9
+        --cpu-shares must be between 2 and 262144, not 1
+        ");
+    }
 }

@@ -52,7 +52,8 @@ mod tests {
             "443/tcp 53/udp 7000/tcp 7001/tcp 7002/tcp 80/tcp"
         );
         for bad in ["", "0", "65536", "a", "2-1", "80/icmp", "80-", "80:80"] {
-            assert_eq!(merged(&[bad]), Err(InvalidPort { text: bad.to_owned() }));
+            let error = merged(&[bad]).unwrap_err();
+            assert_eq!(error.to_string(), format!("invalid range format for --expose: {bad}"));
         }
     }
 }

@@ -368,3 +368,24 @@ enum Stopped {
     Detached,
     ContainerEnded,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_became_of_the_container() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        for (error, words) in [
+            (
+                LinkError::Interrupted { signal: "TERM".parse().unwrap() },
+                "interrupted by SIGTERM before the container ran",
+            ),
+            (LinkError::Died, "the process that runs the container was killed, and the container with it"),
+            (LinkError::Connection(denied()), "cannot talk to the process that runs the container"),
+            (LinkError::Streams(denied()), "cannot connect to the container's streams"),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
+    }
+}

@@ -299,4 +299,21 @@ mod tests {
         assert!(resolved(&["name=front,alias"], |_| ()).contains("expected key=value"));
         assert!(resolved(&["a b"], |_| ()).starts_with("invalid network name"));
     }
+
+    #[test]
+    fn what_does_not_go_together_is_named() {
+        let errors = [
+            "name=front,oops".parse::<EndpointSettings>().unwrap_err(),
+            InvalidAttachment::WithContainer { what: "hostname" },
+            InvalidAttachment::PortsWithContainer { what: "port publishing" },
+            InvalidAttachment::WithMode { what: "mac-address", mode: "host".into() },
+        ];
+        let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"), @r#"
+        invalid field "oops" in --network "name=front,oops": expected key=value
+        conflicting options: hostname and the network mode
+        conflicting options: port publishing and the container type network mode
+        conflicting options: mac-address and the network mode (host)
+        "#);
+    }
 }

@@ -171,3 +171,69 @@ fn listed(endpoints: &[String]) -> String {
     let named: Vec<&str> = endpoints.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     if named.is_empty() { String::new() } else { format!(": {}", named.join(", ")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_names_the_network_or_the_address() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let (name, container) = (|| "front".to_owned(), || "web".to_owned());
+        let subnet = |text: &str| text.parse::<Subnet>().unwrap();
+        let address: IpAddr = "10.6.0.2".parse().unwrap();
+        let errors = [
+            NetworkError::NotFound { name: name() },
+            NetworkError::Ambiguous { text: "f".to_owned() },
+            NetworkError::Exists { name: name() },
+            NetworkError::Name { name: "host".to_owned() },
+            NetworkError::Predefined { name: "bridge".to_owned() },
+            NetworkError::InUse { name: name(), endpoints: vec!["web".to_owned(), String::new(), "db".to_owned()] },
+            NetworkError::InUse { name: name(), endpoints: vec![String::new()] },
+            NetworkError::Restricted { name: "host".to_owned() },
+            NetworkError::Connected { container: container(), name: name() },
+            NetworkError::NotConnected { container: container(), name: name() },
+            NetworkError::NotConfigured,
+            NetworkError::SameBridge { bridge: "br0".to_owned(), name: name() },
+            NetworkError::Overlap { subnet: subnet("10.6.0.0/24"), other: subnet("10.6.0.0/16") },
+            NetworkError::Unusable { subnet: subnet("10.6.0.0/31"), reason: "it has no address for a container" },
+            NetworkError::Exhausted,
+            NetworkError::Full { subnet: subnet("10.6.0.0/24") },
+            NetworkError::AddressTaken { address },
+            NetworkError::OutsideSubnet { address },
+            NetworkError::StrayGateway { address },
+            NetworkError::WithoutSubnet,
+            NetworkError::OutsidePool { pool: subnet("10.6.0.0/16") },
+            NetworkError::Routes(denied()),
+            NetworkError::HostLock(denied()),
+            NetworkError::Damaged { path: "/s/networks/7.json".into() },
+        ];
+        let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"), @r#"
+        network front not found
+        multiple networks found with provided prefix: f
+        network with name front already exists
+        invalid network name "host": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, and bridge, host, none, default mean something else
+        bridge is a pre-defined network and cannot be removed
+        error while removing network: network front has active endpoints: web, db
+        error while removing network: network front has active endpoints
+        operation is not permitted on predefined host network
+        endpoint with name web already exists in network front
+        container web is not connected to network front
+        invalid endpoint settings: user specified IP address is supported only when connecting to networks with user configured subnets
+        networks have same bridge name: br0 is the one of network front
+        pool overlaps with other one on this address space: 10.6.0.0/24 overlaps 10.6.0.0/16, which is in use
+        the subnet 10.6.0.0/31 cannot be used: it has no address for a container
+        no range of addresses is free for a network: choose one with --subnet
+        no address of 10.6.0.0/24 is free
+        address already in use: 10.6.0.2
+        the address 10.6.0.2 is in no subnet of the network
+        no matching subnet for gateway 10.6.0.2
+        every ip-range or gateway must have a corresponding subnet
+        no matching subnet for range 10.6.0.0/16
+        cannot read the routes of this host
+        cannot lock this host's network namespace
+        the network record /s/networks/7.json is damaged
+        "#);
+    }
+}

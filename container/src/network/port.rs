@@ -424,4 +424,26 @@ mod tests {
         drop(held);
         assert!(loopback(&format!("{port}:81")).reserve(&EVERYWHERE).is_ok());
     }
+
+    #[test]
+    fn ports_that_cannot_be_had_say_whose_they_are() {
+        let address = "0.0.0.0:80".parse().unwrap();
+        let protocol = Protocol::Udp;
+        for (error, words) in [
+            (
+                PortTaken::InUse { address, protocol, holder: None },
+                "Bind for 0.0.0.0:80 failed: port is already allocated",
+            ),
+            (
+                PortTaken::RangeInUse { address, last: 89 },
+                "Bind for 0.0.0.0:80 failed: all ports are allocated (up to 89)",
+            ),
+            (
+                PortTaken::Listen { address, protocol, source: io::ErrorKind::PermissionDenied.into() },
+                "cannot listen on 0.0.0.0:80/udp",
+            ),
+        ] {
+            assert_eq!(error.to_string(), words);
+        }
+    }
 }

@@ -197,3 +197,24 @@ fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_networks_is_told_what_is_missing() {
+        let why = || NoBridge("the program nft is not installed".to_owned());
+        let errors = [
+            UplinkError::Neither { bridge: why(), process: UserModeError::Missing },
+            UplinkError::NeedsBridge { name: "front".to_owned(), why: why() },
+            UplinkError::Namespace(io::ErrorKind::PermissionDenied.into()),
+        ];
+        let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"), @r"
+        no isolated network can be had: the program nft is not installed; neither pasta nor slirp4netns is installed: install the package passt or slirp4netns
+        network front cannot be used here: the program nft is not installed
+        cannot make a network namespace
+        ");
+    }
+}

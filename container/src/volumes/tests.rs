@@ -95,6 +95,7 @@ fn nothing_of_the_host_gets_into_a_volume() {
     let error =
         bench.containers.ensure_volume(&named("file"), Some(&bench.seed("/data/file")), &bench.lease).unwrap_err();
     assert!(matches!(error, VolumeError::Populate { source: PopulateError::NotADirectory { .. }, .. }), "{error}");
+    assert!(error.to_string().ends_with(" cannot take over the image's files"), "{error}");
     assert_eq!(bench.containers.volume(&"file".parse().unwrap()).unwrap(), None, "nothing half-made");
 }
 
@@ -125,4 +126,29 @@ fn pruning_spares_named_volumes_unless_told_otherwise() {
     let pruned = bench.containers.prune_volumes(PrunedVolumes::All, &|_| true, &bench.lease).unwrap();
     assert_eq!(pruned.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["named"]);
     assert_eq!(bench.containers.volumes().unwrap(), []);
+}
+
+#[test]
+fn errors_name_the_volume_and_its_users() {
+    let name = || "data".parse::<VolumeName>().unwrap();
+    let path = || ContainerPath::new("/data");
+    let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    let users = ["a", "b"].map(|digit| digit.repeat(64).parse().unwrap()).to_vec();
+    let errors: [Box<dyn std::error::Error>; 6] = [
+        Box::new(VolumeError::NotFound { name: name() }),
+        Box::new(VolumeError::InUse { name: name(), users }),
+        Box::new(VolumeError::Populate { name: name(), source: PopulateError::Open(denied()) }),
+        Box::new(PopulateError::NotADirectory { path: path() }),
+        Box::new(PopulateError::Read { path: path(), source: denied() }),
+        Box::new(PopulateError::Open(denied())),
+    ];
+    let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(words.join("\n"), @r"
+    no such volume: data
+    remove data: volume is in use - [aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb]
+    volume data cannot take over the image's files
+    /data is a file in the image, not a directory
+    cannot read /data of the image
+    cannot open the volume's directory
+    ");
 }

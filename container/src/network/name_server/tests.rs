@@ -138,3 +138,9 @@ fn without_others_there_is_a_failure_and_nonsense_is_dropped() {
     socket.set_nonblocking(true).unwrap();
     assert!(socket.recv(&mut [0; 512]).is_err(), "an answer to an answer would never end");
 }
+
+#[test]
+fn a_server_that_cannot_listen_says_so() {
+    let error = NameServerError::from(io::Error::from(io::ErrorKind::AddrInUse));
+    assert_eq!(error.to_string(), "cannot start the container's name server");
+}
