@@ -263,5 +263,10 @@ fn set_way_out(namespace: &Namespace, networks: &[(Network, EndpointSettings)]) 
         Some(network) if network.reach == Reach::Outside => network.ranges.iter().map(|range| range.gateway).collect(),
         _ => Vec::new(),
     };
-    bridge::set_gateways(namespace, &gateways).map_err(AttachError::Inside)
+    match bridge::set_gateways(namespace, &gateways) {
+        // The interface that leads there has just gone: the container ends, or another command disconnects it, which sees to
+        // the way out after this one.
+        Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable => Ok(()),
+        other => other.map_err(AttachError::Inside),
+    }
 }

@@ -67,6 +67,7 @@ impl Containers {
         }
         if signal == Signal::KILL {
             self.thaw_to_end(record);
+            return self.wait_for_end(&record.id);
         }
         Ok(())
     }
