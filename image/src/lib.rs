@@ -23,6 +23,7 @@ pub mod push;
 mod reference;
 pub mod registry;
 mod strict_json;
+pub mod write_behind;
 
 pub use assemble::{
     ATTESTATION_ARTIFACT, AssembleError, AssembledImage, AttestationForm, Attestations, DescribedBytes, LayerBlob,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rbuild_cache::snapshot::{Committed, Snapshot};
 use rbuild_cache::{SnapshotId, Store};
 use rbuild_image::layer::{Decoder, Encoder};
+use rbuild_image::write_behind::WriteBehind;
 use rbuild_image::{Descriptor, DiffId, Digest, Hashing};
 
 use super::growing::{Growing, GrowingLayer, Making};
@@ -117,7 +118,7 @@ pub(super) fn write_compressed(
         Making(layer)
     });
     let layer = making.as_ref().map(|Making(layer)| layer);
-    let mut file = BufWriter::with_capacity(1 << 20, Growing { file, layer: layer.cloned() });
+    let mut file = BufWriter::with_capacity(1 << 20, Growing { file: WriteBehind::new(file), layer: layer.cloned() });
     let (digest, size, diff_id) = compress_into(&mut file, packing, write)?;
     file.flush().map_err(failed)?;
     if let Some(layer) = layer {

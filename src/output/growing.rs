@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rbuild_image::registry::{Cancel, UnfinishedBlob};
+use rbuild_image::write_behind::WriteBehind;
 use rbuild_image::{Descriptor, DiffId, Digest};
 
 /// How often a reader that waits asks whether to stop.
@@ -111,7 +112,7 @@ impl Drop for Making {
 /// Writes the file, and tells those who read it.
 #[derive(Debug)]
 pub(super) struct Growing {
-    pub(super) file: File,
+    pub(super) file: WriteBehind,
     pub(super) layer: Option<Arc<GrowingLayer>>,
 }
 
@@ -188,7 +189,7 @@ mod tests {
         let path = home.path().join("layer");
         let layer = GrowingLayer::new(&path, &DiffId::new(Digest::sha256("tar")));
         let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
-        let mut out = Growing { file: File::create(&path).unwrap(), layer: Some(Arc::clone(&layer)) };
+        let mut out = Growing { file: WriteBehind::new(File::create(&path).unwrap()), layer: Some(Arc::clone(&layer)) };
         let cancel = Cancel::never();
         std::thread::scope(|threads| {
             let following = threads.spawn(|| {

@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use rbuild_image::write_behind::Begun;
 use rbuild_image::{Algorithm, BlobWriter, Digest};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
@@ -80,6 +81,7 @@ pub(super) struct Partial {
     file: File,
     hasher: Hasher,
     length: u64,
+    behind: Begun,
     resumed: u64,
     /// Freed last: fields drop in order.
     _lock: LockGuard,
@@ -120,7 +122,8 @@ impl Ingest {
             length = 0;
         }
         let store = store.clone();
-        let partial = Partial { store, digest, want, path, file, hasher, length, resumed: length, _lock: lock };
+        let (resumed, behind) = (length, Begun::at(length));
+        let partial = Partial { store, digest, want, path, file, hasher, length, behind, resumed, _lock: lock };
         Ok(Self::Ours(Box::new(partial)))
     }
 }
@@ -168,6 +171,7 @@ impl Partial {
         let written = self.file.write(bytes).at("write", &self.path)?;
         self.hasher.update(&bytes[..written]);
         self.length += written as u64;
+        self.behind.reach(&self.file, self.length);
         Ok(written)
     }
 

@@ -7,12 +7,12 @@
 //!
 //! The bytes are hashed on their own thread while files are written on this one.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use rbuild_image::layer::whiteout::{InvalidWhiteout, Whiteout, classify};
 use rbuild_image::layer::{Entry, EntryKind, TarError, TarReader};
+use rbuild_image::write_behind::WriteBehind;
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Hashing};
 
 use super::diff::LayerDiff;
@@ -108,7 +108,7 @@ pub(super) fn unpack(
 /// them; they must have the digest `expected`.
 pub(super) fn pass<T>(
     tar: &mut (dyn Read + Send),
-    mut kept: Option<File>,
+    mut kept: Option<WriteBehind>,
     expected: Option<DiffId>,
     work: impl FnOnce(&mut Chunks) -> Result<T, ApplyError>,
 ) -> Result<(T, Unpacked), ApplyError> {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use rbuild_executor::Lower;
 use rbuild_image::layer::{FileHasher, LayerHasher, TarReader};
+use rbuild_image::write_behind::WriteBehind;
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest, Hashing};
 use rustix::fs::{CWD, RenameFlags};
 
@@ -204,19 +205,20 @@ pub(super) fn write(
     let (mut making, tar) = Making::begin(place).map_err(DiffError::Output)?;
     let mut builder = IndexBuilder::over(parent).map_err(DiffError::Read)?;
     let side = &mut making.side;
-    let diff = write_planned(planned, &mut Stoppable { tar, going_on }, &mut |entry, offset, role| {
-        let added = match role {
-            Role::Mark => builder.add_entry(entry, offset, &mut io::empty(), side),
-            Role::Present => builder.add_present(entry, offset, &mut io::empty(), side),
-        };
-        added.map_err(io::Error::other)
-    })?;
+    let diff =
+        write_planned(planned, &mut Stoppable { tar: WriteBehind::new(tar), going_on }, &mut |entry, offset, role| {
+            let added = match role {
+                Role::Mark => builder.add_entry(entry, offset, &mut io::empty(), side),
+                Role::Present => builder.add_present(entry, offset, &mut io::empty(), side),
+            };
+            added.map_err(io::Error::other)
+        })?;
     making.end(builder, diff, root.map(RootMetadata::from)).map_err(failed)
 }
 
 /// A tar whose writing may be given up.
 struct Stoppable<'a> {
-    tar: File,
+    tar: WriteBehind,
     going_on: &'a (dyn Fn() -> bool + Sync),
 }
 
@@ -267,7 +269,7 @@ pub(super) fn take(
 ) -> Result<Taken, ApplyError> {
     let (mut making, kept) = Making::begin(place).map_err(ApplyError::Read)?;
     let side = &mut making.side;
-    let (builder, found) = pass(tar, Some(kept), expected, |chunks| {
+    let (builder, found) = pass(tar, Some(WriteBehind::new(kept)), expected, |chunks| {
         match index_tar(chunks, parent, side) {
             // The layer may still be one as a directory; its bytes count anyhow.
             Err(error @ (IndexError::Unrepresentable { .. } | IndexError::TooLarge { .. })) => {
@@ -294,7 +296,7 @@ pub(super) fn keep(
 ) -> Result<Unpacked, ApplyError> {
     DirBuilder::new().mode(0o700).create(place).map_err(ApplyError::Read)?;
     let kept = File::create_new(Files::of(place).tar).map_err(ApplyError::Read)?;
-    let mut out = Hashing::new(kept);
+    let mut out = Hashing::new(WriteBehind::new(kept));
     chunked(tar, |chunk| out.write_all(chunk).map_err(ApplyError::Read))?;
     let (_, digest, size) = out.finish();
     let found = Unpacked { diff_id: DiffId::new(digest), size };

@@ -12,6 +12,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::{Algorithm, Digest};
 use crate::layer::{Entry, EntryKind, TarWriteError, TarWriter};
 use crate::path::ContainerPath;
+use crate::write_behind::Begun;
 
 /// What tars are made of.
 const BLOCK: u64 = 512;
@@ -26,11 +27,18 @@ pub(super) struct Members<W: Write> {
     directories: BTreeSet<&'static str>,
     /// Where the blob that was begun has its header, and how many bytes it has by now.
     begun: Option<(u64, u64)>,
+    behind: Begun,
 }
 
 impl<W: Write> Members<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { tar: TarWriter::new(out), blobs: BTreeSet::new(), directories: BTreeSet::new(), begun: None }
+        Self {
+            tar: TarWriter::new(out),
+            blobs: BTreeSet::new(),
+            directories: BTreeSet::new(),
+            begun: None,
+            behind: Begun::default(),
+        }
     }
 
     pub(super) fn has(&self, digest: &Digest) -> bool {
@@ -84,9 +92,11 @@ impl Members<BufWriter<File>> {
     }
 
     pub(super) fn more(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some((_, size)) = &mut self.begun else { return Err(io::ErrorKind::InvalidInput.into()) };
-        let written = self.tar.inner_mut().write(bytes)?;
+        let Some((at, size)) = &mut self.begun else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let out = self.tar.inner_mut();
+        let written = out.write(bytes)?;
         *size += written as u64;
+        self.behind.reach(out.get_ref(), (*at + BLOCK + *size).saturating_sub(out.buffer().len() as u64));
         Ok(written)
     }
 
