@@ -50,7 +50,7 @@ pub enum Life {
     /// The lock on its own file.
     #[default]
     File,
-    /// Its container, which another process runs ([`Presence`]).
+    /// Its container, which another process runs (`super::presence`).
     Container,
 }
 
