@@ -69,6 +69,8 @@ pub struct Settings {
     pub path: Option<OsString>,
     /// `SSH_AUTH_SOCK`: the default agent of `--ssh default`.
     pub ssh_auth_sock: Option<PathBuf>,
+    /// Whether this process is the program `rbuild`, which can be started anew for what outlives it; no other is.
+    pub is_program: bool,
     /// The command line, shortened: how this process calls itself to others that wait for it.
     pub command: String,
     /// The arguments of this process without values that may be secret, for the history of builds.
@@ -159,6 +161,7 @@ impl Settings {
             ssl_cert_dir: path("SSL_CERT_DIR"),
             path: variable("PATH"),
             ssh_auth_sock: path("SSH_AUTH_SOCK"),
+            is_program: false,
             command: shortened(&arguments),
             arguments,
             ids,

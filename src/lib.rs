@@ -25,6 +25,7 @@
 
 mod advice;
 pub mod annotation;
+mod background;
 pub mod build;
 pub mod build_record;
 pub mod cache_view;

@@ -209,6 +209,9 @@ enum Command {
     /// The process that runs a command in a container; started by rbuild itself
     #[command(hide = true)]
     ContainerExec(run::MonitorArgs),
+    /// The process that takes down what a build had of a network; started by rbuild itself
+    #[command(hide = true)]
+    NetworkKeeper(network::KeeperArgs),
     /// Show what this rbuild works with
     Info(system::InfoArgs),
     /// Space, events, and removing what is not needed
@@ -283,7 +286,7 @@ pub fn main(arguments: Vec<OsString>) -> Exit {
         Err(failure) => return report::failure(&failure, &settings),
     };
     let snapshotter = cli.global.snapshotter.or_else(|| settings.snapshotter.clone());
-    let settings = Settings { root, stacking, snapshotter, ..settings };
+    let settings = Settings { root, stacking, snapshotter, is_program: true, ..settings };
     if let Command::Build(args) = &cli.command
         && args.context().is_none()
         && let Some(failure) = mistakes::swallowed_context(&typed, &settings)
@@ -335,6 +338,7 @@ fn dispatch(command: Command, settings: &Settings) -> Result<Exit, Failure> {
         Command::Restart(args) => run::restart(&args, &engine),
         Command::ContainerMonitor(args) => run::monitor(&args, &engine),
         Command::ContainerExec(args) => run::attend(&args, &engine),
+        Command::NetworkKeeper(args) => network::keep(&args, &engine),
         Command::Kill(args) => run::kill(&args, &engine),
         Command::Wait(args) => run::wait(&args, &engine),
         Command::Container(command) => run::execute_container(command, &engine),

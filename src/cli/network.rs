@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use rbuild_cache::SystemClock;
 use rbuild_container::{
     Attached, ContainerRecord, Containers, EndpointSettings, EventKind, InvalidMacAddress, MacAddress, Network,
-    NetworkError, Networks, Purpose, parse_address,
+    NetworkError, NetworkId, Networks, Purpose, parse_address,
 };
 
 use super::confirm::confirmed;
@@ -23,6 +23,7 @@ use super::run::{containers_of, matches_name};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::image_names::tell_of_prune;
+use crate::worker::keep_network;
 
 /// `rbuild network …`.
 #[derive(Debug, Subcommand)]
@@ -43,6 +44,19 @@ pub(super) enum NetworkCommand {
     Connect(ConnectArgs),
     /// Disconnect a container from a network
     Disconnect(DisconnectArgs),
+}
+
+/// Arguments of the process that takes down what a build had of a network.
+#[derive(Debug, clap::Args)]
+pub(super) struct KeeperArgs {
+    /// The network
+    #[arg(value_name = "ID")]
+    id: NetworkId,
+}
+
+/// Is that process.
+pub(super) fn keep(args: &KeeperArgs, engine: &Engine) -> Result<Exit, Failure> {
+    keep_network(&args.id, engine)
 }
 
 /// Arguments of `network rm`.

@@ -95,6 +95,7 @@ commands! {
     "builder" | "buildx" => cache::BuilderCommand::augment_subcommands,
     "container-monitor" => run::MonitorArgs::augment_args,
     "container-exec" => run::MonitorArgs::augment_args,
+    "network-keeper" => network::KeeperArgs::augment_args,
     "info" => system::InfoArgs::augment_args,
     "system" => system::SystemCommand::augment_subcommands,
     "completion" => completion::CompletionArgs::augment_args,

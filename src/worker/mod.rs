@@ -34,6 +34,7 @@ use crate::request::{Entitlement, SecretInput};
 use failure::{FailJob, failed};
 pub use network::Closing;
 use network::StepNetworks;
+pub(crate) use network::keeper::keep as keep_network;
 
 /// Does the work of one build.
 pub struct EngineWorker<'a> {
@@ -96,7 +97,7 @@ impl<'a> EngineWorker<'a> {
             resolver: OnceLock::new(),
             began,
             sandboxes: AtomicU64::new(0),
-            networks: StepNetworks::new(store),
+            networks: StepNetworks::new(store, engine.settings()),
             told_limits: AtomicBool::new(false),
             file_indexes: Mutex::default(),
             downloads: source_http::Downloads::default(),

@@ -3,10 +3,13 @@
 //! The first step that wants a network lets one be made while its root file system is prepared; from then on one more is
 //! always ready, made on a thread of its own while steps run. A namespace is used by one step after the other, as BuildKit
 //! does it: a step without privileges can change nothing in it, and its processes are gone when it goes on. One that a
-//! privileged step had is thrown away. A build in which no step runs makes nothing.
+//! privileged step had is thrown away. A build in which no step runs makes nothing. Their bridge goes when the build has ended,
+//! and another process sees to it ([`keeper`]).
 //!
 //! Where this host can have no bridge the way out is a process (`pasta`, `slirp4netns`). Where that is not possible either,
 //! the step fails and says why: nobody gets the host's network without asking for it.
+
+pub(super) mod keeper;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,7 +18,9 @@ use rbuild_cache::{Lease, Store};
 use rbuild_container::{EndpointRequest, NetworkError, NetworkId, Networks, NoBridge, Purpose, Uplink, UplinkError};
 use rbuild_solver::JobError;
 
+use self::keeper::Keeper;
 use super::failure::{chain, failed};
+use crate::config::Settings;
 
 const HELP: &str = "choose --network=none for the step or the build if it needs none; \
                     --network=host gives it this machine's own network, with everything that listens on it";
@@ -27,6 +32,7 @@ pub(super) struct StepNetworks {
 
 struct Shared {
     store: Store,
+    settings: Settings,
     /// Opened for the first step that wants a network.
     networks: OnceLock<Networks>,
     state: Mutex<State>,
@@ -40,8 +46,22 @@ struct State {
     idle: Vec<Uplink>,
     /// How many are being made.
     making: usize,
+    /// Takes down the bridge when the build has ended.
+    keeper: Kept,
     /// Why one that was made ahead failed; told to the next who wants one.
     failed: Option<UplinkError>,
+}
+
+/// Who takes down the bridge.
+#[derive(Default)]
+enum Kept {
+    /// This process, as long as nobody else is there.
+    #[default]
+    Not,
+    /// A process is being started for it.
+    Soon,
+    /// A process.
+    By(Keeper),
 }
 
 /// How steps get out.
@@ -70,9 +90,11 @@ pub(super) enum After {
 
 impl StepNetworks {
     /// Nothing is made yet.
-    pub(super) fn new(store: &Store) -> Self {
-        let (store, networks) = (store.clone(), OnceLock::new());
-        Self { shared: Arc::new(Shared { store, networks, state: Mutex::default(), changed: Condvar::new() }) }
+    pub(super) fn new(store: &Store, settings: &Settings) -> Self {
+        let (store, settings, networks) = (store.clone(), settings.clone(), OnceLock::new());
+        Self {
+            shared: Arc::new(Shared { store, settings, networks, state: Mutex::default(), changed: Condvar::new() }),
+        }
     }
 
     /// Says that a step is about to want a network.
@@ -168,14 +190,26 @@ impl Shared {
             let made = networks.and_then(|networks| networks.over_bridge(&id, &EndpointRequest::default()));
             let mut state = shared.lock();
             state.making -= 1;
+            let mut hire = false;
             match made {
-                Ok(Ok(network)) => state.idle.push(network),
+                Ok(Ok(network)) => {
+                    state.idle.push(network);
+                    hire = matches!(state.keeper, Kept::Not);
+                }
                 Ok(Err(why)) => state.way = Some(Way::Process(why)),
                 // Nobody may be waiting for it.
                 Err(error) => state.failed = Some(error),
             }
+            if hire {
+                state.keeper = Kept::Soon;
+            }
             drop(state);
             shared.changed.notify_all();
+            if hire {
+                let keeper = Keeper::start(&id, &shared.settings);
+                shared.lock().keeper = keeper.map_or(Kept::Not, Kept::By);
+                shared.changed.notify_all();
+            }
         });
         if let Err(error) = started {
             let mut state = self.lock();
@@ -186,17 +220,26 @@ impl Shared {
 
     fn close(&self) {
         let mut state = self.lock();
-        while state.making > 0 {
+        while state.making > 0 || matches!(state.keeper, Kept::Soon) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let idle = std::mem::take(&mut state.idle);
+        let (idle, keeper) = (std::mem::take(&mut state.idle), std::mem::take(&mut state.keeper));
         drop(state);
-        idle.into_iter().for_each(discard);
+        let mut keeper = match keeper {
+            Kept::By(keeper) => Some(keeper),
+            _ => None,
+        };
+        let end = if keeper.as_mut().is_some_and(Keeper::holds) { Uplink::end_warm } else { Uplink::end };
+        idle.into_iter().for_each(|network| told(end(network)));
     }
 }
 
 fn discard(network: Uplink) {
-    if let Err(error) = network.end() {
+    told(network.end());
+}
+
+fn told(ended: Result<(), NetworkError>) {
+    if let Err(error) = ended {
         tracing::warn!(error = chain("", &error), "a step's network is left for the next invocation");
     }
 }

@@ -120,15 +120,66 @@ fn steps_reach_the_world_and_leave_nothing() {
 }
 
 #[test]
-fn a_killed_build_is_tidied_up_by_the_next_command() {
+fn the_next_build_takes_up_the_bridge() {
     let Some((bench, host)) = scene() else { return };
     let before = host.census();
+    let build = |step: &str| {
+        let context = bench.context("context", [("Dockerfile", &*format!("FROM busybox\nRUN echo {step}\n"))]);
+        let _ran = on(&host, bench.rbuild(["build"]).arg(&context)).ok();
+        let bridge = |name: &String| name.starts_with("rb-");
+        host.census().into_iter().find(bridge).map(|name| host.namespace.enter(|| index_of(&name)).expect("a thread"))
+    };
+    // Each takes some of the second that the bridge stays.
+    let bridges: BTreeSet<Option<String>> = (0..4).map(|step| build(&step.to_string())).collect();
+    assert!(bridges.len() < 4, "each build made a bridge of its own: {bridges:?}");
+    host.becomes(&before);
+}
+
+/// The kernel's number of an interface: another one that has its name has another number.
+fn index_of(interface: &str) -> String {
+    let output = Command::new("ip").args(["-oneline", "link", "show", interface]).output().expect("ip runs");
+    String::from_utf8_lossy(&output.stdout).split(':').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_killed_build_is_tidied_up_by_its_keeper() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    let mut running = running_step(&bench, &host);
+    running.kill().expect("it runs");
+    running.wait().expect("it ended");
+    host.becomes(&before);
+}
+
+/// A build whose step runs and has its network.
+fn running_step(bench: &Bench, host: &Host) -> Child {
     let context = bench.context("context", [("Dockerfile", "FROM busybox\nRUN sleep 600\n")]);
-    let mut running = start(&host, bench.rbuild(["build"]).arg(&context));
+    let running = start(host, bench.rbuild(["build"]).arg(&context));
     let began = Instant::now();
-    while !host.census().iter().any(|name| name.starts_with("rv-")) {
+    while !(host.census().iter().any(|name| name.starts_with("rv-")) && keepers(bench).len() == 1) {
         assert!(began.elapsed() < WAIT, "the step did not start");
         std::thread::sleep(Duration::from_millis(10));
+    }
+    running
+}
+
+/// The processes that keep networks of this store.
+fn keepers(bench: &Bench) -> Vec<String> {
+    let store = bench.store();
+    let words = |pid: &String| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let pids =
+        Path::new("/proc").read_dir().expect("readable").flatten().filter_map(|one| one.file_name().into_string().ok());
+    let is_ours = |text: &str| text.contains("network-keeper") && text.contains(&*store.to_string_lossy());
+    pids.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(|pid| is_ours(&words(pid))).collect()
+}
+
+#[test]
+fn a_build_killed_with_its_keeper_is_tidied_up_by_the_next_command() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    let mut running = running_step(&bench, &host);
+    for keeper in keepers(&bench) {
+        assert!(Command::new("kill").args(["-9", &keeper]).status().expect("kill runs").success());
     }
     running.kill().expect("it runs");
     running.wait().expect("it ended");

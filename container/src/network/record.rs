@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use jiff::Timestamp;
 use rbuild_executor::network::bridge::Address;
@@ -10,6 +11,7 @@ use rbuild_executor::network::firewall::Reach;
 use rbuild_executor::network::subnet::Subnet;
 use serde::{Deserialize, Serialize};
 
+use super::error::NetworkError;
 use super::options::DriverOptions;
 
 /// Identifies a network: 64 random hexadecimal digits.
@@ -45,6 +47,15 @@ impl NetworkId {
     /// The table of packet filter rules.
     pub fn table(&self) -> String {
         format!("rbuild-{}", self.short())
+    }
+}
+
+impl FromStr for NetworkId {
+    type Err = NetworkError;
+
+    /// What is no identifier is nobody's: [`NetworkError::NotFound`].
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        Self::parse(text).ok_or_else(|| NetworkError::NotFound { name: text.to_owned() })
     }
 }
 

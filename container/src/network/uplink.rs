@@ -143,8 +143,8 @@ impl Uplink {
         }
     }
 
-    /// Takes it down, but for its bridge ([`Joined::leave_warm`]).
-    pub(crate) fn end_warm(self) -> Result<(), NetworkError> {
+    /// Takes it down, but for its bridge, which stays for the next: [`Networks::outlast`] has to be called.
+    pub fn end_warm(self) -> Result<(), NetworkError> {
         match self {
             Self::Bridge(joined) => joined.leave_warm(),
             process => process.end(),

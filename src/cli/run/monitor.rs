@@ -1,7 +1,6 @@
 //! The process that runs a container, from both sides: how it is started, and what it does.
 
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
 
 use rbuild_cache::Lease;
 use rbuild_container::{
@@ -11,6 +10,7 @@ use rbuild_container::{
 use rbuild_executor::{SpawnError, begin_session};
 
 use super::containers_of;
+use crate::background;
 use crate::cli::report::{self, Failure};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
@@ -35,21 +35,8 @@ pub(super) fn start_attendant(id: &ContainerId, connection: OwnedFd, engine: &En
 }
 
 fn spawn(word: &str, id: &ContainerId, connection: OwnedFd, engine: &Engine) -> Result<(), Failure> {
-    let mut command = Command::new("/proc/self/exe");
-    let settings = engine.settings();
-    command.arg("--root").arg(&settings.root);
-    // What was asked for on the command line holds for the container; the environment goes along by itself.
-    if let Some(stacking) = settings.stacking.forced {
-        command.args(["--overlay", stacking.name()]);
-    }
-    if let Some(snapshotter) = &settings.snapshotter {
-        command.args(["--snapshotter", snapshotter]);
-    }
-    command.arg(word).arg(id.as_str());
-    command.stdin(Stdio::from(connection)).stdout(Stdio::null()).stderr(Stdio::null());
-    let started = command.spawn();
-    // Not waited for: when this process ends before it, it is somebody else's child.
-    started.map(drop).map_err(|error| Failure::from_error("cannot start the process that runs the container", &error))
+    background::start(word, id.as_str(), connection, engine.settings())
+        .map_err(|error| Failure::from_error("cannot start the process that runs the container", &error))
 }
 
 /// Is the monitor.
