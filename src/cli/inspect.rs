@@ -64,9 +64,11 @@ pub(super) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failu
         for kind in &kinds {
             let found = match kind {
                 Kind::Container => container(name, args.size, engine)?,
-                Kind::Image => images::details(name, engine)?,
-                Kind::Network => network::find(name, engine)?.map(|found| (found, None)),
-                Kind::Volume => volume_details(name, engine)?,
+                Kind::Image => images::details(name, engine)?.inspect(|_| ignored(args.size, "image")),
+                Kind::Network => {
+                    network::find(name, engine)?.map(|found| (found, None)).inspect(|_| ignored(args.size, "network"))
+                }
+                Kind::Volume => volume_details(name, engine)?.inspect(|_| ignored(args.size, "volume")),
             };
             if let Some(found) = found {
                 return Ok(found);
@@ -87,6 +89,13 @@ pub(super) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failu
             Some(Kind::Volume) => "`rbuild volume ls` lists them",
         }))
     })
+}
+
+/// Says that only containers have a size that is measured.
+fn ignored(size: bool, what: &str) {
+    if size {
+        report::story(&format!("WARNING: --size ignored for {what}\n"));
+    }
 }
 
 /// Runs `container inspect`.
@@ -130,6 +139,7 @@ pub(super) fn show(
     format: Option<&str>,
     find: impl Fn(&str) -> Result<Found, Failure>,
 ) -> Result<Exit, Failure> {
+    let format = format.filter(|format| !format.is_empty());
     let template = format.filter(|format| *format != "json").map(Template::for_inspect).transpose()?;
     let (mut found, mut failed) = (Vec::new(), None);
     for name in names {

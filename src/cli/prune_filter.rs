@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::report::Failure;
 use super::time::parse_time;
+use crate::exit_code::Exit;
 
 /// What a prune is limited to. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,11 +42,12 @@ impl LabelCondition {
 impl PruneFilter {
     /// Parses what was typed; `known` are the names that the command has.
     pub(super) fn parse(typed: &[String], known: &[&str], now: Timestamp) -> Result<Self, Failure> {
-        let mut filter = Self { typed: typed.to_vec(), ..Self::default() };
-        for text in typed {
-            let (key, value) = text
-                .split_once('=')
-                .ok_or_else(|| Failure::new(format!("bad format of filter (expected name=value): {text}")))?;
+        let mut filter =
+            Self { typed: typed.iter().filter(|text| !text.is_empty()).cloned().collect(), ..Self::default() };
+        for text in typed.iter().filter(|text| !text.is_empty()) {
+            let (key, value) = text.split_once('=').ok_or_else(|| {
+                Failure::new(format!("bad format of filter (expected name=value): {text}")).with_exit(Exit::Engine)
+            })?;
             if !known.contains(&key) {
                 return Err(Failure::new(format!("invalid filter '{key}'"))
                     .with_help(format!("filters are {}", known.join(", "))));

@@ -7,6 +7,7 @@ use rbuild_parser::glob;
 
 use crate::cli::report::Failure;
 use crate::config::parse_age;
+use crate::exit_code::Exit;
 
 /// Which images are meant. Kinds of conditions must all hold; of several references one is enough.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,17 +57,17 @@ impl ImageFilter {
             out.add_reference(pattern)?;
         }
         for filter in filters {
-            let Some((key, value)) = filter.split_once('=') else {
-                return Err(Failure::new(format!("invalid filter {filter:?}: a filter is KEY=VALUE")));
-            };
-            let (key, value) = (key.trim().to_lowercase(), value.trim());
+            let Some((key, value)) = key_and_value(filter)? else { continue };
             match (key.as_str(), used) {
                 ("dangling", _) => {
-                    out.dangling = Some(match value {
+                    let dangling = match value {
                         "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
                         "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
                         _ => return Err(Failure::new(format!("invalid filter 'dangling=[{value}]'"))),
-                    });
+                    };
+                    if out.dangling.replace(dangling).is_some_and(|before| before != dangling) {
+                        return Err(Failure::new("invalid filter 'dangling=[true false]'"));
+                    }
                 }
                 ("label", _) => out.labels.push(LabelFilter::parse(value, true)),
                 ("label!", FilterUse::Prune) => out.labels.push(LabelFilter::parse(value, false)),
@@ -108,12 +109,16 @@ impl ImageFilter {
 
     /// Whether a name is asked for; any is where none is named.
     pub fn takes_name(&self, reference: &ImageRef) -> bool {
-        let familiar = reference.familiar_name();
-        let with_tag = |name: &str| reference.tag().map(|tag| format!("{name}:{tag}"));
-        let mut shown: Vec<String> = vec![familiar.clone(), reference.name()];
-        shown.extend([with_tag(&familiar), with_tag(&reference.name())].into_iter().flatten());
+        // As people write it; with the registry that goes without saying only where the pattern names it.
+        let names = |name: String| {
+            let with_tag = reference.tag().map(|tag| format!("{name}:{tag}"));
+            std::iter::once(name).chain(with_tag)
+        };
         let matches = |pattern: &String| {
-            shown.iter().any(|name| glob::matches(pattern.as_bytes(), name.as_bytes()).unwrap_or(false))
+            let whole = pattern.starts_with("docker.io/").then(|| names(reference.name()));
+            names(reference.familiar_name())
+                .chain(whole.into_iter().flatten())
+                .any(|name| glob::matches(pattern.as_bytes(), name.as_bytes()).unwrap_or(false))
         };
         self.references.is_empty() || self.references.iter().any(matches)
     }
@@ -133,6 +138,17 @@ impl ImageFilter {
             let has = value.is_some_and(|value| filter.value.as_ref().is_none_or(|wanted| wanted == value));
             has == filter.present
         }))
+    }
+}
+
+/// The two parts of a filter; an empty one means nothing.
+fn key_and_value(filter: &str) -> Result<Option<(String, &str)>, Failure> {
+    match filter.split_once('=') {
+        Some((key, value)) => Ok(Some((key.trim().to_lowercase(), value.trim()))),
+        None if filter.is_empty() => Ok(None),
+        None => {
+            Err(Failure::new(format!("bad format of filter (expected name=value): {filter}")).with_exit(Exit::Engine))
+        }
     }
 }
 
@@ -172,10 +188,17 @@ mod tests {
         for pattern in ["alpine", "alpine:3.20", "alp*", "*:3.*", "docker.io/library/alpine", "alpine:*"] {
             assert!(takes(pattern, &name), "{pattern}");
         }
-        for pattern in ["alpine:3", "library/alpine:9", "al", "ghcr.io/*"] {
+        for pattern in ["alpine:3", "library/alpine:9", "al", "ghcr.io/*", "*/*/*", "docker.io/*"] {
             assert!(!takes(pattern, &name), "{pattern}");
         }
         assert!(takes("ghcr.io/*/app", &other) && takes("*/*/app:1", &other) && !takes("*", &other));
+    }
+
+    #[test]
+    fn a_filter_is_a_key_and_a_value() {
+        assert_eq!(key_and_value(" Label = a=b ").unwrap(), Some(("label".to_owned(), "a=b")));
+        assert_eq!(key_and_value("").unwrap(), None);
+        assert_eq!(key_and_value("label").unwrap_err().exit(), Exit::Engine);
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn templates_take_an_image_apart() {
             "2 <nil> [] []\n",
         ),
         ("{{if gt .Size 1000}}large{{end}}", "large\n"),
+        ("{{eq .ID .Id}} {{printf \"%+v\" .GraphDriver}}", "true {Data:map[] Name:overlayfs}\n"),
     ] {
         for command in [&["inspect"][..], &["image", "inspect"], &["inspect", "--type=image"]] {
             let ran = bench.rbuild(command).args(["-f", template, "app:1"]).run().ok();
@@ -41,6 +42,14 @@ fn templates_take_an_image_apart() {
     let ran = bench.rbuild(["inspect", "app:1", "nope"]).run().fails(1).says("nope");
     let found: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(found[0]["Config"]["Volumes"], serde_json::json!({"/data": {}}));
+    // As in Docker an empty template is none, and only containers have a size that is measured.
+    let ran =
+        bench.rbuild(["inspect", "--size", "-f", "", "app:1"]).run().ok().says("WARNING: --size ignored for image");
+    assert!(ran.stdout.starts_with("[\n    {\n        \"Id\": "), "{}", ran.stdout);
+    let _container = bench.rbuild(["create", "--name", "used", "app:1"]).run().ok();
+    let ran = bench.rbuild(["inspect", "-f", "{{eq .ID .Id}} {{.HostConfig.NanoCPUs}}", "used"]).run().ok();
+    assert_eq!(ran.stdout, "true 0\n");
+    let _removed = bench.rbuild(["rm", "used"]).run().ok();
     let _wrong = bench.rbuild(["inspect", "-f", "{{.Id", "app:1"]).run().fails(64).says("unclosed action");
     let _wrong = bench.rbuild(["inspect", "-f", "{{.Nope}}", "app:1"]).run().fails(1).says("map has no entry for key");
 }
@@ -63,6 +72,9 @@ fn lists_are_filtered_and_formatted() {
         (&["-q", "--filter", "until=1h"], 0),
         (&["-q", "--filter", "dangling=true"], 0),
         (&["-a", "-q", "--filter", "dangling=false"], 3),
+        (&["-q", "--filter", ""], 3),
+        (&["-q", "--filter", "reference=*/*/*"], 0),
+        (&["-q", "docker.io/library/app"], 2),
     ] {
         assert_eq!(images(arguments).lines().count(), count, "{arguments:?}");
     }
@@ -77,6 +89,11 @@ fn lists_are_filtered_and_formatted() {
     assert!(tree.starts_with("IMAGE") && tree.contains("app:1") && tree.contains("└─ linux/"), "{tree}");
     for (filter, message) in [("dangling=x", "invalid filter 'dangling=[x]'"), ("nope=1", "invalid filter 'nope'")] {
         let _refused = bench.rbuild(["images", "--filter", filter]).run().fails(1).says(message);
+    }
+    let both = ["images", "--filter", "dangling=true", "--filter", "dangling=false"];
+    let _refused = bench.rbuild(both).run().fails(1).says("invalid filter 'dangling=[true false]'");
+    for command in [&["images"][..], &["image", "prune", "-f"], &["container", "prune", "-f"]] {
+        let _refused = bench.rbuild(command).args(["--filter", "label"]).run().fails(125).says("expected name=value");
     }
     let _refused =
         bench.rbuild(["images", "--format", "{{.Nope}}"]).run().fails(1).says("in type *formatter.imageContext");

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::functions;
 use super::node::{Block, Command, Node, Operand, Pipeline, Term};
 use super::parser::Trees;
+use super::shape::json_key;
 use super::value::Value;
 
 /// What a template gives at most: a runaway template ends, rather than the machine.
@@ -365,7 +366,10 @@ impl State<'_> {
             },
             Value::Map(entries) => match entries.values.get(name) {
                 Some(value) => Ok(value.clone()),
-                None if strict => fail(format!("map has no entry for key {name:?}")),
+                None if strict => match json_key(name).and_then(|key| entries.values.get(key)) {
+                    Some(value) => Ok(value.clone()),
+                    None => fail(format!("map has no entry for key {name:?}")),
+                },
                 None => Ok(Value::Missing),
             },
             Value::NilPointer(pointer) => fail(format!("nil pointer evaluating {pointer}.{name}")),

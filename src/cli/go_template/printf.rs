@@ -92,7 +92,8 @@ fn verb_of(verb: char, value: &Value, flags: Flags) -> String {
         ('v', Value::Float(number)) => numeric(sign(*number >= 0.0, shortest(*number), flags), flags),
         ('v', Value::Integer(number)) => integer(*number, 10, false, flags),
         ('v', Value::Text(_)) => cut_and_pad(value.print(), flags),
-        ('v', _) => pad(value.print(), flags),
+        ('v', _) if flags.plus => pad(value.print_named(), flags),
+        ('v', _) | ('s', Value::Time(_)) => pad(value.print(), flags),
         (_, Value::Missing) => format!("%!{verb}(<nil>)"),
         (_, Value::List(items)) => {
             format!("[{}]", items.iter().map(|item| verb_of(verb, item, flags)).collect::<Vec<_>>().join(" "))
@@ -104,7 +105,7 @@ fn verb_of(verb: char, value: &Value, flags: Flags) -> String {
             format!("map[{}]", entries.values.iter().map(one).collect::<Vec<_>>().join(" "))
         }
         (_, Value::Struct(fields)) => {
-            let all = fields.fields.iter().map(|(_, value, _)| verb_of(verb, value, flags)).collect::<Vec<_>>();
+            let all = fields.fields.iter().map(|field| verb_of(verb, &field.value, flags)).collect::<Vec<_>>();
             format!("{{{}}}", all.join(" "))
         }
         ('s', Value::Text(_)) => cut_and_pad(value.print(), flags),

@@ -4,14 +4,14 @@
 /// The type of a value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
-    /// Whatever the document has.
-    Any,
     /// A string.
     Text,
     /// A number.
     Integer,
     /// A number of nanoseconds, printed as a duration.
     Duration,
+    /// A point in time, in the form of RFC 3339.
+    Time,
     /// true or false
     Bool,
     /// A slice.
@@ -27,7 +27,10 @@ pub(crate) enum Shape {
 /// A field of a struct.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
+    /// Go's name.
     pub(super) name: &'static str,
+    /// JSON's name; templates may use either.
+    pub(super) key: &'static str,
     pub(super) shape: Shape,
     pub(super) presence: Presence,
 }
@@ -44,11 +47,35 @@ pub(crate) enum Presence {
 impl Field {
     /// A field that JSON always has.
     pub(crate) const fn new(name: &'static str, shape: Shape) -> Self {
-        Self { name, shape, presence: Presence::Always }
+        Self { name, key: name, shape, presence: Presence::Always }
+    }
+
+    /// The same field, under another name in JSON.
+    pub(crate) const fn keyed(self, key: &'static str) -> Self {
+        Self { key, ..self }
     }
 
     /// A field that JSON leaves out when it is empty.
     pub(crate) const fn optional(name: &'static str, shape: Shape) -> Self {
-        Self { name, shape, presence: Presence::NotEmpty }
+        Self { name, key: name, shape, presence: Presence::NotEmpty }
     }
+}
+
+/// Fields whose names in Go and in JSON differ, where templates see documents without a shape.
+const NAMES: [(&str, &str); 10] = [
+    ("ID", "Id"),
+    ("DNS", "Dns"),
+    ("DNSOptions", "DnsOptions"),
+    ("DNSSearch", "DnsSearch"),
+    ("CPUShares", "CpuShares"),
+    ("CPUPeriod", "CpuPeriod"),
+    ("CPUQuota", "CpuQuota"),
+    ("NanoCPUs", "NanoCpus"),
+    ("CPURealtimePeriod", "CpuRealtimePeriod"),
+    ("CPURealtimeRuntime", "CpuRealtimeRuntime"),
+];
+
+/// The key that JSON has for a field of Go's.
+pub(super) fn json_key(field: &str) -> Option<&'static str> {
+    NAMES.iter().find(|(name, _)| *name == field).map(|(_, key)| *key)
 }

@@ -123,6 +123,35 @@ fn declared_fields_have_zero_values() {
 }
 
 #[test]
+fn fields_have_gos_names_and_those_of_json() {
+    const PART: Shape = Shape::Struct("Part", &[Field::new("OS", Shape::Text).keyed("os")]);
+    const SHAPE: Shape = Shape::Struct(
+        "Whole",
+        &[
+            Field::new("ID", Shape::Text).keyed("Id"),
+            Field::new("When", Shape::Time),
+            Field::new("Part", Shape::Pointer("*Part", &PART)),
+        ],
+    );
+    let document = serde_json::json!({"Id": "x", "When": "2026-01-02T03:04:05.5Z", "Part": {"os": "linux"},
+                                      "HostConfig": {"NanoCpus": 5, "Dns": ["a"]}});
+    for (template, shown) in [
+        ("{{.ID}} {{.Id}} {{.Part.OS}} {{.Part.os}}", "x x linux linux"),
+        ("{{.When}}", "2026-01-02 03:04:05.5 +0000 UTC"),
+        ("{{json .}}", r#"{"Id":"x","When":"2026-01-02T03:04:05.5Z","Part":{"os":"linux"}}"#),
+        (r#"{{printf "%+v" .Part}} {{printf "%v" .Part}}"#, "{OS:linux} {linux}"),
+        // Nothing of this is declared.
+        ("{{.ID}} {{.HostConfig.NanoCPUs}} {{.HostConfig.DNS}}", "x 5 [a]"),
+    ] {
+        assert_eq!(Template::parse(template).unwrap().render_shaped(&document, &SHAPE).unwrap(), shown, "{template}");
+    }
+    assert_eq!(Template::parse("{{.ID}}").unwrap().render(&document).unwrap(), "x");
+    let time = serde_json::json!({});
+    let shown = Template::parse("{{.When}}").unwrap().render_shaped(&time, &SHAPE).unwrap();
+    assert_eq!(shown, "0001-01-01 00:00:00 +0000 UTC");
+}
+
+#[test]
 fn a_template_that_never_ends_is_stopped() {
     let forever = Template::parse("{{define \"t\"}}{{template \"t\"}}{{end}}{{template \"t\"}}").unwrap();
     assert!(forever.render(&Json::Null).unwrap_err().message().ends_with("exceeded maximum template depth"));

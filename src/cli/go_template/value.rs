@@ -22,6 +22,8 @@ pub(super) enum Value {
     Duration(i64),
     /// A number with a fraction.
     Float(f64),
+    /// A point in time; the text is RFC 3339's, as JSON has it.
+    Time(Rc<str>),
     /// Text.
     Text(Rc<str>),
     /// Several values.
@@ -45,14 +47,26 @@ pub(super) struct Entries {
 pub(super) struct Fields {
     /// Go's name of the type.
     pub(super) name: &'static str,
-    /// In the order of the declaration; the flag says whether JSON leaves the field out when it is empty.
-    pub(super) fields: Vec<(String, Value, Presence)>,
+    /// In the order of the declaration.
+    pub(super) fields: Vec<DeclaredField>,
+}
+
+/// A field of a struct.
+#[derive(Debug, PartialEq)]
+pub(super) struct DeclaredField {
+    /// Go's name.
+    pub(super) name: String,
+    /// JSON's name.
+    pub(super) key: String,
+    pub(super) value: Value,
+    /// Whether JSON leaves it out when it is empty.
+    pub(super) presence: Presence,
 }
 
 impl Fields {
-    /// The field of that name.
+    /// The field of that name. Docker, too, takes JSON's: it falls back on the document as it is.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        self.fields.iter().find(|(own, ..)| own == name).map(|(_, value, _)| value)
+        self.fields.iter().find(|field| field.name == name || field.key == name).map(|field| &field.value)
     }
 }
 
@@ -82,12 +96,12 @@ impl Value {
     /// A JSON document of a declared shape: what it lacks has the zero value, what it has besides is not seen.
     pub(super) fn shaped(json: &Json, shape: &Shape) -> Self {
         match (shape, json) {
-            (Shape::Any, _) => Self::from_json(json),
             (Shape::Pointer(name, _), Json::Null) => Self::NilPointer(name),
             (Shape::Pointer(_, shape), _) => Self::shaped(json, shape),
             (Shape::Text, Json::String(_)) | (Shape::Integer, Json::Number(_)) | (Shape::Bool, Json::Bool(_)) => {
                 Self::from_json(json)
             }
+            (Shape::Time, _) => Self::Time(json.as_str().unwrap_or("0001-01-01T00:00:00Z").into()),
             (Shape::Duration, _) => Self::Duration(json.as_i64().unwrap_or(0)),
             (Shape::Text, _) => Self::text(""),
             (Shape::Integer, _) => Self::Integer(0),
@@ -102,9 +116,11 @@ impl Value {
                 Self::Map(Rc::new(Entries { values, absent: Self::shaped(&Json::Null, shape) }))
             }
             (Shape::Struct(name, declared), _) => {
-                let field = |field: &super::shape::Field| {
-                    let json = json.get(field.name).unwrap_or(&Json::Null);
-                    (field.name.to_owned(), Self::shaped(json, &field.shape), field.presence)
+                let field = |field: &super::shape::Field| DeclaredField {
+                    name: field.name.to_owned(),
+                    key: field.key.to_owned(),
+                    value: Self::shaped(json.get(field.key).unwrap_or(&Json::Null), &field.shape),
+                    presence: field.presence,
                 };
                 Self::Struct(Rc::new(Fields { name, fields: declared.iter().map(field).collect() }))
             }
@@ -113,7 +129,12 @@ impl Value {
 
     /// A row of a list: a struct of the type that messages name.
     pub(super) fn row(row: &Map<String, Json>, name: &'static str) -> Self {
-        let fields = row.iter().map(|(key, value)| (key.clone(), Self::from_json(value), Presence::Always));
+        let fields = row.iter().map(|(key, value)| DeclaredField {
+            name: key.clone(),
+            key: key.clone(),
+            value: Self::from_json(value),
+            presence: Presence::Always,
+        });
         Self::Struct(Rc::new(Fields { name, fields: fields.collect() }))
     }
 
@@ -125,7 +146,7 @@ impl Value {
             Self::Integer(value) | Self::Duration(value) => Json::from(*value),
             Self::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => Json::from(*value as i64),
             Self::Float(value) => Number::from_f64(*value).map_or(Json::Null, Json::Number),
-            Self::Text(text) => Json::from(text.as_ref()),
+            Self::Text(text) | Self::Time(text) => Json::from(text.as_ref()),
             Self::List(items) => items.iter().map(Self::to_json).collect(),
             Self::Map(entries) => {
                 entries.values.iter().map(|(key, value)| (key.clone(), value.to_json())).collect::<Map<_, _>>().into()
@@ -133,8 +154,8 @@ impl Value {
             Self::Struct(fields) => fields
                 .fields
                 .iter()
-                .filter(|(_, value, presence)| *presence == Presence::Always || value.is_true())
-                .map(|(name, value, _)| (name.clone(), value.to_json()))
+                .filter(|field| field.presence == Presence::Always || field.value.is_true())
+                .map(|field| (field.key.clone(), field.value.to_json()))
                 .collect::<Map<_, _>>()
                 .into(),
         }
@@ -150,7 +171,7 @@ impl Value {
             Self::Text(text) => !text.is_empty(),
             Self::List(items) => !items.is_empty(),
             Self::Map(entries) => !entries.values.is_empty(),
-            Self::Struct(_) => true,
+            Self::Struct(_) | Self::Time(_) => true,
         }
     }
 
@@ -164,6 +185,7 @@ impl Value {
             Self::Duration(_) => "time.Duration",
             Self::Float(_) => "float64",
             Self::Text(_) => "string",
+            Self::Time(_) => "time.Time",
             Self::List(_) => "[]interface {}",
             Self::Map(_) => "map[string]interface {}",
             Self::Struct(fields) => fields.name,
@@ -173,7 +195,14 @@ impl Value {
     /// As `%v` prints it.
     pub(super) fn print(&self) -> String {
         let mut out = String::new();
-        self.print_to(&mut out);
+        self.print_to(&mut out, Naming::Left);
+        out
+    }
+
+    /// As `%+v` prints it: with the names of fields.
+    pub(super) fn print_named(&self) -> String {
+        let mut out = String::new();
+        self.print_to(&mut out, Naming::Said);
         out
     }
 
@@ -182,14 +211,17 @@ impl Value {
         if *self == Self::Missing { "<no value>".to_owned() } else { self.print() }
     }
 
-    fn print_to(&self, out: &mut String) {
-        let spaced = |out: &mut String, values: &mut dyn Iterator<Item = (&str, &Self)>| {
+    fn print_to(&self, out: &mut String, naming: Naming) {
+        let spaced = |out: &mut String, values: &mut dyn Iterator<Item = (Option<&str>, &Self)>| {
             for (position, (key, value)) in values.enumerate() {
                 if position > 0 {
                     out.push(' ');
                 }
-                out.push_str(key);
-                value.print_to(out);
+                if let Some(key) = key {
+                    out.push_str(key);
+                    out.push(':');
+                }
+                value.print_to(out, naming);
             }
         };
         match self {
@@ -199,28 +231,39 @@ impl Value {
             Self::Duration(value) => out.push_str(&super::printf::duration(*value)),
             Self::Float(value) => out.push_str(&super::printf::shortest(*value)),
             Self::Text(text) => out.push_str(text),
+            Self::Time(text) => out.push_str(&time(text)),
             Self::List(items) => {
                 out.push('[');
-                spaced(out, &mut items.iter().map(|item| ("", item)));
+                spaced(out, &mut items.iter().map(|item| (None, item)));
                 out.push(']');
             }
             Self::Map(entries) => {
                 out.push_str("map[");
-                for (position, (key, value)) in entries.values.iter().enumerate() {
-                    if position > 0 {
-                        out.push(' ');
-                    }
-                    out.push_str(key);
-                    out.push(':');
-                    value.print_to(out);
-                }
+                spaced(out, &mut entries.values.iter().map(|(key, value)| (Some(key.as_str()), value)));
                 out.push(']');
             }
             Self::Struct(fields) => {
+                let named = naming == Naming::Said;
                 out.push('{');
-                spaced(out, &mut fields.fields.iter().map(|(_, value, _)| ("", value)));
+                let fields = fields.fields.iter();
+                spaced(out, &mut fields.map(|field| (named.then_some(field.name.as_str()), &field.value)));
                 out.push('}');
             }
         }
+    }
+}
+
+/// Whether a struct is printed with the names of its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    Said,
+    Left,
+}
+
+/// A time as Go prints it: `2026-01-02 15:04:05.5 +0000 UTC`.
+fn time(text: &str) -> String {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string(),
+        Err(_) => text.to_owned(),
     }
 }

@@ -37,7 +37,8 @@ pub(in crate::cli) fn details(name: &str, engine: &Engine) -> Result<Option<(Val
 
 /// Runs `image inspect`: everything that is found is shown, then what is not.
 pub(in crate::cli) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let template = args.format.as_deref().filter(|format| *format != "json").map(Template::for_inspect).transpose()?;
+    let format = args.format.as_deref().filter(|format| !format.is_empty());
+    let template = format.filter(|format| *format != "json").map(Template::for_inspect).transpose()?;
     let store = engine.store()?;
     let (mut found, mut failed): (Vec<Value>, Option<Failure>) = (Vec::new(), None);
     for name in &args.images {
@@ -47,7 +48,7 @@ pub(in crate::cli) fn inspect(args: &InspectArgs, engine: &Engine) -> Result<Exi
         }
     }
     let mut out = String::new();
-    match (&template, &args.format) {
+    match (&template, format) {
         (Some(template), _) => {
             for image in &found {
                 match template.render_shaped(image, &IMAGE) {

@@ -37,11 +37,35 @@ const CONFIG: Shape = Shape::Struct(
     ],
 );
 
+const PLATFORM: Shape = Shape::Struct(
+    "v1.Platform",
+    &[
+        Field::new("Architecture", TEXT).keyed("architecture"),
+        Field::new("OS", TEXT).keyed("os"),
+        Field::optional("OSVersion", TEXT).keyed("os.version"),
+        Field::optional("OSFeatures", WORDS).keyed("os.features"),
+        Field::optional("Variant", TEXT).keyed("variant"),
+    ],
+);
+
+const DESCRIPTOR: Shape = Shape::Struct(
+    "v1.Descriptor",
+    &[
+        Field::new("MediaType", TEXT).keyed("mediaType"),
+        Field::new("Digest", TEXT).keyed("digest"),
+        Field::new("Size", Shape::Integer).keyed("size"),
+        Field::optional("URLs", WORDS).keyed("urls"),
+        Field::optional("Annotations", Shape::Map(&TEXT)).keyed("annotations"),
+        Field::optional("Platform", Shape::Pointer("*v1.Platform", &PLATFORM)).keyed("platform"),
+        Field::optional("ArtifactType", TEXT).keyed("artifactType"),
+    ],
+);
+
 /// The details of an image.
 pub(super) const IMAGE: Shape = Shape::Struct(
     "image.InspectResponse",
     &[
-        Field::new("Id", TEXT),
+        Field::new("ID", TEXT).keyed("Id"),
         Field::new("RepoTags", WORDS),
         Field::new("RepoDigests", WORDS),
         Field::new("Parent", TEXT),
@@ -64,7 +88,7 @@ pub(super) const IMAGE: Shape = Shape::Struct(
             "RootFS",
             Shape::Struct("image.RootFS", &[Field::optional("Type", TEXT), Field::optional("Layers", WORDS)]),
         ),
-        Field::new("Metadata", Shape::Struct("image.Metadata", &[Field::optional("LastTagTime", Shape::Any)])),
-        Field::optional("Descriptor", Shape::Pointer("*v1.Descriptor", &Shape::Any)),
+        Field::new("Metadata", Shape::Struct("image.Metadata", &[Field::optional("LastTagTime", Shape::Time)])),
+        Field::optional("Descriptor", Shape::Pointer("*v1.Descriptor", &DESCRIPTOR)),
     ],
 );
