@@ -158,9 +158,7 @@ impl BuildRequest {
     /// The same, with one more name for the result.
     pub fn tag(mut self, name: &str) -> Result<Self, Error> {
         let name: ImageRef = name.parse().map_err(Failure::from)?;
-        if name.digest().is_some() {
-            return Err(Failure::new(format!("{name}: a name with a digest cannot be given to a new image")).into());
-        }
+        crate::image_names::check_new(&name)?;
         self.tags.push(name.tag_or_latest());
         Ok(self)
     }

@@ -8,6 +8,7 @@ use rbuild_container::{parse_bytes, parse_ulimit};
 use super::{AllowArg, BuildArgs, NetworkArg, cache_spec, output_spec};
 use crate::cli::report::Failure;
 use crate::config::{Settings, parse_age};
+use crate::image_names;
 use crate::request::{
     BuildNetwork, BuildRequest, CacheChoice, ContextInput, DockerfileInput, Entitlement, Explain, HOST_GATEWAY,
     SecretInput, SecretSource, SshInput, SshSource,
@@ -30,9 +31,7 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         AllowArg::NetworkHost => Entitlement::NetworkHost,
         AllowArg::SecurityInsecure => Entitlement::SecurityInsecure,
     });
-    if args.tags.iter().any(|tag| tag.digest().is_some()) {
-        return Err(Failure::usage("--tag: a name with a digest cannot be given to a new image", "use name:tag"));
-    }
+    args.tags.iter().try_for_each(image_names::check_new).map_err(|failure| failure.within("--tag"))?;
     let mut build_args = build_args(&args.build_arg, settings);
     if args.reproducible && !build_args.iter().any(|(name, value)| name == "SOURCE_DATE_EPOCH" && !value.is_empty()) {
         build_args.push(("SOURCE_DATE_EPOCH".to_owned(), "0".to_owned()));

@@ -8,6 +8,7 @@ use rbuild_image::{ImageRef, Platform};
 use super::report::{self, Failure};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
+use crate::image_names;
 use crate::request::{ArchiveFormat, Destination};
 use crate::transfer::{self, ImportRequest, Input, LoadRequest, SaveRequest};
 
@@ -39,6 +40,7 @@ pub(super) fn load(args: &LoadArgs, engine: &Engine) -> Result<Exit, Failure> {
         (None, Some(file)) => Input::File(settings.absolute(file)),
         (None, None) => Input::Stdin,
     };
+    args.tag.iter().try_for_each(image_names::check_new)?;
     let name = args.tag.as_ref().map(ImageRef::tag_or_latest);
     let loaded = transfer::load(engine, &LoadRequest { input, name, platform: args.platform.clone() })?;
     for image in loaded {
@@ -53,7 +55,7 @@ pub(super) fn load(args: &LoadArgs, engine: &Engine) -> Result<Exit, Failure> {
 /// Arguments of `save`.
 #[derive(Debug, clap::Args)]
 pub(super) struct SaveArgs {
-    /// Names or ids
+    /// Names or ids; a name without a tag means all its tags
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// Archive to write [default: standard output]
@@ -123,6 +125,7 @@ pub(super) struct ImportArgs {
 
 /// Runs `import`.
 pub(super) fn import(args: &ImportArgs, engine: &Engine) -> Result<Exit, Failure> {
+    args.name.iter().try_for_each(image_names::check_new)?;
     let settings = engine.settings();
     let input = match args.file.to_str() {
         Some("-") => Input::Stdin,

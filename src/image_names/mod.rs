@@ -115,11 +115,23 @@ pub fn inspect(store: &Store, text: &str, platform: Option<&Platform>) -> Result
     Ok(Inspection::new(config(store, &image.record.id)?, about))
 }
 
+/// Refuses what cannot be given as a name: a digest says what an image is, whatever it is called.
+pub(crate) fn check_new(name: &ImageRef) -> Result<(), Failure> {
+    if name.digest().is_some() {
+        return Err(Failure::usage(format!("{name}: a name with a digest cannot be given"), "use name:tag"));
+    }
+    if name.familiar_name() == "sha256" {
+        return Err(Failure::usage(
+            format!("{name}: an image cannot be called as a digest's algorithm is"),
+            "what begins with sha256: is an image's id; use another name",
+        ));
+    }
+    Ok(())
+}
+
 /// Gives an image another name.
 pub fn tag(store: &Store, source: &str, target: &ImageRef) -> Result<(), Failure> {
-    if target.digest().is_some() {
-        return Err(Failure::usage(format!("{target}: a name with a digest cannot be given"), "use name:tag"));
-    }
+    check_new(target)?;
     let image = find(store, source, None)?;
     store.images().tag(target, &image.record.id).map_err(explain)?;
     Known::of(store, &image.record.id).tell_of_name(store, target);

@@ -15,7 +15,7 @@ use rbuild_image::{BlobSource, Descriptor, Digest, ImageRef, Platform};
 use super::origins::LayerBlobs;
 use super::pack::{LayerBytes, Packed};
 use super::stage::{LayerPlace, NOBODY, Outlet, Ready};
-use super::{is_replaceable, replaced_file, whole_file};
+use super::{Readers, is_replaceable, replaced_file, whole_file};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::request::{ArchiveFormat, Destination};
@@ -43,12 +43,12 @@ impl Leaving<'_> {
 /// Writes what `pack` makes ready to leave as one archive.
 pub(crate) fn export<T>(
     engine: &Engine,
-    (format, dest): (ArchiveFormat, &Destination),
+    (format, dest, readers): (ArchiveFormat, &Destination, Readers),
     pack: impl FnOnce(Ready<'_>) -> Result<T, Failure>,
     leaving: impl Fn(&T) -> Leaving<'_>,
 ) -> Result<T, Failure> {
     match dest {
-        Destination::File(path) if is_replaceable(path) => replaced_file(path, |file| {
+        Destination::File(path) if is_replaceable(path) => replaced_file(path, readers, |file| {
             let stored = LayerBlobs::new(engine)?;
             let archive = Place::new(ArchiveWriter::new(file), &stored);
             let packed = pack(&archive)?;
@@ -57,7 +57,7 @@ pub(crate) fn export<T>(
         }),
         Destination::File(path) => {
             let packed = pack(NOBODY)?;
-            whole_file(path, |out| leaving(&packed).end(format, ArchiveWriter::new(out)).map(drop))?;
+            whole_file(path, readers, |out| leaving(&packed).end(format, ArchiveWriter::new(out)).map(drop))?;
             Ok(packed)
         }
         Destination::Stdout => {

@@ -14,15 +14,19 @@ use rbuild_executor::{DirFd, Node, RootDir, Timestamp};
 use rbuild_image::layer::{Device, Entry, EntryKind, TarWriter, Timestamp as LayerTime};
 use rbuild_image::{ContainerPath, Platform};
 
-use super::whole_file;
+use super::{Readers, whole_file};
 use crate::cli::report::Failure;
 use crate::request::Destination;
 
 /// Writes views as a tar, each below its directory (the root where that is empty): entries in byte order, hard links
 /// kept. With `epoch` everything has that time.
-pub fn write_tar(views: &[(String, View)], dest: &Destination, epoch: Option<i64>) -> Result<(), Failure> {
+pub fn write_tar(
+    views: &[(String, View)],
+    (dest, readers): (&Destination, Readers),
+    epoch: Option<i64>,
+) -> Result<(), Failure> {
     match dest {
-        Destination::File(path) => whole_file(path, |out| tar_into(views, out, epoch)),
+        Destination::File(path) => whole_file(path, readers, |out| tar_into(views, out, epoch)),
         Destination::Stdout => tar_into(views, &mut io::BufWriter::with_capacity(1 << 20, io::stdout().lock()), epoch),
         Destination::Directory(path) => Err(Failure::new(format!("{} is a directory, not a file", path.display()))),
     }

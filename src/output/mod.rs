@@ -18,6 +18,7 @@ mod store;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub(crate) use archive::{Leaving, export};
@@ -33,14 +34,24 @@ use crate::cli::report::Failure;
 use crate::progress::Progress;
 use crate::request::{ArchiveFormat, ArchiveOutput, BuildRequest, Compression, ImageForm, Output, Split};
 
+/// Who may read a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Whom the umask lets.
+    Anybody,
+    /// Its owner: as Docker writes what it saves, since images and containers hold what not everybody is to see.
+    Owner,
+}
+
 /// Writes a file in one piece.
 pub fn write_whole_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    whole_file(path, |out| Ok(out.write_all(bytes)?))
+    whole_file(path, Readers::Anybody, |out| Ok(out.write_all(bytes)?))
 }
 
 /// Lets `write` fill a file that appears under its name only when that succeeded and the bytes are on disk.
 pub(crate) fn whole_file(
     path: &Path,
+    readers: Readers,
     write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
@@ -50,17 +61,22 @@ pub(crate) fn whole_file(
         write(&mut out)?;
         return out.flush().map_err(failed);
     }
-    replaced_file(path, |mut out| write(&mut out).map(|()| (out, ())))
+    replaced_file(path, readers, |mut out| write(&mut out).map(|()| (out, ())))
 }
 
 /// Lets `write` fill a file that takes the place of another one when that succeeded and the bytes are on disk.
 fn replaced_file<T>(
     path: &Path,
+    readers: Readers,
     write: impl FnOnce(BufWriter<File>) -> Result<(BufWriter<File>, T), Failure>,
 ) -> Result<T, Failure> {
     let failed = |error: io::Error| Failure::new(format!("cannot write {}: {error}", path.display()));
     let temporary = beside(path);
     let mut options = File::options();
+    options.mode(match readers {
+        Readers::Anybody => 0o666,
+        Readers::Owner => 0o600,
+    });
     let result = options.read(true).write(true).create_new(true).open(&temporary).map_err(failed).and_then(|file| {
         let (out, value) = write(BufWriter::with_capacity(1 << 20, file))?;
         let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -110,7 +126,7 @@ pub(crate) fn write(
         Output::CacheOnly => Ok(Exported::default()),
         Output::Image(output) => image::write(parts, output, elsewhere, progress),
         Output::Tar(dest, split) => {
-            write_tar(&views(parts, *split)?, dest, epoch(request)?)?;
+            write_tar(&views(parts, *split)?, (dest, Readers::Anybody), epoch(request)?)?;
             progress.export("writing tar");
             Ok(Exported::default())
         }
@@ -180,7 +196,7 @@ fn image_archive(parts: &Parts<'_, '_>, archive: &ArchiveOutput) -> Result<Expor
     let shape = if wants_index { Shape::Index } else { Shape::AsNeeded };
     let names = names(request, &archive.form);
     let pack = |ready: stage::Ready<'_>| Bundle::new(parts, &archive.form, flavour, shape, ready);
-    let bundle = export(parts.engine, (archive.format, &archive.dest), pack, |bundle| Leaving {
+    let bundle = export(parts.engine, (archive.format, &archive.dest, Readers::Anybody), pack, |bundle| Leaving {
         images: vec![(bundle.root.0.clone(), names.clone())],
         platform: request_platform(request),
         blobs: bundle,

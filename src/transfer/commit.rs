@@ -73,7 +73,7 @@ pub fn commit(engine: &Engine, containers: &Containers, request: &CommitRequest)
     config.rootfs.diff_ids = known_layers(&config, &record, &layers);
     config.history.push(History {
         created: Some(now.to_string()),
-        created_by: record.config.argv().join(" "),
+        created_by: record.config.command.join(" "),
         author: request.author.clone().unwrap_or_default(),
         comment: request.message.clone().unwrap_or_default(),
         ..History::default()

@@ -25,7 +25,7 @@ use crate::engine::Engine;
 use crate::image_names;
 use crate::output::image::{Known, push_everywhere};
 use crate::output::stage::{NOBODY, Ready};
-use crate::output::{Leaving, export};
+use crate::output::{Leaving, Readers, export};
 use crate::progress::Transfers;
 use crate::request::{ArchiveFormat, Destination, PushAs};
 
@@ -145,7 +145,7 @@ pub fn copy(engine: &Engine, request: &CopyRequest, transfers: &Transfers) -> Re
             let platform = request.platform.clone().unwrap_or_else(Platform::host);
             // What is packed goes into the archive, so only if all of it is wanted.
             let pack = |ready: Ready<'_>| prepared(if request.platform.is_some() { NOBODY } else { ready });
-            let (_, root) = export(engine, (format, &dest), pack, |(opened, root)| Leaving {
+            let (_, root) = export(engine, (format, &dest, Readers::Anybody), pack, |(opened, root)| Leaving {
                 images: vec![(root.0.clone(), names.clone())],
                 platform: platform.clone(),
                 blobs: &*opened.blobs,

@@ -1,8 +1,9 @@
 //! `save`: stored images as one archive.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 
-use rbuild_cache::Lease;
+use rbuild_cache::{Lease, Store};
 use rbuild_image::{BlobSource, Digest, Flavour, ImageRef, Platform};
 
 use super::push::{Stored, images_named, stage_all};
@@ -11,7 +12,7 @@ use crate::engine::Engine;
 use crate::image_names::{self, Known};
 use crate::output::pack::Packing;
 use crate::output::stage::Ready;
-use crate::output::{Leaving, export};
+use crate::output::{Leaving, Readers, export};
 use crate::request::{ArchiveFormat, Compression, Destination};
 
 /// What to save.
@@ -37,7 +38,7 @@ pub fn save(engine: &Engine, request: &SaveRequest) -> Result<(), Failure> {
     };
     let packing = Packing { compression: Compression::Uncompressed, flavour };
     let pack = |ready: Ready<'_>| staged(engine, &lease, request, packing, ready);
-    let saved = export(engine, (request.format, &request.dest), pack, |all| Leaving {
+    let saved = export(engine, (request.format, &request.dest, Readers::Owner), pack, |all| Leaving {
         images: all.images.iter().map(|(stored, names)| (stored.root().0.clone(), names.clone())).collect(),
         // What `docker load` takes from an image for several platforms.
         platform: all
@@ -60,7 +61,8 @@ fn staged<'a>(
 ) -> Result<Together<'a>, Failure> {
     let store = engine.store()?;
     let mut images: Vec<(Stored<'_>, Vec<ImageRef>)> = Vec::new();
-    for text in &request.images {
+    let asked = request.images.iter().map(|text| with_all_tags(store, text)).collect::<Result<Vec<_>, _>>()?;
+    for text in &asked.concat() {
         let reference = text.parse::<ImageRef>().ok().map(|name| name.tag_or_latest());
         let one = match (&request.platform, &reference) {
             (Some(platform), _) => {
@@ -80,6 +82,19 @@ fn staged<'a>(
         }
     }
     Ok(Together { images })
+}
+
+/// What a name stands for: without a tag, all that its repository has here.
+fn with_all_tags(store: &Store, text: &str) -> Result<Vec<String>, Failure> {
+    let name = text.parse::<ImageRef>().ok().filter(|name| name.tag().is_none() && name.digest().is_none());
+    let Some(name) = name else { return Ok(vec![text.to_owned()]) };
+    let images = store.images().list()?;
+    let references = images.iter().flat_map(|image| &image.references);
+    let tags: BTreeSet<String> = references
+        .filter(|known| known.name() == name.name() && known.tag().is_some())
+        .map(ToString::to_string)
+        .collect();
+    Ok(if tags.is_empty() { vec![text.to_owned()] } else { tags.into_iter().collect() })
 }
 
 /// Blobs of several images.

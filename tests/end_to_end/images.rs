@@ -45,6 +45,47 @@ fn saved_images_load_again_with_the_same_id() {
 }
 
 #[test]
+fn a_name_without_a_tag_saves_all_its_tags() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    for name in ["app:1", "app:2", "other:1"] {
+        let context = bench.context("ctx", [("Dockerfile", &format!("FROM busybox\nLABEL is={}\n", &name[..4]))]);
+        let _built = bench.build(name, &context).ok();
+    }
+    let context = bench.context("ctx", [("Dockerfile", "FROM busybox\nLABEL is=three\n")]);
+    let _built = bench.build("app:3", &context).ok();
+    let file = bench.path("app.tar");
+    let _saved = bench.rbuild(["save", "-o"]).arg(&file).arg("app").run().ok();
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
+    assert_eq!(mode & 0o7777, 0o600, "what is saved is for its owner, as with Docker");
+    let store = bench.path("other-store");
+    let loaded = bench.rbuild_at(&store, ["load", "-i"]).arg(&file).run().ok().stdout;
+    assert_eq!(loaded, "Loaded image: app:1\nLoaded image: app:2\nLoaded image: app:3\n");
+    // An id is no name.
+    let id = bench.rbuild(["images", "-q", "app:3"]).run().ok().stdout.trim().to_owned();
+    let _saved = bench.rbuild(["save", "-o"]).arg(&file).arg(&id).run().ok();
+    let loaded = bench.rbuild_at(&store, ["load", "-i"]).arg(&file).run().ok().stdout;
+    assert!(loaded.starts_with("Loaded image ID: sha256:"), "{loaded}");
+}
+
+#[test]
+fn what_says_what_an_image_is_cannot_be_its_name() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let context = bench.context("ctx", [("Dockerfile", "FROM busybox\n")]);
+    let _container = bench.rbuild(["create", "--name", "used", "busybox"]).run().ok();
+    let by_digest = format!("x@sha256:{}", "0".repeat(64));
+    for (name, message) in
+        [("sha256:2a24", "as a digest's algorithm is"), (&by_digest, "a name with a digest cannot be given")]
+    {
+        for command in [&["tag", "busybox", name][..], &["commit", "used", name], &["import", "busybox.tar", name]] {
+            let _refused = bench.rbuild(command).run().fails(1).says(message);
+        }
+        let _refused = bench.build(name, &context).fails(2).says(message);
+    }
+    assert_eq!(bench.rbuild(["images", "-q"]).run().ok().stdout.lines().count(), 1);
+    let _removed = bench.rbuild(["rm", "used"]).run().ok();
+}
+
+#[test]
 fn a_damaged_archive_is_refused_and_leaves_nothing() {
     let Some(bench) = Bench::with_busybox() else { return };
     let file = bench.path("a.tar");

@@ -17,7 +17,7 @@ use crate::build_record::{self, BuildInfo};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
-use crate::output;
+use crate::output::{self, Readers};
 
 /// The version of the archive's form.
 const VERSION: u32 = 1;
@@ -49,7 +49,9 @@ pub(super) fn execute(args: &ExportArgs, engine: &Engine) -> Result<Exit, Failur
         }
     };
     match &args.output {
-        Some(file) => output::whole_file(&engine.settings().absolute(file), |out| write(store, &builds, out))?,
+        Some(file) => {
+            output::whole_file(&engine.settings().absolute(file), Readers::Anybody, |out| write(store, &builds, out))?
+        }
         None if engine.settings().stdout_is_terminal => {
             return Err(Failure::usage("an archive is not written to a terminal", "use -o FILE or redirect it"));
         }

@@ -7,6 +7,7 @@ use crate::cli::report::{self, Failure};
 use crate::cli::run::containers_of;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
+use crate::image_names;
 use crate::interrupt::Interrupts;
 use crate::transfer::{self, CommitRequest, Pausing};
 
@@ -36,6 +37,7 @@ pub(in crate::cli) struct CommitArgs {
 
 /// Runs `commit`.
 pub(in crate::cli) fn commit(args: &CommitArgs, engine: &Engine) -> Result<Exit, Failure> {
+    args.name.iter().try_for_each(image_names::check_new)?;
     let request = CommitRequest {
         container: args.container.clone(),
         name: args.name.as_ref().map(ImageRef::tag_or_latest),

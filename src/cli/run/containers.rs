@@ -26,6 +26,7 @@ use crate::cli::volume::pruned;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
 use crate::image_names::tell_of_prune;
+use crate::output::{Readers, whole_file};
 
 /// Arguments of `rm`.
 #[derive(Debug, clap::Args)]
@@ -291,21 +292,8 @@ pub(in crate::cli) fn export(args: &ExportArgs, engine: &Engine) -> Result<Exit,
         out.flush()?;
         return Ok(Exit::Success);
     };
-    // Complete or not there at all: written beside its place, synced, renamed.
-    let path = engine.settings().absolute(file);
-    let directory = path.parent().unwrap_or(std::path::Path::new("/"));
-    let name = path.file_name().ok_or_else(|| Failure::new(format!("{} is no file name", path.display())))?;
-    let temporary = directory.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let written = (|| -> Result<(), Failure> {
-        let mut out = BufWriter::new(std::fs::File::create_new(&temporary)?);
-        containers.export(&record, &mut out, &lease)?;
-        let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        Ok(std::fs::rename(&temporary, &path)?)
-    })();
-    if written.is_err() {
-        drop(std::fs::remove_file(&temporary));
-    }
-    written.map_err(|failure| failure.within(&format!("cannot write {}", path.display())))?;
+    whole_file(&engine.settings().absolute(file), Readers::Owner, |mut out| {
+        Ok(containers.export(&record, &mut out, &lease)?)
+    })?;
     Ok(Exit::Success)
 }
