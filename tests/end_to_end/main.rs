@@ -30,6 +30,7 @@ mod container_networks;
 mod containers;
 mod containers_stress;
 mod contexts;
+mod copies;
 mod costs;
 mod course;
 mod cut_short;

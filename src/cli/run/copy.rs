@@ -228,6 +228,8 @@ fn target(
         None if typed.ends_with('/') && !from.is_directory => {
             Err(Failure::new(format!("destination directory {typed} does not exist")))
         }
+        // A directory that is not there yet has no content that could be meant.
+        None if typed.ends_with("/.") => Err(Failure::new(format!("no such file or directory: {typed}"))),
         None if !parent_there => Err(Failure::new(format!("the directory of {typed} does not exist"))),
         None => last(),
     }
