@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rbuild_cache::snapshot::{Received, SnapshotError};
+use rbuild_cache::snapshot::Received;
 use rbuild_cache::{Lease, LockGuard, LockMode, LockName, Store};
 use rbuild_image::DiffId;
 use rbuild_image::layer::Decoder;
@@ -50,7 +50,7 @@ struct Table {
 
 enum Slot {
     There(Received),
-    /// To be done by who puts it in place, in one go: somebody else does it, or it failed.
+    /// To be done by who puts it in place, in one go: somebody else does it, it needs what is below it, or it failed.
     Left,
 }
 
@@ -61,14 +61,14 @@ impl<'a> Beside<'a> {
         layers: &[LayerBlob],
         arrivals: Option<&'a Arrivals<'a>>,
         cancelled: &'a (dyn Fn() -> bool + Sync),
-    ) -> Result<Self, SnapshotError> {
+    ) -> Self {
         let mut seen = BTreeSet::new();
         let mut once: Vec<LayerBlob> = Vec::new();
-        // A single layer gains nothing; directories are made of what is below them.
-        if layers.len() > 1 && store.snapshots().receives()? {
+        // A single layer gains nothing.
+        if layers.len() > 1 {
             once.extend(layers.iter().filter(|layer| seen.insert(layer.diff_id)));
         }
-        Ok(Self {
+        Self {
             store,
             lease,
             layers: once,
@@ -78,7 +78,7 @@ impl<'a> Beside<'a> {
             ended: AtomicBool::new(false),
             table: Mutex::default(),
             changed: Condvar::new(),
-        })
+        }
     }
 
     /// Puts layers in place with `place` while others are taken in.
@@ -151,7 +151,7 @@ impl<'a> Beside<'a> {
                 Ok(Some(received)) => Slot::There(received),
                 Ok(None) => Slot::Left,
                 Err(failure) => {
-                    // Its bytes may not have been verified: only the whole blob tells whose fault it is.
+                    // It needs those below it; or its bytes are wrong, and only the whole blob tells whose fault that is.
                     tracing::debug!(failure = failure.message(), "a layer is not taken in ahead");
                     Slot::Left
                 }

@@ -44,7 +44,7 @@ pub(super) fn unpack_arriving(
     cancelled: &(dyn Fn() -> bool + Sync),
     on_wait: OnWait<'_>,
 ) -> Result<(Option<SnapshotId>, u64), Failure> {
-    let beside = Beside::new(store, lease, layers, arrivals, cancelled)?;
+    let beside = Beside::new(store, lease, layers, arrivals, cancelled);
     let placing = Placing { store, lease, arrivals, cancelled, on_wait, beside: &beside };
     beside.run(|| placing.all(layers))
 }

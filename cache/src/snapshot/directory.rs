@@ -44,11 +44,34 @@ pub(super) fn prepare(scratch: &Path, root: Option<&Stat>) -> Result<(), PathErr
     for path in [scratch.to_path_buf(), upper(scratch), work(scratch)] {
         rustix::fs::mkdir(&path, Mode::RWXU).at("create", &path)?;
     }
-    // A mount shows the upper directory's own metadata as the root's.
+    look_like(&upper(scratch), root)
+}
+
+/// Gives the root of a layer the metadata of what is below it: a mount shows the upper directory's own as the root's.
+fn look_like(path: &Path, root: Option<&Stat>) -> Result<(), PathError> {
     let metadata = root.map_or_else(|| Metadata { mode: 0o755, ..Metadata::default() }, Metadata::from);
-    let path = upper(scratch);
-    let dir = LayerDir::new(&path);
-    metadata.apply_at(dir.fd().at("open", &path)?, b".", FileKind::Directory).at("set metadata of", &path)
+    let dir = LayerDir::new(path);
+    metadata.apply_at(dir.fd().at("open", path)?, b".", FileKind::Directory).at("set metadata of", path)
+}
+
+/// Makes the directory `place` for the files of a layer that nobody knows the parent of.
+pub(super) fn ahead(place: &Path) -> Result<LayerWriter, PathError> {
+    rustix::fs::mkdir(place, Mode::RWXU).at("create", place)?;
+    let root = open_directory(place)?;
+    LayerWriter::ahead(root).at("write into", place)
+}
+
+/// Makes the files that were written to `ahead` the changes in `scratch`, to a root that looks like `root` where they do
+/// not say how it looks.
+pub(super) fn place(ahead: &Path, scratch: &Path, root: Option<Option<&Stat>>) -> Result<(), PathError> {
+    // In place of the empty one.
+    std::fs::rename(ahead, upper(scratch)).at("rename", ahead)?;
+    root.map_or(Ok(()), |root| look_like(&upper(scratch), root))
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, PathError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).at("open", path)
 }
 
 /// How such a place is mounted on `lowers`, the topmost first.
@@ -59,8 +82,7 @@ pub(super) fn rootfs(scratch: &Path, lowers: Vec<Lower>) -> Rootfs {
 /// Writes into such a place without mounting it.
 pub(super) fn writer(scratch: &Path, parent: Arc<View>) -> Result<LayerWriter, PathError> {
     let path = upper(scratch);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
+    let root = open_directory(&path)?;
     LayerWriter::new(root, parent).at("inspect the parent of", &path)
 }
 
@@ -74,8 +96,7 @@ impl DirectoryKind {
     /// that, for a sync.
     pub(super) fn put(&self, scratch: &Path, layer: &Path) -> Result<OwnedFd, PathError> {
         let path = upper(scratch);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
+        let root = open_directory(&path)?;
         failpoint::hit("layer-rename").at("rename", &path)?;
         rustix::fs::renameat_with(CWD, &path, CWD, layer, RenameFlags::NOREPLACE).at("rename", &path)?;
         Ok(root)
@@ -97,15 +118,14 @@ impl Snapshotter for DirectoryKind {
 
     fn seal(&self, scratch: &Path, layer: &Path) -> Result<(), PathError> {
         let path = upper(scratch);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&path, flags, Mode::empty()).at("open", &path)?;
+        let root = open_directory(&path)?;
         failpoint::hit("layer-sync").at("sync", &path)?;
         rustix::fs::syncfs(root.as_fd()).at("sync", &path)?;
         failpoint::hit("layer-rename").at("rename", &path)?;
         rustix::fs::renameat_with(CWD, &path, CWD, layer, RenameFlags::NOREPLACE).at("rename", &path)?;
         let Some(parent) = layer.parent() else { return Ok(()) };
         failpoint::hit("layer-sync-directory").at("sync", parent)?;
-        let parent_dir = rustix::fs::open(parent, flags, Mode::empty()).at("open", parent)?;
+        let parent_dir = open_directory(parent)?;
         rustix::fs::fsync(&parent_dir).at("sync", parent)
     }
 

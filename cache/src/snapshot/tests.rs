@@ -1,5 +1,6 @@
 //! Snapshots in a store of their own, compared with what the kernel and GNU tar make of the same layers.
 
+mod ahead;
 mod corpus;
 mod equal;
 mod four_ways;

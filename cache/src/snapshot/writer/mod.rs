@@ -18,6 +18,7 @@ mod metadata;
 mod pool;
 mod staging;
 mod tree;
+mod unknown;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,6 +69,10 @@ pub struct LayerWriter {
     parent: Arc<View>,
     tree: Tree,
     depends_on_parent: bool,
+    /// Whether the parent can be asked anything.
+    knows_parent: bool,
+    /// Whether the layer says how its root looks.
+    describes_root: bool,
     target: Target,
 }
 
@@ -96,6 +101,18 @@ impl LayerWriter {
         Self::on(Target::Disk(Disk::new(root)), parent)
     }
 
+    /// Writes into the empty directory `root` on top of whatever will be below: what only the parent could tell is an
+    /// error.
+    pub(super) fn ahead(root: OwnedFd) -> io::Result<Self> {
+        let unknown = View::new(vec![Arc::new(unknown::Unknown)]);
+        Ok(Self { knows_parent: false, ..Self::new(root, Arc::new(unknown))? })
+    }
+
+    /// Whether the layer says how its root looks.
+    pub(super) fn describes_root(&self) -> bool {
+        self.describes_root
+    }
+
     /// Writes a tar with its index, on top of `parent`.
     pub(super) fn draft(draft: Draft, parent: Arc<View>) -> io::Result<Self> {
         Self::on(Target::Draft(draft), parent)
@@ -107,7 +124,7 @@ impl LayerWriter {
             None => Metadata { mode: 0o755, ..Metadata::default() },
         };
         let tree = Tree::new(Directory::new(metadata, false));
-        Ok(Self { parent, tree, depends_on_parent: false, target })
+        Ok(Self { parent, tree, depends_on_parent: false, knows_parent: true, describes_root: false, target })
     }
 
     /// Writes a tree of its own, with nothing underneath, into the empty directory `root`.
@@ -199,7 +216,8 @@ impl LayerWriter {
                 self.mark_opaque(made, path)
             }
             None => {
-                let merges = self.lower_kind(parent, path)? == Some(FileKind::Directory);
+                // Over anything else it is the same directory; who then asks what it hides learns nothing.
+                let merges = !self.knows_parent || self.lower_kind(parent, path)? == Some(FileKind::Directory);
                 self.new_directory(parent, path, metadata.clone(), !merges).map(drop)
             }
         }
@@ -221,6 +239,7 @@ impl LayerWriter {
     /// Gives an existing directory this metadata. A time of `None` leaves the one it has.
     pub fn set_directory_metadata(&mut self, path: &ContainerPath, metadata: &Metadata) -> Result<(), LayerWriteError> {
         let id = self.stage_directory(path)?;
+        self.describes_root |= id == ROOT;
         let directory = self.tree.directory_mut(id).expect("just staged as a directory");
         let mtime = metadata.mtime.or(directory.metadata.mtime);
         directory.metadata = Metadata { mtime, ..metadata.clone() };
