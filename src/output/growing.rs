@@ -1,7 +1,7 @@
 //! A layer's file while it is being compressed, for whoever sends it meanwhile.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -138,9 +138,18 @@ pub(super) struct Followed<'a> {
 }
 
 impl UnfinishedBlob for Followed<'_> {
-    fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
-        let file = File::open(&self.layer.path)?;
-        Ok(Box::new(Follower { file, offset: 0, layer: self.layer, cancel: self.cancel }))
+    fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send + '_>> {
+        let mut file = File::open(&self.layer.path)?;
+        file.seek(SeekFrom::Start(from))?;
+        Ok(Box::new(Follower { file, offset: from, layer: self.layer, cancel: self.cancel }))
+    }
+
+    fn grown(&self, least: u64) -> io::Result<u64> {
+        match self.layer.wait(self.cancel, |state| matches!(state, State::Growing(there) if *there >= least))? {
+            State::Growing(there) => Ok(there),
+            State::Whole(descriptor) => Ok(descriptor.size),
+            State::Lost => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     fn whole(&self) -> io::Result<Descriptor> {
@@ -195,7 +204,7 @@ mod tests {
             let following = threads.spawn(|| {
                 let blob = Followed { layer: &layer, cancel: &cancel };
                 let mut read = Vec::new();
-                blob.open().unwrap().read_to_end(&mut read).unwrap();
+                blob.open(0).unwrap().read_to_end(&mut read).unwrap();
                 (read, blob.whole().unwrap())
             });
             for piece in bytes.chunks(33_333) {
@@ -222,7 +231,7 @@ mod tests {
         assert!(Followed { layer: &layer, cancel: &stopped }.whole().is_err());
         drop(Making(Arc::clone(&layer)));
         let blob = Followed { layer: &layer, cancel: &Cancel::never() };
-        assert!(blob.open().unwrap().read_to_end(&mut Vec::new()).is_err());
+        assert!(blob.open(0).unwrap().read_to_end(&mut Vec::new()).is_err());
         assert!(blob.whole().is_err());
     }
 }

@@ -26,6 +26,7 @@ mod token;
 mod transfer;
 mod transport;
 mod upload;
+mod upload_session;
 mod upload_stream;
 mod web;
 

@@ -1,30 +1,33 @@
 //! A blob into a registry while it is still being made: its digest is known when its last byte is.
 //!
 //! One request carries all bytes, in chunks of unknown number as Docker sends them, and the request that ends the upload
-//! says the digest. There is one attempt: whatever goes wrong, the upload is given up, and the blob, which is whole by
-//! then, goes as any other does, from its beginning and with all attempts. So nothing of a half upload remains.
+//! says the digest. Where that request breaks off, the registry is asked what it has, and gets the rest in parts of known
+//! length as they are made, as any other interrupted upload does. A registry that takes no such stream is left alone:
+//! the upload is given up, and the blob, which is whole by then, goes as any other does, from its beginning. So nothing
+//! of a half upload remains.
 
 use std::io::{self, Read};
 
-use ureq::http::{Method, Uri, header};
-
-use super::client::{CONTENT_DIGEST, Client, check_claim};
-use super::error::{Action, Cause, LocalRead, RegistryError};
-use super::exchange::{Call, Payload};
-use super::location;
-use super::mirror::Endpoint;
-use super::retry::RetryPolicy;
-use super::token::Scopes;
+use super::client::Client;
+use super::error::{Action, Cause, RegistryError};
+use super::retry::{Again, Retry};
 use super::transfer::{TransferSink, TransferState};
-use super::upload::{session_of, target, uploaded_range};
+use super::upload::target;
+use super::upload_session::{Goal, OpenBytes, Upload};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::reference::ImageRef;
 
+/// The fewest bytes that are sent at once after an interruption, unless they are the last ones.
+const PART: u64 = 4 << 20;
+
 /// A blob that is being made by somebody else.
 pub trait UnfinishedBlob: Sync {
-    /// Its bytes from the beginning. Reading waits for those that are not there yet, and fails when they will not come.
-    fn open(&self) -> io::Result<Box<dyn Read + Send + '_>>;
+    /// Its bytes from `from` on. Reading waits for those that are not there yet, and fails when they will not come.
+    fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send + '_>>;
+
+    /// How many bytes there are: at least so many, unless it is whole with fewer. Waits for that.
+    fn grown(&self, least: u64) -> io::Result<u64>;
 
     /// What it became; waits for that.
     fn whole(&self) -> io::Result<Descriptor>;
@@ -32,7 +35,7 @@ pub trait UnfinishedBlob: Sync {
 
 impl Client {
     /// Sends a blob into a repository while it is being made; what it became, or `None` when it did not get there this
-    /// way. Until its digest is known it is watched as `named`.
+    /// way. Until it is there it is watched as `named`.
     pub fn push_unfinished(
         &self,
         name: &ImageRef,
@@ -41,87 +44,53 @@ impl Client {
         watch: &dyn TransferSink,
     ) -> Result<Option<Descriptor>, RegistryError> {
         let endpoint = self.push_endpoint(name);
-        let scopes = Scopes::push(name.repository());
-        let begin = |_: &mut _| self.begin_upload(&endpoint, name, &scopes);
-        let session = self.tried(Action::PushBlob, target(name, None), self.retry_policy(), begin)?;
-        let once = RetryPolicy { attempts: 1, ..self.retry_policy() };
-        let sent = self.tried(Action::PushBlob, target(name, None), once, |_| {
-            self.send_unfinished(&endpoint, &scopes, &session, blob, &mut |current| {
-                watch.transfer(named, TransferState::Flowing { current });
+        let open = |from: u64| -> io::Result<OpenBytes<'_>> { blob.open(from).map(|bytes| bytes as OpenBytes<'_>) };
+        let mut upload = Upload::new(self, &endpoint, name, (watch, *named), &open);
+        let policy = self.retry_policy();
+        self.tried(Action::PushBlob, target(name, None), policy, |_| upload.begin())?;
+        let mut first = true;
+        let sent = self.tried(Action::PushBlob, target(name, None), policy, |retry| match std::mem::take(&mut first) {
+            true => upload.stream(retry),
+            false => follow(&mut upload, blob, retry),
+        });
+        let ended = sent.and_then(|()| {
+            self.tried(Action::PushBlob, target(name, None), policy, |retry| {
+                if let Goal::Part(_) = upload.goal {
+                    let whole = blob.whole().map_err(Cause::Storage)?;
+                    upload.all_sent(whole.size);
+                    upload.goal = Goal::Whole(whole);
+                }
+                upload.attempt(retry)
             })
         });
-        match sent {
-            Ok(descriptor) => {
-                let size = descriptor.size;
-                watch.transfer(named, TransferState::Moving { current: size, total: size });
+        match (ended, &upload.goal) {
+            (Ok(()), Goal::Whole(descriptor)) => {
+                let descriptor = descriptor.clone();
                 watch.transfer(&descriptor.digest, TransferState::Done);
                 Ok(Some(descriptor))
             }
-            Err(error) if error.is_cancelled() => Err(error),
-            Err(error) => {
+            (Ok(()), Goal::Part(_)) => unreachable!("what ended has a digest"),
+            (Err(error), _) if error.is_cancelled() => Err(error),
+            // All attempts were made: the same blob would meet the same silence.
+            (Err(error), _) if error.attempts > 1 && error.cause.again() != Again::Never => Err(error),
+            (Err(error), _) => {
                 tracing::debug!(%error, cause = %error.cause, "not taken as a stream; it goes when it is whole");
-                // Registries forget sessions by themselves; not all of them let us end one.
-                if let Ok(reply) = self.authorized(&endpoint, &scopes, &Call::new(Method::DELETE, session)) {
-                    reply.discard();
-                }
+                upload.give_up();
                 Ok(None)
             }
         }
     }
-
-    fn send_unfinished(
-        &self,
-        endpoint: &Endpoint,
-        scopes: &Scopes,
-        session: &Uri,
-        blob: &dyn UnfinishedBlob,
-        advance: &mut dyn FnMut(u64),
-    ) -> Result<Descriptor, Cause> {
-        let advance = std::cell::RefCell::new(advance);
-        let open = || -> io::Result<Box<dyn Read + '_>> {
-            Ok(Box::new(Told { inner: blob.open()?, bytes: 0, advance: &advance }))
-        };
-        let mut call =
-            Call::new(Method::PATCH, session.clone()).header(header::CONTENT_TYPE, "application/octet-stream");
-        call.payload = Payload::Unbounded { open: &open };
-        call.answer_within = Some(self.commit_timeout());
-        let reply = self.authorized(endpoint, scopes, &call)?;
-        drop(call);
-        if reply.status != 202 {
-            return Err(reply.into_error());
-        }
-        let kept = reply.text(header::RANGE).and_then(uploaded_range);
-        let session = session_of(reply)?;
-        let whole = blob.whole().map_err(Cause::Storage)?;
-        // "0-0" is what registries say of one byte and of none.
-        if kept.is_some_and(|kept| kept != whole.size.max(1)) {
-            return Err(Cause::Protocol("the registry kept another number of bytes than were sent".to_owned()));
-        }
-        let uri = location::with_query(&session, &[("digest", &whole.digest.to_string())])?;
-        let mut call = Call::new(Method::PUT, uri).header(header::CONTENT_TYPE, "application/octet-stream");
-        call.answer_within = Some(self.commit_timeout());
-        let reply = self.authorized(endpoint, scopes, &call)?;
-        if !matches!(reply.status, 201 | 204) {
-            return Err(reply.into_error());
-        }
-        check_claim(reply.text(CONTENT_DIGEST), &whole.digest)?;
-        reply.discard();
-        Ok(whole)
-    }
 }
 
-/// Tells how much was read, and marks failures as ours.
-struct Told<'a, 'f, R> {
-    inner: R,
-    bytes: u64,
-    advance: &'a std::cell::RefCell<&'f mut dyn FnMut(u64)>,
-}
-
-impl<R: Read> Read for Told<'_, '_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let amount = self.inner.read(buffer).map_err(|error| io::Error::other(LocalRead(error)))?;
-        self.bytes += amount as u64;
-        (self.advance.borrow_mut())(self.bytes);
-        Ok(amount)
+/// Sends what there is after what the registry has, until there is all of it.
+fn follow(upload: &mut Upload<'_>, blob: &dyn UnfinishedBlob, retry: &mut Retry) -> Result<(), Cause> {
+    loop {
+        let least = upload.offset() + PART.max(upload.least());
+        let there = blob.grown(least).map_err(Cause::Storage)?;
+        upload.goal = Goal::Part(there);
+        upload.attempt(retry)?;
+        if there < least {
+            return Ok(());
+        }
     }
 }

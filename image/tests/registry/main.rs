@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, and what they need beside test functions is as well")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "says what was skipped and how each fault ended")]
 
+mod cuts;
 mod damage;
 mod debian;
 mod faults;
