@@ -19,11 +19,12 @@ use rbuild_image::{
 use super::Input;
 use super::load::load_image;
 use super::pull::{Attested, Watch, fetch_as};
-use super::push::stored;
+use super::push::{Among, images_for, send, stored};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
 use crate::output::image::{Known, push_everywhere};
+use crate::output::origins;
 use crate::output::stage::{NOBODY, Ready};
 use crate::output::{Leaving, Readers, export};
 use crate::progress::Transfers;
@@ -112,6 +113,14 @@ pub fn copy(engine: &Engine, request: &CopyRequest, transfers: &Transfers) -> Re
     let lease = store.lease("image copy")?;
     if let ImagePlace::Store(name) = &request.to {
         return into_store(engine, &lease, request, name, transfers);
+    }
+    if let (ImagePlace::Store(from), ImagePlace::Registry(to)) = (&request.from, &request.to) {
+        let images = images_for(store, &lease, from, request.platform.as_ref())?;
+        let among = if request.platform.is_some() { Among::First } else { Among::All };
+        let sent = send(engine, &lease, (images, among), to, &Watch::of(transfers))?.root().0.digest;
+        drop(lease);
+        origins::forget_fetched(engine)?;
+        return Ok(sent);
     }
     let archive = open_archive(engine, &lease, &request.from)?;
     let prepared = |ready: Ready<'_>| -> Result<_, Failure> {

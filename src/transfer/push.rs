@@ -45,34 +45,10 @@ pub fn push(
 ) -> Result<Pushed, Failure> {
     let store = engine.store()?;
     let lease = store.lease(&format!("push {reference}"))?;
-    let images = match platform {
-        Some(_) => {
-            let image = store.images().acquire(&reference.canonical(), platform, &lease);
-            vec![as_known_by(store, image.map_err(image_names::explain)?, reference)]
-        }
-        None => images_named(store, &lease, reference, &reference.canonical())?,
-    };
-    let elsewhere: Vec<ImageRef> = images.iter().flat_map(|image| image.references.iter().cloned()).collect();
+    let images = images_for(store, &lease, reference, platform)?;
     transfers.say(&format!("Pushing {reference}"));
-    let watch = Watch::of(transfers);
-    let client = engine.client()?;
-    let stored = LayerBlobs::new(engine)?;
-    let to = Destination {
-        client: &client,
-        name: reference,
-        elsewhere: &elsewhere,
-        stored: &stored,
-        watch: &watch,
-        unknown: Unknown::Streamed,
-        keep: origins::keeps_compressed(engine)?.then_some((store, &lease)),
-    };
-    let (stored, there) = while_packing(&to, |ready| match platform {
-        Some(_) => Stored::only(engine, &lease, images, PACKING, ready),
-        None => stage_all(engine, &lease, images, PACKING, ready),
-    })?;
-    let names = std::slice::from_ref(reference);
-    let known = Known { elsewhere: &elsewhere, there: &there };
-    push_everywhere(&client, stored.root(), &stored, names, PushAs::Tags, known, &watch)?;
+    let among = if platform.is_some() { Among::First } else { Among::All };
+    let stored = send(engine, &lease, (images, among), reference, &Watch::of(transfers))?;
     if platform.is_none()
         && let Some(index) = partial_index(store, &stored)?
     {
@@ -87,6 +63,52 @@ pub fn push(
     drop(lease);
     origins::forget_fetched(engine)?;
     Ok(Pushed { digest: stored.root().0.digest, size: stored.root().0.size })
+}
+
+/// Which of several images leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Among {
+    /// All, together.
+    All,
+    /// The first, alone.
+    First,
+}
+
+/// Sends images of the store to a repository, layers while others are compressed; by digest where the name has one.
+pub(super) fn send<'a>(
+    engine: &'a Engine,
+    lease: &Lease,
+    (images, among): (Vec<StoredImage>, Among),
+    to: &ImageRef,
+    watch: &Watch<'_>,
+) -> Result<Stored<'a>, Failure> {
+    let elsewhere: Vec<ImageRef> = images.iter().flat_map(|image| image.references.iter().cloned()).collect();
+    let client = engine.client()?;
+    let blobs = LayerBlobs::new(engine)?;
+    let destination = Destination {
+        client: &client,
+        name: to,
+        elsewhere: &elsewhere,
+        stored: &blobs,
+        watch,
+        unknown: Unknown::Streamed,
+        keep: origins::keeps_compressed(engine)?.then_some((engine.store()?, lease)),
+    };
+    let (stored, there) = while_packing(&destination, |ready| match among {
+        Among::First => Stored::only(engine, lease, images, PACKING, ready),
+        Among::All => stage_all(engine, lease, images, PACKING, ready),
+    })?;
+    let how = match to.digest() {
+        Some(wanted) if *wanted != stored.root().0.digest => {
+            return Err(Failure::new(format!("the image is {}, not {to}", stored.root().0.digest))
+                .with_help("name the destination by a tag"));
+        }
+        Some(_) => PushAs::Digest,
+        None => PushAs::Tags,
+    };
+    let known = Known { elsewhere: &elsewhere, there: &there };
+    push_everywhere(&client, stored.root(), &stored, std::slice::from_ref(to), how, known, watch)?;
+    Ok(stored)
 }
 
 /// The tags of a repository that the store has, in order.
@@ -133,6 +155,22 @@ pub(crate) fn stored<'a>(
 ) -> Result<Stored<'a>, Failure> {
     let images = images_named(engine.store()?, lease, name, &name.canonical())?;
     stage_all(engine, lease, images, PACKING, ready)
+}
+
+/// The images that a name leads to, or the one for a platform.
+pub(super) fn images_for(
+    store: &Store,
+    lease: &Lease,
+    name: &ImageRef,
+    platform: Option<&Platform>,
+) -> Result<Vec<StoredImage>, Failure> {
+    match platform {
+        Some(_) => {
+            let image = store.images().acquire(&name.canonical(), platform, lease);
+            Ok(vec![as_known_by(store, image.map_err(image_names::explain)?, name)])
+        }
+        None => images_named(store, lease, name, &name.canonical()),
+    }
 }
 
 /// The images that a name leads to, one for each platform, in the order of these; else the one that `text` means.

@@ -110,3 +110,29 @@ fn a_build_that_pushes_keeps_too() {
     assert_eq!(scene.large_blobs(), LAYERS);
     assert_eq!(scene.push(USUAL), (digest(&name), 0));
 }
+
+#[test]
+fn a_copy_out_of_the_store_sends_and_keeps_as_a_push_does() {
+    let Some(mut scene) = Scene::new() else { return };
+    let copy = |to: &str, number: usize| {
+        let trace = scene.bench.path(format!("copy{number}"));
+        let by = ["strace", "-f", "-e", "trace=openat,open,creat", "-o", trace.to_str().unwrap()];
+        let copied = scene.bench.through(by, ["image", "copy", "store:app", to]).run().ok();
+        (copied.stdout.trim().to_owned(), made(&trace))
+    };
+    let registry = Registry::start(&scene.bench.path("first"));
+    let name = registry.name("app:1");
+    let (first, made) = copy(&name, 0);
+    assert_eq!((first.as_str(), made), (digest(&name).as_str(), LAYERS));
+    let second = Registry::start(&scene.bench.path("second"));
+    assert_eq!(copy(&format!("docker://{}", second.name("app:1")), 1), (first.clone(), 0), "nothing is compressed");
+    let by_digest = format!("{}@{first}", second.name("other/app"));
+    assert_eq!(copy(&by_digest, 2), (first.clone(), 0));
+    let wrong = format!("{}@sha256:{}", second.name("other/app"), "0".repeat(64));
+    let _refused =
+        scene.bench.rbuild(["image", "copy", "store:app", &wrong]).run().fails(1).says("the image is sha256:");
+    assert_eq!(scene.large_blobs(), LAYERS);
+    let archive = format!("oci-archive:{}", scene.bench.path("out.tar").display());
+    assert_eq!(copy(&archive, 3), (first.clone(), 0));
+    assert_eq!(scene.push(USUAL), (first, 0));
+}

@@ -89,7 +89,7 @@ impl Client {
                 Mount::Refused(session) => upload.goes_on_in(session),
             }
         }
-        upload.goal = Goal::Whole(blob.clone());
+        upload.goal = Goal::Whole(blob.digest, blob.size);
         let target = target(name, Some(blob.digest.to_string()));
         self.tried(Action::PushBlob, target, self.retry_policy(), |retry| upload.attempt(retry))?;
         watch.transfer(&blob.digest, TransferState::Done);

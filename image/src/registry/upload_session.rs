@@ -24,7 +24,6 @@ use super::mirror::Endpoint;
 use super::retry::Retry;
 use super::token::Scopes;
 use super::transfer::{TransferSink, TransferState};
-use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::reference::ImageRef;
 
@@ -55,19 +54,18 @@ pub(super) fn session_of(reply: Reply) -> Result<Session, Cause> {
 }
 
 /// How far an upload is to go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Goal {
     /// The first so many bytes are to be there; others will come.
     Part(u64),
-    /// It is to become this blob.
-    Whole(Descriptor),
+    /// It is to become the blob of this digest and size.
+    Whole(Digest, u64),
 }
 
 impl Goal {
-    fn size(&self) -> u64 {
+    fn size(self) -> u64 {
         match self {
-            Self::Part(size) => *size,
-            Self::Whole(blob) => blob.size,
+            Self::Part(size) | Self::Whole(_, size) => size,
         }
     }
 }
@@ -237,8 +235,8 @@ impl<'a> Upload<'a> {
     }
 
     fn go_on(&mut self, retry: &mut Retry) -> Result<(), Cause> {
-        if let (Doubt::Ended, Goal::Whole(blob)) = (self.doubt, &self.goal)
-            && self.client.head_blob(self.endpoint, self.name, &blob.digest)?
+        if let (Doubt::Ended, Goal::Whole(digest, _)) = (self.doubt, self.goal)
+            && self.client.head_blob(self.endpoint, self.name, &digest)?
         {
             return Ok(());
         }
@@ -256,9 +254,9 @@ impl<'a> Upload<'a> {
                 retry.progressed();
             }
         }
-        match self.goal.clone() {
+        match self.goal {
             Goal::Part(_) => Ok(()),
-            Goal::Whole(blob) => self.put(&blob),
+            Goal::Whole(digest, size) => self.put(digest, size),
         }
     }
 
@@ -312,7 +310,7 @@ impl<'a> Upload<'a> {
         let (from, to) = (self.offset, self.offset + length - 1);
         let open = || self.part(from, length);
         let mut call = Call::new(Method::PATCH, session).header(header::CONTENT_TYPE, "application/octet-stream");
-        let is_all = matches!(&self.goal, Goal::Whole(blob) if length == blob.size);
+        let is_all = matches!(self.goal, Goal::Whole(_, size) if length == size);
         if !is_all {
             // A blob in one piece is a stream to registries that know no chunks.
             call = call.header(header::CONTENT_RANGE, format!("{from}-{to}"));
@@ -333,10 +331,10 @@ impl<'a> Upload<'a> {
     }
 
     /// Ends the upload, with the whole blob when nothing was sent yet.
-    fn put(&mut self, blob: &Descriptor) -> Result<(), Cause> {
+    fn put(&mut self, digest: Digest, size: u64) -> Result<(), Cause> {
         let session = self.session.clone().expect("begun before");
-        let uri = location::with_query(&session, &[("digest", &blob.digest.to_string())])?;
-        let length = blob.size - self.offset;
+        let uri = location::with_query(&session, &[("digest", &digest.to_string())])?;
+        let length = size - self.offset;
         let from = self.offset;
         let open = || self.part(from, length);
         let mut call = Call::new(Method::PUT, uri).header(header::CONTENT_TYPE, "application/octet-stream");
@@ -352,9 +350,9 @@ impl<'a> Upload<'a> {
             self.doubt = if cause.leaves_doubt() { Doubt::Ended } else { Doubt::Offset };
             return Err(cause);
         }
-        check_claim(reply.text(CONTENT_DIGEST), &blob.digest)?;
+        check_claim(reply.text(CONTENT_DIGEST), &digest)?;
         reply.discard();
-        self.offset = blob.size;
+        self.offset = size;
         self.report();
         Ok(())
     }
@@ -368,9 +366,9 @@ impl<'a> Upload<'a> {
     }
 
     fn state(&self, current: u64) -> TransferState {
-        match &self.goal {
+        match self.goal {
             Goal::Part(_) => TransferState::Flowing { current },
-            Goal::Whole(blob) => TransferState::Moving { current, total: blob.size },
+            Goal::Whole(_, total) => TransferState::Moving { current, total },
         }
     }
 

@@ -53,23 +53,23 @@ impl Client {
             true => upload.stream(retry),
             false => follow(&mut upload, blob, retry),
         });
+        let mut whole = None;
         let ended = sent.and_then(|()| {
             self.tried(Action::PushBlob, target(name, None), policy, |retry| {
-                if let Goal::Part(_) = upload.goal {
-                    let whole = blob.whole().map_err(Cause::Storage)?;
-                    upload.all_sent(whole.size);
-                    upload.goal = Goal::Whole(whole);
+                if whole.is_none() {
+                    let descriptor = whole.insert(blob.whole().map_err(Cause::Storage)?);
+                    upload.all_sent(descriptor.size);
+                    upload.goal = Goal::Whole(descriptor.digest, descriptor.size);
                 }
                 upload.attempt(retry)
             })
         });
-        match (ended, &upload.goal) {
-            (Ok(()), Goal::Whole(descriptor)) => {
-                let descriptor = descriptor.clone();
+        match (ended, whole) {
+            (Ok(()), Some(descriptor)) => {
                 watch.transfer(&descriptor.digest, TransferState::Done);
                 Ok(Some(descriptor))
             }
-            (Ok(()), Goal::Part(_)) => unreachable!("what ended has a digest"),
+            (Ok(()), None) => unreachable!("what ended has a digest"),
             (Err(error), _) if error.is_cancelled() => Err(error),
             // All attempts were made: the same blob would meet the same silence.
             (Err(error), _) if error.attempts > 1 && error.cause.again() != Again::Never => Err(error),
