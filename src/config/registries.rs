@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rbuild_image::registry::{
-    ClearText, ClientCertificate, HostConfig, IpNetwork, Mirror, MirrorServes, RepositoryRule, Scheme, Told, Verify,
+    ClearText, ClientCertificate, HostConfig, IpNetwork, Mirror, MirrorServes, RepositoryRule, Scheme, Verify,
 };
 
 /// The most bytes of a file that are read.
@@ -118,6 +118,9 @@ impl Registries {
             }
             host.ca_files.extend(found.ca_files);
             host.client_certificate = host.client_certificate.take().or(found.client_certificate);
+            if host.headers.is_empty() {
+                host.headers = found.headers;
+            }
             if host.mirrors.is_empty() {
                 host.mirrors = found.mirrors;
             }
@@ -146,7 +149,7 @@ impl Registries {
 
     /// Adds a mirror of a host.
     fn mirror(&mut self, name: &str, location: &str, serves: MirrorServes) {
-        self.host(name).mirrors.push(Mirror { location: location.to_owned(), serves, told: Told::Nothing });
+        self.host(name).mirrors.push(Mirror::at(location, serves));
     }
 }
 

@@ -296,7 +296,7 @@ impl Client {
         }
     }
 
-    /// Sends a request below `/v2/` of an endpoint, with authentication where it is asked for.
+    /// Sends a request below the API of an endpoint, with authentication where it is asked for.
     pub(super) fn request<'a>(
         &self,
         endpoint: &Endpoint,
@@ -410,10 +410,10 @@ impl Client {
     }
 }
 
-/// The address of `path` below `/v2/`.
+/// The address of `path` below the API of an endpoint.
 fn address(endpoint: &Endpoint, wire: Wire, path: &str) -> Result<Uri, Cause> {
     let scheme = if wire == Wire::Tls { "https" } else { "http" };
-    let mut text = format!("{scheme}://{}/v2/{path}", endpoint.authority);
+    let mut text = format!("{scheme}://{}{}{path}", endpoint.authority, endpoint.api);
     if let Some(namespace) = &endpoint.namespace {
         text.push_str(if path.contains('?') { "&ns=" } else { "?ns=" });
         text.push_str(&super::location::escape_query(namespace));

@@ -28,6 +28,8 @@ use super::transport::SocketConnector;
 const MAX_REDIRECTS: u32 = 10;
 /// The most bytes of response headers.
 const MAX_HEADERS: usize = 64 << 10;
+/// Headers that say where a request goes and where it ends: settings have no say in these.
+const FRAMING: [HeaderName; 4] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
 /// Bodies of redirects and errors up to this size are read to the end, so that the connection can be used again.
 const DRAIN: u64 = 16 << 10;
 
@@ -292,6 +294,14 @@ impl Http {
         let mut request = Request::builder().method(call.method.clone()).uri(uri.clone());
         for (name, value) in &call.headers {
             request = request.header(name, value);
+        }
+        for (name, value) in self.hosts.get(&origin.authority()).into_iter().flat_map(|host| &host.headers) {
+            let ours = call.headers.iter().any(|(known, _)| known.as_str().eq_ignore_ascii_case(name))
+                || FRAMING.iter().any(|framing| framing.as_str().eq_ignore_ascii_case(name))
+                || (authorization.is_some() && name.eq_ignore_ascii_case(header::AUTHORIZATION.as_str()));
+            if !ours {
+                request = request.header(name, value.expose());
+            }
         }
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);

@@ -34,7 +34,12 @@ pub(super) struct Endpoint {
     pub(super) is_mirror: bool,
     /// The registry whose content is wanted, where it has to be told.
     pub(super) namespace: Option<String>,
+    /// The path of its API, between slashes.
+    pub(super) api: String,
 }
+
+/// Where the API of a registry is.
+const API: &str = "/v2/";
 
 /// What a repository is called at an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +83,7 @@ pub(super) fn origin_endpoint(hosts: &HostTable, registry: &str) -> Endpoint {
         repository: RepositoryName::Below(String::new()),
         is_mirror: false,
         namespace: None,
+        api: API.to_owned(),
     }
 }
 
@@ -104,7 +110,11 @@ pub(super) fn endpoints(hosts: &HostTable, name: &ImageRef, wanted: Wanted) -> V
     let serves = |mirror: &&Mirror| wanted == Wanted::Digest || mirror.serves == MirrorServes::All;
     let mirror = |mirror: &Mirror| {
         let namespace = (mirror.told == Told::Registry).then(|| registry.to_owned());
-        Some(Endpoint { namespace, is_mirror: true, ..located(&mirror.location)? })
+        let api = mirror.api.as_deref().map_or(API.to_owned(), |api| match api.trim_matches('/') {
+            "" => "/".to_owned(),
+            path => format!("/{path}/"),
+        });
+        Some(Endpoint { namespace, is_mirror: true, api, ..located(&mirror.location)? })
     };
     let mut out: Vec<Endpoint> = mirrors.iter().filter(serves).filter_map(mirror).collect();
     let own = rule.map_or_else(|| Some(origin_endpoint(hosts, registry)), |(rule, _)| located(&rule.location));
@@ -134,6 +144,7 @@ fn parse_location(hosts: &HostTable, location: &str) -> Option<Endpoint> {
         repository: RepositoryName::Below(if prefix.is_empty() { String::new() } else { format!("{prefix}/") }),
         is_mirror: false,
         namespace: None,
+        api: API.to_owned(),
     })
 }
 
@@ -189,11 +200,13 @@ mod tests {
 
     #[test]
     fn mirrors_come_first() {
-        let mirror = |location: &str, serves| Mirror { location: location.into(), serves, told: Told::Nothing };
+        let mirror = |location: &str, serves| Mirror::at(location, serves);
         let mirrors = vec![
             mirror("https://mirror.example", MirrorServes::All),
             mirror("http://cache.example:81/v2/hub/", MirrorServes::Digests),
             mirror("localhost:5000/proxy", MirrorServes::All),
+            Mirror { api: Some("/sub/v2".into()), ..mirror("https://sub.example", MirrorServes::Digests) },
+            Mirror { api: Some(String::new()), ..mirror("https://root.example", MirrorServes::Digests) },
             mirror("ftp://x", MirrorServes::All),
             mirror("https://u:p@x", MirrorServes::All),
         ];
@@ -207,6 +220,8 @@ mod tests {
             "Tls mirror.example library/app",
             "Plain cache.example:81 hub/library/app",
             "Undecided localhost:5000 proxy/library/app",
+            "Tls sub.example/sub/v2/ library/app",
+            "Tls root.example/ library/app",
             "Tls registry-1.docker.io library/app",
         ]
         "#);
@@ -220,13 +235,13 @@ mod tests {
             RepositoryName::Below(prefix) => format!("{prefix}{}", name.repository()),
             RepositoryName::Exactly(repository) => repository.clone(),
         };
-        format!("{:?} {} {repository}", endpoint.wire, endpoint.authority)
+        let api = endpoint.api.strip_prefix(API).unwrap_or(&endpoint.api);
+        format!("{:?} {}{api} {repository}", endpoint.wire, endpoint.authority)
     }
 
     #[test]
     fn repositories_may_be_elsewhere() {
-        let mirror =
-            |location: &str| Mirror { location: location.into(), serves: MirrorServes::All, told: Told::Nothing };
+        let mirror = |location: &str| Mirror::at(location, MirrorServes::All);
         let rule = |prefix: &str, location: &str, mirrors: &[&str]| RepositoryRule {
             prefix: prefix.into(),
             location: location.into(),

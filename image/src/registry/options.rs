@@ -10,7 +10,7 @@ use super::hosts::IpNetwork;
 use super::proxy::ProxySettings;
 use super::resolver::DnsSettings;
 use super::retry::RetryPolicy;
-use crate::credentials::{Anonymous, CredentialSource};
+use crate::credentials::{Anonymous, CredentialSource, Secret};
 
 /// Everything a [`Client`](super::Client) needs to know.
 #[derive(Clone)]
@@ -81,6 +81,8 @@ pub struct HostConfig {
     pub client_certificate: Option<ClientCertificate>,
     /// Asked before the host itself when pulling, in this order.
     pub mirrors: Vec<Mirror>,
+    /// Sent with every request to this host, and to no other.
+    pub headers: Vec<(String, Secret)>,
 }
 
 /// TLS or not.
@@ -136,6 +138,15 @@ pub struct Mirror {
     pub serves: MirrorServes,
     /// Whether it is told for which registry it is asked (`?ns=`, as containerd does): one mirror may serve several.
     pub told: Told,
+    /// Where its API is, when not at `/v2`: `/sub/v2`. Then `location` has no path.
+    pub api: Option<String>,
+}
+
+impl Mirror {
+    /// One at a location, which knows whose content it has.
+    pub fn at(location: impl Into<String>, serves: MirrorServes) -> Self {
+        Self { location: location.into(), serves, told: Told::Nothing, api: None }
+    }
 }
 
 /// Whether a mirror is told whose content is wanted.

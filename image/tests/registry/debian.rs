@@ -12,8 +12,8 @@ use rbuild_image::credentials::{CredentialSource, Credentials, DockerConfig, Fix
 use rbuild_image::pull::{self, pull};
 use rbuild_image::push::{PushRequest, push};
 use rbuild_image::registry::{
-    Cause, Client, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Pushed, Silent, Told,
-    TransferState, Verify,
+    Cause, Client, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Pushed, Silent, TransferState,
+    Verify,
 };
 use rbuild_image::{Descriptor, Digest, ImageRef, Index, MediaType, Platform};
 
@@ -427,7 +427,7 @@ fn mirrors_are_asked_first_and_the_registry_last() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mirrors = |rest: &[String]| {
         let all = std::iter::once(format!("http://{dead}")).chain(rest.iter().cloned());
-        let mirrors = all.map(|location| Mirror { location, serves: MirrorServes::All, told: Told::Nothing }).collect();
+        let mirrors = all.map(|location| Mirror::at(location, MirrorServes::All)).collect();
         client(|options| {
             options.hosts.insert(registry.host.clone(), HostConfig { mirrors, ..HostConfig::default() });
         })

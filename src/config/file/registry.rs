@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rbuild_image::registry::{ClearText, ClientCertificate, HostConfig, Mirror, MirrorServes, Scheme, Told, Verify};
+use rbuild_image::registry::{ClearText, ClientCertificate, HostConfig, Mirror, MirrorServes, Scheme, Verify};
 use toml::Value;
 
 use super::{ConfigError, Section};
@@ -38,7 +38,7 @@ impl Section<'_> {
         if insecure {
             host.verify = Verify::Nothing;
         }
-        let mirror = |location: String| Mirror { location, serves: MirrorServes::All, told: Told::Nothing };
+        let mirror = |location: String| Mirror::at(location, MirrorServes::All);
         host.mirrors = self.texts("mirrors")?.into_iter().map(mirror).collect();
         for directory in self.texts("tlsconfigdir")? {
             let found = certificates_in(&self.beside(&directory));

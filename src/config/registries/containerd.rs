@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use rbuild_image::credentials::Secret;
 use rbuild_image::registry::{ClientCertificate, Mirror, MirrorServes, Scheme, Told};
 use toml::{Table, Value};
 
@@ -39,6 +40,7 @@ pub(super) fn hosts(name: &str, text: &str, directory: &Path) -> Option<Registri
         return Some(found);
     }
     trust(&mut found, name, &file, directory);
+    headers(&mut found, name, &file);
     if let Some(server) = file.get("server").and_then(Value::as_str) {
         let same = host_of(server) == name || (name == "docker.io" && host_of(server) == "registry-1.docker.io");
         match (same, server.starts_with("http://")) {
@@ -56,21 +58,39 @@ fn mirror(found: &mut Registries, name: &str, location: &str, settings: &Table, 
     if !can("pull") {
         return;
     }
-    let path = location.split_once("://").map_or(location, |(_, rest)| rest);
-    let path = path.split_once('/').map_or("", |(_, path)| path.trim_matches('/'));
-    let whole = settings.get("override_path").and_then(Value::as_bool).unwrap_or(false);
-    // A path stands before the API's `/v2`, unless it is said to hold it: the first is no place that we can name.
-    let nameable = path.is_empty() || (whole && (path == "v2" || path.starts_with("v2/")));
-    if !nameable {
-        tracing::info!(%location, "a mirror whose API is below a path is not asked");
-        return;
-    }
     let own = host_of(location);
     if own != name {
         let serves = if can("resolve") { MirrorServes::All } else { MirrorServes::Digests };
-        found.mirror(name, location, serves);
+        let whole = settings.get("override_path").and_then(Value::as_bool).unwrap_or(false);
+        let api = api_path(location, whole);
+        let scheme = location.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+        let mirror = Mirror { api: (api != "/v2").then_some(api), ..Mirror::at(format!("{scheme}{own}"), serves) };
+        found.host(name).mirrors.push(mirror);
     }
     trust(found, own, settings, directory);
+    headers(found, own, settings);
+}
+
+/// Where the API of a host is: below its path, unless that is said to be the API's own (`override_path`).
+fn api_path(location: &str, whole: bool) -> String {
+    let path = location.split_once("://").map_or(location, |(_, rest)| rest);
+    let path = path.split_once('/').map_or("", |(_, path)| path.trim_matches('/'));
+    match path {
+        "" if whole => String::new(),
+        "" => "/v2".to_owned(),
+        path if whole || path == "v2" || path.ends_with("/v2") => format!("/{path}"),
+        path => format!("/{path}/v2"),
+    }
+}
+
+/// `header`: texts, or lists of them.
+fn headers(found: &mut Registries, name: &str, settings: &Table) {
+    for (header, value) in settings.get("header").and_then(Value::as_table).into_iter().flatten() {
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let texts = values.iter().filter_map(Value::as_str);
+        let host = found.host(name);
+        host.headers.extend(texts.map(|text| (header.clone(), Secret::new(text))));
+    }
 }
 
 /// `ca`, `client` and `skip_verify`.
@@ -124,18 +144,31 @@ mod tests {
             [host."https://o.example/v2/hub"]
               override_path = true
               client = [["c.pem", "k.pem"]]
+            [host."https://bare.example"]
+              override_path = true
+            [host."https://p.example/sub".header]
+              x-team = "one"
+              x-more = ["two", "three"]
             "#;
         let found = hosts("docker.io", text, Path::new("/d")).unwrap();
-        let mirrors: Vec<_> =
-            found.hosts["docker.io"].mirrors.iter().map(|m| (m.location.as_str(), m.serves)).collect();
+        let mirrors: Vec<_> = found.hosts["docker.io"]
+            .mirrors
+            .iter()
+            .map(|m| (m.location.as_str(), m.api.as_deref(), m.serves))
+            .collect();
         assert_eq!(
             mirrors,
             [
-                ("https://z.example", MirrorServes::All),
-                ("http://a.example:5000", MirrorServes::Digests),
-                ("https://o.example/v2/hub", MirrorServes::All),
+                ("https://z.example", None, MirrorServes::All),
+                ("http://a.example:5000", None, MirrorServes::Digests),
+                ("https://p.example", Some("/sub/v2"), MirrorServes::All),
+                ("https://o.example", Some("/v2/hub"), MirrorServes::All),
+                ("https://bare.example", Some(""), MirrorServes::All),
             ]
         );
+        let headers: Vec<_> =
+            found.hosts["p.example"].headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+        assert_eq!(headers, [("x-team", "one"), ("x-more", "two"), ("x-more", "three")]);
         assert_eq!(found.hosts["z.example"].ca_files, [Path::new("/d/z.pem")]);
         assert_eq!(found.hosts["a.example:5000"].verify, Verify::Nothing);
         assert_eq!(found.hosts["o.example"].client_certificate.as_ref().unwrap().key, Path::new("/d/k.pem"));

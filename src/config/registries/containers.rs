@@ -1,7 +1,7 @@
 //! `registries.conf` (containers-registries.conf(5)), both versions: mirrors and insecure registries, of hosts and of
 //! repositories. Short-name aliases and search lists have no meaning here: names are Docker's.
 
-use rbuild_image::registry::{Access, Mirror, MirrorServes, RepositoryRule, Told};
+use rbuild_image::registry::{Access, Mirror, MirrorServes, RepositoryRule};
 use serde::Deserialize;
 
 use super::{Registries, host_of};
@@ -71,7 +71,7 @@ pub(super) fn registries(text: &str) -> Option<Registries> {
                 _ if registry.by_digest => MirrorServes::Digests,
                 _ => MirrorServes::All,
             };
-            mirrors.push(Mirror { location: mirror.location.clone(), serves, told: Told::Nothing });
+            mirrors.push(Mirror::at(mirror.location.clone(), serves));
             if mirror.insecure {
                 found.distrust(host_of(&mirror.location));
             }
