@@ -298,9 +298,30 @@ pub enum Output {
     /// An image in the Docker daemon of this machine.
     Docker(ImageForm),
     /// The root file system as a tar; `-` is standard output.
-    Tar(Destination, Split),
+    Tar(Destination, FilesForm),
     /// The root file system as files below a directory.
-    Local(PathBuf, Split),
+    Local(PathBuf, FilesForm),
+}
+
+/// How the files of a result leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesForm {
+    /// Whether platforms get directories.
+    pub split: Split,
+    /// What the names of attestations begin with, which lie among the files.
+    pub attestation_prefix: String,
+    /// What becomes of files that are in the directory and not in the result.
+    pub others: OtherFiles,
+}
+
+/// What becomes of files that are in a directory and not in the result that it gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OtherFiles {
+    /// They stay.
+    #[default]
+    Kept,
+    /// They go: the directory becomes what the result is.
+    Removed,
 }
 
 /// Whether the files of each platform get a directory of their own.
@@ -326,12 +347,16 @@ pub struct ImageOutput {
     pub push: Option<PushAs>,
     /// Whether the registries may do without TLS and certificates that can be verified.
     pub insecure: bool,
+    /// Whether the store also has it as `NAME@DIGEST`.
+    pub canonical: bool,
+    /// What an image without a name is called in the store, with its digest behind.
+    pub dangling: Option<ImageRef>,
 }
 
 impl Default for ImageOutput {
     /// Kept in the store, and pushed nowhere.
     fn default() -> Self {
-        Self { form: ImageForm::default(), store: true, push: None, insecure: false }
+        Self { form: ImageForm::default(), store: true, push: None, insecure: false, canonical: false, dangling: None }
     }
 }
 

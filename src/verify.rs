@@ -56,7 +56,7 @@ pub fn verify(engine: &Engine, image: &str, request: BuildRequest, mode: Mode) -
         cache_to: Vec::new(),
         platforms: vec![wanted.record.platform.clone()],
         tags: Vec::new(),
-        outputs: vec![Output::Image(ImageOutput { form, store: true, push: None, insecure: false })],
+        outputs: vec![Output::Image(ImageOutput { form, ..ImageOutput::default() })],
         reproducible: true,
         ..request
     };

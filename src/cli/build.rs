@@ -80,7 +80,7 @@ pub(super) struct BuildArgs {
     /// Network of RUN steps
     #[arg(long, value_enum, default_value_t = NetworkArg::Default)]
     network: NetworkArg,
-    /// Grant an entitlement: network.host or security.insecure
+    /// Grant an entitlement: network.host, security.insecure, or buildx.local.delete for -o mode=delete anywhere
     #[arg(long, value_enum, value_name = "ENTITLEMENT", value_delimiter = ',')]
     allow: Vec<AllowArg>,
     /// Additional host name in RUN steps: NAME:ADDRESS, or NAME:host-gateway for this machine
@@ -255,6 +255,8 @@ enum AllowArg {
     NetworkHost,
     #[value(name = "security.insecure")]
     SecurityInsecure,
+    #[value(name = "buildx.local.delete")]
+    LocalDelete,
 }
 
 /// Runs `rbuild build`.

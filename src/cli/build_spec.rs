@@ -27,9 +27,11 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         (false, true) => CacheChoice::Use,
         (false, false) => CacheChoice::IgnoreStages(args.no_cache_filter.clone()),
     };
-    let allow = args.allow.iter().map(|allow| match allow {
-        AllowArg::NetworkHost => Entitlement::NetworkHost,
-        AllowArg::SecurityInsecure => Entitlement::SecurityInsecure,
+    let allow = args.allow.iter().filter_map(|allow| match allow {
+        AllowArg::NetworkHost => Some(Entitlement::NetworkHost),
+        AllowArg::SecurityInsecure => Some(Entitlement::SecurityInsecure),
+        // About an output, not about steps.
+        AllowArg::LocalDelete => None,
     });
     args.tags.iter().try_for_each(image_names::check_new).map_err(|failure| failure.within("--tag"))?;
     let mut build_args = build_args(&args.build_arg, settings);

@@ -1,21 +1,24 @@
 //! `--output`, `--push`, `--load`, `--annotation` and `--provenance`: what was typed, turned into what it means.
 
-use rbuild_image::{Flavour, Platform};
+use std::path::{Component, Path};
 
-use super::BuildArgs;
+use rbuild_image::{Flavour, ImageRef, Platform};
+
 use super::spec::fields;
+use super::{AllowArg, BuildArgs};
 use crate::cli::report::Failure;
 use crate::config::Settings;
 use crate::output::image::check_form;
 use crate::remote_cache::spec::ExistingBlobs;
 use crate::request::{
-    Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, AttestAs, Compression, Destination, ImageForm,
-    ImageOutput, Output, ProvenanceMode, PushAs, Split,
+    Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, AttestAs, Compression, Destination, FilesForm,
+    ImageForm, ImageOutput, OtherFiles, Output, ProvenanceMode, PushAs, Split,
 };
 
 /// What becomes of the result: every `--output`, then what `--push` and `--load` add.
 pub(super) fn outputs(args: &BuildArgs, settings: &Settings) -> Result<Vec<Output>, Failure> {
-    let mut out = args.output.iter().map(|text| output(text, settings)).collect::<Result<Vec<_>, _>>()?;
+    let deletes = args.allow.contains(&AllowArg::LocalDelete);
+    let mut out = args.output.iter().map(|text| output(text, settings, deletes)).collect::<Result<Vec<_>, _>>()?;
     if out.is_empty() {
         out.push(Output::Image(ImageOutput::default()));
     }
@@ -169,20 +172,25 @@ fn provenance_mode(text: &str, fields: &[String]) -> Result<Option<ProvenanceMod
     Ok(mode)
 }
 
-fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
+fn output(text: &str, settings: &Settings, deletes: bool) -> Result<Output, Failure> {
     let wrong = |why: String| {
         Failure::usage(format!("--output {text:?}: {why}"), "e.g. --output type=oci,dest=image.tar, or a directory")
     };
-    if !text.contains('=') && !text.contains(',') {
+    // A path may have a `=`; a key has no `/`.
+    let is_key = |(key, _): (&str, &str)| !key.contains('/');
+    if !text.contains(',') && !text.split_once('=').is_some_and(is_key) {
         return Ok(match text {
-            "-" => Output::Tar(Destination::Stdout, Split::Several),
-            path => Output::Local(settings.absolute(path), Split::Several),
+            "-" => Output::Tar(Destination::Stdout, FilesForm::default()),
+            path => Output::Local(settings.absolute(path), FilesForm::default()),
         });
     }
     let mut given = Attributes::default();
     for field in fields(text) {
         let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("{field:?} is not KEY=VALUE")))?;
-        given.take(key.trim(), value, &wrong)?;
+        let key = key.trim();
+        // As in buildx the case of keys means nothing; only what an annotation is called is taken as it is.
+        let lower = if key.starts_with("annotation") { key.to_owned() } else { key.to_lowercase() };
+        given.take(&lower, value, &wrong)?;
     }
     let file = |dest: Option<&str>| match dest {
         None if settings.stdout_is_terminal => {
@@ -194,7 +202,17 @@ fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
     match given.kind.as_deref() {
         None => Err(wrong("type is missing".to_owned())),
         Some(kind @ ("image" | "store" | "registry")) => {
-            let own = ["name", "push", "push-by-digest", "registry.insecure", "store", "unpack", "attestations"];
+            let own = [
+                "name",
+                "push",
+                "push-by-digest",
+                "registry.insecure",
+                "store",
+                "unpack",
+                "attestations",
+                "name-canonical",
+                "dangling-name-prefix",
+            ];
             given.only(&own, IMAGE, &wrong)?;
             let push = match (given.push.unwrap_or(kind == "registry"), given.by_digest) {
                 (_, true) => Some(PushAs::Digest),
@@ -206,24 +224,40 @@ fn output(text: &str, settings: &Settings) -> Result<Output, Failure> {
                 return Err(wrong("store=false without push=true leaves nothing: use type=cacheonly".to_owned()));
             }
             let insecure = given.insecure;
+            let canonical = given.canonical;
+            let dangling = given.dangling_prefix.clone();
+            if !store && (canonical || dangling.is_some()) {
+                return Err(wrong(
+                    "name-canonical and dangling-name-prefix name what the store keeps: not with store=false"
+                        .to_owned(),
+                ));
+            }
             let form = given.form(push == Some(PushAs::Digest), &wrong)?;
             check_form(&form, push)?;
             if form.attestations == AttestAs::Referrer && push.is_none() {
                 return Err(wrong("attestations=referrers is for registries: add push=true".to_owned()));
             }
-            Ok(Output::Image(ImageOutput { form, store, push, insecure }))
+            Ok(Output::Image(ImageOutput { form, store, push, insecure, canonical, dangling }))
         }
         Some("cacheonly") => given.only(&[], &[], &wrong).map(|()| Output::CacheOnly),
         Some("tar") => {
-            given.only(&["dest", "platform-split"], &[], &wrong)?;
-            Ok(Output::Tar(file(given.dest.as_deref())?, given.split))
+            given.only(&["dest", "platform-split", "attestation-prefix"], &[], &wrong)?;
+            Ok(Output::Tar(file(given.dest.as_deref())?, given.files()))
         }
         Some("local") => {
-            given.only(&["dest", "platform-split"], &[], &wrong)?;
-            match &given.dest {
-                Some(path) => Ok(Output::Local(settings.absolute(path), given.split)),
-                None => Err(wrong("dest is missing".to_owned())),
+            given.only(&["dest", "platform-split", "attestation-prefix", "mode"], &[], &wrong)?;
+            let Some(path) = &given.dest else { return Err(wrong("dest is missing".to_owned())) };
+            let path = settings.absolute(path);
+            if given.others == OtherFiles::Removed && !deletes && !is_inside(&path, &settings.cwd) {
+                return Err(Failure::usage(
+                    format!(
+                        "--output {text:?}: mode=delete would remove what else is in {}, which is not inside the working directory",
+                        path.display()
+                    ),
+                    "give --allow=buildx.local.delete if that is meant",
+                ));
             }
+            Ok(Output::Local(path, given.files()))
         }
         Some("docker") if given.dest.is_none() && !given.layout => {
             given.only(&["name"], IMAGE, &wrong)?;
@@ -262,7 +296,16 @@ const IMAGE: &[&str] = &[
     "oci-artifact",
     "annotation",
     "rewrite-timestamp",
+    "attestation-inline",
+    "prefer-nondist-layers",
+    "buildinfo",
 ];
+
+/// Whether a path is below a directory, not above it by `..` and not the directory itself.
+fn is_inside(path: &Path, directory: &Path) -> bool {
+    let rest = path.strip_prefix(directory).map(|rest| rest.components().collect::<Vec<_>>());
+    rest.is_ok_and(|rest| !rest.is_empty() && rest.iter().all(|component| matches!(component, Component::Normal(_))))
+}
 
 /// The attributes of one `--output`.
 #[derive(Debug, Default)]
@@ -280,6 +323,11 @@ struct Attributes {
     artifact: bool,
     referrers: bool,
     split: Split,
+    attestation_prefix: String,
+    others: OtherFiles,
+    inline: bool,
+    canonical: bool,
+    dangling_prefix: Option<ImageRef>,
     push: Option<bool>,
     by_digest: bool,
     insecure: bool,
@@ -289,9 +337,10 @@ struct Attributes {
 
 impl Attributes {
     fn take(&mut self, key: &str, value: &str, wrong: &dyn Fn(String) -> Failure) -> Result<(), Failure> {
+        // What Go takes for a boolean; nothing at all is a yes.
         let boolean = || match value {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
+            "" | "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
+            "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
             _ => Err(wrong(format!("{key}={value}: want true or false"))),
         };
         match key {
@@ -324,6 +373,45 @@ impl Attributes {
             "store" => self.store = Some(boolean()?),
             // Layers are unpacked here in any case: that is how they were made.
             "unpack" => drop(boolean()?),
+            "name-canonical" => self.canonical = boolean()?,
+            "dangling-name-prefix" => {
+                let name = value.parse::<ImageRef>().map_err(|error| wrong(format!("{key}: {error}")))?;
+                if name.tag().is_some() || name.digest().is_some() {
+                    return Err(wrong(format!("{key}={value}: a digest follows it: leave the tag out")));
+                }
+                self.dangling_prefix = Some(name);
+            }
+            "attestation-prefix" => {
+                if value.contains('/') {
+                    return Err(wrong(format!("{key}={value}: it begins the name of a file, and has no /")));
+                }
+                self.attestation_prefix = value.to_owned();
+            }
+            "mode" => {
+                self.others = match value {
+                    "copy" => OtherFiles::Kept,
+                    "delete" => OtherFiles::Removed,
+                    _ => return Err(wrong(format!("{key}={value}: want copy or delete"))),
+                }
+            }
+            // Attestations are attached wherever they are made; only what they are beside can be chosen.
+            "attestation-inline" => self.inline = boolean()?,
+            "prefer-nondist-layers" if !boolean()? => {
+                return Err(wrong(format!(
+                    "{key}=false cannot be had: layers that must not be distributed stay what they are"
+                )));
+            }
+            "prefer-nondist-layers" => {}
+            "buildinfo" | "buildinfo-attrs" if boolean()? => {
+                return Err(wrong(format!("{key} is no more, in BuildKit neither: use --provenance")));
+            }
+            "buildinfo" | "buildinfo-attrs" => {
+                self.keys.push("buildinfo".to_owned());
+                return Ok(());
+            }
+            "source-date-epoch" => {
+                return Err(wrong(format!("{key} is for the whole build: --build-arg SOURCE_DATE_EPOCH={value}")));
+            }
             other => match other.strip_prefix("annotation").and_then(|rest| rest.split_once('.')) {
                 Some((place, name)) => {
                     let note = annotation_attribute(place, name, value);
@@ -347,6 +435,10 @@ impl Attributes {
         }
     }
 
+    fn files(&self) -> FilesForm {
+        FilesForm { split: self.split, attestation_prefix: self.attestation_prefix.clone(), others: self.others }
+    }
+
     fn form(self, bare: bool, wrong: &dyn Fn(String) -> Failure) -> Result<ImageForm, Failure> {
         let compression = match (self.compression.as_deref(), self.level) {
             (None | Some("gzip"), level) => Compression::Gzip(level),
@@ -359,9 +451,10 @@ impl Attributes {
                 return Err(wrong(format!("compression {other:?}: want gzip, zstd or uncompressed")));
             }
         };
-        let parse = |name: &String| {
-            name.parse::<rbuild_image::ImageRef>().map(|name| if bare { name } else { name.tag_or_latest() })
-        };
+        if self.inline && self.referrers {
+            return Err(wrong("attestation-inline=true and attestations=referrers exclude each other".to_owned()));
+        }
+        let parse = |name: &String| name.parse::<ImageRef>().map(|name| if bare { name } else { name.tag_or_latest() });
         let names = self.names.iter().map(parse).collect::<Result<_, _>>().map_err(|error| wrong(error.to_string()))?;
         Ok(ImageForm {
             names,
@@ -401,7 +494,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Output, String> {
         let settings = Settings { cwd: "/w".into(), stdout_is_terminal: false, ..Settings::from_environment() };
-        output(text, &settings).map_err(|failure| failure.message().to_owned())
+        output(text, &settings, false).map_err(|failure| failure.message().to_owned())
     }
 
     #[test]
@@ -429,7 +522,33 @@ mod tests {
         assert_eq!(image.form.attestations, AttestAs::Referrer);
         assert!(matches!(parse("type=docker"), Ok(Output::Docker(_))));
         assert!(matches!(parse("type=docker,dest=-"), Ok(Output::Archive(_))));
-        assert!(matches!(parse("type=local,dest=o,platform-split=false"), Ok(Output::Local(_, Split::Never))));
+        let Ok(Output::Image(image)) = parse(
+            "TYPE=image,name=a,PUSH=,name-canonical=T,dangling-name-prefix=x,unpack=true,attestation-inline=1,buildinfo=false",
+        ) else {
+            panic!()
+        };
+        assert_eq!((image.push, image.canonical), (Some(PushAs::Tags), true));
+        assert_eq!(image.dangling.map(|name| name.to_string()).as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn files_have_places_and_what_was_there_a_fate() {
+        let local = |text: &str| match parse(text) {
+            Ok(Output::Local(path, form)) => (path.display().to_string(), form),
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(local("type=local,dest=o,platform-split=false").1.split, Split::Never);
+        assert_eq!(local("type=local,dest=o,attestation-prefix=a-").1.attestation_prefix, "a-");
+        assert_eq!(local("type=local,dest=o,mode=copy").1.others, OtherFiles::Kept);
+        assert_eq!(local("type=local,dest=o/p,mode=delete").1.others, OtherFiles::Removed);
+        assert_eq!(local("out").0, "/w/out");
+        assert_eq!(local("/x/a=b").0, "/x/a=b");
+        for outside in [".", "..", "/x", "/w", "o/../..", "/"] {
+            let error = parse(&format!("type=local,dest={outside},mode=delete")).unwrap_err();
+            assert!(error.contains("not inside the working directory"), "{outside}: {error}");
+        }
+        let settings = Settings { cwd: "/w".into(), ..Settings::from_environment() };
+        assert!(output("type=local,dest=/x,mode=delete", &settings, true).is_ok());
     }
 
     #[test]
@@ -448,6 +567,17 @@ mod tests {
             ("type=registry,attestations=beside", "want index or referrers"),
             ("type=oci,dest=x,attestations=referrers", "attestations does not apply"),
             ("type=image,push=maybe", "want true or false"),
+            ("type=image,push", "is not KEY=VALUE"),
+            ("type=image,buildinfo=true", "is no more, in BuildKit neither"),
+            ("type=image,source-date-epoch=0", "for the whole build"),
+            ("type=image,prefer-nondist-layers=false", "stay what they are"),
+            ("type=image,dangling-name-prefix=a:1", "leave the tag out"),
+            ("type=registry,name=a,store=false,name-canonical=true", "not with store=false"),
+            ("type=registry,name=a,attestations=referrers,attestation-inline=true", "exclude each other"),
+            ("type=oci,dest=x,name-canonical=true", "does not apply"),
+            ("type=tar,dest=x,mode=delete", "does not apply"),
+            ("type=local,dest=x,mode=move", "want copy or delete"),
+            ("type=local,dest=x,attestation-prefix=a/b", "has no /"),
             ("type=squashfs", "unknown type"),
         ] {
             let error = parse(text).unwrap_err();

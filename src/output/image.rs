@@ -28,7 +28,8 @@ pub(super) fn write(
 ) -> Result<Exported, Failure> {
     let Parts { engine, store, request, built, attester, .. } = *parts;
     let names = names(request, &output.form);
-    let plain = output.form.is_plain() && request.annotations.is_empty() && attester.is_idle();
+    let by_digest = output.canonical || (names.is_empty() && output.dangling.is_some());
+    let plain = output.form.is_plain() && request.annotations.is_empty() && attester.is_idle() && !by_digest;
     if plain && output.push.is_none() {
         return Ok(Exported { id: put_plain(parts, &names, progress)?, root: None, names });
     }
@@ -37,7 +38,7 @@ pub(super) fn write(
     let pack = |ready: Ready<'_>| Bundle::new(parts, &output.form, flavour, shape, ready);
     let Some(how) = output.push else {
         let bundle = pack(stage::NOBODY)?;
-        keep(parts, &bundle, &names, progress)?;
+        keep(parts, &bundle, &stored_names(output, &names, &bundle), progress)?;
         return Ok(Exported { id: bundle.id(), root: Some(bundle.root.0.clone()), names });
     };
     let Some(first) = names.first() else { return Err(unnamed()) };
@@ -54,7 +55,7 @@ pub(super) fn write(
     match (output.store, lean) {
         (false, _) => {}
         (true, true) => drop(put_plain(parts, &names, progress)?),
-        (true, false) => keep(parts, &bundle, &names, progress)?,
+        (true, false) => keep(parts, &bundle, &stored_names(output, &names, &bundle), progress)?,
     }
     progress.export(&format!("exporting manifest {}", bundle.root.0.digest));
     push_everywhere(&client, &bundle.root, &bundle, &names, how, Known { elsewhere, there: &there }, &Silent)?;
@@ -77,6 +78,19 @@ pub(super) fn write(
         progress.export(&format!("pushing manifest for {}@{}", name.canonical(), bundle.root.0.digest));
     }
     Ok(Exported { id: bundle.id(), root: Some(bundle.root.0.clone()), names })
+}
+
+/// The names that the store gives an image: its own, and those with its digest that are asked for.
+fn stored_names(output: &ImageOutput, names: &[ImageRef], bundle: &Bundle<'_>) -> Vec<ImageRef> {
+    let digest = bundle.root.0.digest;
+    let mut out = names.to_vec();
+    if output.canonical {
+        out.extend(names.iter().map(|name| name.with_digest(digest)));
+    }
+    if names.is_empty() {
+        out.extend(output.dangling.iter().map(|prefix| prefix.with_digest(digest)));
+    }
+    out
 }
 
 /// Keeps the images as they were built; gives the first one's id.

@@ -14,6 +14,7 @@ mod docker_host;
 mod files;
 mod growing;
 pub(crate) mod image;
+mod local;
 mod store;
 
 use std::fs::{self, File};
@@ -22,17 +23,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub(crate) use archive::{Leaving, export};
-pub use files::{write_local, write_tar};
+pub use files::{Tree, write_tar};
+pub use local::write_local;
 pub use store::{Built, put_image};
 
 pub(crate) use bundle::Parts;
 use bundle::{Bundle, Shape, names};
-use rbuild_cache::view::View;
 use rbuild_image::{Descriptor, Digest, Flavour, ImageRef, Platform};
 
 use crate::cli::report::Failure;
 use crate::progress::Progress;
-use crate::request::{ArchiveFormat, ArchiveOutput, BuildRequest, Compression, ImageForm, Output, Split};
+use crate::request::{ArchiveFormat, ArchiveOutput, BuildRequest, Compression, FilesForm, ImageForm, Output, Split};
 
 /// Who may read a file that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,16 +126,13 @@ pub(crate) fn write(
     match output {
         Output::CacheOnly => Ok(Exported::default()),
         Output::Image(output) => image::write(parts, output, elsewhere, progress),
-        Output::Tar(dest, split) => {
-            write_tar(&views(parts, *split)?, (dest, Readers::Anybody), epoch(request)?)?;
+        Output::Tar(dest, form) => {
+            write_tar(&trees(parts, form)?, dest, epoch(request)?)?;
             progress.export("writing tar");
             Ok(Exported::default())
         }
-        Output::Local(dest, split) => {
-            for (directory, view) in views(parts, *split)? {
-                let dest = if directory.is_empty() { dest.clone() } else { dest.join(directory) };
-                write_local(&view, &dest, epoch(request)?)?;
-            }
+        Output::Local(dest, form) => {
+            write_local(&trees(parts, form)?, dest, epoch(request)?, form.others)?;
             progress.export(&format!("copying files to {}", dest.display()));
             Ok(Exported::default())
         }
@@ -163,27 +161,41 @@ pub(crate) fn write(
     }
 }
 
-/// The files of each platform, and the directory that they get: `linux_amd64`, `linux_arm_v7`, or none.
-fn views(parts: &Parts<'_, '_>, split: Split) -> Result<Vec<(String, View)>, Failure> {
-    let Parts { request, store, built, .. } = *parts;
-    let apart = match split {
+/// The files of each platform with what is attested about them, and the directory that they get: `linux_amd64`,
+/// `linux_arm_v7`, or none.
+fn trees(parts: &Parts<'_, '_>, form: &FilesForm) -> Result<Vec<Tree>, Failure> {
+    let Parts { request, store, lease, built, attester, .. } = *parts;
+    let apart = match form.split {
         Split::Several => request.platforms.len() > 1,
         Split::Always => true,
         Split::Never => false,
     };
-    let directory = |built: &Built| match apart {
-        true => built.config.platform().to_string().replace('/', "_"),
-        false => String::new(),
-    };
-    let snapshots = store.snapshots();
-    let views = built.iter().map(|built| Ok((directory(built), snapshots.view(built.snapshot)?)));
-    let views = views.collect::<Result<Vec<_>, Failure>>()?;
-    if !apart && views.len() > 1 {
+    let attested_at = attester.times.map_or(0, |(_, ended)| ended.as_second());
+    let mut trees = Vec::new();
+    for one in built {
+        let view = store.snapshots().view(one.snapshot)?;
+        let platform = one.config.platform().to_string().replace('/', "_");
+        let name = |file: &str| match (form.split, file.rsplit_once('.')) {
+            // As in BuildKit: platforms that share a directory have files of their own there.
+            (Split::Never, Some((stem, extension))) => {
+                format!("{}{stem}.{platform}.{extension}", form.attestation_prefix)
+            }
+            _ => format!("{}{file}", form.attestation_prefix),
+        };
+        let attested = attester.files(one, &view, (store, lease))?;
+        trees.push(Tree {
+            directory: if apart { platform.clone() } else { String::new() },
+            attested: attested.into_iter().map(|(file, bytes)| (name(file), bytes)).collect(),
+            view,
+            attested_at,
+        });
+    }
+    if !apart && trees.len() > 1 {
         files::refuse_common_files(
-            built.iter().map(|built| built.config.platform()).zip(views.iter().map(|(_, view)| view)),
+            built.iter().map(|built| built.config.platform()).zip(trees.iter().map(|tree| &tree.view)),
         )?;
     }
-    Ok(views)
+    Ok(trees)
 }
 
 fn image_archive(parts: &Parts<'_, '_>, archive: &ArchiveOutput) -> Result<Exported, Failure> {

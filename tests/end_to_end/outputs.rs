@@ -318,3 +318,116 @@ fn files_of_several_platforms_are_split_or_must_not_meet() {
     let _met = build("type=local,dest=met,platform-split=false").fails(1).says("cannot overwrite /a from linux/amd64");
     assert!(!bench.path("met").exists());
 }
+
+/// Inode and change time of a file: whether it is the same one, untouched.
+fn identity(path: &Path) -> (u64, i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    let stat = std::fs::symlink_metadata(path).unwrap();
+    (stat.ino(), stat.ctime(), stat.ctime_nsec())
+}
+
+#[test]
+fn only_files_that_changed_are_written_into_a_directory() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let text = "FROM busybox AS b\nCOPY f g same /o/\nRUN ln /o/f /o/linked && ln -s f /o/link && chmod 750 /o/g\nFROM scratch\nCOPY --from=b /o /\n";
+    let dir = bench.context("ctx", [("Dockerfile", text), ("f", "ffff"), ("g", "gggg"), ("same", "same")]);
+    let build = |more: &str| bench.rbuild(["build", "-o", &format!("type=local,dest=out{more}")]).arg(&dir).run();
+    let _first = build("").ok();
+    let out = bench.path("out");
+    let (g, same) = (identity(&out.join("g")), identity(&out.join("same")));
+    // Same size, other bytes; and a file that is not from here.
+    std::fs::write(dir.join("g"), "GGGG").unwrap();
+    std::fs::write(out.join("other"), "mine").unwrap();
+    std::fs::create_dir(out.join("more")).unwrap();
+    let _second = build("").ok();
+    assert_eq!(identity(&out.join("same")), same, "it is as it was, and nobody touched it");
+    assert_ne!(identity(&out.join("g")).0, g.0);
+    assert_eq!(std::fs::read_to_string(out.join("g")).unwrap(), "GGGG");
+    assert_eq!(std::fs::read_to_string(out.join("other")).unwrap(), "mine");
+    // Somebody else's mode, name or kind is put right.
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    std::fs::set_permissions(out.join("g"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::hard_link(out.join("same"), bench.path("elsewhere")).unwrap();
+    std::fs::remove_file(out.join("link")).unwrap();
+    std::fs::create_dir(out.join("link")).unwrap();
+    let _third = build("").ok();
+    assert_eq!(std::fs::metadata(out.join("g")).unwrap().mode() & 0o7777, 0o750);
+    assert_eq!(std::fs::metadata(out.join("same")).unwrap().nlink(), 1, "another name of it is no part of the result");
+    assert_eq!(std::fs::read_link(out.join("link")).unwrap(), Path::new("f"));
+    assert_eq!(std::fs::metadata(out.join("f")).unwrap().ino(), std::fs::metadata(out.join("linked")).unwrap().ino());
+    // What the result lacks goes only where that is asked for.
+    let _whole = build(",mode=delete").ok();
+    assert!(!out.join("other").exists() && !out.join("more").exists() && out.join("same").exists());
+    let _outside = bench
+        .rbuild(["build", "-o", "type=local,dest=/nonexistent/rbuild,mode=delete"])
+        .arg(&dir)
+        .run()
+        .fails(2)
+        .says("--allow=buildx.local.delete");
+}
+
+#[test]
+fn what_is_attested_about_files_lies_beside_them() {
+    let Some(bench) = Bench::new() else { return };
+    let text = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n";
+    let dir = bench.context("ctx", [("Dockerfile", text), ("amd64/d/a", "a"), ("arm64/b", "b")]);
+    let attested = ["build", "--provenance=true", "--sbom=true"];
+    let _local = bench.rbuild(attested).args(["--platform=linux/amd64", "-o", "out"]).arg(&dir).run().ok();
+    let (provenance, sbom) = (json(&bench.path("out/provenance.json")), json(&bench.path("out/sbom.spdx.json")));
+    assert_eq!(provenance["predicateType"], "https://slsa.dev/provenance/v1");
+    assert_eq!(sbom["predicateType"], "https://spdx.dev/Document");
+    // printf a | sha256sum
+    let digest = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";
+    assert_eq!(provenance["subject"], serde_json::json!([{"name": "d/a", "digest": {"sha256": digest}}]));
+    // Platforms that share a directory have files of their own there.
+    let both = ["--platform=linux/amd64,linux/arm64", "-o"];
+    let _merged =
+        bench.rbuild(attested).args(both).arg("type=local,dest=both,platform-split=false,attestation-prefix=x-");
+    let _merged = _merged.arg(&dir).run().ok();
+    let names = |dir: &str| {
+        let mut names: Vec<String> = std::fs::read_dir(bench.path(dir))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names("both"),
+        [
+            "b",
+            "d",
+            "x-provenance.linux_amd64.json",
+            "x-provenance.linux_arm64.json",
+            "x-sbom.spdx.linux_amd64.json",
+            "x-sbom.spdx.linux_arm64.json"
+        ]
+    );
+    let _split = bench.rbuild(attested).args(both).arg("type=local,dest=both,mode=delete").arg(&dir).run().ok();
+    assert_eq!(names("both"), ["linux_amd64", "linux_arm64"]);
+    assert_eq!(names("both/linux_arm64"), ["b", "provenance.json", "sbom.spdx.json"]);
+    let _tar =
+        bench.rbuild(attested).args(["--platform=linux/arm64", "-o", "type=tar,dest=out.tar"]).arg(&dir).run().ok();
+    let listed = run(Command::new("tar").arg("-tvf").arg(bench.path("out.tar")));
+    assert!(
+        listed.lines().count() == 3 && listed.contains("-rw------- 0/0") && listed.contains(" sbom.spdx.json"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn the_store_knows_an_image_by_its_digest_where_that_is_asked_for() {
+    let Some(bench) = Bench::new() else { return };
+    let dir = bench.context("ctx", [("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "f")]);
+    let build = |output: &str| {
+        let _built = bench.rbuild(["build", "--metadata-file=made", "-o", output]).arg(&dir).run().ok();
+        json(&bench.path("made"))["containerimage.digest"].as_str().unwrap().to_owned()
+    };
+    let digest = build("type=image,name=app:1,name-canonical=true");
+    let ran = bench.rbuild(["inspect", "-f", "{{.RepoTags}} {{.RepoDigests}}", "app:1"]).run().ok();
+    assert_eq!(ran.stdout, format!("[app:1] [app@{digest}]\n"));
+    let dangling = build("type=image,dangling-name-prefix=moby-dangling");
+    let name = format!("moby-dangling@{dangling}");
+    let ran = bench.rbuild(["inspect", "-f", "{{.RepoTags}}", &name]).run().ok();
+    assert_eq!(ran.stdout, "[app:1]\n", "it is the same image");
+}

@@ -4,9 +4,12 @@ mod packages;
 mod provenance;
 mod spdx;
 
+use std::io;
+
 use jiff::Timestamp;
+use rbuild_cache::view::{FileKind, View};
 use rbuild_cache::{Lease, Store};
-use rbuild_image::{ImageRef, Platform};
+use rbuild_image::{ContainerPath, Hashing, ImageRef, Platform};
 use rbuild_parser::Source;
 use rbuild_solver::Graph;
 use serde_json::{Value, json};
@@ -44,22 +47,54 @@ impl Attester<'_> {
         names: &[ImageRef],
         (store, lease): (&Store, &Lease),
     ) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-        let mut statements = Vec::new();
         let subject = subject(names, &built.config.platform(), staged);
+        let predicates = self.predicates(built, names, (store, lease))?;
+        let statement = |made: Predicate| {
+            (made.kind.to_owned(), statement(made.kind, &subject, &made.content).to_string().into_bytes())
+        };
+        Ok(predicates.into_iter().map(statement).collect())
+    }
+
+    /// The statements about a result's files, each with the name of the file that it becomes beside them.
+    pub(crate) fn files(
+        &self,
+        built: &Built,
+        view: &View,
+        (store, lease): (&Store, &Lease),
+    ) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
+        if self.is_idle() {
+            return Ok(Vec::new());
+        }
+        let subject = Value::Array(regular_files(view)?);
+        let predicates = self.predicates(built, &self.request.tags, (store, lease))?;
+        let file = |made: Predicate| {
+            let text = serde_json::to_vec_pretty(&statement(made.kind, &subject, &made.content));
+            (made.file, text.expect("a JSON value is always JSON"))
+        };
+        Ok(predicates.into_iter().map(file).collect())
+    }
+
+    fn predicates(
+        &self,
+        built: &Built,
+        names: &[ImageRef],
+        (store, lease): (&Store, &Lease),
+    ) -> Result<Vec<Predicate>, Failure> {
+        let mut predicates = Vec::new();
         if self.request.sbom {
             let view = store.snapshots().view(built.snapshot)?;
-            let scratch = || lease.scratch_name("packages").map_err(std::io::Error::other);
+            let scratch = || lease.scratch_name("packages").map_err(io::Error::other);
             let packages = packages::list(&view, &scratch)?;
             let name = names.first().map_or_else(|| "image".to_owned(), ImageRef::canonical);
             let created = built.config.created.clone().unwrap_or_else(|| Timestamp::UNIX_EPOCH.to_string());
-            let document = spdx::document(&name, &created, &packages);
-            statements.push(statement(spdx::PREDICATE_TYPE, &subject, &document));
+            let content = spdx::document(&name, &created, &packages);
+            predicates.push(Predicate { kind: spdx::PREDICATE_TYPE, file: "sbom.spdx.json", content });
         }
         if let Some(mode) = self.request.provenance {
-            let predicate = provenance::predicate(self, mode, &built.config.platform());
-            statements.push(statement(provenance::PREDICATE_TYPE, &subject, &predicate));
+            let content = provenance::predicate(self, mode, &built.config.platform());
+            predicates.push(Predicate { kind: provenance::PREDICATE_TYPE, file: "provenance.json", content });
         }
-        Ok(statements)
+        Ok(predicates)
     }
 
     fn is_complete(&self) -> bool {
@@ -67,15 +102,39 @@ impl Attester<'_> {
     }
 }
 
+/// What is said of a result.
+struct Predicate {
+    /// The type of the statement.
+    kind: &'static str,
+    /// BuildKit's name for the statement where it is a file.
+    file: &'static str,
+    content: Value,
+}
+
 /// An in-toto statement.
-fn statement(predicate_type: &str, subject: &Value, predicate: &Value) -> (String, Vec<u8>) {
-    let statement = json!({
+fn statement(predicate_type: &str, subject: &Value, predicate: &Value) -> Value {
+    json!({
         "_type": "https://in-toto.io/Statement/v0.1",
         "predicateType": predicate_type,
         "subject": subject,
         "predicate": predicate,
-    });
-    (predicate_type.to_owned(), statement.to_string().into_bytes())
+    })
+}
+
+/// Every regular file by path and digest.
+fn regular_files(view: &View) -> Result<Vec<Value>, Failure> {
+    let mut files = Vec::new();
+    view.walk(&ContainerPath::root(), &mut |path, stat| {
+        if stat.kind == FileKind::File {
+            let mut file = Hashing::new(view.open(path)?);
+            io::copy(&mut file, &mut io::sink())?;
+            let (_, digest, _) = file.finish();
+            let name = String::from_utf8_lossy(&path.as_bytes()[1..]).into_owned();
+            files.push(json!({ "name": name, "digest": { "sha256": digest.hex() } }));
+        }
+        Ok(())
+    })?;
+    Ok(files)
 }
 
 /// What a statement is about: the manifest, under each of its names.
