@@ -28,6 +28,35 @@ pub struct DnsSettings {
     pub options: Vec<String>,
 }
 
+/// A `--dns-search` that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a valid domain")]
+pub struct InvalidSearchDomain {
+    text: String,
+}
+
+/// A search domain as it is typed; `.` says that there is none.
+pub fn search_domain(text: &str) -> Result<String, InvalidSearchDomain> {
+    let end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        end(bytes.first())
+            && end(bytes.last())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+    };
+    let domain = text.trim_end();
+    if domain == "." {
+        return Ok(domain.to_owned());
+    }
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    let named = domain.len() < 255 && domain.bytes().any(|byte| byte.is_ascii_alphabetic());
+    if named && domain.split('.').all(label) {
+        Ok(domain.to_owned())
+    } else {
+        Err(InvalidSearchDomain { text: text.to_owned() })
+    }
+}
+
 impl DnsSettings {
     /// Whether nothing was chosen.
     pub(crate) fn is_default(&self) -> bool {
@@ -222,6 +251,17 @@ pub(crate) fn resolv_conf(resolver: &HostResolver, reachable: Reachable, dns: &D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn search_domains_are_names() {
+        for (text, domain) in [(".", "."), ("a.b", "a.b"), ("corp", "corp"), ("a-1.example.", "a-1.example")] {
+            assert_eq!(search_domain(text).as_deref(), Ok(domain), "{text:?}");
+        }
+        for text in ["", "..", "1.2", "a..b", "-a.b", "a b", "a\nnameserver 192.0.2.1", &"a.".repeat(128)] {
+            let error = search_domain(text).unwrap_err();
+            assert_eq!(error.to_string(), format!("{text:?} is not a valid domain"));
+        }
+    }
 
     fn text(bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap()

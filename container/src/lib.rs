@@ -50,7 +50,9 @@ pub use containers::{
 pub use create::{
     InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, check_limits, merge,
 };
-pub use etc_files::{DnsSettings, ExtraHost, HostAddress, HostFiles, InvalidExtraHost};
+pub use etc_files::{
+    DnsSettings, ExtraHost, HostAddress, HostFiles, InvalidExtraHost, InvalidSearchDomain, search_domain,
+};
 pub use events::{Event, EventKind, EventLog, EventReader};
 pub use exec::ExecRequest;
 pub use exit::ContainerExit;

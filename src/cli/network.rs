@@ -114,7 +114,7 @@ pub(super) struct ConnectArgs {
 /// Arguments of `network disconnect`.
 #[derive(Debug, clap::Args)]
 pub(super) struct DisconnectArgs {
-    /// A missing container is no failure
+    /// Accepted for Docker's sake: a container that is gone has left its networks
     #[arg(short, long)]
     force: bool,
     /// Name, id, or beginning of an id
@@ -256,10 +256,7 @@ fn connect(args: ConnectArgs, engine: &Engine) -> Result<Exit, Failure> {
 fn disconnect(args: &DisconnectArgs, engine: &Engine) -> Result<Exit, Failure> {
     drop(networks_of(engine)?);
     let containers = Containers::new(engine.store()?.clone(), Arc::new(SystemClock));
-    match containers.find(&args.container) {
-        Err(rbuild_container::FindError::NotFound { .. }) if args.force => {}
-        found => containers.detach(&found?, &args.network)?,
-    }
+    containers.detach(&containers.find(&args.container)?, &args.network)?;
     Ok(Exit::Success)
 }
 
@@ -280,7 +277,8 @@ impl Condition {
         let wrong = |why: String| {
             Failure::usage(why, "filters are dangling, driver, id, label, name, scope, type, e.g. label=a=b")
         };
-        let (key, value) = text.split_once('=').ok_or_else(|| wrong(format!("invalid filter {text:?}")))?;
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| wrong(format!("bad format of filter (expected name=value): {text}")))?;
         Ok(match key {
             "label" | "label!" => {
                 let (name, content) =

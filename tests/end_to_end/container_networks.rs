@@ -415,6 +415,45 @@ fn a_killed_process_leaves_its_networks_to_the_next_command() {
 }
 
 #[test]
+fn what_a_network_has_on_the_host_goes_although_the_store_has_gone() {
+    let Some(scene) = Scene::new() else { return };
+    let _front = scene.rbuild(&["network", "create", "-o", "com.docker.network.bridge.name=br-lost", "front"]).ok();
+    let reads = scene.bench.rbuild(["run", "-i", "--network", "front", "--name", "reads", "busybox", "cat"]);
+    let mut container = scene.host.namespace.enter(|| reads.start_typing()).expect("a thread");
+    let context = scene.bench.context("context", [("Dockerfile", "FROM busybox\nRUN sleep 3\n")]);
+    let build = start(&scene.host, scene.bench.rbuild(["build", "--progress=plain"]).arg(&context));
+    let began = Instant::now();
+    // Both have brought up a bridge each.
+    while scene.host.census().iter().filter(|one| one.contains("br-lost") || one.contains("rb-")).count() < 2 {
+        assert!(began.elapsed() < WAIT, "{:?}", scene.host.census());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::fs::remove_dir_all(scene.bench.store()).expect("nobody mounts anything there that this process sees");
+    drop(container.stdin.take());
+    // How they end without a store is not what this is about.
+    drop((container.wait().expect("it ends"), build.wait_with_output().expect("it ends")));
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
+fn a_container_that_does_not_run_is_connected_anew_and_a_port_is_published_once() {
+    let Some(scene) = Scene::new() else { return };
+    let _front = scene.rbuild(&["network", "create", "--subnet", "10.77.0.0/24", "front"]).ok();
+    let _made = scene.rbuild(&["create", "--name", "web", "--network", "front", "busybox", "true"]).ok();
+    let connect = ["network", "connect", "--ip", "10.77.0.9", "--alias", "www", "front", "web"];
+    let _connected = scene.rbuild(&connect).ok();
+    let format =
+        "{{range .NetworkSettings.Networks}}{{.IPAMConfig.IPv4Address}} {{json .Aliases}} {{len .Links}}{{end}}";
+    assert_eq!(scene.rbuild(&["inspect", "-f", format, "web"]).ok().stdout, "10.77.0.9 [\"www\"] 0\n");
+    let twice = ["run", "--rm", "-p", "7300:80", "-p", "7300:81", "busybox", "true"];
+    let said = "port is already allocated (by this container, which publishes it twice)";
+    let _refused = scene.rbuild(&twice).fails(125).says(said);
+    let _refused =
+        scene.rbuild(&["run", "--rm", "--dns-search", "", "busybox", "true"]).fails(125).says("not a valid domain");
+    scene.host.becomes(&scene.before);
+}
+
+#[test]
 fn processes_that_race_get_addresses_and_ports_of_their_own() {
     let Some(scene) = Scene::new() else { return };
     let _front = scene.rbuild(&["network", "create", "--subnet", "10.77.0.0/24", "front"]).ok();

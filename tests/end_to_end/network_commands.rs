@@ -107,7 +107,18 @@ fn what_cannot_be_is_refused_by_name() {
         (&["rm", "nowhere"], "network nowhere not found"),
         (&["inspect", "nowhere"], "network nowhere not found"),
         (&["ls", "--filter", "colour=red"], "invalid filter 'colour'"),
+        (&["create", "--subnet", "10.9.0.0/24", "--gateway", "10.9.0.255", "x1"], "address already in use: 10.9.0.255"),
+        (
+            &["create", "--subnet", "10.9.0.0/24", "--gateway", "10.9.0.1", "--gateway", "10.9.0.2", "x1"],
+            "cannot configure multiple gateways",
+        ),
+        (
+            &["create", "--subnet", "10.9.0.0/24", "--aux-address", "router=10.9.0.1", "x1"],
+            "address already in use: 10.9.0.1",
+        ),
+        (&["ls", "--filter", "dangling"], "bad format of filter (expected name=value): dangling"),
         (&["connect", "front", "nobody"], "no such container: nobody"),
+        (&["disconnect", "-f", "front", "nobody"], "no such container: nobody"),
     ] {
         let ran = run(args);
         assert!(ran.code != 0 && ran.stderr.contains(said), "{args:?}: {} {}", ran.code, ran.stderr);

@@ -110,12 +110,13 @@ impl Containers {
         let mut settings = settings.clone();
         settings.network.clone_from(&network.name);
         let own = self.resolved(&networks, &record.config.endpoints());
-        if own.iter().any(|(other, _)| other.id == network.id) {
-            let container = record.name.to_string();
-            return Err(NetworkError::Connected { container, name: network.name }.into());
-        }
+        let before = own.iter().find(|(other, _)| other.id == network.id).map(|(_, settings)| settings.network.clone());
         let mut connection = None;
         if let Some(namespace) = namespace_of(record).map_err(AttachError::Inside)? {
+            if before.is_some() {
+                let container = record.name.to_string();
+                return Err(NetworkError::Connected { container, name: network.name }.into());
+            }
             if !networks.is_present(record.id.as_str())?
                 || record.state.network.connections.is_empty() && !own.is_empty()
             {
@@ -135,7 +136,11 @@ impl Containers {
         let runs = connection.is_some();
         self.update(&record.id, |record| {
             let mut endpoints = record.config.endpoints();
-            endpoints.push(settings.clone());
+            // Of a container that does not run the new settings are the ones that hold, as in Docker.
+            match endpoints.iter_mut().find(|one| before.as_ref() == Some(&one.network)) {
+                Some(one) => one.clone_from(&settings),
+                None => endpoints.push(settings.clone()),
+            }
             record.config.networks = Some(endpoints);
             record.state.network.connections.extend(connection.clone());
             Ok(())

@@ -52,14 +52,19 @@ impl Containers {
         let everywhere = own.as_ref().map_or(EVERYWHERE.as_slice(), |own| own.as_slice());
         let mut reserved = Vec::new();
         for request in requests(config) {
-            reserved.extend(request.reserve(everywhere).map_err(|error| self.naming_the_holder(error))?);
+            let more = request.reserve(everywhere).map_err(|error| self.naming_the_holder(error, &reserved))?;
+            reserved.extend(more);
         }
         Ok(reserved)
     }
 
-    /// A port that is taken, with who has it: a container of this store, or a process.
-    fn naming_the_holder(&self, error: PortTaken) -> PortTaken {
+    /// A port that is taken, with who has it: this container itself, another one of this store, or a process.
+    fn naming_the_holder(&self, error: PortTaken, own: &[ReservedPort]) -> PortTaken {
         let PortTaken::InUse { address, protocol, holder: None } = error else { return error };
+        if own.iter().any(|port| port.protocol == protocol && meet(port.address, address)) {
+            let holder = Some("this container, which publishes it twice".to_owned());
+            return PortTaken::InUse { address, protocol, holder };
+        }
         let container = || {
             let all = self.list().ok()?.containers;
             let found = all.into_iter().find(|record| {

@@ -36,10 +36,9 @@ pub(super) fn allocate(
     ranges.iter().map(of).collect()
 }
 
-/// Whether a host may have the address: neither the first nor, in IPv4, the last, nor the gateway's.
+/// Whether a container may have the address.
 fn usable(range: &NetworkRange, address: IpAddr) -> bool {
-    let ends = address == range.subnet.first() || !range.subnet.is_ipv6() && address == range.subnet.last();
-    !ends && address != range.gateway
+    range.has_host(address) && address != range.gateway
 }
 
 #[cfg(test)]

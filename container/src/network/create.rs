@@ -157,6 +157,12 @@ fn ranges(new: &NewNetwork, taken: &[Subnet]) -> Result<Vec<NetworkRange>, Netwo
         range.pool = new.pools.iter().find(|pool| subnet.contains(pool.first())).copied();
         ranges.push(range);
     }
+    for range in &ranges {
+        one_of_each(new, range.subnet)?;
+        if !range.has_host(range.gateway) {
+            return Err(NetworkError::AddressTaken { address: range.gateway });
+        }
+    }
     let stray = new
         .pools
         .iter()
@@ -164,9 +170,14 @@ fn ranges(new: &NewNetwork, taken: &[Subnet]) -> Result<Vec<NetworkRange>, Netwo
     if let Some(pool) = stray {
         return Err(NetworkError::OutsidePool { pool: *pool });
     }
-    let outside = |address: &&IpAddr| !new.subnets.iter().any(|subnet| subnet.contains(**address));
-    if let Some(stray) = new.reserved.values().find(outside) {
-        return Err(NetworkError::OutsideSubnet { address: *stray });
+    for address in new.reserved.values() {
+        let Some(range) = ranges.iter().find(|range| range.subnet.contains(*address)) else {
+            return Err(NetworkError::StrayAuxiliary { address: *address });
+        };
+        let twice = new.reserved.values().filter(|other| *other == address).count() > 1;
+        if twice || *address == range.gateway || !range.has_host(*address) {
+            return Err(NetworkError::AddressTaken { address: *address });
+        }
     }
     if let Some(stray) = new.gateways.iter().find(|gateway| !new.subnets.iter().any(|one| one.contains(**gateway))) {
         return Err(NetworkError::StrayGateway { address: *stray });
@@ -178,6 +189,19 @@ fn ranges(new: &NewNetwork, taken: &[Subnet]) -> Result<Vec<NetworkRange>, Netwo
         ranges.push(free_range_v6(taken)?);
     }
     Ok(ranges)
+}
+
+/// A subnet has one gateway and one part from which addresses are given.
+fn one_of_each(new: &NewNetwork, subnet: Subnet) -> Result<(), NetworkError> {
+    let mut gateways = new.gateways.iter().filter(|gateway| subnet.contains(**gateway));
+    if let (Some(first), Some(second)) = (gateways.next(), gateways.next()) {
+        return Err(NetworkError::Gateways { first: *first, second: *second, subnet });
+    }
+    let mut pools = new.pools.iter().filter(|pool| subnet.contains(pool.first()));
+    match (pools.next(), pools.next()) {
+        (Some(first), Some(second)) => Err(NetworkError::Pools { first: *first, second: *second, subnet }),
+        _ => Ok(()),
+    }
 }
 
 /// A random range for private use (RFC 4193) that nobody uses.
@@ -230,6 +254,28 @@ mod tests {
         assert_eq!(shown(pool("10.6.0.0/16")), "no matching subnet for range 10.6.0.0/16");
         let both = ranges(&NewNetwork { ipv6: true, ..wanted(&[], &[]) }, &taken).unwrap();
         assert!(both.len() == 2 && both[1].subnet.to_string().starts_with("fd"), "{both:?}");
+        for never in ["10.6.0.0", "10.6.0.255"] {
+            assert_eq!(shown(wanted(&["10.6.0.0/24"], &[never])), format!("address already in use: {never}"));
+        }
+        assert_eq!(
+            shown(wanted(&["10.6.0.0/24"], &["10.6.0.1", "10.6.0.2"])),
+            "cannot configure multiple gateways (10.6.0.1, 10.6.0.2) for the same subnet (10.6.0.0/24)"
+        );
+        let pools = ["10.6.0.0/25", "10.6.0.128/25"].map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(
+            shown(NewNetwork { pools, ..wanted(&["10.6.0.0/24"], &[]) }),
+            "cannot configure multiple ranges (10.6.0.0/25, 10.6.0.128/25) on the same subnet (10.6.0.0/24)"
+        );
+        let reserving = |addresses: &[&str]| {
+            let named = addresses.iter().enumerate().map(|(at, text)| (at.to_string(), text.parse().unwrap()));
+            shown(NewNetwork { reserved: named.collect(), ..wanted(&["10.6.0.0/24"], &[]) })
+        };
+        assert_eq!(reserving(&["10.6.0.9", "10.6.0.10"]), "10.6.0.0/24 10.6.0.1");
+        assert_eq!(reserving(&["10.7.0.9"]), "no matching subnet for aux-address 10.7.0.9");
+        for taken in ["10.6.0.0", "10.6.0.1", "10.6.0.255"] {
+            assert_eq!(reserving(&[taken]), format!("address already in use: {taken}"));
+        }
+        assert_eq!(reserving(&["10.6.0.9", "10.6.0.9"]), "address already in use: 10.6.0.9");
         assert_eq!(shown(wanted(&["10.6.0.0/24"], &["10.8.0.1"])), "no matching subnet for gateway 10.8.0.1");
         assert_eq!(shown(wanted(&[], &["10.8.0.1"])), "every ip-range or gateway must have a corresponding subnet");
     }

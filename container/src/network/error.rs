@@ -132,6 +132,32 @@ pub enum NetworkError {
         /// Which.
         address: IpAddr,
     },
+    /// No subnet of a new network has this address of another machine.
+    #[error("no matching subnet for aux-address {address}")]
+    StrayAuxiliary {
+        /// Which.
+        address: IpAddr,
+    },
+    /// A subnet of a new network has two gateways.
+    #[error("cannot configure multiple gateways ({first}, {second}) for the same subnet ({subnet})")]
+    Gateways {
+        /// One.
+        first: IpAddr,
+        /// The other.
+        second: IpAddr,
+        /// Of which.
+        subnet: Subnet,
+    },
+    /// A subnet of a new network has two parts from which addresses are given.
+    #[error("cannot configure multiple ranges ({first}, {second}) on the same subnet ({subnet})")]
+    Pools {
+        /// One.
+        first: Subnet,
+        /// The other.
+        second: Subnet,
+        /// Of which.
+        subnet: Subnet,
+    },
     /// Parts of subnets are chosen, and no subnet.
     #[error("every ip-range or gateway must have a corresponding subnet")]
     WithoutSubnet,
@@ -202,6 +228,13 @@ mod tests {
             NetworkError::AddressTaken { address },
             NetworkError::OutsideSubnet { address },
             NetworkError::StrayGateway { address },
+            NetworkError::StrayAuxiliary { address },
+            NetworkError::Gateways { first: address, second: address, subnet: subnet("10.6.0.0/24") },
+            NetworkError::Pools {
+                first: subnet("10.6.0.0/25"),
+                second: subnet("10.6.0.128/25"),
+                subnet: subnet("10.6.0.0/24"),
+            },
             NetworkError::WithoutSubnet,
             NetworkError::OutsidePool { pool: subnet("10.6.0.0/16") },
             NetworkError::Routes(denied()),
@@ -229,6 +262,9 @@ mod tests {
         address already in use: 10.6.0.2
         the address 10.6.0.2 is in no subnet of the network
         no matching subnet for gateway 10.6.0.2
+        no matching subnet for aux-address 10.6.0.2
+        cannot configure multiple gateways (10.6.0.2, 10.6.0.2) for the same subnet (10.6.0.0/24)
+        cannot configure multiple ranges (10.6.0.0/25, 10.6.0.128/25) on the same subnet (10.6.0.0/24)
         every ip-range or gateway must have a corresponding subnet
         no matching subnet for range 10.6.0.0/16
         cannot read the routes of this host

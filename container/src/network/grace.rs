@@ -50,10 +50,13 @@ pub(super) fn outlast(networks: &Path, owner: &str, id: &NetworkId) -> Result<()
     let directory = networks.join(id.as_str());
     let mut keeper = None;
     let mut before = None;
+    let mut bridge = id.bridge();
     loop {
         let live = match Live::lock(&directory, id, owner) {
             // The whole store may be gone; what it had on this host goes, too.
-            Err(NetworkError::NotFound { .. }) => return super::live::take_down_lost(owner, id),
+            Err(NetworkError::NotFound { .. }) => {
+                return super::live::take_down_lost(&directory, owner, id, &bridge);
+            }
             other => other?,
         };
         if !live.endpoints()?.is_empty() {
@@ -67,9 +70,12 @@ pub(super) fn outlast(networks: &Path, owner: &str, id: &NetworkId) -> Result<()
         if keeper.is_none() {
             return Ok(());
         }
+        if let Some(network) = store::load(&directory)? {
+            bridge = network.bridge();
+        }
         let mark = mark(&directory)?;
         if mark.is_none() || mark == before {
-            let done = live.take_down(&store::load(&directory)?.map_or_else(|| id.bridge(), |one| one.bridge()));
+            let done = live.take_down(&bridge);
             drop((keeper, live));
             return done;
         }

@@ -100,8 +100,10 @@ impl Joined {
         // Its interfaces go with it.
         drop(self.namespace.take());
         let live = match Live::lock(&self.directory, &self.network.id, &self.owner) {
-            // Somebody disconnected it, and removed the network.
-            Err(NetworkError::NotFound { .. }) => return Ok(()),
+            // Somebody disconnected it, and removed the network; or the whole store is gone.
+            Err(NetworkError::NotFound { .. }) => {
+                return take_down_lost(&self.directory, &self.owner, &self.network.id, &self.network.bridge());
+            }
             other => other?,
         };
         // Somebody disconnected it, and did what has to be done then.
@@ -415,6 +417,12 @@ impl Live {
     }
 }
 
+/// Takes down what a network has on the host whose store is gone. Where only the network was removed there is nothing, or its
+/// bridge's name is another's by now.
+pub(super) fn take_down_lost(directory: &Path, owner: &str, id: &NetworkId, bridge: &str) -> Result<(), NetworkError> {
+    if directory.parent().is_some_and(Path::exists) { Ok(()) } else { take_down(owner, id, bridge) }
+}
+
 fn take_down(owner: &str, id: &NetworkId, bridge: &str) -> Result<(), NetworkError> {
     let bridge = Bridge { name: bridge, owner };
     let exists = match bridge.exists() {
@@ -430,11 +438,6 @@ fn take_down(owner: &str, id: &NetworkId, bridge: &str) -> Result<(), NetworkErr
         Err(error) => return Err(error.into()),
     }
     if exists { Ok(bridge.remove()?) } else { Ok(()) }
-}
-
-/// Takes down what a network has on the host whose directory is gone.
-pub(super) fn take_down_lost(owner: &str, id: &NetworkId) -> Result<(), NetworkError> {
-    take_down(owner, id, &id.bridge())
 }
 
 fn write_record(file: &mut File, path: &Path, record: &EndpointRecord) -> Result<(), PathError> {

@@ -122,6 +122,12 @@ impl NetworkRange {
         Some(Self { subnet, gateway: subnet.hosts().next()?, pool: None })
     }
 
+    /// Whether the address is one that a machine may have: neither the first nor, in IPv4, the last.
+    pub(super) fn has_host(&self, address: IpAddr) -> bool {
+        let last = !self.subnet.is_ipv6() && address == self.subnet.last();
+        self.subnet.contains(address) && address != self.subnet.first() && !last
+    }
+
     /// The host's address with its prefix.
     pub(super) fn address(self) -> Address {
         Address { ip: self.gateway, prefix: self.subnet.prefix() }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use rbuild_container::{
     CapabilityRequest, Console, ContainerName, DnsSettings, ExtraHost, InitChoice, Lifetime, LogOptions, RestartPolicy,
     RootAccess, RunRequest, SecurityOptions, Signal, parse_bytes, parse_mount_flag, parse_tmpfs_flag, parse_ulimit,
-    parse_volume_flag,
+    parse_volume_flag, search_domain,
 };
 use rbuild_executor::Rlimit;
 use rbuild_image::Platform;
@@ -83,7 +83,7 @@ pub(super) struct ContainerArgs {
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
     /// Search domain; `.` for none
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN", value_parser = search_domain)]
     dns_search: Vec<String>,
     /// Resolver option
     #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
