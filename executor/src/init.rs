@@ -23,6 +23,8 @@ use crate::sys::process::Block;
 pub(crate) struct ProgramEnded {
     /// The raw wait status.
     pub(crate) status: i32,
+    /// Whether it was the last process but for the init.
+    pub(crate) alone: bool,
 }
 
 /// To be done before the program is forked, so that nothing is missed and nothing seen.
@@ -35,13 +37,13 @@ pub(crate) fn prepare() -> Result<(), SpawnError> {
 /// Is PID 1 until the program ends.
 pub(crate) fn run(inside: Inside<'_>, program: Pid) -> ! {
     let program = program.as_raw_nonzero().get();
-    let status = match confine(&inside).and_then(|()| supervise(program)) {
-        Ok(status) => status,
+    let ended = match confine(&inside).and_then(|()| supervise(program)) {
+        Ok(status) => ProgramEnded { status, alone: reap_rest() },
         // Without an init there must be no sandbox.
         Err(_) => sys::process::exit_now(125),
     };
-    drop(channel::send(&inside.exit, &ProgramEnded { status }, &[]));
-    sys::process::exit_now(exit_code(status))
+    drop(channel::send(&inside.exit, &ended, &[]));
+    sys::process::exit_now(exit_code(ended.status))
 }
 
 fn confine(inside: &Inside<'_>) -> Result<(), SpawnError> {
@@ -74,6 +76,18 @@ fn supervise(program: i32) -> Result<i32, SpawnError> {
                 // It may have ended this very moment; then the next round reaps it.
                 let _ = sys::process::kill(program, signal);
             }
+        }
+    }
+}
+
+/// Reaps what has ended; whether nothing is left. Orphans are this process's children, so that without children there is no
+/// process, unless one entered from outside.
+fn reap_rest() -> bool {
+    loop {
+        match sys::process::wait(None, Block::No) {
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => return false,
+            Err(errno) => return errno == Errno::CHILD,
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::cgroup::Warning;
+use crate::init::ProgramEnded;
 use crate::mount_point::Leftovers;
 use crate::root_dir::RootDir;
 use crate::spawner::{Ended, ExitMessage, Started, receive};
@@ -87,7 +88,7 @@ pub struct Process {
     terminal: Option<OwnedFd>,
     warnings: Vec<Warning>,
     /// What the init said about the program.
-    program: Option<i32>,
+    program: Option<ProgramEnded>,
     ended: Option<(ExitStatus, Usage)>,
     lost: bool,
 }
@@ -201,12 +202,52 @@ impl Process {
             if let Some((status, _)) = self.ended {
                 return Ok(Some(status));
             }
+            if !self.poll(timeout.saturating_sub(begin.elapsed()))? {
+                return Ok(None);
+            }
+            self.take_message()?;
+        }
+    }
+
+    /// Waits at most this long until the program has ended and its files stay as they are: no process of the sandbox is left,
+    /// which nobody may have entered, and nothing stands in its root that only the sandbox had. Its mounts and control groups
+    /// may still go, and what it used is not known before [`Self::wait`].
+    pub fn wait_still(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.still()? {
+                return Ok(Some(status));
+            }
             let left = timeout.saturating_sub(begin.elapsed());
-            let mut polled = [PollFd::new(&self.exit, PollFlags::IN)];
+            if !self.poll(left)? {
+                return Ok(None);
+            }
+            self.take_message()?;
+        }
+    }
+
+    fn still(&mut self) -> io::Result<Option<ExitStatus>> {
+        if let Some((status, _)) = self.ended {
+            return Ok(Some(status));
+        }
+        // What else becomes of a sandbox, and why, its end says. What stands for overlays has to be ended first.
+        let succeeded = ExitStatus::Exited(0);
+        let alone = self.program.is_some_and(|it| it.alone && ExitStatus::from_wait(it.status) == succeeded);
+        if !alone || !self.stacks.is_empty() {
+            return Ok(None);
+        }
+        self.clean()?;
+        Ok(Some(succeeded))
+    }
+
+    /// Whether there is a message within this time.
+    fn poll(&self, timeout: Duration) -> io::Result<bool> {
+        let begin = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(begin.elapsed());
             let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 });
-            match rustix::event::poll(&mut polled, Some(&left)) {
-                Ok(0) => return Ok(None),
-                Ok(_) => self.take_message()?,
+            match rustix::event::poll(&mut [PollFd::new(&self.exit, PollFlags::IN)], Some(&left)) {
+                Ok(count) => return Ok(count > 0),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -226,7 +267,7 @@ impl Process {
     /// Receives one message, waiting for it, and acts on it.
     fn take_message(&mut self) -> io::Result<()> {
         match receive(&self.exit)? {
-            Some((ExitMessage::Program(program), _)) => self.program = Some(program.status),
+            Some((ExitMessage::Program(program), _)) => self.program = Some(program),
             Some((ExitMessage::Ended(ended), _)) => return self.finish(&ended),
             Some(_) => {}
             // The spawner died, and with it the sandbox; make sure, and say so.
@@ -242,7 +283,7 @@ impl Process {
     }
 
     fn finish(&mut self, ended: &Ended) -> io::Result<()> {
-        let status = ExitStatus::from_wait(self.program.unwrap_or(ended.wait_status));
+        let status = ExitStatus::from_wait(self.program.map_or(ended.wait_status, |program| program.status));
         let killed = matches!(status, ExitStatus::Signaled(libc::SIGKILL) | ExitStatus::Exited(137));
         let status = if killed && ended.oom_kills > 0 { ExitStatus::OomKilled } else { status };
         let usage = Usage {

@@ -136,8 +136,8 @@ pub(crate) struct Started {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) warnings: Vec<Warning>,
-    /// The program's wait status, where it ended before the spawner said that it was started.
-    pub(crate) program: Option<i32>,
+    /// How the program ended, where it did before the spawner said that it was started.
+    pub(crate) program: Option<ProgramEnded>,
 }
 
 impl Spawner {
@@ -384,7 +384,7 @@ fn started(exit: &OwnedFd) -> io::Result<Beginning> {
                 let pidfd = fds.pop().ok_or(io::ErrorKind::InvalidData)?;
                 return Ok(Beginning::Started(Started { pid, pidfd, warnings, program }));
             }
-            Some((ExitMessage::Program(ended), _)) => program = Some(ended.status),
+            Some((ExitMessage::Program(ended), _)) => program = Some(ended),
             Some((ExitMessage::Detached { detached }, _)) => return Ok(Beginning::Detached(detached)),
             Some((ExitMessage::NotStarted { not_started }, _)) => return Ok(Beginning::NotStarted(not_started)),
             Some((ExitMessage::Ended(_), _)) => return Err(io::ErrorKind::InvalidData.into()),
@@ -464,11 +464,11 @@ mod tests {
         let (ours, theirs) = channel::pair().unwrap();
         let pidfd =
             rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).unwrap();
-        channel::send(&theirs, &ExitMessage::Program(ProgramEnded { status: 256 }), &[]).unwrap();
+        channel::send(&theirs, &ExitMessage::Program(ProgramEnded { status: 256, alone: true }), &[]).unwrap();
         let told = ExitMessage::Started { started: 7, warnings: Vec::new() };
         channel::send(&theirs, &told, &[pidfd.as_fd()]).unwrap();
         let Beginning::Started(started) = started(&ours).unwrap() else { panic!("it was started") };
-        assert_eq!((started.pid, started.program), (7, Some(256)));
+        assert_eq!((started.pid, started.program.map(|program| program.status)), (7, Some(256)));
     }
 
     #[test]

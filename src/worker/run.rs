@@ -31,6 +31,7 @@ use crate::request::Entitlement;
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 /// What is being done while a step's files are made durable.
 pub(super) const KEEPING: &str = "cannot keep the step's files";
+const WAITING: &str = "cannot wait for the step";
 /// How long an interrupted step may take to end by itself.
 const GRACE: Duration = Duration::from_millis(700);
 
@@ -57,13 +58,30 @@ pub(super) fn exec(
     let lent = networked.then(|| worker.networks.take(worker.lease)).transpose().map_err(|error| refused(&error))?;
     let spec = specification(worker, op, &active, &user, &prepared, lent.as_ref())?;
     let not_started = |error: &SpawnError| not_started(error, op, &active);
-    let ran = run(worker, &spec, job.id, control, &shown(op), &not_started);
+    let ran = run(worker, &spec, job.id, control, &not_started);
+    let keep = |active: Snapshot<Active>| active.commit_soon(worker.lease).or_fail(KEEPING);
+    let (kept, ended) = match ran {
+        // The sandbox is taken down meanwhile.
+        Ok(still) if still.status.success() => (Ok(keep(active)), still.end(worker, job.id, control)),
+        Ok(still) => (Err(active), still.end(worker, job.id, control)),
+        Err(error) => (Err(active), Err(error)),
+    };
     if let Some(lent) = lent {
         // Only a privileged step can have changed it.
         lent.give_back(if op.security == RunSecurity::Sandbox { After::Reuse } else { After::Discard });
     }
-    let Ended { status, usage, said } = ran?;
+    let Ended { status, usage, said, lost } = ended?;
     drop(prepared);
+    let active = match kept {
+        Ok(made) => {
+            let usage = StepUsage { processor: usage.user + usage.system, memory_peak: usage.memory_peak };
+            return Ok(Executed { product: Product::Snapshot(Some(made?)), usage: Some(usage) });
+        }
+        Err(active) => active,
+    };
+    if lost {
+        return Err(was_lost(op));
+    }
     let help = || {
         let said = worker.engine.mask().text(&said);
         failure_help::of_step(&FailedStep {
@@ -77,10 +95,7 @@ pub(super) fn exec(
             disk: &|| Space::of(&worker.engine.settings().root),
         })
     };
-    judge(status, op, help)?;
-    let made = active.commit_soon(worker.lease).or_fail(KEEPING)?;
-    let usage = StepUsage { processor: usage.user + usage.system, memory_peak: usage.memory_peak };
-    Ok(Executed { product: Product::Snapshot(Some(made)), usage: Some(usage) })
+    Err(not_completed(status, op, help))
 }
 
 fn check_entitlements(worker: &EngineWorker<'_>, op: &RunOp) -> Result<(), JobError> {
@@ -203,16 +218,15 @@ fn text_mount(target: &str, text: String) -> Mount {
     }
 }
 
-/// Starts the sandbox, passes its output on, waits for its end; says what it used. A stop asked for by the token ends
-/// it.
+/// Starts the sandbox, passes its output on, waits until the program has ended and its files stay as they are. A stop asked for
+/// by the token ends it.
 fn run(
     worker: &EngineWorker<'_>,
     spec: &SandboxSpec,
     vertex: VertexId,
     control: Control<'_>,
-    shown: &str,
     not_started: &dyn Fn(&SpawnError) -> JobError,
-) -> Result<Ended, JobError> {
+) -> Result<Still, JobError> {
     let (mut process, [out, err]) = match start(worker, spec) {
         // Nothing of the step ran yet: another process can start it.
         Err(StartError::Spawn(SpawnError::SpawnerGone { .. })) => start(worker, spec),
@@ -228,32 +242,50 @@ fn run(
         tail.lock().unwrap_or_else(PoisonError::into_inner).take(data);
         control.events.emit(Event::Log { vertex, stream, data: data.to_vec(), at: worker.now() });
     };
-    let ended = std::thread::scope(|scope| {
+    let status = std::thread::scope(|scope| {
         scope.spawn(|| pass_on(out, |data| emit(LogStream::Stdout, data)));
         scope.spawn(|| pass_on(err, |data| emit(LogStream::Stderr, data)));
         wait(&mut process, control)
     });
+    let said = tail.into_inner().unwrap_or_else(PoisonError::into_inner).text();
+    match status {
+        Ok(status) => Ok(Still { process, status, said }),
+        Err(error) => {
+            tell_usage(&process, vertex, worker, control);
+            Err(error)
+        }
+    }
+}
+
+fn tell_usage(process: &Process, vertex: VertexId, worker: &EngineWorker<'_>, control: Control<'_>) {
     let usage = process.usage();
-    let processor = u64::try_from((usage.user + usage.system).as_nanos()).unwrap_or(u64::MAX);
     control.events.emit(Event::Used {
         vertex,
-        processor,
+        processor: u64::try_from((usage.user + usage.system).as_nanos()).unwrap_or(u64::MAX),
         memory: usage.memory_peak,
         processes: usage.pids_peak,
         read: usage.read,
         written: usage.written,
         at: worker.now(),
     });
-    let status = ended?;
-    if process.was_lost() {
-        let message = format!(
-            "process {shown:?} was lost: the process that starts sandboxes was killed, and its sandboxes with it"
-        );
-        return Err(failed(message)
-            .help("somebody killed it, or the machine ran out of memory; build again: what was done is cached"));
+}
+
+/// A step's process has ended, and nobody writes to its files any more.
+struct Still {
+    process: Process,
+    status: ExitStatus,
+    /// The end of what it said, not masked.
+    said: String,
+}
+
+impl Still {
+    /// Waits until nothing of the sandbox is left; says what it used.
+    fn end(mut self, worker: &EngineWorker<'_>, vertex: VertexId, control: Control<'_>) -> Result<Ended, JobError> {
+        self.process.wait().or_fail(WAITING)?;
+        tell_usage(&self.process, vertex, worker, control);
+        let Self { process, status, said } = self;
+        Ok(Ended { status, usage: process.usage(), said, lost: process.was_lost() })
     }
-    let said = tail.into_inner().unwrap_or_else(PoisonError::into_inner).text();
-    Ok(Ended { status, usage, said })
 }
 
 /// How a step's process ended.
@@ -262,6 +294,16 @@ struct Ended {
     usage: Usage,
     /// The end of what it said, not masked.
     said: String,
+    /// Whether its sandbox went with the process that started it.
+    lost: bool,
+}
+
+fn was_lost(op: &RunOp) -> JobError {
+    let shown = shown(op);
+    failed(format!(
+        "process {shown:?} was lost: the process that starts sandboxes was killed, and its sandboxes with it"
+    ))
+    .help("somebody killed it, or the machine ran out of memory; build again: what was done is cached")
 }
 
 enum StartError {
@@ -285,9 +327,8 @@ fn start(worker: &EngineWorker<'_>, spec: &SandboxSpec) -> Result<(Process, [Own
 }
 
 fn wait(process: &mut Process, control: Control<'_>) -> Result<ExitStatus, JobError> {
-    let waiting = "cannot wait for the step";
     loop {
-        if let Some(status) = process.wait_timeout(CANCEL_POLL).or_fail(waiting)? {
+        if let Some(status) = process.wait_still(CANCEL_POLL).or_fail(WAITING)? {
             return Ok(status);
         }
         match control.cancel.reason() {
@@ -297,7 +338,7 @@ fn wait(process: &mut Process, control: Control<'_>) -> Result<ExitStatus, JobEr
                 let _gone = process.signal(rustix::process::Signal::TERM.as_raw());
                 let ended = process.wait_timeout(GRACE);
                 let killed = process.kill_all();
-                ended.or_fail(waiting)?;
+                ended.or_fail(WAITING)?;
                 killed.or_fail("cannot end the step")?;
                 return Err(JobError::Cancelled);
             }
@@ -342,20 +383,20 @@ fn shown(op: &RunOp) -> String {
     op.argv.join(" ")
 }
 
-fn judge(status: ExitStatus, op: &RunOp, help: impl FnOnce() -> Option<String>) -> Result<(), JobError> {
+/// A step's process ended with anything but success.
+fn not_completed(status: ExitStatus, op: &RunOp, help: impl FnOnce() -> Option<String>) -> JobError {
     let (code, why) = match status {
-        ExitStatus::Exited(0) => return Ok(()),
         ExitStatus::Exited(code @ 129..=192) => (code, format!(" (killed by signal {})", signal_name(code - 128))),
         ExitStatus::Exited(code) => (code, String::new()),
         ExitStatus::Signaled(signal) => (128 + signal, format!(" (killed by signal {})", signal_name(signal))),
         ExitStatus::OomKilled => (137, " (out of memory: killed by the kernel)".to_owned()),
     };
     let generally = || (code < 129).then(|| SEE_OUTPUT.to_owned());
-    Err(JobError::Failed(VertexFailure {
+    JobError::Failed(VertexFailure {
         message: format!("process {:?} did not complete successfully: exit code: {code}{why}", shown(op)),
         help: help().or_else(generally),
         exit_code: Some(code),
-    }))
+    })
 }
 
 fn signal_name(number: i32) -> String {

@@ -14,6 +14,7 @@ use crate::world::{Test, World, mount};
 
 pub(crate) const TESTS: &[Test] = &[
     ("lifetime::nothing_is_left_after_every_kind_of_end", census_is_equal),
+    ("lifetime::files_are_still_when_it_is_said", still),
     ("lifetime::dropping_a_process_kills_it", dropped),
     ("lifetime::kill_9_of_the_owner_kills_every_sandbox", owner_killed),
     ("lifetime::kill_9_at_any_moment_leaves_nothing", killed_anywhere),
@@ -23,6 +24,25 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// The victim that starts sandboxes without end.
 const RESTLESS: &str = "4646";
+
+fn still(world: &World) {
+    for (script, code) in [("true", 0), ("exit 3", 3), ("(while :; do echo more >> /log; done) & sleep 0.1", 0)] {
+        let upper = world.upper();
+        let mut spec = upper.spec(&["sh", "-c", script]);
+        spec.mounts = vec![mount("/new/m", MountSource::Tmpfs { size: None, mode: 0o755 }, Access::ReadWrite)];
+        let (mut process, _output) = world.start(&spec).unwrap();
+        let status = process.wait_still(Duration::from_secs(60)).unwrap();
+        assert_eq!(status, Some(ExitStatus::Exited(code)), "{script}");
+        assert!(!upper.upper.join("new").exists(), "{script}: the mount point is still there");
+        let length = || fs::metadata(upper.upper.join("log")).map_or(0, |file| file.len());
+        let before = length();
+        assert_eq!(before > 0, script.contains("log"));
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(before, length(), "{script}: something still writes");
+        assert_eq!(process.wait().unwrap(), ExitStatus::Exited(code));
+        assert!(process.usage().memory_peak > 0);
+    }
+}
 
 /// Set for the copy of this program that is killed.
 const VICTIM: &str = "RBUILD_TEST_VICTIM";
