@@ -10,6 +10,7 @@ mod table;
 pub(crate) use custom::Circumstances;
 pub use document::{ProfileError, SeccompProfile};
 
+use self::profile::Profile;
 use crate::capability::Capabilities;
 use crate::sys::seccomp::Instruction;
 
@@ -18,8 +19,8 @@ const LONGEST: usize = 4096;
 
 /// The default filter for a program with these capabilities; `None` on a machine that there is no table for.
 pub(crate) fn default_filter(capabilities: Capabilities) -> Option<Vec<Instruction>> {
-    let architectures = table::native();
-    (!architectures.is_empty()).then(|| compile::compile(architectures, |name| profile::verdict(name, capabilities)))
+    let (architectures, profile) = (table::native(), Profile::new(capabilities));
+    (!architectures.is_empty()).then(|| compile::compile(architectures, |name| profile.verdict(name)))
 }
 
 /// The filter of a user's profile; `None` on a machine that there is no table for, or when it is longer than the kernel takes.

@@ -2,6 +2,7 @@
 //!
 //! Per architecture, numbers with equal verdicts that follow one another become one range; numbers between known ones belong
 //! to nobody and fail with ENOSYS. A balanced tree of comparisons finds the range, so that a call costs about eight of them.
+//! The kernel translates a filter anew for every program, so that its length counts, too: answers are shared.
 //! Code is position independent (jumps are relative and forward) and therefore composed bottom up.
 
 use std::collections::BTreeMap;
@@ -109,15 +110,50 @@ fn ranges<V: Clone + PartialEq>(architecture: &Architecture, rules: &Rules<'_, V
     ranges
 }
 
-fn tree<V>(ranges: &[(u32, V)], answer: &dyn Fn(&V) -> Code) -> Code {
-    match ranges {
-        [] => unreachable!("there is a range for everything"),
-        [(_, verdict)] => answer(verdict),
-        _ => {
-            let (low, high) = ranges.split_at(ranges.len() / 2);
-            branch(JUMP_GREATER_EQUAL, high[0].0, tree(high, answer), tree(low, answer))
+fn tree<V: PartialEq>(ranges: &[(u32, V)], answer: &dyn Fn(&V) -> Code) -> Code {
+    block(ranges, answer).unwrap_or_else(|| {
+        let (low, high) = ranges.split_at(ranges.len() / 2);
+        branch(JUMP_GREATER_EQUAL, high[0].0, tree(high, answer), tree(low, answer))
+    })
+}
+
+/// A tree with each answer once, behind the comparisons: what the kernel compiles for every program is half as long. `None`
+/// where the answers would be farther away than a conditional jump reaches.
+fn block<V: PartialEq>(ranges: &[(u32, V)], answer: &dyn Fn(&V) -> Code) -> Option<Code> {
+    let comparisons = ranges.len() - 1;
+    let mut answers: Vec<(&V, usize)> = Vec::new();
+    let mut tail = Code::new();
+    for (_, verdict) in ranges {
+        if !answers.iter().any(|(known, _)| *known == verdict) {
+            answers.push((verdict, comparisons + tail.len()));
+            tail.extend(answer(verdict));
         }
     }
+    if comparisons > 0 && comparisons + tail.len() > usize::from(u8::MAX) {
+        return None;
+    }
+    let place = |verdict: &V| {
+        let known = answers.iter().find(|(known, _)| *known == verdict);
+        known.expect("every verdict has its answer").1
+    };
+    let mut code = Code::with_capacity(comparisons + tail.len());
+    compare(ranges, &place, &mut code);
+    code.extend(tail);
+    Some(code)
+}
+
+/// Appends the comparisons that lead to the answers' places; says where they begin.
+fn compare<V>(ranges: &[(u32, V)], place: &dyn Fn(&V) -> usize, code: &mut Code) -> usize {
+    if let [(_, verdict)] = ranges {
+        return place(verdict);
+    }
+    let (low, high) = ranges.split_at(ranges.len() / 2);
+    let at = code.len();
+    code.push(statement(JUMP_GREATER_EQUAL, high[0].0));
+    let targets = [compare(low, place, code), compare(high, place, code)];
+    let [jf, jt] = targets.map(|to| u8::try_from(to - at - 1).expect("a block is no longer than this"));
+    code[at] = Instruction { jt, jf, ..code[at] };
+    at
 }
 
 /// The code of a user's verdict: tests one after the other, the first that holds decides.
@@ -250,7 +286,7 @@ fn statement(code: u16, k: u32) -> Instruction {
 
 #[cfg(test)]
 mod tests {
-    use super::super::profile;
+    use super::super::profile::Profile;
     use super::super::table::{ARM, X86};
     use super::*;
     use crate::capability::Capabilities;
@@ -292,7 +328,8 @@ mod tests {
     #[test]
     fn every_number_of_every_table_gets_its_verdict() {
         for capabilities in [&DEFAULT_CAPABILITIES[..], &["SYS_ADMIN"], &[]] {
-            let verdict = |name: &str| profile::verdict(name, Capabilities::from_names(capabilities).unwrap());
+            let profile = Profile::new(Capabilities::from_names(capabilities).unwrap());
+            let verdict = |name: &str| profile.verdict(name);
             for architectures in [X86, ARM] {
                 let program = compile(architectures, verdict);
                 assert!(program.len() < 4096, "{}", program.len());
@@ -439,7 +476,8 @@ mod tests {
 
     #[test]
     fn arguments_decide_where_they_must() {
-        let program = compile(X86, |name| profile::verdict(name, Capabilities::from_names(&["CHOWN"]).unwrap()));
+        let profile = Profile::new(Capabilities::from_names(&["CHOWN"]).unwrap());
+        let program = compile(X86, |name| profile.verdict(name));
         let (native, i386) = (X86[0].audit, X86[1].audit);
         let (allow, eperm) = (RETURN_ALLOW, RETURN_ERRNO | libc::EPERM as u32);
         let x32 = 0x4000_0000;

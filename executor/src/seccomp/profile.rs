@@ -5,6 +5,8 @@
 //! on a capability, some on an argument. `socketcall` of 32-bit x86 hides its arguments behind a pointer, which a filter
 //! cannot read: the address families refused by [`Condition::Socket`] are reachable there by 32-bit programs.
 
+use std::collections::HashSet;
+
 use crate::capability::Capabilities;
 
 /// What happens to a call.
@@ -99,24 +101,38 @@ const PRIVILEGED: &[(&[&str], &str)] = &[
 /// Refused so that the C library uses what came before. `clone3` has its flags behind a pointer.
 const PRETEND_ABSENT: &[&str] = &["clone3", "file_getattr", "file_setattr"];
 
-/// What happens to the call of this name, for a program with these capabilities.
-pub(super) fn verdict(name: &str, capabilities: Capabilities) -> Verdict {
-    let privileged = PRIVILEGED
-        .iter()
-        .any(|(any, names)| any.iter().any(|capability| capabilities.contains(capability)) && listed(names, name));
-    match name {
-        _ if privileged => Verdict::Allow,
-        "clone" => Verdict::When(Condition::NoNamespaces),
-        "personality" => Verdict::When(Condition::Personality),
-        "socket" => Verdict::When(Condition::Socket { audit: capabilities.contains("AUDIT_WRITE") }),
-        _ if listed(ALLOWED, name) => Verdict::Allow,
-        _ if PRETEND_ABSENT.contains(&name) => ENOSYS,
-        _ => EPERM,
-    }
+/// What a program with certain capabilities may ask for.
+pub(super) struct Profile {
+    /// By its capabilities, whatever else is said.
+    privileged: HashSet<&'static str>,
+    allowed: HashSet<&'static str>,
+    audit: bool,
 }
 
-fn listed(names: &str, name: &str) -> bool {
-    names.split_ascii_whitespace().any(|listed| listed == name)
+impl Profile {
+    /// For a program with these capabilities.
+    pub(super) fn new(capabilities: Capabilities) -> Self {
+        let has = |any: &[&str]| any.iter().any(|capability| capabilities.contains(capability));
+        let granted = PRIVILEGED.iter().filter(|(any, _)| has(any));
+        Self {
+            privileged: granted.flat_map(|(_, names)| names.split_ascii_whitespace()).collect(),
+            allowed: ALLOWED.split_ascii_whitespace().collect(),
+            audit: capabilities.contains("AUDIT_WRITE"),
+        }
+    }
+
+    /// What happens to the call of this name.
+    pub(super) fn verdict(&self, name: &str) -> Verdict {
+        match name {
+            _ if self.privileged.contains(name) => Verdict::Allow,
+            "clone" => Verdict::When(Condition::NoNamespaces),
+            "personality" => Verdict::When(Condition::Personality),
+            "socket" => Verdict::When(Condition::Socket { audit: self.audit }),
+            _ if self.allowed.contains(name) => Verdict::Allow,
+            _ if PRETEND_ABSENT.contains(&name) => ENOSYS,
+            _ => EPERM,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +141,7 @@ mod tests {
     use crate::spec::DEFAULT_CAPABILITIES;
 
     fn by_default(name: &str) -> Verdict {
-        verdict(name, Capabilities::from_names(&DEFAULT_CAPABILITIES).unwrap())
+        Profile::new(Capabilities::from_names(&DEFAULT_CAPABILITIES).unwrap()).verdict(name)
     }
 
     #[test]
@@ -195,7 +211,8 @@ mod tests {
 
     #[test]
     fn capabilities_open_what_they_stand_for() {
-        let with = |capability: &str, name| verdict(name, Capabilities::from_names(&[capability]).unwrap());
+        let with =
+            |capability: &str, name| Profile::new(Capabilities::from_names(&[capability]).unwrap()).verdict(name);
         for (capability, name) in [
             ("SYS_ADMIN", "mount"),
             ("SYS_ADMIN", "clone3"),
