@@ -89,6 +89,8 @@ pub struct Settings {
     pub snapshotter: Option<String>,
     /// `RBUILD_LAYER_BLOBS`: whether the blobs that pulled layers came as are kept.
     pub layer_blobs: Option<String>,
+    /// `RBUILD_NETWORK_LINGER`: how long a network that nobody has stays on this host.
+    pub network_linger: Option<String>,
     /// `RBUILD_HINTS`: whether a build ends with hints where neither `--hints` nor `--no-hints` is given.
     pub hints: Option<String>,
     /// `GITHUB_WORKSPACE`, `CI_PROJECT_DIR`: the top of the repository that a job works in.
@@ -171,6 +173,7 @@ impl Settings {
             stacking: StackingChoice::default(),
             snapshotter: text("RBUILD_SNAPSHOTTER"),
             layer_blobs: text("RBUILD_LAYER_BLOBS"),
+            network_linger: text("RBUILD_NETWORK_LINGER"),
             hints: text("RBUILD_HINTS"),
             workspace: path("GITHUB_WORKSPACE").or_else(|| path("CI_PROJECT_DIR")),
             term,

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rbuild_cache::snapshot::SnapshotterChoice;
 use rbuild_cache::{HistoryLimits, Keeper, OpenOptions, Store};
@@ -12,7 +13,7 @@ use rbuild_parser::parse_bool;
 use rbuild_solver::CancelToken;
 
 use crate::cli::report::Failure;
-use crate::config::{ConfigFile, Registries, Settings};
+use crate::config::{ConfigFile, Registries, Settings, parse_age};
 use crate::output::origins::LayerBlobPolicy;
 use crate::progress::Mask;
 use crate::reap::Reaper;
@@ -110,6 +111,14 @@ impl Engine {
     /// Whether the blobs that pulled layers came as are kept.
     pub(crate) fn layer_blobs(&self) -> Result<LayerBlobPolicy, Failure> {
         self.word(self.settings.layer_blobs.as_deref(), "RBUILD_LAYER_BLOBS", |config| config.layer_blobs)
+    }
+
+    /// How long a network that nobody has stays on this host for the next container or build.
+    pub(crate) fn network_linger(&self) -> Result<Duration, Failure> {
+        match self.settings.network_linger.as_deref() {
+            Some(text) => parse_age(text).map_err(|error| Failure::from_error("RBUILD_NETWORK_LINGER", &error)),
+            None => Ok(self.config()?.network_linger),
+        }
     }
 
     /// Whether what is stored is more than the configuration file's limits allow.

@@ -37,6 +37,8 @@ pub struct ConfigFile {
     pub snapshotter: SnapshotterChoice,
     /// `layerBlobs`: whether the blobs that pulled layers came as are kept.
     pub layer_blobs: LayerBlobPolicy,
+    /// `networkLinger`: how long a network that nobody has stays on this host for the next container or build.
+    pub network_linger: Duration,
     /// Whether builds end with hints; as the terminal is where it says nothing.
     pub hints: Option<bool>,
 }
@@ -49,6 +51,7 @@ impl Default for ConfigFile {
             registries: BTreeMap::new(),
             snapshotter: SnapshotterChoice::Auto,
             layer_blobs: LayerBlobPolicy::Keep,
+            network_linger: Duration::from_secs(10),
             hints: None,
         }
     }
@@ -130,10 +133,13 @@ impl ConfigFile {
         let top = Section { path, name: String::new(), table: &table };
         let worker = top.section("worker")?;
         let builder = top.section("builder")?;
-        top.only(&["gc", "worker", "builder", "history", "registry", "snapshotter", "layerBlobs", "hints"])?;
+        let known =
+            ["gc", "worker", "builder", "history", "registry", "snapshotter", "layerBlobs", "networkLinger", "hints"];
+        top.only(&known)?;
         let registries = top.section("registry")?.map(|section| section.registries()).transpose()?.unwrap_or_default();
         let snapshotter = top.word("snapshotter")?;
         let layer_blobs = top.word("layerBlobs")?;
+        let network_linger = top.linger()?;
         let hints = top.hints()?;
         let history = top.section("history")?.map(|section| section.history()).transpose()?.unwrap_or_default();
         let mut sections: Vec<Section<'_>> = top.section("gc")?.into_iter().collect();
@@ -147,8 +153,19 @@ impl ConfigFile {
             sections.extend(builder.section("gc")?);
         }
         match &sections[..] {
-            [] => Ok(Self { history, registries, snapshotter, layer_blobs, hints, ..Self::default() }),
-            [section] => Ok(Self { gc: section.policies()?, history, registries, snapshotter, layer_blobs, hints }),
+            [] => Ok(Self {
+                gc: Self::default().gc,
+                history,
+                registries,
+                snapshotter,
+                layer_blobs,
+                network_linger,
+                hints,
+            }),
+            [section] => {
+                let gc = section.policies()?;
+                Ok(Self { gc, history, registries, snapshotter, layer_blobs, network_linger, hints })
+            }
             [first, second, ..] => Err(ConfigError::Twice {
                 path: path.to_owned(),
                 first: format!("[{}]", first.name),
@@ -262,6 +279,19 @@ impl<'a> Section<'a> {
         text.parse().map_err(|error: T::Err| self.wrong(key, error.to_string()))
     }
 
+    fn linger(&self) -> Result<Duration, ConfigError> {
+        match self.table.get("networkLinger") {
+            None => Ok(ConfigFile::default().network_linger),
+            Some(Value::String(text)) => {
+                parse_age(text).map_err(|error| self.wrong("networkLinger", error.to_string()))
+            }
+            Some(other) => Err(self.wrong(
+                "networkLinger",
+                format!("a duration in quotes is wanted, e.g. \"10s\", not {}", other.type_str()),
+            )),
+        }
+    }
+
     /// `[history]`: BuildKit's `maxEntries`, and a size.
     fn history(&self) -> Result<HistoryLimits, ConfigError> {
         self.only(&["maxEntries", "maxUsedSpace"])?;
@@ -371,6 +401,16 @@ fn nearest(key: &str, known: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_linger_as_long_as_it_says() {
+        let parse = |text: &str| ConfigFile::parse(Path::new("config.toml"), text);
+        let linger = |text: &str| parse(text).unwrap().network_linger.as_secs();
+        assert_eq!((linger(""), linger("networkLinger = \"0s\"\n"), linger("networkLinger = \"1m\"\n")), (10, 0, 60));
+        let refused = |text: &str| parse(text).unwrap_err().to_string();
+        insta::assert_snapshot!(refused("networkLinger = \"soon\"\n"), @r#"config.toml: networkLinger: "soon" is not a duration, e.g. 24h or 7d"#);
+        insta::assert_snapshot!(refused("networkLinger = 10\n"), @r#"config.toml: networkLinger: a duration in quotes is wanted, e.g. "10s", not integer"#);
+    }
 
     #[test]
     fn the_way_to_keep_layers_is_one_of_three() {

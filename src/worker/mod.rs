@@ -84,6 +84,8 @@ impl<'a> EngineWorker<'a> {
     /// Makes a worker.
     pub fn new(parts: Parts<'a>) -> Result<Self, Failure> {
         let Parts { engine, store, lease, contexts, allow, resources, secrets, ssh, began } = parts;
+        // What is wrong with it is told before steps run.
+        engine.network_linger()?;
         Ok(Self {
             engine,
             store,

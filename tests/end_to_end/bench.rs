@@ -150,7 +150,12 @@ impl Bench {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
         let keep: BTreeMap<_, _> =
             std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "RUST_BACKTRACE").collect();
-        command.env_clear().envs(keep).env("HOME", self.path("home")).current_dir(self.dir.path());
+        command
+            .env_clear()
+            .envs(keep)
+            .env("HOME", self.path("home"))
+            .env("RBUILD_NETWORK_LINGER", "1s")
+            .current_dir(self.dir.path());
         command.arg("--root").arg(store).args(args).stdin(Stdio::null());
         Call { command, input: None }
     }

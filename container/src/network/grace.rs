@@ -26,8 +26,6 @@ use super::record::NetworkId;
 use super::store;
 use crate::document::{AtPath, if_present};
 
-/// How long a bridge stays for the next container.
-const GRACE: Duration = Duration::from_secs(1);
 const WARM: &str = "warm";
 const KEEPER: &str = "keeper";
 
@@ -46,7 +44,7 @@ pub(super) fn take_warm(directory: &Path) -> Result<bool, PathError> {
 }
 
 /// Takes a network down that nobody has for a moment, unless another process is there to do it. Returns then.
-pub(super) fn outlast(networks: &Path, owner: &str, id: &NetworkId) -> Result<(), NetworkError> {
+pub(super) fn outlast(networks: &Path, owner: &str, id: &NetworkId, linger: Duration) -> Result<(), NetworkError> {
     let directory = networks.join(id.as_str());
     let mut keeper = None;
     let mut before = None;
@@ -81,7 +79,7 @@ pub(super) fn outlast(networks: &Path, owner: &str, id: &NetworkId) -> Result<()
         }
         before = mark;
         drop(live);
-        std::thread::sleep(GRACE);
+        std::thread::sleep(linger);
     }
 }
 

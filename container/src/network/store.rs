@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rbuild_cache::{Hold, Lease, PathError, Store};
 
@@ -151,8 +152,8 @@ impl Networks {
 
     /// Takes a network down that a container left warm, when nobody takes it up for a moment; returns then, at once if
     /// another process does so. The caller's lease holds the network ([`Self::hold`]).
-    pub fn outlast(&self, id: &NetworkId) -> Result<(), NetworkError> {
-        grace::outlast(&self.directory, &self.owner, id)
+    pub fn outlast(&self, id: &NetworkId, linger: Duration) -> Result<(), NetworkError> {
+        grace::outlast(&self.directory, &self.owner, id, linger)
     }
 
     /// Endpoints of a network that are alive.

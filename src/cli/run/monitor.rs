@@ -78,7 +78,8 @@ fn outlast(networks: &[NetworkId], lease: Lease, engine: &Engine) -> Result<(), 
     let own = engine.store()?.lease("network")?;
     networks.iter().try_for_each(|id| all.hold(id, &own))?;
     drop(lease);
-    let tidied: Vec<_> = networks.iter().map(|id| all.outlast(id)).collect();
+    let linger = engine.network_linger()?;
+    let tidied: Vec<_> = networks.iter().map(|id| all.outlast(id, linger)).collect();
     Ok(tidied.into_iter().collect::<Result<(), _>>()?)
 }
 
@@ -89,6 +90,8 @@ fn supervise(
     first: OwnedFd,
     signals: &mut SignalInbox,
 ) -> Result<(Supervised, Lease), Failure> {
+    // What is wrong with it is told before anything runs.
+    engine.network_linger()?;
     let lease = engine.store()?.lease("container")?;
     let spawner = engine.spawner()?;
     let with = Supervision { spawner: &spawner, signals, first, explain: &explain };

@@ -51,7 +51,7 @@ pub(crate) fn keep(id: &NetworkId, engine: &Engine) -> Result<Exit, Failure> {
     networks.hold(id, &lease)?;
     // A build that is gone by now is one that has ended.
     drop(build.write_all(&[HELD]).and_then(|()| build.shutdown(Shutdown::Write)).and_then(|()| build.read(&mut [0])));
-    networks.outlast(id)?;
+    networks.outlast(id, engine.network_linger()?)?;
     drop(lease);
     Ok(Exit::Success)
 }
