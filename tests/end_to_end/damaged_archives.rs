@@ -1,5 +1,5 @@
 //! Archives that were cut or had bits flipped: `load` refuses them, or what it takes is the very image, and the store is
-//! sound. Deterministic; `RBUILD_TEST_DAMAGES=1000` does more of them than a normal run.
+//! sound. What the damage was is the same every time; `./dev damage` tries more of it, and other damage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,17 @@ use crate::bench::Bench;
 const COUNT: usize = 24;
 
 /// A small generator (xorshift64*): the same damages every time.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    /// The damages of one test; other ones with each number that the environment gives.
+    pub(crate) fn new(test: u64) -> Self {
+        let given = std::env::var("RBUILD_TEST_DAMAGE_SEED").ok().map(|text| text.parse().expect("a number"));
+        let seed = test.wrapping_add(1000_u64.wrapping_mul(given.unwrap_or(0)));
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1))
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -22,7 +29,7 @@ impl Random {
     }
 
     /// Cuts the bytes or flips one bit; says what it did.
-    fn damage(&mut self, bytes: &mut Vec<u8>) -> String {
+    pub(crate) fn damage(&mut self, bytes: &mut Vec<u8>) -> String {
         let at = self.below(bytes.len());
         if self.below(3) == 0 {
             bytes.truncate(at);
@@ -34,9 +41,10 @@ impl Random {
     }
 }
 
-fn count() -> usize {
+/// How many damages a test tries; the environment says how many all tests together do.
+pub(crate) fn count() -> usize {
     let wanted = std::env::var("RBUILD_TEST_DAMAGES").ok().map(|text| text.parse::<usize>().expect("a number"));
-    wanted.map_or(COUNT, |all| all.div_ceil(5))
+    wanted.map_or(COUNT, |all| all.div_ceil(9))
 }
 
 /// An image with two layers, as archives: plain and compressed; and its id.
@@ -92,7 +100,7 @@ impl Originals {
     /// Damages a whole archive, again and again.
     fn damage_archive(&self, name: &str, seed: u64) {
         let original = fs::read(self.bench.path(name)).unwrap();
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut taken = 0;
         for _ in 0..count() {
             let mut bytes = original.clone();
@@ -133,7 +141,7 @@ fn damaged_blobs_are_refused() {
         blobs
     };
     assert!(blobs.len() >= 4, "two layers, a config, a manifest: {blobs:?}");
-    let mut random = Random(4);
+    let mut random = Random::new(4);
     for turn in 0..count() {
         let blob = &blobs[turn % blobs.len()];
         let original = fs::read(blob).unwrap();
@@ -165,7 +173,7 @@ fn layers_that_are_not_what_the_config_says_are_refused_or_harmless() {
         (format!("sha256:{hex}"), bytes.len())
     };
     let manifest = read(&blob(&index["manifests"][0]["digest"]));
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     for turn in 0..count() {
         let mut manifest = manifest.clone();
         let layer = turn % manifest["layers"].as_array().unwrap().len();

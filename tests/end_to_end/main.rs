@@ -35,6 +35,7 @@ mod costs;
 mod course;
 mod cut_short;
 mod damaged_archives;
+mod damaged_pulls;
 mod degraded;
 mod docker_words;
 mod documentation;
@@ -79,6 +80,9 @@ mod remote_caches;
 mod report;
 mod rootless;
 mod scale;
+#[expect(dead_code, reason = "what the tests of the registry client need besides")]
+#[path = "../../image/tests/registry/server.rs"]
+mod server;
 mod sharing;
 mod snapshotters;
 mod stress;

@@ -1,6 +1,6 @@
 //! A thousand random damages of manifests, configs and layers on their way from a registry: cut short, with and without
 //! saying so, or with bits turned over. None is kept, whatever is kept is whole, and the next pull that meets no damage
-//! goes on from there.
+//! goes on from there. `./dev damage` tries more of them, and others.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -68,6 +68,11 @@ fn serve(image: &TestImage, damage: Option<&(String, Damage)>, request: &Request
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "tests are told by the environment how much to try")]
+fn given(name: &str) -> Option<usize> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
 #[test]
 fn a_thousand_damages_are_refused_and_leave_nothing_wrong() {
     let image = Arc::new(TestImage::new("damages", &[5_000, 300, 70_000]));
@@ -80,8 +85,9 @@ fn a_thousand_damages_are_refused_and_leave_nothing_wrong() {
         Client::new(ClientOptions { retry, ..ClientOptions::default() })
     };
     let targets = image.digests();
-    let mut numbers = Numbers(Digest::sha256("seed"), 0);
-    for case in 0..1000 {
+    let seed = given("RBUILD_TEST_DAMAGE_SEED").map_or("seed".to_owned(), |seed| format!("seed {seed}"));
+    let mut numbers = Numbers(Digest::sha256(seed), 0);
+    for case in 0..given("RBUILD_TEST_DAMAGES").unwrap_or(1000) {
         let target = targets[numbers.next(targets.len())];
         let spoil = match numbers.next(3) {
             0 => Damage::Flip { at: numbers.next(1 << 20), mask: 1 << numbers.next(8) },
