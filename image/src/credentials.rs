@@ -143,7 +143,7 @@ fn server_key(registry: &str) -> &str {
 }
 
 /// The registry that a key of Docker's file names: `https://index.docker.io/v1/` is `docker.io`.
-fn registry_of_key(key: &str) -> &str {
+pub fn registry_of_key(key: &str) -> &str {
     let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     match rest.split('/').next().unwrap_or_default() {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",

@@ -2,12 +2,13 @@
 
 use std::io::{self, BufRead, IsTerminal, Read};
 
+use rbuild_image::credentials::{KeptIn, registry_of_key};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::report::{self, Failure};
 use crate::engine::Engine;
 use crate::exit_code::Exit;
-use crate::transfer;
+use crate::transfer::{self, Existing};
 
 /// The most bytes of a password.
 const MAX_BYTES: u64 = 64 << 10;
@@ -31,20 +32,26 @@ pub(super) struct LoginArgs {
 
 /// Runs `login`.
 pub(super) fn login(args: &LoginArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let server = args.server.as_deref().unwrap_or("docker.io");
-    if args.username.is_none() && args.password.is_none() && transfer::login_again(engine, server)? {
-        report::answer("Login Succeeded\n")?;
-        return Ok(Exit::Success);
+    let server = server(args.server.as_deref());
+    if args.username.is_none() && args.password.is_none() {
+        let existing = transfer::login_again(engine, server)?;
+        if existing != Existing::None {
+            report::story("Authenticating with existing credentials...\n");
+        }
+        if existing == Existing::Accepted {
+            report::answer("Login Succeeded\n")?;
+            return Ok(Exit::Success);
+        }
+    }
+    if args.password.is_some() {
+        report::story("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n");
     }
     let user = match &args.username {
         Some(user) => user.clone(),
         None => ask("Username", Echo::Shown)?,
     };
     let password = match (&args.password, args.password_stdin) {
-        (Some(password), _) => {
-            report::story("WARNING: a password on the command line can be seen by others; use --password-stdin\n");
-            password.clone()
-        }
+        (Some(password), _) => password.clone(),
         (None, true) => {
             let mut text = String::new();
             io::stdin().take(MAX_BYTES).read_to_string(&mut text)?;
@@ -52,9 +59,23 @@ pub(super) fn login(args: &LoginArgs, engine: &Engine) -> Result<Exit, Failure> 
         }
         (None, false) => ask("Password", Echo::Hidden)?,
     };
-    transfer::login(engine, server, &user, password)?;
+    if password.is_empty() {
+        return Err(Failure::new("the password is empty"));
+    }
+    if let KeptIn::File(path) = transfer::login(engine, server, &user, password)? {
+        report::story(&format!(
+            "WARNING! Your credentials are stored unencrypted in '{}'.\nConfigure a credential helper to remove this warning. See\n\
+             https://docs.docker.com/go/credential-store/\n",
+            path.display()
+        ));
+    }
     report::answer("Login Succeeded\n")?;
     Ok(Exit::Success)
+}
+
+/// The registry that is meant: people also give the address of one.
+fn server(given: Option<&str>) -> &str {
+    given.map_or("docker.io", registry_of_key)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,7 +134,7 @@ pub(super) struct LogoutArgs {
 
 /// Runs `logout`.
 pub(super) fn logout(args: &LogoutArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let server = args.server.as_deref().unwrap_or("docker.io");
+    let server = server(args.server.as_deref());
     let known = transfer::logout(engine, server)?;
     let said = if known {
         format!("Removing login credentials for {server}\n")

@@ -23,7 +23,7 @@ pub use copy::{CopyRequest, FileKind, ImagePlace, InvalidPlace, copy};
 pub use import::{ImportRequest, import};
 pub(crate) use load::load_image;
 pub use load::{LoadRequest, Loaded, load};
-pub use login::{login, login_again, logout};
+pub use login::{Existing, login, login_again, logout};
 pub use pull::{Pulled, pull};
 pub(crate) use pull::{Watch, created, ensure_unpacked, fetch};
 pub use push::{Pushed, push, stored_tags};

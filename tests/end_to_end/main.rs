@@ -75,6 +75,7 @@ mod processes;
 mod pulls;
 mod registries;
 mod registry;
+mod registry_logins;
 mod remote;
 mod remote_caches;
 mod report;
