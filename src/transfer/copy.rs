@@ -89,6 +89,14 @@ impl FromStr for ImagePlace {
             }
             return Ok(Self::File { kind, path: path.into(), name: name.filter(|name| !name.is_empty()) });
         }
+        let elsewhere = [
+            ("docker-daemon:", "`docker save NAME | rbuild load` and `docker load` move images from and to Docker"),
+            ("containers-storage:", "`podman save --format oci-archive` writes an oci-archive: that can be copied"),
+            ("dir:", "name an OCI layout: oci:DIRECTORY"),
+        ];
+        if let Some((prefix, instead)) = elsewhere.into_iter().find(|(prefix, _)| text.starts_with(prefix)) {
+            return Err(wrong(format!("{prefix} is not served; {instead}")));
+        }
         match text.strip_prefix("store:") {
             Some(stored) => Ok(Self::Store(name(stored)?.tag_or_latest())),
             None => Ok(Self::Registry(name(text.strip_prefix("docker://").unwrap_or(text))?.tag_or_latest())),
@@ -382,6 +390,14 @@ mod tests {
             ("docker-archive:a.tar:r.example/a:1", file(FileKind::DockerArchive, "a.tar", Some("r.example/a:1"))),
         ] {
             assert_eq!(text.parse(), Ok(place), "{text}");
+        }
+        for (text, word) in [
+            ("docker-daemon:app:1", "rbuild load"),
+            ("containers-storage:app", "podman save"),
+            ("dir:/tmp/x", "oci:DIRECTORY"),
+        ] {
+            let said = text.parse::<ImagePlace>().unwrap_err().to_string();
+            assert!(said.contains("is not served") && said.contains(word), "{said}");
         }
         for bad in ["oci:", "store:", "docker://UPPER", "a b"] {
             assert!(bad.parse::<ImagePlace>().is_err(), "{bad}");
