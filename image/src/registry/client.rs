@@ -232,6 +232,8 @@ impl Client {
         wanted: Wanted,
         mut attempt: impl FnMut(&Endpoint, &mut Retry) -> Result<T, Cause>,
     ) -> Result<T, RegistryError> {
+        // Whatever stands in its place: what is blocked is the name.
+        self.check_allowed(action, &super::upload::target(name, item.clone()))?;
         let endpoints = mirror::endpoints(&self.shared.hosts, name, wanted);
         let mut last = None;
         for endpoint in &endpoints {
@@ -263,10 +265,7 @@ impl Client {
         policy: RetryPolicy,
         mut attempt: impl FnMut(&mut Retry) -> Result<T, Cause>,
     ) -> Result<T, RegistryError> {
-        if let Some(prefix) = self.shared.hosts.blocked(&target.registry, &target.repository) {
-            let cause = Box::new(Cause::Blocked { prefix: prefix.to_owned() });
-            return Err(RegistryError { action, target: Box::new(target), attempts: 0, cause });
-        }
+        self.check_allowed(action, &target)?;
         let _scope = self.cancel.enter();
         let mut retry = Retry::new(policy);
         loop {
@@ -293,6 +292,17 @@ impl Client {
                 attempts: retry.attempts(),
                 cause: Box::new(last),
             });
+        }
+    }
+
+    /// Fails where settings of this host forbid the repository.
+    fn check_allowed(&self, action: Action, target: &Target) -> Result<(), RegistryError> {
+        match self.shared.hosts.blocked(&target.registry, &target.repository) {
+            None => Ok(()),
+            Some(prefix) => {
+                let cause = Box::new(Cause::Blocked { prefix: prefix.to_owned() });
+                Err(RegistryError { action, target: Box::new(target.clone()), attempts: 0, cause })
+            }
         }
     }
 
@@ -390,7 +400,7 @@ impl Client {
                 Ok(true)
             }
             Err(Cause::Tls(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))) => Ok(true),
-            Err(Cause::Cancelled(cancelled)) => Err(Cause::Cancelled(cancelled)),
+            Err(cause @ (Cause::Cancelled(_) | Cause::TlsSetup(_))) => Err(cause),
             Err(_) => Ok(false),
         }
     }
