@@ -176,7 +176,7 @@ impl Engine {
             },
             trust: TrustRoots {
                 file: settings.ssl_cert_file.clone(),
-                directories: settings.ssl_cert_dir.clone().into_iter().collect(),
+                directories: settings.ssl_cert_dir.iter().flat_map(std::env::split_paths).collect(),
             },
             cancel: Cancel::when(move || cancel.is_cancelled()),
             hosts: registries.hosts,

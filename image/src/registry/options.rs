@@ -209,12 +209,12 @@ pub enum MirrorServes {
     Digests,
 }
 
-/// Which certificate authorities are trusted. When neither is given, the system's usual places are read.
+/// Which certificate authorities are trusted. What is not given is read where the system has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustRoots {
     /// A PEM bundle (what `SSL_CERT_FILE` names).
     pub file: Option<PathBuf>,
-    /// Directories of PEM files with hashed names (what `SSL_CERT_DIR` names).
+    /// Directories of PEM files (what `SSL_CERT_DIR` names).
     pub directories: Vec<PathBuf>,
 }
 

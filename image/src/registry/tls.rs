@@ -31,6 +31,9 @@ const SYSTEM_BUNDLES: [&str; 6] = [
     "/var/lib/ca-certificates/ca-bundle.pem",
 ];
 
+/// Where systems keep authorities in a file each: read besides a bundle that was named, as OpenSSL and Go do.
+const SYSTEM_DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
+
 /// TLS settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsSetupError {
@@ -137,26 +140,50 @@ impl TlsConnector {
         Ok(Arc::new(roots))
     }
 
+    /// A file that was named stands for the system's bundle, directories that were named for its directories.
     fn load_system(&self) -> Result<RootCertStore, TlsSetupError> {
         let mut roots = RootCertStore::empty();
-        let named = self.trust.file.is_some() || !self.trust.directories.is_empty();
-        let file = match &self.trust.file {
-            Some(file) => Some(file.as_path()),
-            None if named => None,
-            None => SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists()),
+        let TrustRoots { file: named, directories } = &self.trust;
+        match (named, SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists())) {
+            (Some(file), _) => drop(roots.add_parsable_certificates(certificates(file)?)),
+            // Nobody's word is needed for what is not there.
+            (None, Some(bundle)) => drop(roots.add_parsable_certificates(certificates(bundle).unwrap_or_default())),
+            (None, None) => {}
+        }
+        let usual = SYSTEM_DIRECTORIES.map(PathBuf::from);
+        let (directories, optional) = match (named, directories.is_empty()) {
+            (_, false) => (directories.as_slice(), false),
+            (Some(_), true) => (usual.as_slice(), true),
+            (None, true) => (&[][..], true),
         };
-        if let Some(file) = file {
-            roots.add_parsable_certificates(certificates(file)?);
-        }
-        for directory in &self.trust.directories {
-            let loaded = rustls_native_certs::load_certs_from_paths(None, Some(directory));
-            if let Some(error) = loaded.errors.first().filter(|_| loaded.certs.is_empty()) {
-                return Err(unreadable("certificate directory", directory, error));
+        let mut trouble = None;
+        for directory in directories {
+            match certificates_below(directory) {
+                Ok(found) => drop(roots.add_parsable_certificates(found)),
+                Err(error) => {
+                    trouble.get_or_insert((directory, error));
+                }
             }
-            roots.add_parsable_certificates(loaded.certs);
         }
-        Ok(roots)
+        match trouble {
+            Some((directory, error)) if !optional && roots.is_empty() => {
+                Err(unreadable("certificate directory", directory, error))
+            }
+            _ => Ok(roots),
+        }
     }
+}
+
+/// The certificates of all files in a directory. Names that lead to others of it are passed over.
+fn certificates_below(directory: &Path) -> std::io::Result<Vec<CertificateDer<'static>>> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(directory)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    paths.sort();
+    let is_other_name = |path: &PathBuf| {
+        std::fs::read_link(path).is_ok_and(|target| target.parent().is_some_and(|parent| parent.as_os_str().is_empty()))
+    };
+    paths.retain(|path| !is_other_name(path) && path.is_file());
+    Ok(paths.iter().flat_map(|path| certificates(path).unwrap_or_default()).collect())
 }
 
 /// All certificates of a PEM file.

@@ -652,3 +652,48 @@ fn r33_a_descriptor_that_is_too_large_is_refused_before_a_request() {
     assert!(matches!(*error.cause, Cause::TooLarge { .. }), "{error:?}");
     assert!(server.requests().is_empty());
 }
+
+#[test]
+fn passwords_and_headers_stay_with_the_origin_that_they_are_for() {
+    // The same host on another port, as a registry sends people to where its blobs are.
+    let image = Arc::new(TestImage::new("redirect", &[3000]));
+    let served = image.clone();
+    let storage = Server::start(move |request| serve(&served, request));
+    let (served, elsewhere) = (image.clone(), storage.host.clone());
+    let registry = Server::start(move |request| match request.path.as_str() {
+        _ if request.header("authorization") != Some("Basic dTpwdw==") => {
+            Answer::new(401).with("WWW-Authenticate", "Basic realm=x")
+        }
+        path if path.contains("/blobs/") && path.starts_with("/v2/once/") => {
+            Answer::new(307).with("Location", format!("/again{path}"))
+        }
+        path if path.contains("/blobs/") => {
+            let path = path.replace("/again/v2/once/", "/v2/");
+            Answer::new(307).with("Location", format!("http://{elsewhere}{path}"))
+        }
+        _ => serve(&served, request),
+    });
+    let headers = vec![("X-Team".to_owned(), Secret::new("ours")), ("Host".to_owned(), Secret::new("lie.example"))];
+    let host = HostConfig { headers, ..HostConfig::default() };
+    let client = Client::new(ClientOptions {
+        credentials: Arc::new(Fixed { registry: registry.host.clone(), credentials: user("pw") }),
+        hosts: [(registry.host.clone(), host)].into(),
+        ..options()
+    });
+    for repository in ["app", "once"] {
+        let store = MemoryStore::default();
+        let name = format!("{}/{repository}:1", registry.host).parse().unwrap();
+        pull(&client, &name, &Platform::host(), &store, &Silent).unwrap();
+        assert_eq!(store.digests(), image.digests());
+    }
+    let seen = registry.requests();
+    assert!(
+        seen.iter().any(|request| request.path.starts_with("/again/") && request.header("authorization").is_some())
+    );
+    assert!(seen.iter().all(|request| request.header("x-team") == Some("ours")));
+    assert!(seen.iter().all(|request| request.header("host") == Some(registry.host.as_str())));
+    assert!(!storage.requests().is_empty());
+    for request in storage.requests() {
+        assert_eq!((request.header("authorization"), request.header("x-team")), (None, None), "{}", request.path);
+    }
+}
