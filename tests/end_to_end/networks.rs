@@ -135,6 +135,35 @@ fn the_next_build_takes_up_the_bridge() {
     host.becomes(&before);
 }
 
+#[test]
+fn a_bridge_stays_as_long_as_it_is_told() {
+    let Some((bench, host)) = scene() else { return };
+    let before = host.census();
+    let context = bench.context("context", [("Dockerfile", "FROM busybox\nRUN echo step\n")]);
+    let call = |words: &[&str], linger: &str| {
+        on(
+            &host,
+            bench
+                .rbuild(words)
+                .arg(if words[0] == "build" { context.as_os_str() } else { "true".as_ref() })
+                .env("RBUILD_NETWORK_LINGER", linger),
+        )
+    };
+    for words in [&["build", "--no-cache"][..], &["run", "--rm", "busybox"]] {
+        let _ran = call(words, "60s").ok();
+        let lingering = host.census();
+        assert!(lingering.iter().any(|name| name.starts_with("rb-")), "{words:?}: {lingering:?}");
+        keepers(&bench).iter().chain(&monitors(&bench)).for_each(|keeper| end(keeper));
+        let _swept = on(&host, bench.rbuild(["images"])).ok();
+        host.becomes(&before);
+        let _ran = call(words, "0s").ok();
+        host.becomes(&before);
+        let wrong = call(words, "soon");
+        assert!(wrong.code != 0 && wrong.stderr.contains("\"soon\" is not a duration"), "{words:?}: {}", wrong.stderr);
+        host.becomes(&before);
+    }
+}
+
 /// The kernel's number of an interface: another one that has its name has another number.
 fn index_of(interface: &str) -> String {
     let output = Command::new("ip").args(["-oneline", "link", "show", interface]).output().expect("ip runs");
@@ -163,13 +192,32 @@ fn running_step(bench: &Bench, host: &Host) -> Child {
     running
 }
 
-/// The processes that keep networks of this store.
+/// Kills a process, and waits until it holds nothing any more.
+fn end(pid: &str) {
+    assert!(Command::new("kill").args(["-9", pid]).status().expect("kill runs").success());
+    let began = Instant::now();
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z")) {
+        assert!(began.elapsed() < WAIT, "{pid} does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The processes that keep the network of a build of this store.
 fn keepers(bench: &Bench) -> Vec<String> {
+    processes(bench, "network-keeper")
+}
+
+/// The processes that run containers of this store, or have.
+fn monitors(bench: &Bench) -> Vec<String> {
+    processes(bench, "container-monitor")
+}
+
+fn processes(bench: &Bench, word: &str) -> Vec<String> {
     let store = bench.store();
     let words = |pid: &String| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let pids =
-        Path::new("/proc").read_dir().expect("readable").flatten().filter_map(|one| one.file_name().into_string().ok());
-    let is_ours = |text: &str| text.contains("network-keeper") && text.contains(&*store.to_string_lossy());
+    let entries = Path::new("/proc").read_dir().expect("readable").flatten();
+    let pids = entries.filter_map(|one| one.file_name().into_string().ok());
+    let is_ours = |text: &str| text.contains(word) && text.contains(&*store.to_string_lossy());
     pids.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(|pid| is_ours(&words(pid))).collect()
 }
 
@@ -178,9 +226,7 @@ fn a_build_killed_with_its_keeper_is_tidied_up_by_the_next_command() {
     let Some((bench, host)) = scene() else { return };
     let before = host.census();
     let mut running = running_step(&bench, &host);
-    for keeper in keepers(&bench) {
-        assert!(Command::new("kill").args(["-9", &keeper]).status().expect("kill runs").success());
-    }
+    keepers(&bench).iter().for_each(|keeper| end(keeper));
     running.kill().expect("it runs");
     running.wait().expect("it ended");
     assert_ne!(host.census(), before, "the bridge cannot go by itself");
