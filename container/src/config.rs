@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use rbuild_executor::{Access, AppArmor, Resources, Rlimit, Seccomp};
+use rbuild_executor::{Access, AppArmor, BindManner, Resources, Rlimit, Seccomp, TmpfsOptions};
 use rbuild_image::{ContainerPath, Healthcheck};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,9 @@ pub struct ContainerConfig {
     pub privileged: bool,
     /// Whether set-user-id programs gain nothing.
     pub no_new_privileges: bool,
+    /// Whether nothing in `/proc` and `/sys` is masked or write-protected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmasked: bool,
     /// The system call filter.
     pub seccomp: Seccomp,
     /// The AppArmor profile.
@@ -161,6 +164,9 @@ pub enum ContainerMountSource {
         path: PathBuf,
         /// What to do when it does not exist.
         missing: MissingSource,
+        /// How it is tied to the host's mounts.
+        #[serde(default)]
+        manner: BindManner,
     },
     /// Memory.
     Tmpfs {
@@ -168,6 +174,12 @@ pub enum ContainerMountSource {
         size: Option<u64>,
         /// Mode of its root directory.
         mode: u32,
+        /// What else it is.
+        #[serde(default)]
+        options: TmpfsOptions,
+        /// What stood behind the place in `--tmpfs`; nothing for one of `--mount`.
+        #[serde(default)]
+        typed: Option<String>,
     },
 }
 

@@ -94,7 +94,7 @@ pub struct Surroundings<'a> {
 /// Docker's default for `--shm-size`.
 const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 /// Docker's default for `--stop-timeout`, in seconds.
-const DEFAULT_STOP_TIMEOUT: u32 = 10;
+pub const DEFAULT_STOP_TIMEOUT: u32 = 10;
 /// The kernel's limit for host names.
 const MAX_HOSTNAME: usize = 64;
 
@@ -126,12 +126,12 @@ pub fn merge(
         user: request.user.clone().unwrap_or_else(|| image.user.clone()),
         group_add: request.group_add.clone(),
         working_dir: working_dir(request.working_dir.as_deref().unwrap_or(&image.working_dir))?,
-        hostname: hostname(request.hostname.as_deref().unwrap_or(surroundings.id.short()))?,
+        hostname: hostname(asked_hostname(request).unwrap_or(surroundings.id.short()))?,
         labels,
         console: request.console,
         lifetime: request.lifetime,
         mounts: mounts::merge(image, request, surroundings.volume_name)?,
-        particulars: request.particulars.checked(&network, request.hostname.as_deref())?,
+        particulars: request.particulars.checked(&network, asked_hostname(request))?,
         network,
         networks: Some(networks),
         ports: request.ports.clone(),
@@ -142,6 +142,7 @@ pub fn merge(
         capabilities: capability::granted(&request.capabilities, surroundings.bounding_capabilities)?,
         privileged: request.capabilities.privileged,
         no_new_privileges: request.security.no_new_privileges,
+        unmasked: request.security.unmasked,
         seccomp: match &request.security.seccomp {
             Seccomp::Default if request.capabilities.privileged => Seccomp::Unconfined,
             given => given.clone(),
@@ -153,7 +154,7 @@ pub fn merge(
         root: request.root,
         ulimits: request.ulimits.clone(),
         resources: check_limits(&request.resources)?,
-        shm_size: request.shm_size.unwrap_or(DEFAULT_SHM_SIZE),
+        shm_size: request.shm_size.filter(|bytes| *bytes != 0).unwrap_or(DEFAULT_SHM_SIZE),
         init: request.init,
         stop_signal,
         stop_timeout: request.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
@@ -170,7 +171,7 @@ fn network(request: &RunRequest) -> Result<(NetworkChoice, Vec<EndpointSettings>
     let (choice, endpoints) = request.network.resolve()?;
     let gateway = request.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway);
     let given = [
-        (request.hostname.is_some(), "hostname"),
+        (asked_hostname(request).is_some(), "hostname"),
         (!request.dns.is_default(), "dns"),
         (!request.extra_hosts.is_empty(), "custom host-to-IP mapping"),
         (!request.ports.is_empty() || request.publish_all, "port publishing"),
@@ -197,6 +198,11 @@ fn working_dir(path: &str) -> Result<ContainerPath, InvalidRequest> {
     } else {
         Err(InvalidRequest::WorkingDir { path: path.to_owned() })
     }
+}
+
+/// The host name that was asked for; an empty one asks for none.
+fn asked_hostname(request: &RunRequest) -> Option<&str> {
+    request.hostname.as_deref().filter(|name| !name.is_empty())
 }
 
 fn hostname(name: &str) -> Result<String, InvalidRequest> {

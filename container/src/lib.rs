@@ -48,7 +48,8 @@ pub use containers::{
     StartError, StopError, Supervised, Supervision, UpdateError, WorkingDirError,
 };
 pub use create::{
-    InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings, check_limits, merge,
+    DEFAULT_STOP_TIMEOUT, InvalidLimit, InvalidMounts, InvalidPort, InvalidRequest, NoCommand, Surroundings,
+    check_limits, merge,
 };
 pub use etc_files::{
     DnsSettings, ExtraHost, HostAddress, HostFiles, InvalidExtraHost, InvalidSearchDomain, search_domain,
@@ -66,8 +67,8 @@ pub use monitor::{
     Session, StartFailure,
 };
 pub use mounts::{
-    CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, parse_mount_flag, parse_tmpfs_flag,
-    parse_volume_flag,
+    CopyUp, InvalidMount, InvalidTie, MissingSource, MountRequest, MountRequestSource, parse_mount_flag,
+    parse_tmpfs_flag, parse_volume_flag,
 };
 pub use name::{ContainerName, InvalidContainerName};
 pub use network::{

@@ -4,17 +4,20 @@
 //! [`MountRequest`]. Whether a source exists, and which volume it becomes, is decided when the container is created.
 
 mod mount_flag;
+pub(crate) mod tie;
 mod tmpfs_flag;
 mod volume_flag;
 
 use std::path::PathBuf;
 
-use rbuild_executor::Access;
+use rbuild_executor::{Access, BindManner, Propagation, TmpfsOptions};
 use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::InvalidQuantity;
 use crate::volume::{InvalidVolumeName, VolumeName};
+
+pub use tie::InvalidTie;
 
 pub use mount_flag::parse as parse_mount_flag;
 pub use tmpfs_flag::parse as parse_tmpfs_flag;
@@ -49,6 +52,8 @@ pub enum MountRequestSource {
         path: PathBuf,
         /// What to do when it does not exist.
         missing: MissingSource,
+        /// How it is tied to the host's mounts.
+        manner: BindManner,
     },
     /// Memory.
     Tmpfs {
@@ -56,6 +61,10 @@ pub enum MountRequestSource {
         size: Option<u64>,
         /// Mode of its root directory.
         mode: u32,
+        /// What else it is.
+        options: TmpfsOptions,
+        /// What stood behind the place in `--tmpfs`.
+        typed: Option<String>,
     },
 }
 
@@ -149,7 +158,15 @@ pub enum InvalidMount {
     },
 }
 
-const PRIVATE_ONLY: &str = "mounts are always private to the container; leave the propagation out";
+/// `rslave` and its kin; what is mounted below a source goes with it.
+fn propagation(word: &str) -> Option<Propagation> {
+    match word {
+        "private" | "rprivate" => Some(Propagation::Private),
+        "slave" | "rslave" => Some(Propagation::Slave),
+        "shared" | "rshared" => Some(Propagation::Shared),
+        _ => None,
+    }
+}
 
 /// Reads the container's side of a mount.
 fn target(path: &str) -> Result<ContainerPath, InvalidMount> {

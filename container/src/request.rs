@@ -138,11 +138,13 @@ pub struct SecurityOptions {
     pub seccomp: Seccomp,
     /// `apparmor=…`.
     pub apparmor: AppArmor,
+    /// `systempaths=unconfined`: nothing in `/proc` and `/sys` is masked or write-protected.
+    pub unmasked: bool,
 }
 
 impl Default for SecurityOptions {
     fn default() -> Self {
-        Self { no_new_privileges: false, seccomp: Seccomp::Default, apparmor: AppArmor::HostDefault }
+        Self { no_new_privileges: false, seccomp: Seccomp::Default, apparmor: AppArmor::HostDefault, unmasked: false }
     }
 }
 
@@ -209,7 +211,7 @@ impl SecurityOptions {
             // No label is applied by default, so that there is nothing to switch off.
             ("label", Some("disable")) => {}
             ("label", Some(_)) => return Err(not_served("no SELinux label is applied to containers")),
-            ("systempaths", Some("unconfined")) => return Err(not_served("use --privileged")),
+            ("systempaths", Some("unconfined")) => self.unmasked = true,
             _ => return Err(unknown()),
         }
         Ok(())
@@ -233,11 +235,22 @@ mod tests {
         std::fs::write(dir.path().join("p.json"), r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
         std::fs::write(dir.path().join("bad.json"), r#"{"defaultAction": "?"}"#).unwrap();
         let mut options = SecurityOptions::default();
-        for text in ["no-new-privileges", "seccomp=unconfined", "label=disable", "apparmor:unconfined"] {
+        let words = [
+            "no-new-privileges",
+            "seccomp=unconfined",
+            "label=disable",
+            "apparmor:unconfined",
+            "systempaths=unconfined",
+        ];
+        for text in words {
             options.apply(text, dir.path()).unwrap();
         }
-        let all =
-            SecurityOptions { no_new_privileges: true, seccomp: Seccomp::Unconfined, apparmor: AppArmor::Unconfined };
+        let all = SecurityOptions {
+            no_new_privileges: true,
+            seccomp: Seccomp::Unconfined,
+            apparmor: AppArmor::Unconfined,
+            unmasked: true,
+        };
         assert_eq!(options, all);
         for text in ["no-new-privileges:false", "seccomp=p.json", "apparmor=mine"] {
             options.apply(text, dir.path()).unwrap();
@@ -249,7 +262,7 @@ mod tests {
             let error = options.apply(bad, dir.path());
             assert!(matches!(error, Err(InvalidSecurityOption::Unknown { .. })), "{bad:?}");
         }
-        for bad in ["label=type:x", "systempaths=unconfined"] {
+        for bad in ["label=type:x", "label:user:x"] {
             let error = options.apply(bad, dir.path());
             assert!(matches!(error, Err(InvalidSecurityOption::NotServed { .. })), "{bad:?}");
         }

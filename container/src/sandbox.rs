@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 use rbuild_executor::{
-    Access, Confinement, Durability, Exceptions, Ids, Init, KernelPaths, Mount, MountPoint, MountSource, NetworkMode,
-    ProcessSpec, Rootfs, SandboxSpec, users::User,
+    Access, BindManner, Confinement, Durability, Exceptions, Ids, Init, KernelPaths, Mount, MountPoint, MountSource,
+    NetworkMode, ProcessSpec, Rootfs, SandboxSpec, users::User,
 };
 use rbuild_image::ContainerPath;
 
@@ -64,7 +64,11 @@ pub(crate) fn sandbox(id: &ContainerId, config: &ContainerConfig, facts: StartFa
             no_new_privileges: config.no_new_privileges,
             seccomp: config.seccomp.clone(),
             apparmor: config.apparmor.clone(),
-            kernel_paths: if config.privileged { KernelPaths::Open } else { KernelPaths::Masked },
+            kernel_paths: match (config.privileged, config.unmasked) {
+                (true, _) => KernelPaths::Open,
+                (false, true) => KernelPaths::Unmasked,
+                (false, false) => KernelPaths::Masked,
+            },
         },
         resources: config.resources.clone(),
         shm_size: config.shm_size,
@@ -91,14 +95,23 @@ fn mounts(config: &ContainerConfig, sources: Vec<Option<PathBuf>>, etc: Vec<(&'s
     let own = etc.into_iter().map(|(name, path)| Mount {
         target: ContainerPath::new("/etc").join(name),
         source: MountSource::Bind { path },
-        access: Access::ReadWrite,
+        // They are part of a root that cannot be written.
+        access: match config.root {
+            RootAccess::ReadWrite => Access::ReadWrite,
+            RootAccess::ReadOnly => Access::ReadOnly,
+        },
         mount_point: MountPoint::Removed,
     });
     let mut mounts: Vec<Mount> =
         own.filter(|mount| config.mounts.iter().all(|asked| asked.target != mount.target)).collect();
     for (asked, source) in config.mounts.iter().zip(sources) {
         let source = match (&asked.source, source) {
-            (ContainerMountSource::Tmpfs { size, mode }, _) => MountSource::Tmpfs { size: *size, mode: *mode },
+            (ContainerMountSource::Tmpfs { size, mode, options, .. }, _) => {
+                MountSource::Memory { size: *size, mode: *mode, options: options.clone() }
+            }
+            (ContainerMountSource::Bind { manner, .. }, Some(path)) if *manner != BindManner::default() => {
+                MountSource::Tree { path, manner: *manner }
+            }
             (_, Some(path)) => MountSource::Bind { path },
             (_, None) => continue,
         };
@@ -203,6 +216,7 @@ mod tests {
             ..RunRequest::default()
         });
         assert_eq!((spec.root_access, spec.init), (Access::ReadOnly, Init::Reaper));
+        assert!(spec.mounts.iter().all(|mount| mount.access == Access::ReadOnly), "/etc/hosts is of the root");
         assert_eq!(spec.durability, Durability::AtCommit);
         assert_eq!(spec.confinement.seccomp, Seccomp::Unconfined);
         assert_eq!(spec.confinement.kernel_paths, KernelPaths::Open);
@@ -233,7 +247,7 @@ mod tests {
             shown,
             [
                 "/etc /h/etc ReadWrite",
-                "/run Tmpfs { size: Some(1048576), mode: 493 }",
+                "/run Memory { size: Some(1048576), mode: 493, options: TmpfsOptions { exec: false, suid: false, dev: false, kernel: [] } }",
                 "/etc/hostname /c/hostname ReadWrite",
                 "/etc/resolv.conf /c/resolv.conf ReadWrite",
                 "/etc/hosts /h/hosts ReadOnly",

@@ -3,6 +3,7 @@
 //! Runs in a process with one thread that [`crate::sys::clone::fork`] made; it never returns. What goes wrong is told to the
 //! sandbox's owner over the set-up socket.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,7 @@ use crate::plan::{DeviceOrigin, MountStep, Namespace, PlannedSource, SetupPlan, 
 use crate::root_dir::RootDir;
 use crate::rootfs::layer_mounts::LayerMounts;
 use crate::rootfs::memory_file::MemoryFiles;
+use crate::rootfs::source::Source;
 use crate::rootfs::{self, cgroup, device, mask, overlay, source};
 use crate::spawn_error::SpawnError;
 use crate::spec::{Access, Durability, Init, MountSource, Rootfs};
@@ -108,6 +110,8 @@ pub(crate) struct Built {
     root: Option<OwnedFd>,
     /// Mounts that the engine made, until they are used.
     ready: Vec<Option<OwnedFd>>,
+    /// Mounts with ties to the host's, by their place.
+    trees: BTreeMap<ContainerPath, Source>,
     /// Layers that the spawner has mounted; closed when all mounts are made.
     layers: LayerMounts,
     mount_points: Option<MountPoints>,
@@ -147,10 +151,11 @@ fn set_up(mut inside: Inside<'_>) -> Result<Infallible, SpawnError> {
         Ok(()) | Err(Errno::NOSYS | Errno::DQUOT) => {}
         Err(errno) => return Err(SpawnError::setup("make a session keyring", errno)),
     }
+    let trees = trees(inside.plan)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change(c"/", private).map_err(|e| SpawnError::setup("detach from the host's mounts", e))?;
     let ready = std::mem::take(&mut inside.ready).into_iter().map(Some).collect();
-    let mut built = Built { ready, layers: std::mem::take(&mut inside.layers), ..Built::default() };
+    let mut built = Built { ready, trees, layers: std::mem::take(&mut inside.layers), ..Built::default() };
     let done = inside.plan.steps.iter().try_for_each(|step| {
         let done = perform(step, &inside, &mut built);
         report_news(&inside, &mut built).and(done)
@@ -160,6 +165,24 @@ fn set_up(mut inside: Inside<'_>) -> Result<Infallible, SpawnError> {
     report_leftovers(&inside, &mut built)?;
     done?;
     start(inside, built)
+}
+
+/// Opens the mounts that are tied to the host's, while those are still in sight.
+fn trees(plan: &SetupPlan) -> Result<BTreeMap<ContainerPath, Source>, SpawnError> {
+    let mut trees = BTreeMap::new();
+    for step in &plan.steps {
+        if let Step::Mount(MountStep { target, source: PlannedSource::Spec(source), access, .. }) = step
+            && let MountSource::Tree { path, manner } = source
+        {
+            let opened = source::tree(path, *manner, *access).map_err(|source| SpawnError::MountSource {
+                target: target.clone(),
+                path: path.clone(),
+                source,
+            })?;
+            trees.insert(target.clone(), opened);
+        }
+    }
+    Ok(trees)
 }
 
 /// With whose end a process ends.
@@ -449,18 +472,22 @@ fn sys_cgroup(inside: &Inside<'_>, built: &Built, access: Access) -> io::Result<
 
 fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
     let target = || step.target.clone();
-    let opened =
-        source::open(&step.source, step.access, inside.plan, &mut built.memory, &mut built.ready, &built.layers)
-            .map_err(|(path, source)| {
-                let path = path.or_else(|| match &step.source {
-                    PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
-                    _ => None,
-                });
-                match path {
-                    Some(path) => SpawnError::MountSource { target: target(), path, source },
-                    None => SpawnError::Mount { target: target(), source },
-                }
-            })?;
+    let opened = match built.trees.remove(&step.target) {
+        Some(tree) => tree,
+        None => {
+            source::open(&step.source, step.access, inside.plan, &mut built.memory, &mut built.ready, &built.layers)
+                .map_err(|(path, source)| {
+                    let path = path.or_else(|| match &step.source {
+                        PlannedSource::Spec(MountSource::Bind { path }) => Some(path.clone()),
+                        _ => None,
+                    });
+                    match path {
+                        Some(path) => SpawnError::MountSource { target: target(), path, source },
+                        None => SpawnError::Mount { target: target(), source },
+                    }
+                })?
+        }
+    };
     without_devices(&opened.mount, inside)
         .map_err(|errno| SpawnError::Mount { target: target(), source: errno.into() })?;
     let shape = if opened.directory { Shape::Directory } else { Shape::File };

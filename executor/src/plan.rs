@@ -13,6 +13,7 @@ use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
 pub use exec::{ExecPlan, ExecStep, OutOfReach, exec};
+pub use kernel::{MASKED_PATHS, READ_ONLY_PATHS};
 
 use crate::capability::Capabilities;
 use crate::id_map::IdMap;

@@ -125,6 +125,50 @@ pub enum MountPoint {
     Kept,
 }
 
+/// How a bind mount is tied to the host's mounts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindManner {
+    /// Whether mounts that come later pass between the host and the sandbox.
+    pub propagation: Propagation,
+    /// Whether what is mounted below the source is shown, too.
+    pub below: MountsBelow,
+}
+
+/// Where mounts that come later below a bind mount are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Where they are made.
+    #[default]
+    Private,
+    /// Those of the host in the sandbox, too.
+    Slave,
+    /// On both sides.
+    Shared,
+}
+
+/// What is mounted below a bind mount's source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountsBelow {
+    /// It is shown, and what is write-protected is so there, too.
+    #[default]
+    Shown,
+    /// The directories below are shown as they are without.
+    Hidden,
+}
+
+/// What a tmpfs is beside its size and mode; Docker's for containers is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsOptions {
+    /// Whether its programs can be executed.
+    pub exec: bool,
+    /// Whether set-user-id programs in it take effect.
+    pub suid: bool,
+    /// Whether device files in it work.
+    pub dev: bool,
+    /// Further options of the kernel's tmpfs: `uid`, `gid`, `nr_inodes`, `nr_blocks`.
+    pub kernel: Vec<(String, String)>,
+}
+
 /// What a mount shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
@@ -133,6 +177,13 @@ pub enum MountSource {
     Bind {
         /// Absolute host path.
         path: PathBuf,
+    },
+    /// The same, and how it is tied to the host's mounts.
+    Tree {
+        /// Absolute host path.
+        path: PathBuf,
+        /// How.
+        manner: BindManner,
     },
     /// An overlay of its own (a stage mounted `rw` whose changes are thrown away), optionally only a subdirectory of it.
     Overlay {
@@ -158,6 +209,15 @@ pub enum MountSource {
         size: Option<u64>,
         /// Mode of its root directory.
         mode: u32,
+    },
+    /// An empty tmpfs with options.
+    Memory {
+        /// Size limit in bytes; `None` leaves the kernel's default.
+        size: Option<u64>,
+        /// Mode of its root directory.
+        mode: u32,
+        /// What else it is.
+        options: TmpfsOptions,
     },
     /// A small file whose bytes live in memory only (secrets, resolv.conf, here-documents); never on disk.
     File {
@@ -267,6 +327,8 @@ pub(crate) const DOCKER_DEFAULT_PROFILE: &str = "docker-default";
 pub enum KernelPaths {
     /// Masked and read-only paths as in Docker.
     Masked,
+    /// The same file systems, with nothing in them masked or write-protected.
+    Unmasked,
     /// Everything, writable.
     Open,
 }

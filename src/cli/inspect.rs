@@ -8,7 +8,7 @@ use super::go_template::{Shape, Template};
 use super::images;
 use super::network;
 use super::report::{self, Failure, printable};
-use super::run::{containers_of, details};
+use super::run::{CONTAINER_SHAPE, containers_of, details};
 use super::volume;
 use crate::engine::Engine;
 use crate::exit_code::Exit;
@@ -101,7 +101,7 @@ fn ignored(size: bool, what: &str) {
 /// Runs `container inspect`.
 pub(super) fn inspect_container(args: &InspectContainerArgs, engine: &Engine) -> Result<Exit, Failure> {
     show(&args.names, args.format.as_deref(), |name| {
-        let found = container(name, args.size, engine)?.map(|(found, _)| (found, None));
+        let found = container(name, args.size, engine)?;
         found.ok_or_else(|| Failure::new(format!("no such container: {name}")))
     })
 }
@@ -124,7 +124,7 @@ fn container(name: &str, size: bool, engine: &Engine) -> Result<Option<Found>, F
         fields.insert("SizeRw".to_owned(), written.into());
         fields.insert("SizeRootFs".to_owned(), (written + image).into());
     }
-    Ok(Some((document, None)))
+    Ok(Some((document, Some(&CONTAINER_SHAPE))))
 }
 
 fn volume_details(name: &str, engine: &Engine) -> Result<Option<Found>, Failure> {

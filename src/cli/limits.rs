@@ -141,6 +141,20 @@ impl LimitArgs {
     }
 }
 
+impl LimitArgs {
+    /// What is to be enforced for a container: unlike a step, which takes what the machine has, it gets no more processors than
+    /// there are.
+    pub(super) fn of_container(&self) -> Result<Resources, Failure> {
+        let resources = self.resources()?;
+        let there = rustix::thread::sched_getaffinity(None).map_or(u64::MAX, |set| u64::from(set.count()));
+        if self.cpus.is_some_and(|millis| millis > there.saturating_mul(1000)) {
+            let message = format!("range of CPUs is from 0.01 to {there}.00, as there are only {there} CPUs available");
+            return Err(Failure::new(message));
+        }
+        Ok(resources)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

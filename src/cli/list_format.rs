@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::go_template::Template;
+use super::go_template::{LABELS, Template};
 use super::report::Failure;
 use super::table::Table;
 
@@ -76,7 +76,9 @@ pub(super) fn render_as(
         Format::Table => return Ok(table()),
         Format::Json => {
             for row in rows {
-                out.push_str(&serde_json::to_string(row)?);
+                let mut row = row.clone();
+                row.shift_remove(LABELS);
+                out.push_str(&serde_json::to_string(&row)?);
                 out.push('\n');
             }
         }
@@ -120,7 +122,8 @@ mod tests {
     const ROWS: Rows = Rows { row_type: "*formatter.imageContext", headings: &[("ID", "IMAGE ID")] };
 
     fn rendered(format: &str) -> Result<String, Failure> {
-        let row = serde_json::json!({"ID": "a1", "LastUsed": "2 days ago", "Size": 5});
+        let labels = serde_json::json!({"com.example.my-tier": "front,k=v"});
+        let row = serde_json::json!({"ID": "a1", "Label": labels, "LastUsed": "2 days ago", "Size": 5});
         let Value::Object(row) = row else { unreachable!("it is one") };
         render_as(&format.parse()?, &ROWS, &[row], || "own\n".to_owned())
     }
@@ -135,6 +138,8 @@ mod tests {
             ("{{.ID}}\\t{{\"a\\tb\"}}", "a1\ta\tb\n"),
             ("{{json .}}", "{\"ID\":\"a1\",\"LastUsed\":\"2 days ago\",\"Size\":5}\n"),
             ("table {{.ID}}\\t{{.LastUsed}}", "IMAGE ID   LAST USED\na1         2 days ago\n"),
+            ("{{.Label \"com.example.my-tier\"}}|{{.Label \"none\"}}", "front,k=v|\n"),
+            ("table {{.ID}}\\t{{.Label \"com.example.my-tier\"}}", "IMAGE ID   my tier\na1         front,k=v\n"),
             ("table {{.ID | upper}} {{json .ID}}", "IMAGE ID IMAGE ID\nA1 \"a1\"\n"),
         ] {
             assert_eq!(rendered(format).unwrap(), shown, "{format}");

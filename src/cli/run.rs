@@ -19,6 +19,7 @@ mod monitor;
 mod network_arguments;
 mod particular_arguments;
 mod ports;
+mod shape;
 mod unserved;
 
 use std::fs;
@@ -59,6 +60,7 @@ pub(super) use live::{
 pub(super) use logs::{LogsArgs, logs};
 pub(super) use monitor::{MonitorArgs, attend, execute as monitor};
 pub(super) use ports::{PortArgs, port};
+pub(super) use shape::CONTAINER as CONTAINER_SHAPE;
 use unserved::UnservedArgs;
 
 /// Arguments of `run`.

@@ -10,7 +10,7 @@ fn background(bench: &Bench, name: &str, options: &[&str], script: &str) {
 #[test]
 fn lists_are_filtered_and_formatted() {
     let Some(bench) = Bench::with_busybox() else { return };
-    background(&bench, "up", &["--label", "tier=front"], "sleep 1000");
+    background(&bench, "up", &["--label", "tier=front", "--expose=90", "--label=a.b-c=x,y=z"], "sleep 1000");
     background(&bench, "down", &["-v", "data:/data"], "exit 3");
     let _ran = bench.rbuild(["wait", "down"]).run().ok();
     let names = |args: &[&str]| -> Vec<String> {
@@ -31,10 +31,21 @@ fn lists_are_filtered_and_formatted() {
         ("before=down", vec!["up"]),
         ("since=up", vec!["down"]),
         ("network=none", vec!["down", "up"]),
+        ("expose=90", vec!["up"]),
+        ("expose=80-100/tcp", vec!["up"]),
+        ("expose=90/udp", vec![]),
+        ("publish=90", vec![]),
+        ("is-task=false", vec!["down", "up"]),
     ] {
         assert_eq!(names(&["-a", "-f", filter]), want, "{filter}");
     }
     assert_eq!(names(&["-n", "1"]), ["down"]);
+    assert_eq!(names(&["-l"]), ["down"]);
+    assert_eq!(names(&["-l", "-n", "2"]), ["down", "up"]);
+    let labels = |format: &str| bench.rbuild(["ps", "--format", format]).run().ok().stdout;
+    assert_eq!(labels("{{.Label \"tier\"}} {{.Label \"a.b-c\"}} {{.Label \"none\"}}"), "front x,y=z \n");
+    assert_eq!(labels("table {{.Names}}\t{{.Label \"a.b-c\"}}"), "NAMES     b c\nup        x,y=z\n");
+    assert!(!labels("json").contains("\"Label\""));
     let _ran = bench.rbuild(["ps", "-f", "colour=red"]).run().fails(1).says("invalid filter 'colour'");
     let sized = bench.rbuild(["ps", "-as"]).run().ok().stdout;
     assert!(sized.lines().next().unwrap().ends_with("SIZE") && sized.contains("(virtual "), "{sized}");
@@ -56,6 +67,13 @@ fn details_are_dockers() {
     assert_eq!(said("{{.Name}} {{.Path}} {{.HostConfig.RestartPolicy.Name}}"), "/web sh no");
     assert_eq!(said("{{range .Mounts}}{{.Name}} {{.Destination}} {{.RW}}{{end}}"), "data /data false");
     assert_eq!(said("{{json .Config.Cmd}}"), "[\"sh\",\"-c\",\"exit 7\"]");
+    // What the document leaves out or has as null is what Go's types say.
+    assert_eq!(said("{{.HostConfig.RestartPolicy}} {{.Config.ExposedPorts}} {{.ExecIDs}}"), "{no 0} map[] []");
+    assert_eq!(said("{{json .Config.Entrypoint}} {{json .HostConfig.CapAdd}} {{json .ExecIDs}}"), "null null null");
+    assert_eq!(said("{{.HostConfig.CpuQuota}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}"), "0 0 <nil>");
+    assert_eq!(said("{{.State.Health}} {{.Config.StopTimeout}} {{.Config.StopSignal}}|"), "<nil> <nil> |");
+    assert_eq!(said("{{len .HostConfig.Binds}} {{len .HostConfig.CapDrop}} {{index .Config.Labels \"x\"}}|"), "1 0 |");
+    assert_eq!(said("{{range .HostConfig.CapDrop}}never{{else}}none{{end}}"), "none");
     let all = bench.rbuild(["container", "inspect", "web"]).run().ok().stdout;
     let all: serde_json::Value = serde_json::from_str(&all).unwrap();
     assert_eq!(all[0]["Config"]["Image"], "busybox");
@@ -86,6 +104,11 @@ fn a_running_container_is_frozen_measured_and_limited() {
     assert!(stats.stdout.starts_with("busy ") && stats.stdout.contains("/ 64MiB"), "{}", stats.stdout);
     let _ran = bench.rbuild(["pause", "busy"]).run().ok();
     let _ran = bench.rbuild(["rm", "-f", "busy"]).run().ok();
+    background(&bench, "gone", &["--rm"], "sleep 1000");
+    let refused = bench.rbuild(["update", "--restart=always", "gone"]).run().fails(1);
+    let _ran = refused.says("restart policy cannot be updated because --rm removes container");
+    let _ran = bench.rbuild(["update", "--cpus=100000", "gone"]).run().fails(1).says("range of CPUs is from 0.01 to");
+    let _ran = bench.rbuild(["rm", "-f", "gone"]).run().ok();
 }
 
 #[test]

@@ -63,7 +63,7 @@ const FLAGS: [(&str, Fate); 98] = [
     ("--entrypoint", Elsewhere("exit_codes_are_the_containers_or_dockers")),
     ("--env", Shows(&["--env=A=b"], "echo $A", "b\n")),
     ("--env-file", Elsewhere("files_of_variables_and_labels_are_read")),
-    ("--expose", Inspected(&["--expose=81"], "{{.Config.ExposedPorts}}", "map[81/tcp:map[]]")),
+    ("--expose", Inspected(&["--expose=81"], "{{.Config.ExposedPorts}}", "map[81/tcp:{}]")),
     ("--gpus", Refused(&["--gpus=all"], "--gpus is not supported")),
     ("--group-add", Shows(&["--group-add=staff"], "id -G", "0 50\n")),
     ("--health-cmd", Elsewhere("health_is_dockers")),

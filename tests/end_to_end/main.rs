@@ -26,6 +26,7 @@ mod commonest_failures;
 mod completions;
 mod confinement;
 mod container_commands;
+mod container_mounts;
 mod container_networks;
 mod containers;
 mod containers_stress;

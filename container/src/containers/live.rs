@@ -11,6 +11,7 @@ use crate::create::{InvalidLimit, check_limits};
 use crate::id::ContainerId;
 use crate::process_id::ProcessId;
 use crate::record::ContainerRecord;
+use crate::request::Lifetime;
 use crate::restart::RestartPolicy;
 use crate::status::{Change, ContainerStatus};
 
@@ -32,6 +33,12 @@ pub enum LiveError {
     /// It is not frozen.
     #[error("container {} is not paused", id.short())]
     NotPaused {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It goes with its end: nothing starts it again.
+    #[error("restart policy cannot be updated because --rm removes container {} when it ends", id.short())]
+    Removed {
         /// Which.
         id: ContainerId,
     },
@@ -126,6 +133,10 @@ impl Containers {
 
     /// Changes the limits and the policy of a container, at once where it runs.
     pub fn change(&self, record: &ContainerRecord, change: &ContainerChange) -> Result<(), LiveError> {
+        let removed = record.config.lifetime == Lifetime::Process;
+        if removed && change.restart.is_some_and(|policy| policy != RestartPolicy::No) {
+            return Err(LiveError::Removed { id: record.id.clone() });
+        }
         let merged = merged(&record.config.resources, &change.resources);
         let merged = check_limits(&merged)?;
         if record.state.status.is_live() && change.resources != Resources::default() {

@@ -24,7 +24,7 @@ use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::inbox::SignalInbox;
 use crate::monitor::CallerStreams;
-use crate::mounts::MissingSource;
+use crate::mounts::{InvalidTie, MissingSource, tie};
 use crate::network::{NameServerError, NetworkError, PortTaken, UplinkError};
 use crate::record::ContainerRecord;
 use crate::relay::{self, Ended};
@@ -86,6 +86,9 @@ pub enum StartError {
     /// Its user or group is not in its files.
     #[error(transparent)]
     User(#[from] UserError),
+    /// A bind mount's source is not shared with anybody.
+    #[error(transparent)]
+    Tie(#[from] InvalidTie),
     /// A bind mount's source is not there.
     #[error("bind source path does not exist: {}", path.display())]
     BindSource {
@@ -247,7 +250,11 @@ impl Containers {
             .iter()
             .map(|mount| match &mount.source {
                 ContainerMountSource::Volume { name, .. } => Ok(Some(self.volume_data(name))),
-                ContainerMountSource::Bind { path, missing } => bind_source(path, *missing).map(Some),
+                ContainerMountSource::Bind { path, missing, manner } => {
+                    let path = bind_source(path, *missing)?;
+                    tie::check(&path, manner.propagation).at("look at", &path)??;
+                    Ok(Some(path))
+                }
                 ContainerMountSource::Tmpfs { .. } => Ok(None),
             })
             .collect::<Result<_, StartError>>()?;

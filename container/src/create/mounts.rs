@@ -63,10 +63,12 @@ fn settle(asked: &MountRequest, volume_name: &mut dyn FnMut() -> VolumeName) -> 
             copy: *copy,
             labels: labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         },
-        MountRequestSource::Bind { path, missing } => {
-            ContainerMountSource::Bind { path: path.clone(), missing: *missing }
+        MountRequestSource::Bind { path, missing, manner } => {
+            ContainerMountSource::Bind { path: path.clone(), missing: *missing, manner: *manner }
         }
-        MountRequestSource::Tmpfs { size, mode } => ContainerMountSource::Tmpfs { size: *size, mode: *mode },
+        MountRequestSource::Tmpfs { size, mode, options, typed } => {
+            ContainerMountSource::Tmpfs { size: *size, mode: *mode, options: options.clone(), typed: typed.clone() }
+        }
     };
     ContainerMount { target: asked.target.clone(), source, access: asked.access }
 }

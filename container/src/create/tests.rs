@@ -175,7 +175,9 @@ fn what_cannot_be_is_refused_with_its_name() {
         with(&|r| r.working_dir = Some("srv".into())),
         "the working directory 'srv' is invalid, it needs to be an absolute path"
     );
-    for bad in ["", "-x", ".x", "a b", "a/b", &"x".repeat(65)] {
+    let unnamed = RunRequest { hostname: Some(String::new()), ..RunRequest::default() };
+    assert_eq!(merged(&shell(), &unnamed).unwrap().hostname, "0123456789ab", "an empty name asks for none");
+    for bad in ["-x", ".x", "a b", "a/b", &"x".repeat(65)] {
         assert_eq!(with(&|r| r.hostname = Some(bad.to_owned())), format!("invalid hostname: {bad:?}"));
     }
     assert_eq!(with(&|r| r.command = vec!["a\0b".into()]), "a NUL byte in the command");

@@ -63,9 +63,6 @@ pub enum InvalidLogOption {
         /// What was given.
         value: String,
     },
-    /// Several files, and nothing that says when one is full.
-    #[error("--log-opt max-file needs max-size: nothing else begins a new file")]
-    FilesWithoutSize,
 }
 
 impl LogDriver {
@@ -108,9 +105,6 @@ impl LogOptions {
                 _ => return Err(InvalidLogOption::Unknown { name: name.to_owned(), driver: driver.name() }),
             }
         }
-        if files.is_some_and(|files: u32| files > 1) && parsed.max_size.is_none() {
-            return Err(InvalidLogOption::FilesWithoutSize);
-        }
         parsed.max_file = files.unwrap_or(1);
         Ok(parsed)
     }
@@ -129,10 +123,11 @@ mod tests {
         assert_eq!(parse("", &[]), Ok(LogOptions::default()));
         let rotated = LogOptions { max_size: Some(10 << 20), max_file: 3, ..LogOptions::default() };
         assert_eq!(parse("json-file", &["max-size=10m", "max-file=3"]), Ok(rotated));
+        let one = LogOptions { max_file: 3, ..LogOptions::default() };
+        assert_eq!(parse("json-file", &["max-file=3"]), Ok(one), "as by Docker: only a size begins another file");
         assert_eq!(parse("none", &[]).unwrap().driver, LogDriver::None);
         for (driver, options, error) in [
             ("syslog", &[][..], "--log-driver \"syslog\" is not supported: it is json-file or none"),
-            ("json-file", &["max-file=3"], "--log-opt max-file needs max-size: nothing else begins a new file"),
             ("json-file", &["max-size=x"], "--log-opt max-size: invalid value \"x\""),
             ("json-file", &["tag=x"], "--log-opt tag is not supported for the json-file log driver"),
             ("none", &["max-size=1m"], "--log-opt max-size is not supported for the none log driver"),

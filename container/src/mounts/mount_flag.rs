@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use rbuild_executor::Access;
+use rbuild_executor::{Access, BindManner, MountsBelow, Propagation, TmpfsOptions};
 
 use super::tmpfs_flag::{DEFAULT_MODE, octal_mode};
-use super::{CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, PRIVATE_ONLY, target};
+use super::{CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, propagation, target};
 use crate::quantity;
 
 /// Reads one `--mount`. A relative `source` of a bind mount counts from `cwd`.
@@ -28,6 +28,8 @@ struct Fields {
     target: Option<String>,
     access: Access,
     copy: Option<CopyUp>,
+    propagation: Option<Propagation>,
+    below: Option<MountsBelow>,
     labels: Vec<(String, String)>,
     size: Option<u64>,
     mode: Option<u32>,
@@ -41,6 +43,8 @@ impl Fields {
             target: None,
             access: Access::ReadWrite,
             copy: None,
+            propagation: None,
+            below: None,
             labels: Vec::new(),
             size: None,
             mode: None,
@@ -56,9 +60,10 @@ impl Fields {
     }
 
     fn set(&mut self, key: &str, value: Option<String>, text: &str) -> Result<(), InvalidMount> {
-        if let "readonly" | "ro" | "volume-nocopy" = key {
+        if let "readonly" | "ro" | "volume-nocopy" | "bind-nonrecursive" = key {
             let yes = flag_value(key, value.as_deref())?;
             match key {
+                "bind-nonrecursive" => self.below = Some(if yes { MountsBelow::Hidden } else { MountsBelow::Shown }),
                 "volume-nocopy" => self.copy = Some(if yes { CopyUp::Nothing } else { CopyUp::Content }),
                 _ => self.access = if yes { Access::ReadOnly } else { Access::ReadWrite },
             }
@@ -71,12 +76,14 @@ impl Fields {
             "type" => self.kind = Some(value.to_ascii_lowercase()),
             "source" | "src" => self.source = Some(value),
             "target" | "dst" | "destination" => self.target = Some(value),
-            "bind-propagation" => match value.as_str() {
-                "private" | "rprivate" => {}
-                "shared" | "rshared" | "slave" | "rslave" => {
+            "bind-propagation" => self.propagation = Some(propagation(&value).ok_or_else(wrong)?),
+            "bind-recursive" => match value.as_str() {
+                "enabled" | "readonly" => self.below = Some(MountsBelow::Shown),
+                "disabled" => self.below = Some(MountsBelow::Hidden),
+                "writable" => {
                     return Err(InvalidMount::NotServed {
-                        what: format!("bind-propagation={value}"),
-                        instead: PRIVATE_ONLY,
+                        what: format!("{key}={value}"),
+                        instead: "what is mounted below a read-only mount is read-only, too",
                     });
                 }
                 _ => return Err(wrong()),
@@ -90,10 +97,10 @@ impl Fields {
                 self.labels.push((name.to_owned(), value.to_owned()));
             }
             "volume-driver" if value == "local" => {}
-            "volume-driver" | "volume-opt" | "volume-subpath" | "bind-nonrecursive" | "bind-recursive" => {
+            "volume-driver" | "volume-opt" | "volume-subpath" => {
                 return Err(InvalidMount::NotServed {
                     what: format!("{key}={value}"),
-                    instead: "only local volumes and recursive bind mounts are served",
+                    instead: "only local volumes without options are served",
                 });
             }
             "tmpfs-size" => self.size = Some(quantity::bytes(&value)?),
@@ -105,6 +112,7 @@ impl Fields {
 
     fn volume(&self) -> Result<MountRequestSource, InvalidMount> {
         self.refuse_tmpfs_fields("volume")?;
+        self.refuse_bind_fields("volume")?;
         let name = self.source.as_deref().filter(|name| !name.is_empty()).map(str::parse).transpose()?;
         Ok(MountRequestSource::Volume { name, copy: self.copy.unwrap_or(CopyUp::Content), labels: self.labels.clone() })
     }
@@ -113,15 +121,19 @@ impl Fields {
         self.refuse_tmpfs_fields("bind")?;
         self.refuse_volume_fields("bind")?;
         let source = self.source.as_deref().ok_or(InvalidMount::Missing { field: "source" })?;
-        Ok(MountRequestSource::Bind { path: cwd.join(source), missing: MissingSource::Refuse })
+        let manner =
+            BindManner { propagation: self.propagation.unwrap_or_default(), below: self.below.unwrap_or_default() };
+        Ok(MountRequestSource::Bind { path: cwd.join(source), missing: MissingSource::Refuse, manner })
     }
 
     fn tmpfs(&self) -> Result<MountRequestSource, InvalidMount> {
         self.refuse_volume_fields("tmpfs")?;
+        self.refuse_bind_fields("tmpfs")?;
         if self.source.is_some() {
             return Err(InvalidMount::WrongKind { key: "source".to_owned(), kind: "tmpfs" });
         }
-        Ok(MountRequestSource::Tmpfs { size: self.size, mode: self.mode.unwrap_or(DEFAULT_MODE) })
+        let mode = self.mode.unwrap_or(DEFAULT_MODE);
+        Ok(MountRequestSource::Tmpfs { size: self.size, mode, options: TmpfsOptions::default(), typed: None })
     }
 
     fn refuse_tmpfs_fields(&self, kind: &'static str) -> Result<(), InvalidMount> {
@@ -129,6 +141,17 @@ impl Fields {
             "tmpfs-size"
         } else if self.mode.is_some() {
             "tmpfs-mode"
+        } else {
+            return Ok(());
+        };
+        Err(InvalidMount::WrongKind { key: key.to_owned(), kind })
+    }
+
+    fn refuse_bind_fields(&self, kind: &'static str) -> Result<(), InvalidMount> {
+        let key = if self.propagation.is_some() {
+            "bind-propagation"
+        } else if self.below.is_some() {
+            "bind-recursive"
         } else {
             return Ok(());
         };
@@ -202,7 +225,11 @@ mod tests {
     fn each_type_takes_its_fields() {
         let bind = |path: &str, access| MountRequest {
             target: ContainerPath::new("/c"),
-            source: MountRequestSource::Bind { path: path.into(), missing: MissingSource::Refuse },
+            source: MountRequestSource::Bind {
+                path: path.into(),
+                missing: MissingSource::Refuse,
+                manner: BindManner::default(),
+            },
             access,
         };
         assert_eq!(read("type=bind,source=/h,target=/c"), Ok(bind("/h", Access::ReadWrite)));
@@ -227,7 +254,12 @@ mod tests {
         );
         assert_eq!(
             read("type=tmpfs,target=/c,tmpfs-size=1m,tmpfs-mode=700").unwrap().source,
-            MountRequestSource::Tmpfs { size: Some(1 << 20), mode: 0o700 }
+            MountRequestSource::Tmpfs {
+                size: Some(1 << 20),
+                mode: 0o700,
+                options: TmpfsOptions::default(),
+                typed: None
+            }
         );
     }
 
@@ -248,7 +280,21 @@ mod tests {
         ] {
             assert_eq!(read(text).unwrap_err().to_string(), want, "{text:?}");
         }
-        for refused in ["src=data,dst=/c,volume-opt=o=x", "type=bind,src=/h,dst=/c,bind-propagation=rshared"] {
+        let tied = |text: &str| match read(text).unwrap().source {
+            MountRequestSource::Bind { manner, .. } => (manner.propagation, manner.below),
+            other => panic!("{other:?}"),
+        };
+        for (text, want) in [
+            ("bind-propagation=rshared", (Propagation::Shared, MountsBelow::Shown)),
+            ("bind-propagation=rslave,bind-nonrecursive", (Propagation::Slave, MountsBelow::Hidden)),
+            ("bind-nonrecursive=false", (Propagation::Private, MountsBelow::Shown)),
+            ("bind-recursive=disabled", (Propagation::Private, MountsBelow::Hidden)),
+        ] {
+            assert_eq!(tied(&format!("type=bind,src=/h,dst=/c,{text}")), want, "{text}");
+        }
+        let elsewhere = read("type=tmpfs,dst=/c,bind-propagation=rslave").unwrap_err().to_string();
+        assert_eq!(elsewhere, "cannot use 'bind-propagation' with a mount of type 'tmpfs'");
+        for refused in ["src=data,dst=/c,volume-opt=o=x", "type=bind,src=/h,dst=/c,bind-recursive=writable"] {
             assert!(read(refused).unwrap_err().to_string().contains("is not supported"), "{refused}");
         }
     }

@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use rbuild_executor::Access;
+use rbuild_executor::{Access, BindManner, Propagation};
 
-use super::{CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, PRIVATE_ONLY, target};
+use super::{CopyUp, InvalidMount, MissingSource, MountRequest, MountRequestSource, propagation, target};
 
 /// Reads one `-v`. Host paths that start with a dot count from `cwd`.
 pub fn parse(text: &str, cwd: &Path) -> Result<MountRequest, InvalidMount> {
@@ -29,7 +29,11 @@ pub fn parse(text: &str, cwd: &Path) -> Result<MountRequest, InvalidMount> {
             if options.copy == CopyUp::Nothing {
                 return Err(InvalidMount::Mode { mode: "nocopy".to_owned() });
             }
-            MountRequestSource::Bind { path: cwd.join(source), missing: MissingSource::CreateDirectory }
+            let manner = BindManner { propagation: options.propagation.unwrap_or_default(), ..BindManner::default() };
+            MountRequestSource::Bind { path: cwd.join(source), missing: MissingSource::CreateDirectory, manner }
+        }
+        _ if options.propagation.is_some() => {
+            return Err(InvalidMount::WrongKind { key: "propagation".to_owned(), kind: "volume" });
         }
         Some(name) => MountRequestSource::Volume { name: Some(name.parse()?), copy: options.copy, labels: Vec::new() },
         None => MountRequestSource::Volume { name: None, copy: options.copy, labels: Vec::new() },
@@ -46,11 +50,12 @@ fn is_host_path(source: &str) -> bool {
 struct Options {
     access: Access,
     copy: CopyUp,
+    propagation: Option<Propagation>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { access: Access::ReadWrite, copy: CopyUp::Content }
+        Self { access: Access::ReadWrite, copy: CopyUp::Content, propagation: None }
     }
 }
 
@@ -64,13 +69,7 @@ impl Options {
                 "z" | "Z" => "label",
                 "nocopy" => "copy",
                 "consistent" | "cached" | "delegated" => "consistency",
-                "private" | "rprivate" => "propagation",
-                "shared" | "rshared" | "slave" | "rslave" => {
-                    return Err(InvalidMount::NotServed {
-                        what: format!("the mount propagation '{word}'"),
-                        instead: PRIVATE_ONLY,
-                    });
-                }
+                _ if propagation(word).is_some() => "propagation",
                 _ => return Err(InvalidMount::Mode { mode: text.to_owned() }),
             };
             if seen.contains(&family) {
@@ -80,7 +79,7 @@ impl Options {
             match word {
                 "ro" => options.access = Access::ReadOnly,
                 "nocopy" => options.copy = CopyUp::Nothing,
-                _ => {}
+                _ => options.propagation = propagation(word).or(options.propagation),
             }
         }
         Ok(options)
@@ -99,7 +98,11 @@ mod tests {
     fn bind(path: &str, target: &str, access: Access) -> MountRequest {
         MountRequest {
             target: ContainerPath::new(target),
-            source: MountRequestSource::Bind { path: path.into(), missing: MissingSource::CreateDirectory },
+            source: MountRequestSource::Bind {
+                path: path.into(),
+                missing: MissingSource::CreateDirectory,
+                manner: BindManner::default(),
+            },
             access,
         }
     }
@@ -157,6 +160,14 @@ mod tests {
             assert_eq!(read(text).unwrap_err().to_string(), want, "{text:?}");
         }
         assert!(read("sub/dir:/c").unwrap_err().to_string().contains("includes invalid characters"));
-        assert!(read("/h:/c:rshared").unwrap_err().to_string().contains("'rshared' is not supported"));
+        let tied = |text: &str| match read(text).unwrap().source {
+            MountRequestSource::Bind { manner, .. } => manner.propagation,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(tied("/h:/c:rshared"), Propagation::Shared);
+        assert_eq!(tied("/h:/c:slave,ro"), Propagation::Slave);
+        assert_eq!(tied("/h:/c:rprivate"), Propagation::Private);
+        let volume = read("data:/c:rslave").unwrap_err().to_string();
+        assert_eq!(volume, "cannot use 'propagation' with a mount of type 'volume'");
     }
 }

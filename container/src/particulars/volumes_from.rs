@@ -101,7 +101,11 @@ mod tests {
     use crate::mounts::MissingSource;
 
     fn bind(target: &str, path: &str, access: Access) -> ContainerMount {
-        let source = ContainerMountSource::Bind { path: path.into(), missing: MissingSource::Refuse };
+        let source = ContainerMountSource::Bind {
+            path: path.into(),
+            missing: MissingSource::Refuse,
+            manner: Default::default(),
+        };
         ContainerMount { target: ContainerPath::new(target), source, access }
     }
 
@@ -123,7 +127,12 @@ mod tests {
             ContainerMount { target: ContainerPath::new("/v"), source: volume, access: Access::ReadWrite },
             ContainerMount {
                 target: ContainerPath::new("/t"),
-                source: ContainerMountSource::Tmpfs { size: None, mode: 0o755 },
+                source: ContainerMountSource::Tmpfs {
+                    size: None,
+                    mode: 0o755,
+                    options: Default::default(),
+                    typed: None,
+                },
                 access: Access::ReadWrite,
             },
         ];

@@ -8,7 +8,7 @@ use super::{DeviceNode, DeviceOrigin, HostFacts, MountStep, PlannedSource, Step}
 use crate::spec::{Access, IpcNamespace, KernelPaths, MountPoint, MountSource, NetworkMode, SandboxSpec};
 
 /// Files and directories of `/proc` and `/sys` that a sandbox does not see (Docker's list and five more of `/proc`).
-const MASKED: [&str; 17] = [
+pub const MASKED_PATHS: [&str; 17] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -29,7 +29,7 @@ const MASKED: [&str; 17] = [
 ];
 
 /// What a sandbox sees and cannot change.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Devices of every sandbox.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -110,7 +110,7 @@ fn host_file(path: &Path, target: &str) -> Step {
 /// Hides and write-protects.
 pub(super) fn masks(throttled_cpus: &[u32]) -> Vec<Step> {
     let throttle = throttled_cpus.iter().map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
-    let masks = MASKED.iter().map(|path| (*path).to_owned()).chain(throttle);
+    let masks = MASKED_PATHS.iter().map(|path| (*path).to_owned()).chain(throttle);
     let masks = masks.map(|path| Step::Mask(ContainerPath::new(path)));
-    masks.chain(READ_ONLY.iter().map(|path| Step::ReadOnlyPath(ContainerPath::new(path)))).collect()
+    masks.chain(READ_ONLY_PATHS.iter().map(|path| Step::ReadOnlyPath(ContainerPath::new(path)))).collect()
 }

@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::layer_mounts::LayerMounts;
 use super::memory_file::{Attributes, MemoryFiles};
 use super::{attach, clone_tree, new_mount, overlay};
 use crate::plan::{PlannedSource, SetupPlan};
 use crate::root_dir::RootDir;
-use crate::spec::{Access, Durability, MountSource};
+use crate::spec::{Access, BindManner, Durability, MountSource, MountsBelow, Propagation, TmpfsOptions};
 use crate::stat::{FileKind, Stat};
-use crate::sys::mount::{Depth, set_attributes};
+use crate::sys::mount::{Depth, set_attributes, set_propagation};
 
 /// A detached mount of a source.
 pub(crate) struct Source {
@@ -49,6 +49,13 @@ pub(crate) fn open(
             tmpfs(*size, *mode).map_err(|error| (None, error.into()))?
         }
         PlannedSource::Spec(MountSource::Bind { path }) => bind(path).map_err(|e| (Some(path.clone()), e))?,
+        // Taken before, while the host's mounts were in sight.
+        PlannedSource::Spec(MountSource::Tree { path, .. }) => {
+            return Err((Some(path.clone()), Errno::INVAL.into()));
+        }
+        PlannedSource::Spec(MountSource::Memory { size, mode, options }) => {
+            memory_directory(*size, *mode, options).map_err(|error| (None, error.into()))?
+        }
         PlannedSource::Spec(MountSource::BindInside { root, subpath }) => {
             let inside = RootDir::open(root).and_then(|root| root.open_path(subpath));
             inside.and_then(bind_fd).map_err(|e| (Some(OsStr::from_bytes(subpath.as_bytes()).into()), e))?
@@ -65,10 +72,38 @@ pub(crate) fn open(
         }
         PlannedSource::Spec(MountSource::File { .. }) => return Err((None, Errno::INVAL.into())),
     };
-    if access == Access::ReadOnly {
-        set_attributes(source.mount.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::Recursive)
-            .map_err(|errno| (None, errno.into()))?;
+    protect(&source, access).map_err(|errno| (None, errno.into()))?;
+    Ok(source)
+}
+
+/// Write-protects a source that is read only, with what is mounted in it.
+fn protect(source: &Source, access: Access) -> rustix::io::Result<()> {
+    if access == Access::ReadWrite {
+        return Ok(());
     }
+    set_attributes(source.mount.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::Recursive)
+}
+
+/// Opens a host directory or file as a mount that is tied to the host's as asked. To be called while the mounts of this
+/// namespace are still those of the host: a copy has the ties of what is copied.
+pub(crate) fn tree(path: &Path, manner: BindManner, access: Access) -> io::Result<Source> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty())?;
+    let kind = Stat::of(&opened)?.kind;
+    if kind == FileKind::Symlink {
+        return Err(Errno::LOOP.into());
+    }
+    let mount = clone_tree(&opened, manner.below == MountsBelow::Shown)?;
+    let tie = match manner.propagation {
+        Propagation::Private => Some(MountPropagationFlags::PRIVATE),
+        Propagation::Slave => Some(MountPropagationFlags::DOWNSTREAM),
+        Propagation::Shared => None,
+    };
+    if let Some(tie) = tie {
+        set_propagation(mount.as_fd(), tie)?;
+    }
+    let source = Source { mount, directory: kind == FileKind::Directory };
+    protect(&source, access)?;
     Ok(source)
 }
 
@@ -103,6 +138,19 @@ fn part(whole: OwnedFd, upper: &Path, subpath: &rbuild_image::ContainerPath) -> 
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     attach(&whole, rustix::fs::open(upper, flags, Mode::empty())?.as_fd())?;
     bind_fd(RootDir::from_fd(whole).open_path(subpath)?)
+}
+
+fn memory_directory(size: Option<u64>, mode: u32, asked: &TmpfsOptions) -> rustix::io::Result<Source> {
+    let mode = format!("{mode:o}");
+    let size = size.map(|bytes| bytes.to_string());
+    let mut options = vec![("source", "tmpfs"), ("mode", mode.as_str())];
+    options.extend(size.as_deref().map(|size| ("size", size)));
+    options.extend(asked.kernel.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !asked.exec);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !asked.suid);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !asked.dev);
+    Ok(Source { mount: new_mount(c"tmpfs", &options, attributes)?, directory: true })
 }
 
 fn tmpfs(size: Option<u64>, mode: u32) -> rustix::io::Result<Source> {

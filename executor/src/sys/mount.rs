@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Result;
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::check;
 
@@ -27,8 +27,17 @@ pub(crate) enum Depth {
 
 /// Sets attributes of the mount that `mount` is the root of.
 pub(crate) fn set_attributes(mount: BorrowedFd<'_>, set: MountAttrFlags, depth: Depth) -> Result<()> {
+    change(mount, &MountAttr { set: set.bits().into(), clear: 0, propagation: 0, userns: 0 }, depth)
+}
+
+/// Sets where mounts below a mount are seen, for all mounts of the tree.
+pub(crate) fn set_propagation(mount: BorrowedFd<'_>, propagation: MountPropagationFlags) -> Result<()> {
+    let attributes = MountAttr { set: 0, clear: 0, propagation: propagation.bits().into(), userns: 0 };
+    change(mount, &attributes, Depth::Recursive)
+}
+
+fn change(mount: BorrowedFd<'_>, attributes: &MountAttr, depth: Depth) -> Result<()> {
     const SYS_MOUNT_SETATTR: libc::c_long = 442;
-    let attributes = MountAttr { set: set.bits().into(), clear: 0, propagation: 0, userns: 0 };
     let mut flags = libc::AT_EMPTY_PATH;
     if depth == Depth::Recursive {
         flags |= libc::AT_RECURSIVE;
@@ -40,7 +49,7 @@ pub(crate) fn set_attributes(mount: BorrowedFd<'_>, set: MountAttrFlags, depth: 
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     };

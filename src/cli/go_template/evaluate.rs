@@ -7,7 +7,7 @@ use super::functions;
 use super::node::{Block, Command, Node, Operand, Pipeline, Term};
 use super::parser::Trees;
 use super::shape::json_key;
-use super::value::Value;
+use super::value::{LABELS, Value};
 
 /// What a template gives at most: a runaway template ends, rather than the machine.
 const MOST_BYTES: usize = 64 << 20;
@@ -207,7 +207,7 @@ impl State<'_> {
                 }
                 each(self, &mut (0..*count).map(|at| (Value::Integer(at), Value::Integer(at))))?;
             }
-            Value::Missing => {}
+            Value::Missing | Value::NilList => {}
             other => {
                 let last = last_of(over);
                 return Err(self.fail(last.at, last, format!("range can't iterate over {}", other.print())));
@@ -248,6 +248,9 @@ impl State<'_> {
         if let Term::Function(name) = &first.term {
             return self.call(dot, command, name, piped);
         }
+        if let Some(label) = self.label(dot, command, piped.as_ref())? {
+            return Ok(label);
+        }
         if command.operands.len() > 1 || piped.is_some() {
             let message = match &first.term {
                 Term::Field(names) | Term::Variable(_, names) | Term::Chain(_, names) if !names.is_empty() => {
@@ -265,6 +268,30 @@ impl State<'_> {
             return Err(self.fail(first.at, first, "nil is not a command"));
         }
         self.operand(dot, first)
+    }
+
+    /// The one method that rows of Docker's lists have: `.Label "name"`. Its heading is the last part of the name.
+    fn label(&mut self, dot: &Value, command: &Command, piped: Option<&Value>) -> Executed<Option<Value>> {
+        let Term::Field(names) = &command.operands[0].term else { return Ok(None) };
+        let ([method], None) = (names.as_slice(), piped) else { return Ok(None) };
+        let (LABELS, [_, name]) = (method.as_str(), command.operands.as_slice()) else { return Ok(None) };
+        let has_method = match (self.filling, dot) {
+            (Filling::Headings(_), _) => true,
+            (_, Value::Struct(fields)) => fields.labels.is_some(),
+            _ => false,
+        };
+        let Value::Text(name) = self.argument(dot, name)? else { return Ok(None) };
+        Ok(match (self.filling, dot) {
+            _ if !has_method => None,
+            (Filling::Headings(_), _) => {
+                Some(Value::text(name.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " ")))
+            }
+            (_, Value::Struct(fields)) => {
+                let label = fields.labels.as_ref().and_then(|labels| labels.get(name.as_ref()));
+                Some(Value::text(label.map_or("", String::as_str)))
+            }
+            _ => None,
+        })
     }
 
     fn call(&mut self, dot: &Value, command: &Command, name: &str, piped: Option<Value>) -> Executed<Value> {
@@ -292,11 +319,13 @@ impl State<'_> {
         let mut arguments = Vec::with_capacity(count);
         for (position, operand) in given.iter().enumerate() {
             let value = self.argument(dot, operand)?;
+            let value = if name == "json" { value } else { value.without_nil() };
             functions::check_kind(name, position, &value, operand)
                 .map_err(|message| self.fail(operand.at, operand, message))?;
             arguments.push(value);
         }
         if let Some(value) = piped {
+            let value = if name == "json" { value } else { value.without_nil() };
             let position = arguments.len();
             functions::check_piped(name, position, &value)
                 .map_err(|message| self.fail(command.at, command, message))?;

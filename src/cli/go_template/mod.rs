@@ -24,6 +24,7 @@ use parser::Trees;
 use value::Value;
 
 pub(crate) use shape::{Field, Shape};
+pub(in crate::cli) use value::LABELS;
 
 /// Exit code for a template that `inspect` cannot parse, as in Docker.
 const UNPARSED: u8 = 64;

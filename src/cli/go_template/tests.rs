@@ -102,7 +102,7 @@ fn declared_fields_have_zero_values() {
         ("{{.Cmd}} {{.Labels}} {{.Pid}} {{.Running}} {{.Name}}", "[] map[] 0 false ", "[a] map[k:v] 7 true n"),
         (
             "{{json .}}",
-            r#"{"Cmd":[],"Pid":0,"Running":false,"Health":null,"Name":""}"#,
+            r#"{"Cmd":null,"Pid":0,"Running":false,"Health":null,"Name":""}"#,
             r#"{"Cmd":["a"],"Labels":{"k":"v"},"Pid":7,"Running":true,"Health":{"Status":"fine"},"Name":"n"}"#,
         ),
         ("{{.Health}}", "<nil>", "{fine}"),

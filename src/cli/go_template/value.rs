@@ -7,6 +7,9 @@ use serde_json::{Map, Number, Value as Json};
 
 use super::shape::{Presence, Shape};
 
+/// The key of a row under which its labels are that the method `Label` looks up; it is no field of the row.
+pub(in crate::cli) const LABELS: &str = "Label";
+
 /// A value. Cheap to clone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
@@ -28,6 +31,8 @@ pub(super) enum Value {
     Text(Rc<str>),
     /// Several values.
     List(Rc<Vec<Self>>),
+    /// A nil slice: an empty list, but `null` in JSON.
+    NilList,
     /// Values by key, in the order of the keys.
     Map(Rc<Entries>),
     /// Fields that were declared.
@@ -40,6 +45,8 @@ pub(super) struct Entries {
     pub(super) values: BTreeMap<String, Value>,
     /// What a key gives that is not there.
     pub(super) absent: Value,
+    /// Whether there is no map at all: an empty one, but `null` in JSON.
+    pub(super) nil: bool,
 }
 
 /// What a struct holds.
@@ -49,6 +56,8 @@ pub(super) struct Fields {
     pub(super) name: &'static str,
     /// In the order of the declaration.
     pub(super) fields: Vec<DeclaredField>,
+    /// What its method `Label` looks names up in, where it has that method.
+    pub(super) labels: Option<BTreeMap<String, String>>,
 }
 
 /// A field of a struct.
@@ -89,6 +98,7 @@ impl Value {
             Json::Object(object) => Self::Map(Rc::new(Entries {
                 values: object.iter().map(|(key, value)| (key.clone(), Self::from_json(value))).collect(),
                 absent: Self::Missing,
+                nil: false,
             })),
         }
     }
@@ -106,6 +116,7 @@ impl Value {
             (Shape::Text, _) => Self::text(""),
             (Shape::Integer, _) => Self::Integer(0),
             (Shape::Bool, _) => Self::Bool(false),
+            (Shape::List(_), Json::Null) => Self::NilList,
             (Shape::List(shape), _) => {
                 let items = json.as_array().map(Vec::as_slice).unwrap_or_default();
                 Self::List(Rc::new(items.iter().map(|item| Self::shaped(item, shape)).collect()))
@@ -113,7 +124,8 @@ impl Value {
             (Shape::Map(shape), _) => {
                 let entries = json.as_object().into_iter().flatten();
                 let values = entries.map(|(key, value)| (key.clone(), Self::shaped(value, shape))).collect();
-                Self::Map(Rc::new(Entries { values, absent: Self::shaped(&Json::Null, shape) }))
+                let absent = Self::shaped(&Json::Null, shape);
+                Self::Map(Rc::new(Entries { values, absent, nil: json.is_null() }))
             }
             (Shape::Struct(name, declared), _) => {
                 let field = |field: &super::shape::Field| DeclaredField {
@@ -122,26 +134,35 @@ impl Value {
                     value: Self::shaped(json.get(field.key).unwrap_or(&Json::Null), &field.shape),
                     presence: field.presence,
                 };
-                Self::Struct(Rc::new(Fields { name, fields: declared.iter().map(field).collect() }))
+                Self::Struct(Rc::new(Fields { name, fields: declared.iter().map(field).collect(), labels: None }))
             }
         }
     }
 
-    /// A row of a list: a struct of the type that messages name.
+    /// A row of a list: a struct of the type that messages name. Its labels, by name, are those of the method `Label`.
     pub(super) fn row(row: &Map<String, Json>, name: &'static str) -> Self {
-        let fields = row.iter().map(|(key, value)| DeclaredField {
+        let label = |(key, value): (&String, &Json)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
+        let labels = row.get(LABELS).and_then(Json::as_object);
+        let labels = labels.map(|labels| labels.iter().map(label).collect());
+        let fields = row.iter().filter(|(key, _)| *key != LABELS).map(|(key, value)| DeclaredField {
             name: key.clone(),
             key: key.clone(),
             value: Self::from_json(value),
             presence: Presence::Always,
         });
-        Self::Struct(Rc::new(Fields { name, fields: fields.collect() }))
+        Self::Struct(Rc::new(Fields { name, fields: fields.collect(), labels }))
+    }
+
+    /// The same for functions that tell no nil slice from an empty one.
+    pub(super) fn without_nil(self) -> Self {
+        if self == Self::NilList { Self::List(Rc::new(Vec::new())) } else { self }
     }
 
     /// Back to JSON, for the function `json`.
     pub(super) fn to_json(&self) -> Json {
         match self {
-            Self::Missing | Self::NilPointer(_) => Json::Null,
+            Self::Missing | Self::NilPointer(_) | Self::NilList => Json::Null,
+            Self::Map(entries) if entries.nil => Json::Null,
             Self::Bool(value) => Json::Bool(*value),
             Self::Integer(value) | Self::Duration(value) => Json::from(*value),
             Self::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => Json::from(*value as i64),
@@ -164,7 +185,7 @@ impl Value {
     /// Whether `if` takes it for true: what is not zero, nil or empty.
     pub(super) fn is_true(&self) -> bool {
         match self {
-            Self::Missing | Self::NilPointer(_) => false,
+            Self::Missing | Self::NilPointer(_) | Self::NilList => false,
             Self::Bool(value) => *value,
             Self::Integer(value) | Self::Duration(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
@@ -186,7 +207,7 @@ impl Value {
             Self::Float(_) => "float64",
             Self::Text(_) => "string",
             Self::Time(_) => "time.Time",
-            Self::List(_) => "[]interface {}",
+            Self::List(_) | Self::NilList => "[]interface {}",
             Self::Map(_) => "map[string]interface {}",
             Self::Struct(fields) => fields.name,
         }
@@ -232,6 +253,7 @@ impl Value {
             Self::Float(value) => out.push_str(&super::printf::shortest(*value)),
             Self::Text(text) => out.push_str(text),
             Self::Time(text) => out.push_str(&time(text)),
+            Self::NilList => out.push_str("[]"),
             Self::List(items) => {
                 out.push('[');
                 spaced(out, &mut items.iter().map(|item| (None, item)));

@@ -5,6 +5,7 @@ use rbuild_executor::network::firewall::Reach;
 use serde_json::{Map, Value, json};
 
 use super::Condition;
+use crate::cli::go_template::LABELS;
 use crate::cli::list_format::{self, Format};
 use crate::cli::report::{self, Failure};
 use crate::cli::run::containers_of;
@@ -75,6 +76,7 @@ fn fields(network: &Network, id: String) -> Map<String, Value> {
         "IPv4": (!network.ranges.is_empty()).to_string(),
         "IPv6": network.has_ipv6().to_string(),
         "Internal": (network.reach == Reach::Internal).to_string(),
+        LABELS: network.labels,
         "Labels": labels.join(","),
         "Name": network.name,
         "Scope": "local",

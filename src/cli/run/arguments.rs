@@ -220,7 +220,7 @@ impl ContainerArgs {
             security,
             root: if self.read_only { RootAccess::ReadOnly } else { RootAccess::ReadWrite },
             ulimits: self.ulimit.clone(),
-            resources: self.limits.resources()?,
+            resources: self.limits.of_container()?,
             shm_size: self.shm_size,
             init: if self.init { InitChoice::Reaper } else { InitChoice::Process },
             stop_signal: self.stop_signal,

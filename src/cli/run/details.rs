@@ -3,11 +3,15 @@
 //! What Docker knows and rbuild does not have (a storage driver's private paths, labels of SELinux) is there and empty, so that
 //! templates and programs written for Docker find every field.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use rbuild_container::{
-    ContainerMount, ContainerMountSource, ContainerRecord, ContainerStatus, Containers, VolumeOwnership,
+    ContainerMount, ContainerMountSource, ContainerRecord, ContainerStatus, Containers, DEFAULT_STOP_TIMEOUT, Signal,
+    VolumeOwnership,
 };
-use rbuild_executor::{Access, AppArmor};
+use rbuild_executor::{Access, AppArmor, Propagation};
 use serde_json::{Map, Value, json};
 
 use super::host_config;
@@ -96,6 +100,12 @@ fn config(record: &ContainerRecord) -> Value {
         let set: Map<String, Value> = names.map(|name| (name, json!({}))).collect();
         if set.is_empty() { Value::Null } else { Value::Object(set) }
     };
+    // What is published is exposed.
+    let published = config.ports.iter().flat_map(|port| {
+        let protocol = port.protocol.name();
+        port.inside.clone().map(move |number| format!("{number}/{protocol}"))
+    });
+    let exposed: BTreeSet<String> = published.chain(config.exposed_ports.iter().cloned()).collect();
     let volumes = config.mounts.iter().filter(|mount| is_volume(mount)).map(|mount| mount.target.to_string());
     let mut document = json!({
         "Hostname": config.hostname,
@@ -104,7 +114,7 @@ fn config(record: &ContainerRecord) -> Value {
         "AttachStdin": config.input_once,
         "AttachStdout": true,
         "AttachStderr": true,
-        "ExposedPorts": set(&mut config.exposed_ports.iter().cloned()),
+        "ExposedPorts": set(&mut exposed.into_iter()),
         "Tty": config.console.terminal,
         "OpenStdin": config.console.interactive,
         "StdinOnce": config.input_once,
@@ -116,15 +126,18 @@ fn config(record: &ContainerRecord) -> Value {
         "Entrypoint": some(&config.entrypoint),
         "OnBuild": null,
         "Labels": config.labels,
-        "StopSignal": config.stop_signal.to_string(),
-        "StopTimeout": config.stop_timeout,
     });
-    if document["ExposedPorts"].is_null()
-        && let Value::Object(fields) = &mut document
-    {
-        fields.remove("ExposedPorts");
-    }
     if let Value::Object(fields) = &mut document {
+        // As in Docker, what is only the default is not said.
+        if fields["ExposedPorts"].is_null() {
+            fields.remove("ExposedPorts");
+        }
+        if config.stop_signal != Signal::TERM {
+            fields.insert("StopSignal".to_owned(), config.stop_signal.to_string().into());
+        }
+        if config.stop_timeout != DEFAULT_STOP_TIMEOUT {
+            fields.insert("StopTimeout".to_owned(), config.stop_timeout.into());
+        }
         fields.extend(config.healthcheck.as_ref().map(|check| ("Healthcheck".to_owned(), json!(check))));
         if !config.shell.is_empty() {
             fields.insert("Shell".to_owned(), json!(config.shell));
@@ -141,14 +154,24 @@ fn is_volume(mount: &ContainerMount) -> bool {
     matches!(mount.source, ContainerMountSource::Volume { ownership: VolumeOwnership::Anonymous, .. })
 }
 
-/// Memory is no mount in Docker's list unless it was asked for with `--mount`, which is not kept.
+/// The name of where later mounts are seen.
+pub(super) fn propagation_name(propagation: Propagation) -> &'static str {
+    match propagation {
+        Propagation::Private => "rprivate",
+        Propagation::Slave => "rslave",
+        Propagation::Shared => "rshared",
+    }
+}
+
+/// Memory is no mount in Docker's list unless it was asked for with `--mount`.
 fn mounted(mount: &ContainerMount, containers: &Containers) -> Option<Value> {
     let (kind, name, source, driver) = match &mount.source {
         ContainerMountSource::Volume { name, .. } => {
             ("volume", Some(name.to_string()), containers.volume_data(name), Some("local"))
         }
         ContainerMountSource::Bind { path, .. } => ("bind", None, path.clone(), None),
-        ContainerMountSource::Tmpfs { .. } => return None,
+        ContainerMountSource::Tmpfs { typed: Some(_), .. } => return None,
+        ContainerMountSource::Tmpfs { typed: None, .. } => ("tmpfs", None, PathBuf::new(), None),
     };
     let mut shown = json!({"Type": kind});
     if let Value::Object(fields) = &mut shown {
@@ -162,7 +185,11 @@ fn mounted(mount: &ContainerMount, containers: &Containers) -> Option<Value> {
         }
         fields.insert("Mode".to_owned(), if mount.access == Access::ReadOnly { "ro" } else { "" }.into());
         fields.insert("RW".to_owned(), (mount.access == Access::ReadWrite).into());
-        fields.insert("Propagation".to_owned(), if kind == "bind" { "rprivate" } else { "" }.into());
+        let propagation = match &mount.source {
+            ContainerMountSource::Bind { manner, .. } => propagation_name(manner.propagation),
+            _ => "",
+        };
+        fields.insert("Propagation".to_owned(), propagation.into());
     }
     Some(shown)
 }

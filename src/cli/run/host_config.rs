@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use rbuild_container::{
     ContainerMountSource, ContainerRecord, InitChoice, Lifetime, Particulars, PortRequest, RootAccess, VolumeOwnership,
 };
-use rbuild_executor::{Access, AppArmor, DEFAULT_CAPABILITIES, Resources, Rlimit, Seccomp};
+use rbuild_executor::plan::{MASKED_PATHS, READ_ONLY_PATHS};
+use rbuild_executor::{Access, AppArmor, DEFAULT_CAPABILITIES, Propagation, Resources, Rlimit, Seccomp};
 use serde_json::{Value, json};
 
-use super::details::some;
+use super::details::{propagation_name, some};
 
 /// The document.
 pub(super) fn host_config(record: &ContainerRecord) -> Value {
@@ -17,25 +18,31 @@ pub(super) fn host_config(record: &ContainerRecord) -> Value {
     let particulars = &config.particulars;
     let resources = &config.resources;
     let default = |name: &str| DEFAULT_CAPABILITIES.contains(&name);
-    let added: Vec<&String> = config.capabilities.iter().filter(|name| !default(name)).collect();
-    let dropped: Vec<&str> =
-        DEFAULT_CAPABILITIES.iter().copied().filter(|name| !config.capabilities.iter().any(|c| c == name)).collect();
+    let named = |name: &str| format!("CAP_{name}");
+    let added: Vec<String> = config.capabilities.iter().filter(|name| !default(name)).map(|name| named(name)).collect();
+    let taken = DEFAULT_CAPABILITIES.iter().filter(|name| !config.capabilities.iter().any(|own| own == *name));
+    let dropped: Vec<String> = taken.map(|name| named(name)).collect();
     let mut binds = Vec::new();
     let mut tmpfs = BTreeMap::new();
     for mount in &config.mounts {
         let read_only = if mount.access == Access::ReadOnly { ":ro" } else { "" };
         match &mount.source {
-            ContainerMountSource::Bind { path, .. } => {
-                binds.push(format!("{}:{}{read_only}", path.display(), mount.target));
+            ContainerMountSource::Bind { path, manner, .. } => {
+                let mut modes = Vec::new();
+                modes.extend((mount.access == Access::ReadOnly).then_some("ro"));
+                let tied = manner.propagation != Propagation::Private;
+                modes.extend(tied.then(|| propagation_name(manner.propagation)));
+                let modes = if modes.is_empty() { String::new() } else { format!(":{}", modes.join(",")) };
+                binds.push(format!("{}:{}{modes}", path.display(), mount.target));
             }
             ContainerMountSource::Volume { name, ownership: VolumeOwnership::Named, .. } => {
                 binds.push(format!("{name}:{}{read_only}", mount.target));
             }
             ContainerMountSource::Volume { .. } => {}
-            ContainerMountSource::Tmpfs { size, mode } => {
-                let size = size.map_or_else(String::new, |size| format!("size={size},"));
-                tmpfs.insert(mount.target.to_string(), format!("{size}mode={mode:o}"));
+            ContainerMountSource::Tmpfs { typed: Some(typed), .. } => {
+                tmpfs.insert(mount.target.to_string(), typed.clone());
             }
+            ContainerMountSource::Tmpfs { typed: None, .. } => {}
         }
     }
     let ulimits: Vec<Value> = config
@@ -53,6 +60,7 @@ pub(super) fn host_config(record: &ContainerRecord) -> Value {
         "AutoRemove": config.lifetime == Lifetime::Process,
         "VolumeDriver": "",
         "VolumesFrom": list(&particulars.volumes_from),
+        "ConsoleSize": [0, 0],
         "CapAdd": if added.is_empty() { Value::Null } else { json!(added) },
         "CapDrop": if dropped.is_empty() { Value::Null } else { json!(dropped) },
         "CgroupnsMode": "private",
@@ -107,10 +115,29 @@ pub(super) fn host_config(record: &ContainerRecord) -> Value {
     {
         fields.insert("Annotations".to_owned(), json!(particulars.annotations));
     }
-    if let (Value::Object(fields), Value::Object(more)) = (&mut document, limits) {
+    if let (Value::Object(fields), Value::Object(more), Value::Object(rest)) = (&mut document, limits, rest(record)) {
         fields.extend(more);
+        fields.extend(rest);
     }
     document
+}
+
+/// What is hidden, and what Docker has and nothing here sets.
+fn rest(record: &ContainerRecord) -> Value {
+    let bare = record.config.privileged || record.config.unmasked;
+    json!({
+        "CpuPeriod": 0,
+        "CpuQuota": 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "DeviceRequests": null,
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+        "MaskedPaths": if bare { Value::Null } else { json!(MASKED_PATHS) },
+        "ReadonlyPaths": if bare { Value::Null } else { json!(READ_ONLY_PATHS) },
+    })
 }
 
 fn log_config(record: &ContainerRecord) -> BTreeMap<&'static str, String> {
@@ -128,6 +155,9 @@ fn security(record: &ContainerRecord) -> Value {
     let mut options = Vec::new();
     if config.no_new_privileges {
         options.push("no-new-privileges".to_owned());
+    }
+    if config.unmasked {
+        options.push("systempaths=unconfined".to_owned());
     }
     match &config.seccomp {
         Seccomp::Default => {}

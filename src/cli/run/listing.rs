@@ -7,6 +7,7 @@ use rbuild_container::{ContainerMountSource, ContainerRecord, ContainerStatus, C
 use serde_json::{Map, Value, json};
 
 use super::containers_of;
+use crate::cli::go_template::LABELS;
 use crate::cli::list_format::{Format, Rows, render_as};
 use crate::cli::report::{self, Failure, printable};
 use crate::cli::table::{Table, ago, duration, size};
@@ -35,7 +36,7 @@ pub(in crate::cli) struct PsArgs {
     #[arg(short, long)]
     size: bool,
     /// Only those that fit: name=, id=, label=, status=, health=, exited=, ancestor=, before=, since=, volume=, network=,
-    /// expose=
+    /// expose=, publish=
     #[arg(short, long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// table, json, or what a Go template makes of each: '{{.Names}} {{.Status}}'
@@ -61,7 +62,8 @@ pub(in crate::cli) fn list(args: &PsArgs, engine: &Engine) -> Result<Exit, Failu
     let listing = containers.list_without_leftovers(&engine.store()?.lease("ps")?)?;
     let filters = filters.resolve(&listing.containers, engine)?;
     let last = args.last.and_then(|last| usize::try_from(last).ok()).filter(|last| *last > 0);
-    let newest = if args.latest { Some(1) } else { last };
+    // As in Docker, a number says more than "the latest".
+    let newest = if args.latest && args.last.is_none() { Some(1) } else { last };
     let all = args.all || newest.is_some() || filters.shows_all();
     let shown = |record: &&ContainerRecord| (all || !record.state.status.is_at_rest()) && filters.fit(record);
     let rows = listing.containers.iter().filter(shown).take(newest.unwrap_or(usize::MAX));
@@ -123,6 +125,7 @@ fn rendered(
             "ID": id(record),
             "Image": record.image.name,
             "Labels": labels.join(","),
+            LABELS: record.config.labels,
             "LocalVolumes": local.count().to_string(),
             "Mounts": volumes(record).join(","),
             "Names": record.name.as_str(),
@@ -190,8 +193,23 @@ struct Resolved {
     since: Option<(jiff::Timestamp, String)>,
 }
 
-const NAMES: [&str; 12] =
-    ["ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network", "since", "status", "volume"];
+const NAMES: [&str; 15] = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+];
 const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
@@ -208,10 +226,16 @@ impl Filters {
             let allowed: Option<&[&str]> = match name.as_str() {
                 "status" => Some(&STATES),
                 "health" => Some(&HEALTH),
+                "is-task" => Some(&["true", "false"]),
                 _ => None,
             };
             if !NAMES.contains(&name.as_str()) {
                 return Err(invalid(format!("invalid filter '{name}'")));
+            }
+            let ports = matches!(name.as_str(), "expose" | "publish");
+            if ports && PortRange::parse(&value).is_none() {
+                return Err(Failure::new(format!("invalid filter '{name}={value}'"))
+                    .with_help("a port is NUMBER[-NUMBER][/tcp|udp|sctp]"));
             }
             if allowed.is_some_and(|allowed| !allowed.contains(&value.as_str()))
                 || (name == "exited" && value.parse::<u8>().is_err())
@@ -293,12 +317,63 @@ impl Resolved {
             }),
             "network" => any(&|value| networks(record).iter().any(|name| name == value)),
             "expose" => any(&|value| {
-                let value = if value.contains('/') { value.to_owned() } else { format!("{value}/tcp") };
-                record.config.exposed_ports.contains(&value)
+                let has = |wanted: PortRange| {
+                    let declared = record.config.exposed_ports.iter().filter_map(|port| port.split_once('/'));
+                    let mut ports = declared.filter_map(|(port, protocol)| Some((port.parse().ok()?, protocol)));
+                    ports.any(|(port, protocol)| wanted.has(port, protocol)) || published(record, &wanted, Side::Inside)
+                };
+                PortRange::parse(value).is_some_and(has)
             }),
+            "publish" => {
+                any(&|value| PortRange::parse(value).is_some_and(|wanted| published(record, &wanted, Side::Outside)))
+            }
+            // There are no services, and one kind of isolation: Docker, too, has no other on Linux.
+            "is-task" => any(&|value| value == "false"),
+            "isolation" => true,
             "before" | "since" => true,
             _ => unreachable!("names were checked when they were read"),
         }
+    }
+}
+
+/// Which of the two numbers of a published port is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Inside,
+    Outside,
+}
+
+/// Whether a port is published, or was asked to be while the container does not run.
+fn published(record: &ContainerRecord, wanted: &PortRange, side: Side) -> bool {
+    let now = record.state.network.ports.iter().any(|port| {
+        let number = if side == Side::Inside { port.inside } else { port.host.port() };
+        wanted.has(number, port.protocol.name())
+    });
+    now || record.config.ports.iter().any(|port| {
+        let numbers = if side == Side::Inside { Some(&port.inside) } else { port.host.as_ref() };
+        let mut numbers = numbers.into_iter().flat_map(Clone::clone);
+        numbers.any(|number| wanted.has(number, port.protocol.name()))
+    })
+}
+
+/// Ports as filters name them: `80`, `80-90/udp`.
+#[derive(Debug, PartialEq, Eq)]
+struct PortRange {
+    numbers: std::ops::RangeInclusive<u16>,
+    protocol: String,
+}
+
+impl PortRange {
+    fn parse(text: &str) -> Option<Self> {
+        let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+        let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last && matches!(protocol, "tcp" | "udp" | "sctp"))
+            .then(|| Self { numbers: first..=last, protocol: protocol.to_owned() })
+    }
+
+    fn has(&self, number: u16, protocol: &str) -> bool {
+        self.numbers.contains(&number) && self.protocol == protocol
     }
 }
 
@@ -329,6 +404,9 @@ mod tests {
             ("colour=red", "invalid filter 'colour'"),
             ("status=asleep", "invalid filter 'status=asleep'"),
             ("exited=x", "invalid filter 'exited=x'"),
+            ("publish=http", "invalid filter 'publish=http'"),
+            ("expose=9-8", "invalid filter 'expose=9-8'"),
+            ("is-task=x", "invalid filter 'is-task=x'"),
         ] {
             assert_eq!(parse(text).unwrap_err(), error);
         }

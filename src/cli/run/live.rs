@@ -68,7 +68,7 @@ pub(in crate::cli) struct UpdateArgs {
 
 /// Runs `update`.
 pub(in crate::cli) fn update(args: &UpdateArgs, engine: &Engine) -> Result<Exit, Failure> {
-    let change = ContainerChange { resources: args.limits.resources()?, restart: args.restart };
+    let change = ContainerChange { resources: args.limits.of_container()?, restart: args.restart };
     if change == ContainerChange::default() {
         return Err(
             Failure::new("you must provide one or more flags when using this command").with_help("see update --help")

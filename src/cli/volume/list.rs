@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rbuild_container::{ContainerMountSource, Containers, Volume, VolumeName};
 use serde_json::{Map, Value, json};
 
+use crate::cli::go_template::LABELS;
 use crate::cli::list_format::{Format, Rows, render_as};
 use crate::cli::prune_filter::LabelCondition;
 use crate::cli::report::{self, Failure};
@@ -112,6 +113,7 @@ fn row(volume: &Volume, containers: &Containers, sizes: bool) -> Result<Map<Stri
         "Availability": "N/A",
         "Driver": "local",
         "Group": "N/A",
+        LABELS: volume.labels,
         "Labels": labels.join(","),
         "Links": "N/A",
         "Mountpoint": containers.volume_data(&volume.name).to_string_lossy(),

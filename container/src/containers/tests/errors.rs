@@ -77,7 +77,7 @@ fn creating_and_starting() {
 
 #[test]
 fn commands_on_running_containers() {
-    let errors: [Box<dyn std::error::Error>; 16] = [
+    let errors: [Box<dyn std::error::Error>; 17] = [
         Box::new(ExecError::NotRunning { id: id() }),
         Box::new(ExecError::Paused { id: id() }),
         Box::new(ExecError::Restarting { id: id() }),
@@ -89,6 +89,7 @@ fn commands_on_running_containers() {
         Box::new(LiveError::NotRunning { id: id() }),
         Box::new(LiveError::AlreadyPaused { id: id() }),
         Box::new(LiveError::NotPaused { id: id() }),
+        Box::new(LiveError::Removed { id: id() }),
         Box::new(LiveError::Groups { id: id(), source: denied() }),
         Box::new(StopError::NotRunning { id: id(), status: ContainerStatus::Created }),
         Box::new(StopError::Signal { id: id(), source: denied() }),
@@ -108,6 +109,7 @@ fn commands_on_running_containers() {
     container aaaaaaaaaaaa is not running
     container aaaaaaaaaaaa is already paused
     container aaaaaaaaaaaa is not paused
+    restart policy cannot be updated because --rm removes container aaaaaaaaaaaa when it ends
     cannot reach the control groups of container aaaaaaaaaaaa
     container aaaaaaaaaaaa is not running: it is created
     cannot signal container aaaaaaaaaaaa
