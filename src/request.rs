@@ -66,7 +66,7 @@ pub struct BuildRequest {
     /// Notes for the manifests and indexes of all outputs (`--annotation`).
     pub annotations: Vec<Annotation>,
     /// Whether images say where they come from (`--provenance`).
-    pub provenance: Option<ProvenanceMode>,
+    pub provenance: Option<Provenance>,
     /// Whether images list their packages (`--sbom`).
     pub sbom: bool,
     /// Whether the result is the same wherever and whenever it is built (`--reproducible`).
@@ -87,6 +87,25 @@ pub struct BuildRequest {
     pub annotate: Option<Annotate>,
     /// Whether hints follow the build (`--hints`, `--no-hints`); where it is not said, a terminal decides.
     pub hints: Option<bool>,
+}
+
+/// What is attested about where an image comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provenance {
+    /// How much.
+    pub mode: ProvenanceMode,
+    /// Who builds, as a URL.
+    pub builder_id: String,
+    /// Whether the user says that the result can be made again, byte by byte.
+    pub reproducible: bool,
+    /// Whether it is for images only, not for files.
+    pub inline_only: bool,
+}
+
+impl Default for Provenance {
+    fn default() -> Self {
+        Self { mode: ProvenanceMode::Min, builder_id: String::new(), reproducible: false, inline_only: false }
+    }
 }
 
 /// How much is attested about where an image comes from.

@@ -11,15 +11,15 @@ const LARGEST_PACK: u64 = 8 << 20;
 
 /// A checkout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Checkout {
+pub(crate) struct Checkout {
     /// URL of `origin`, or of the only remote.
-    pub(super) remote: Option<String>,
+    pub(crate) remote: Option<String>,
     /// The commit.
-    pub(super) revision: Option<String>,
+    pub(crate) revision: Option<String>,
 }
 
 /// What the nearest `.git` above or in `directory` says.
-pub(super) fn checkout(directory: &Path) -> Option<Checkout> {
+pub(crate) fn checkout(directory: &Path) -> Option<Checkout> {
     let found = directory.ancestors().map(|dir| dir.join(".git")).find(|git| git.exists())?;
     let git = if found.is_dir() {
         found

@@ -29,6 +29,7 @@ use crate::progress::{Mask, View};
 use crate::request::BuildRequest;
 use crate::timings::PhaseTime;
 
+pub(crate) use git::checkout;
 pub use inputs::{BuildInputs, NameValue};
 pub(crate) use journal::{Journal, Replay, replay};
 pub use read::{BuildInfo, RecordedStep, StepState, find, list, open};

@@ -12,7 +12,7 @@ use crate::output::image::check_form;
 use crate::remote_cache::spec::ExistingBlobs;
 use crate::request::{
     Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, AttestAs, Compression, Destination, FilesForm,
-    ImageForm, ImageOutput, OtherFiles, Output, ProvenanceMode, PushAs, Split,
+    ImageForm, ImageOutput, OtherFiles, Output, Provenance, ProvenanceMode, PushAs, Split,
 };
 
 /// What becomes of the result: every `--output`, then what `--push` and `--load` add.
@@ -99,7 +99,7 @@ fn annotation(place: AnnotationPlace, platform: Option<&str>, key: &str, value: 
 }
 
 /// `--provenance` and `--attest type=provenance`: the last word counts.
-pub(super) fn provenance(args: &BuildArgs) -> Result<Option<ProvenanceMode>, Failure> {
+pub(super) fn provenance(args: &BuildArgs) -> Result<Option<Provenance>, Failure> {
     let mut mode = None;
     for text in &args.attest {
         let (kind, rest): (Vec<String>, Vec<String>) =
@@ -154,22 +154,36 @@ fn sbom_wanted(text: &str, fields: &[String]) -> Result<bool, Failure> {
     Ok(wanted)
 }
 
-fn provenance_mode(text: &str, fields: &[String]) -> Result<Option<ProvenanceMode>, Failure> {
-    let mut mode = Some(ProvenanceMode::Min);
+fn provenance_mode(text: &str, fields: &[String]) -> Result<Option<Provenance>, Failure> {
+    let wrong = |why: String| {
+        Failure::usage(
+            format!("provenance {text:?}: {why}"),
+            "known are true, false, mode=min, mode=max, version=v1, builder-id=URL, reproducible=BOOL, inline-only=BOOL",
+        )
+    };
+    let mut made = Provenance::default();
+    let mut wanted = true;
     for field in fields {
-        match field.as_str() {
-            "true" | "mode=min" | "min" | "disabled=false" | "version=v1" => {}
-            "mode=max" | "max" => mode = mode.and(Some(ProvenanceMode::Max)),
-            "false" | "disabled=true" => mode = None,
-            other => {
-                return Err(Failure::usage(
-                    format!("provenance {text:?}: {other:?} is not known"),
-                    "known are true, false, mode=min, mode=max and version=v1",
-                ));
-            }
+        let (key, value) = field.split_once('=').unwrap_or((field, ""));
+        let boolean = || match value {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(wrong(format!("{field}: want true or false"))),
+        };
+        match (key, value) {
+            ("true", "") | ("version", "v1") => {}
+            ("false", "") => wanted = false,
+            ("min", "") | ("mode", "min") => made.mode = ProvenanceMode::Min,
+            ("max", "") | ("mode", "max") => made.mode = ProvenanceMode::Max,
+            ("disabled", _) => wanted = !boolean()?,
+            ("builder-id", url) => url.clone_into(&mut made.builder_id),
+            ("reproducible", _) => made.reproducible = boolean()?,
+            ("inline-only", _) => made.inline_only = boolean()?,
+            ("version", _) => return Err(wrong(format!("{field}: only version 1 of SLSA's provenance is written"))),
+            _ => return Err(wrong(format!("{field:?} is not known"))),
         }
     }
-    Ok(mode)
+    Ok(wanted.then_some(made))
 }
 
 fn output(text: &str, settings: &Settings, deletes: bool) -> Result<Output, Failure> {
@@ -618,10 +632,24 @@ mod tests {
 
     #[test]
     fn provenance_has_modes() {
-        let mode = |text: &str| provenance_mode(text, &fields(text)).map_err(|failure| failure.message().to_owned());
-        assert_eq!(mode("true"), Ok(Some(ProvenanceMode::Min)));
-        assert_eq!(mode("mode=max"), Ok(Some(ProvenanceMode::Max)));
-        assert_eq!(mode("false"), Ok(None));
-        assert!(mode("mode=all").is_err());
+        let made = |text: &str| provenance_mode(text, &fields(text)).map_err(|failure| failure.message().to_owned());
+        let of = |mode| Some(Provenance { mode, ..Provenance::default() });
+        assert_eq!(made("true"), Ok(of(ProvenanceMode::Min)));
+        assert_eq!(made("mode=max"), Ok(of(ProvenanceMode::Max)));
+        for none in ["false", "mode=max,disabled=true", "disabled=true,mode=max"] {
+            assert_eq!(made(none), Ok(None), "{none}");
+        }
+        assert_eq!(
+            made("mode=max,builder-id=https://ci.example/1,reproducible=true,inline-only=1,version=v1"),
+            Ok(Some(Provenance {
+                mode: ProvenanceMode::Max,
+                builder_id: "https://ci.example/1".to_owned(),
+                reproducible: true,
+                inline_only: true
+            }))
+        );
+        for bad in ["mode=all", "version=v0.2", "reproducible=maybe", "filter=x", "true=1"] {
+            assert!(made(bad).is_err(), "{bad}");
+        }
     }
 }

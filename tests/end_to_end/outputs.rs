@@ -161,7 +161,7 @@ fn provenance_is_attached_as_buildkit_attaches_it() {
     };
     let plain = build(&[]);
     assert!(plain["manifests"].is_null(), "attestations only where they are asked for");
-    for (mode, shows) in [("mode=min", false), ("mode=max", true)] {
+    for (mode, shows) in [("mode=min", false), ("mode=max,builder-id=https://ci.example/7,reproducible=true", true)] {
         let index = build(&["--provenance", mode]);
         let [image, attestation] = index["manifests"].as_array().unwrap().as_slice() else { panic!("{index}") };
         let notes = &attestation["annotations"];
@@ -179,6 +179,12 @@ fn provenance_is_attached_as_buildkit_attaches_it() {
         let definition = &statement["predicate"]["buildDefinition"];
         assert_eq!(definition["resolvedDependencies"][0]["uri"], "pkg:docker/busybox@latest?platform=linux%2Famd64");
         assert_eq!(statement.to_string().contains("hunter2"), shows, "{statement}");
+        let details = &statement["predicate"]["runDetails"];
+        assert_eq!(details["builder"]["id"], if shows { "https://ci.example/7" } else { "" });
+        assert_eq!(details["metadata"]["buildkit_hermetic"], false, "a step had a network");
+        assert_eq!(details["metadata"]["buildkit_reproducible"], shows);
+        let lines = details["metadata"]["buildkit_metadata"]["source"]["locations"].as_object();
+        assert_eq!(lines.is_some_and(|lines| !lines.is_empty()), shows, "{details}");
     }
     // Whoever pulls gets the image, not what is said about it.
     let _pulled = bench.rbuild_at(&bench.path("other"), ["pull", &name]).run().ok();

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::Built;
 use super::stage::Staged;
 use crate::cli::report::Failure;
-use crate::request::{BuildRequest, ProvenanceMode};
+use crate::request::BuildRequest;
 
 /// What a build's attestations are made of.
 pub(crate) struct Attester<'a> {
@@ -62,11 +62,16 @@ impl Attester<'_> {
         view: &View,
         (store, lease): (&Store, &Lease),
     ) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
-        if self.is_idle() {
+        let predicates = self.predicates(built, &self.request.tags, (store, lease))?;
+        let for_files = |made: &Predicate| {
+            let inline_only = self.request.provenance.as_ref().is_some_and(|provenance| provenance.inline_only);
+            made.kind != provenance::PREDICATE_TYPE || !inline_only
+        };
+        let predicates: Vec<Predicate> = predicates.into_iter().filter(for_files).collect();
+        if predicates.is_empty() {
             return Ok(Vec::new());
         }
         let subject = Value::Array(regular_files(view)?);
-        let predicates = self.predicates(built, &self.request.tags, (store, lease))?;
         let file = |made: Predicate| {
             let text = serde_json::to_vec_pretty(&statement(made.kind, &subject, &made.content));
             (made.file, text.expect("a JSON value is always JSON"))
@@ -90,15 +95,11 @@ impl Attester<'_> {
             let content = spdx::document(&name, &created, &packages);
             predicates.push(Predicate { kind: spdx::PREDICATE_TYPE, file: "sbom.spdx.json", content });
         }
-        if let Some(mode) = self.request.provenance {
-            let content = provenance::predicate(self, mode, &built.config.platform());
+        if let Some(asked) = &self.request.provenance {
+            let content = provenance::predicate(self, asked, &built.config.platform());
             predicates.push(Predicate { kind: provenance::PREDICATE_TYPE, file: "provenance.json", content });
         }
         Ok(predicates)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.request.provenance == Some(ProvenanceMode::Max)
     }
 }
 

@@ -6,11 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rbuild_image::Platform;
 use rbuild_image::registry::without_credentials;
-use rbuild_solver::{Op, Source};
+use rbuild_solver::{Op, RunNetwork, Source};
 use serde_json::{Map, Value, json};
 
 use super::{Attester, package_url};
-use crate::request::{ContextInput, ProvenanceMode};
+use crate::build_record::checkout;
+use crate::request::{ContextInput, Provenance, ProvenanceMode};
 
 /// The predicate's type.
 pub(super) const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
@@ -18,8 +19,8 @@ pub(super) const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 const BUILD_TYPE: &str = "https://github.com/rbuild/rbuild/blob/main/docs/attestations.md";
 
 /// The predicate about one platform's image.
-pub(super) fn predicate(attester: &Attester<'_>, mode: ProvenanceMode, platform: &Platform) -> Value {
-    let request = attester.request;
+pub(super) fn predicate(attester: &Attester<'_>, asked: &Provenance, platform: &Platform) -> Value {
+    let (request, mode) = (attester.request, asked.mode);
     let mut parameters = Map::new();
     parameters.insert("configSource".to_owned(), config_source(attester));
     parameters.insert("request".to_owned(), request_of(attester, mode));
@@ -36,13 +37,21 @@ pub(super) fn predicate(attester: &Attester<'_>, mode: ProvenanceMode, platform:
         metadata.insert("finishedOn".to_owned(), ended.to_string().into());
     }
     let local = matches!(request.context, ContextInput::Directory(_) | ContextInput::Stdin);
-    let completeness = json!({ "request": attester.is_complete(), "resolvedDependencies": !local });
+    let is_complete = mode == ProvenanceMode::Max;
+    let completeness = json!({ "request": is_complete, "resolvedDependencies": !local });
     metadata.insert("buildkit_completeness".to_owned(), completeness);
+    metadata.insert("buildkit_hermetic".to_owned(), is_hermetic(attester).into());
+    metadata.insert("buildkit_reproducible".to_owned(), (asked.reproducible || request.reproducible).into());
+    let mut more = Map::new();
     if mode == ProvenanceMode::Max {
         let dockerfile = attester.dockerfile;
         let text = STANDARD.encode(dockerfile.text());
-        let source = json!({ "infos": [{ "filename": dockerfile.name(), "data": text }] });
-        metadata.insert("buildkit_metadata".to_owned(), json!({ "source": source }));
+        let infos = json!([{ "filename": dockerfile.name(), "language": "Dockerfile", "data": text }]);
+        more.insert("source".to_owned(), json!({ "locations": locations(attester), "infos": infos }));
+    }
+    more.extend(version_control(attester).map(|vcs| ("vcs".to_owned(), vcs)));
+    if !more.is_empty() {
+        metadata.insert("buildkit_metadata".to_owned(), Value::Object(more));
     }
     json!({
         "buildDefinition": {
@@ -52,7 +61,7 @@ pub(super) fn predicate(attester: &Attester<'_>, mode: ProvenanceMode, platform:
             "resolvedDependencies": dependencies,
         },
         "runDetails": {
-            "builder": { "id": "", "version": { "rbuild": env!("CARGO_PKG_VERSION") } },
+            "builder": { "id": asked.builder_id, "version": { "rbuild": env!("CARGO_PKG_VERSION") } },
             "metadata": metadata,
         },
     })
@@ -63,10 +72,51 @@ fn config_source(attester: &Attester<'_>) -> Value {
     let mut source = Map::new();
     if let ContextInput::Url(url) = &attester.request.context {
         source.insert("uri".to_owned(), without_credentials(url).into());
+        source.extend(commit_of(attester, url).map(|commit| ("digest".to_owned(), json!({ "sha1": commit }))));
     }
     let path = attester.dockerfile.name().rsplit('/').next().unwrap_or_default();
     source.insert("path".to_owned(), path.into());
     Value::Object(source)
+}
+
+/// The commit that a repository's URL came to.
+fn commit_of(attester: &Attester<'_>, url: &str) -> Option<String> {
+    attester.graph.ids().find_map(|id| match &attester.graph.vertex(id).op {
+        Op::Source(Source::Git(git)) if url.starts_with(&git.remote) => git.commit.clone(),
+        _ => None,
+    })
+}
+
+/// Whether no step could reach a network.
+fn is_hermetic(attester: &Attester<'_>) -> bool {
+    let offline = |op: &Op| match op {
+        Op::Run(run) => run.network == RunNetwork::None,
+        _ => true,
+    };
+    attester.graph.ids().all(|id| offline(&attester.graph.vertex(id).op))
+}
+
+/// What a local context is a checkout of. Nobody has verified that: files may differ from the commit.
+fn version_control(attester: &Attester<'_>) -> Option<Value> {
+    let ContextInput::Directory(directory) = &attester.request.context else { return None };
+    let checkout = checkout(directory)?;
+    let mut out = Map::new();
+    out.extend(checkout.remote.map(|remote| ("source".to_owned(), without_credentials(&remote).into())));
+    out.extend(checkout.revision.map(|revision| ("revision".to_owned(), revision.into())));
+    (!out.is_empty()).then_some(Value::Object(out))
+}
+
+/// The lines of the Dockerfile that each step stands on.
+fn locations(attester: &Attester<'_>) -> Value {
+    let mut out = Map::new();
+    for (number, id) in attester.graph.ids().enumerate() {
+        let line = attester.graph.vertex(id).origin.line;
+        if line > 0 {
+            let range = json!([{ "start": { "line": line }, "end": { "line": line } }]);
+            out.insert(format!("step{number}"), json!({ "locations": [{ "ranges": range }] }));
+        }
+    }
+    Value::Object(out)
 }
 
 /// What the user asked for.

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Package, field, paragraphs};
+use super::{Package, field, maven, paragraphs};
 
 /// Whether a path is one of the files that [`packages`] reads.
 pub(super) fn is_known(path: &[u8]) -> bool {
@@ -16,6 +16,13 @@ pub(super) fn is_known(path: &[u8]) -> bool {
         | b"Cargo.lock"
         | b"poetry.lock"
         | b"uv.lock"
+        | b"pdm.lock"
+        | b"Pipfile.lock"
+        | b"pnpm-lock.yaml"
+        | b"gradle.lockfile"
+        | b"buildscript-gradle.lockfile"
+        | b"pom.xml"
+        | b"pom.properties"
         | b"go.sum"
         | b"composer.lock"
         | b"Gemfile.lock"
@@ -45,7 +52,12 @@ pub(super) fn packages(path: &str, bytes: &[u8]) -> Vec<Package> {
         "composer.lock" => composer(&json()),
         "yarn.lock" => yarn(&text),
         "Cargo.lock" => toml_lock(&text, "cargo"),
-        "poetry.lock" | "uv.lock" => toml_lock(&text, "pypi"),
+        "poetry.lock" | "uv.lock" | "pdm.lock" => toml_lock(&text, "pypi"),
+        "Pipfile.lock" => pipfile(&json()),
+        "pnpm-lock.yaml" => pnpm(&text),
+        "gradle.lockfile" | "buildscript-gradle.lockfile" => maven::gradle(&text),
+        "pom.xml" => maven::pom(&text),
+        "pom.properties" => maven::properties(&text),
         "go.sum" => go_sum(&text),
         "Gemfile.lock" => gems(&text),
         "requirements.txt" => requirements(&text),
@@ -66,7 +78,7 @@ pub(super) fn packages(path: &str, bytes: &[u8]) -> Vec<Package> {
 }
 
 /// Kind, name with namespace, version, licence.
-type Found = (&'static str, String, String, String);
+pub(super) type Found = (&'static str, String, String, String);
 
 fn text_of(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
@@ -122,6 +134,35 @@ fn yarn(text: &str) -> Vec<Found> {
         }
     }
     found
+}
+
+/// Below `packages:` entries `/@scope/name/1.0.0_peers` (version 5), `/@scope/name@1.0.0(peers)` (6) or the same without
+/// the first `/` (9).
+fn pnpm(text: &str) -> Vec<Found> {
+    let version = text.lines().find_map(|line| line.strip_prefix("lockfileVersion:"));
+    let is_old = version.is_some_and(|version| version.trim().trim_matches(['\'', '"']).starts_with('5'));
+    let inside = text.lines().skip_while(|line| *line != "packages:").skip(1);
+    let entries = inside.take_while(|line| line.is_empty() || line.starts_with([' ', '#']));
+    let one = |line: &str| {
+        let key =
+            line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?.split(": ").next()?.trim_end_matches(':');
+        let key = key.trim_matches(['\'', '"']).trim_start_matches('/').split('(').next()?;
+        let (name, version) = if is_old { key.rsplit_once('/')? } else { key.rsplit_once('@')? };
+        let version = version.split('_').next()?;
+        let fine = version.starts_with(|c: char| c.is_ascii_digit());
+        fine.then(|| ("npm", name.to_owned(), version.to_owned(), String::new()))
+    };
+    entries.filter_map(one).collect()
+}
+
+/// Names with `"version": "==1.0"`.
+fn pipfile(lock: &Value) -> Vec<Found> {
+    let groups = ["default", "develop"].into_iter().filter_map(|key| lock.get(key)?.as_object());
+    let one = |(name, package): (&String, &Value)| {
+        let version = text_of(package, "version");
+        ("pypi", name.to_lowercase(), version.trim_start_matches("==").to_owned(), String::new())
+    };
+    groups.flatten().map(one).collect()
 }
 
 /// `[[package]]` with `name` and `version`.
@@ -222,6 +263,37 @@ mod tests {
                 "/u/lib/Flask-2.0.dist-info/METADATA",
                 "Metadata-Version: 2.1\nName: Flask\nVersion: 2.0\n\nVersion: no\n",
                 "pkg:pypi/flask@2.0",
+            ),
+            (
+                "/a/pnpm-lock.yaml",
+                "lockfileVersion: '9.0'\n\nimporters:\n\n  .: {}\n\npackages:\n\n  '@s/b@1.0.0':\n    resolution: {integrity: x}\n\n  c_d@2.0.0(e@1):\n    engines: {node: '>=6'}\n\nsnapshots:\n\n  z@9.0.0: {}\n",
+                "pkg:npm/%40s/b@1.0.0 pkg:npm/c_d@2.0.0",
+            ),
+            (
+                "/a/pnpm-lock.yaml",
+                "lockfileVersion: 5.4\npackages:\n\n  /@s/b/1.0.0_react@17.0.1:\n    dev: false\n  /c_d/2.0.0:\n    dev: true\n",
+                "pkg:npm/%40s/b@1.0.0 pkg:npm/c_d@2.0.0",
+            ),
+            (
+                "/a/pnpm-lock.yaml",
+                "lockfileVersion: '6.0'\npackages:\n  /@s/b@1.0.0(p@2.0.0):\n    dev: false\n",
+                "pkg:npm/%40s/b@1.0.0",
+            ),
+            (
+                "/a/Pipfile.lock",
+                r#"{"default": {"Flask": {"version": "==2.0"}}, "develop": {"x": {"git": "y"}}}"#,
+                "pkg:pypi/flask@2.0",
+            ),
+            ("/a/pdm.lock", "[[package]]\nname = \"idna\"\nversion = \"3.4\"\n", "pkg:pypi/idna@3.4"),
+            (
+                "/a/gradle.lockfile",
+                "# generated\norg.x:lib:1.0=compileClasspath\nempty=annotationProcessor\n",
+                "pkg:maven/org.x/lib@1.0",
+            ),
+            (
+                "/a/META-INF/maven/org.x/lib/pom.properties",
+                "#x\nversion=1.0\ngroupId=org.x\nartifactId=lib\n",
+                "pkg:maven/org.x/lib@1.0",
             ),
             ("/a/package-lock.json", "not json", ""),
         ] {

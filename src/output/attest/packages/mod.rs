@@ -1,9 +1,12 @@
 //! The packages that an image holds, as its package managers and lock files name them. Only what is written down is
-//! known: programs that were copied in by hand are not found.
+//! known: programs that were copied in by hand are not found, unless they say themselves what they are made of.
 
 mod apk;
+mod berkeley;
 mod dpkg;
+mod go_binary;
 mod lock;
+mod maven;
 mod rpm;
 
 use std::collections::BTreeSet;
@@ -108,13 +111,18 @@ pub(super) fn list(view: &View, scratch: &dyn Fn() -> io::Result<PathBuf>) -> Re
     found.extend(dpkg::packages(view, &distribution)?);
     found.extend(apk::packages(view, &distribution)?);
     found.extend(rpm::packages(view, &distribution, scratch)?);
-    let mut files = Vec::new();
+    let (mut files, mut programs) = (Vec::new(), Vec::new());
     let mut visit = |path: &ContainerPath, stat: &rbuild_cache::view::Stat| {
         let bytes = path.as_bytes();
         // What the kernel mounts there is not the image's.
         let skipped = [&b"/proc/"[..], b"/sys/", b"/dev/"].iter().any(|prefix| bytes.starts_with(prefix));
-        if !skipped && stat.kind == FileKind::File && lock::is_known(bytes) {
+        if skipped || stat.kind != FileKind::File {
+            return Ok(());
+        }
+        if lock::is_known(bytes) {
             files.push(path.clone());
+        } else if stat.mode & 0o111 != 0 {
+            programs.push(path.clone());
         }
         Ok(())
     };
@@ -123,6 +131,10 @@ pub(super) fn list(view: &View, scratch: &dyn Fn() -> io::Result<PathBuf>) -> Re
         if let Some(bytes) = view.read_regular(path.as_bytes(), MAX_BYTES)? {
             found.extend(lock::packages(&path.to_string(), &bytes));
         }
+    }
+    for path in programs {
+        let program = view.open(&path)?;
+        found.extend(go_binary::packages(&path.to_string(), &|buffer, offset| program.read_at(buffer, offset))?);
     }
     Ok(found.into_iter().collect())
 }

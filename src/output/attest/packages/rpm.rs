@@ -1,12 +1,13 @@
-//! RPM's packages, from its newer databases: SQLite, and `ndb` (SUSE). Both keep one header a package, in the format of
-//! package files. The oldest kind (Berkeley DB) is refused by name rather than passed over.
+//! RPM's packages, from its databases: SQLite, `ndb` (SUSE), and Berkeley DB (before 2020). All keep one header a package,
+//! in the format of package files.
 
 use std::io;
 use std::path::PathBuf;
 
-use rbuild_cache::view::{FileKind, View};
+use rbuild_cache::view::View;
 use rusqlite::{Connection, OpenFlags};
 
+use super::berkeley::large_values;
 use super::{Distribution, MAX_BYTES, Package};
 use crate::cli::report::Failure;
 
@@ -45,11 +46,10 @@ pub(super) fn packages(
             return Ok(headers.iter().filter_map(|header| package(header, distribution, &file)).collect());
         }
         let file = format!("{directory}/Packages");
-        if view.stat(&file)?.is_some_and(|stat| stat.kind == FileKind::File) {
-            return Err(Failure::new(format!(
-                "--sbom: {file} is an rpm database of the oldest kind (Berkeley DB), which cannot be read"
-            ))
-            .with_help("convert it in the image with `rpmdb --rebuilddb`, or build without --sbom"));
+        if let Some(bytes) = view.read_regular(&file, MAX_BYTES)? {
+            let headers = large_values(&bytes)
+                .ok_or_else(|| Failure::new(format!("--sbom: {file} is not a hash database of Berkeley DB")))?;
+            return Ok(headers.iter().filter_map(|header| package(header, distribution, &file)).collect());
         }
     }
     Ok(Vec::new())
@@ -207,6 +207,19 @@ mod tests {
         assert_eq!(headers.len(), 1);
         assert_eq!(ndb_headers(b"not a database"), None);
         assert_eq!(ndb_headers(&file[..5000.min(file.len() - 9)]), None);
+    }
+
+    #[test]
+    fn databases_of_berkeley_db_are_read() {
+        let file = include_bytes!("../../../../testdata/rpm/Packages");
+        let headers = large_values(file).unwrap();
+        let mut found: Vec<_> = headers
+            .iter()
+            .filter_map(|header| package(header, &distribution(), "f"))
+            .map(|found| found.url())
+            .collect();
+        found.sort();
+        assert_eq!(found, [URL.to_owned(), URL.replace("bash", "glibc")]);
     }
 
     #[test]
