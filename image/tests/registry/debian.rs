@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use rbuild_image::credentials::{CredentialSource, Credentials, DockerConfig, Fix
 use rbuild_image::pull::{self, pull};
 use rbuild_image::push::{PushRequest, push};
 use rbuild_image::registry::{
-    Cause, Client, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Pushed, Silent, TransferState,
-    Verify,
+    Cause, Client, ClientCertificate, ClientOptions, HostConfig, Mirror, MirrorServes, Pushed, RetryPolicy, Silent,
+    TransferState, UnfinishedBlob as _, Verify,
 };
-use rbuild_image::{Descriptor, Digest, ImageRef, Index, MediaType, Platform};
+use rbuild_image::{Descriptor, Digest, ImageRef, Index, MediaType, MemoryBlobs, Platform};
 
 use crate::memory::{MemoryStore, TestImage, Watch};
+use crate::streams::making;
 
 /// A running registry with a directory of its own; ends when dropped.
 struct Registry {
@@ -272,6 +274,64 @@ fn chunks_are_put_together() {
     let store = MemoryStore::default();
     pull(&client, &name, &Platform::host(), &store, &Silent).unwrap();
     assert_eq!(store.digests(), image.digests());
+}
+
+/// The way to a registry on which each of these many connections is cut after so many bytes of requests, and no other.
+fn cutting(registry: &Registry, allowances: Vec<usize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (host, far) = (listener.local_addr().unwrap().to_string(), registry.host.clone());
+    std::thread::spawn(move || {
+        let mut allowances = allowances.into_iter();
+        for mut near in listener.incoming().map(Result::unwrap) {
+            let mut left = allowances.next().unwrap_or(usize::MAX);
+            let mut far = TcpStream::connect(&far).unwrap();
+            let (mut from, mut to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            std::thread::spawn(move || {
+                let mut buffer = [0; 8192];
+                while let Ok(read @ 1..) = near.read(&mut buffer) {
+                    let passed = read.min(left);
+                    left -= passed;
+                    if far.write_all(&buffer[..passed]).is_err() || passed < read {
+                        break;
+                    }
+                }
+                let _cut = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    host
+}
+
+/// This registry forgets an upload whose connection broke, and says so: it gets the blob again.
+#[test]
+fn r34_uploads_to_a_real_registry_survive_connections_that_break() {
+    let Some(registry) = Registry::start(Mode::Open) else { return };
+    let retry = RetryPolicy { first_pause: Duration::from_millis(5), ..RetryPolicy::default() };
+    for (turn, cuts) in [vec![700_000], vec![1_500_000, 300_123], vec![9_001, 2_999_000, 64_000], vec![400, 1_000_001]]
+        .into_iter()
+        .enumerate()
+    {
+        let through = cutting(&registry, cuts);
+        let client = client(|options| options.retry = retry);
+        for streamed in [true, false] {
+            let blob = making(3_000_000 + 2 * turn + usize::from(streamed));
+            let descriptor = blob.whole().unwrap();
+            let name: ImageRef = format!("{through}/cut/app{turn}:1").parse().unwrap();
+            if streamed {
+                let sent = client.push_unfinished(&name, &Digest::sha256("tar"), &blob, &Silent).unwrap();
+                assert_eq!(sent, Some(descriptor.clone()), "turn {turn}");
+            } else {
+                let mut memory = MemoryBlobs::default();
+                memory.insert(blob.bytes.clone());
+                client.push_blob(&name, &descriptor, &[], &memory, &Silent).unwrap();
+            }
+            let store = MemoryStore::default();
+            let direct = registry.name(&format!("cut/app{turn}:1"));
+            client.fetch_blob(&direct, &descriptor, &store, &Silent).unwrap();
+            assert_eq!(store.digests(), [descriptor.digest]);
+        }
+    }
 }
 
 #[test]
