@@ -32,6 +32,7 @@ fn keys_detach_by_flag_and_by_dockers_configuration() {
     keys(&["C-x", "x"]);
     terminal.screen("first 0");
     assert_eq!(status(&bench, "keys"), "running\n");
+    connected(&terminal, "first 0");
     // What is not the flag's is the configuration's, and the default is neither.
     keys(&["Enter", "echo t", "C-p", "C-q", "wo", "Enter"]);
     keys(&["C-c", "echo still", "Enter"]);
@@ -39,7 +40,8 @@ fn keys_detach_by_flag_and_by_dockers_configuration() {
     keys(&["C-e", "e"]);
     terminal.screen("second 0");
     assert_eq!(status(&bench, "keys"), "running\n");
-    keys(&["Enter", "C-p", "C-q"]);
+    connected(&terminal, "second 0");
+    keys(&["C-p", "C-q"]);
     terminal.screen("third 0");
     assert_eq!(status(&bench, "keys"), "running\n");
     let _ran = bench.rbuild(["rm", "-f", "keys"]).run().ok();
@@ -91,6 +93,16 @@ fn a_suspended_client_goes_on_and_its_container_with_it() {
     terminal.tmux(&["send-keys", "C-d"]);
     terminal.tmux(&["send-keys", "echo code $?", "Enter"]);
     terminal.screen("code 0");
+}
+
+/// Presses Enter until the shell of the container answers below a line. Before that, the keys may still be those of the
+/// terminal: its own Ctrl-C would end the client that is about to connect, and its own Ctrl-Q would never reach it.
+fn connected(terminal: &Terminal, below: &str) {
+    until(terminal, |lines| {
+        terminal.tmux(&["send-keys", "Enter"]);
+        let from = lines.iter().rposition(|line| line.contains(below));
+        from.is_some_and(|from| lines[from..].iter().any(|line| line.starts_with("/ #")))
+    });
 }
 
 /// Waits until the screen is so.
