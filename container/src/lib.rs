@@ -93,5 +93,6 @@ pub use status::{Change, ContainerStatus, InvalidChange};
 pub use terminal::size as terminal_size;
 pub use volume::{InvalidVolumeName, VolumeName};
 pub use volumes::{
-    NewVolume, PopulateError, PrunedVolumes, Seed, UNBORN_VOLUME_KIND, Volume, VolumeError, remove_unborn_volume,
+    InvalidVolumeOptions, NewVolume, PopulateError, PrunedVolumes, Seed, UNBORN_VOLUME_KIND, Volume, VolumeError,
+    VolumeOptions, remove_unborn_volume,
 };

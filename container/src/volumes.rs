@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! volumes/NAME/volume.json   who made it, and when
-//!              _data/        what containers see
+//!              _data/        what containers see, unless it is a directory of the machine
 //! ```
 //!
 //! A volume appears by one rename, with the image's files already in it. It is in use while any container, running or
 //! not, has it among its mounts; such a volume is not removed.
 
+mod options;
 mod populate;
 mod unborn;
 
@@ -33,6 +34,7 @@ use crate::record::ContainerRecord;
 use crate::request::Lifetime;
 use crate::volume::VolumeName;
 
+pub use options::{InvalidVolumeOptions, VolumeOptions};
 pub use populate::PopulateError;
 pub(crate) use unborn::hold_unborn;
 pub use unborn::{UNBORN_VOLUME_KIND, remove_unborn_volume};
@@ -55,6 +57,9 @@ pub struct Volume {
     /// Its labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What its maker chose of the driver.
+    #[serde(default, skip_serializing_if = "VolumeOptions::is_empty")]
+    pub options: VolumeOptions,
 }
 
 /// What a new volume is to be.
@@ -66,6 +71,8 @@ pub struct NewVolume {
     pub ownership: VolumeOwnership,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// What its maker chose of the driver.
+    pub options: VolumeOptions,
     /// Whether an anonymous one goes with its container's process; such a volume need not survive a power cut.
     pub lifetime: Lifetime,
 }
@@ -114,6 +121,14 @@ pub enum VolumeError {
         #[source]
         source: serde_json::Error,
     },
+    /// Its directory of the machine is not there.
+    #[error("failed to mount local volume {name}: {} is no directory", device.display())]
+    Device {
+        /// Which.
+        name: VolumeName,
+        /// Where it should be.
+        device: PathBuf,
+    },
     /// The image's files cannot be taken over.
     #[error("volume {name} cannot take over the image's files")]
     Populate {
@@ -138,10 +153,11 @@ impl Containers {
         let lock = LockName::other("volume", new.name.as_str());
         let _guard = self.store().lock(&lock, LockMode::Exclusive, &wait_silently)?;
         if let Some(volume) = self.volume(&new.name)? {
-            let data = self.volume_data(&new.name);
-            let empty = fs::read_dir(&data).at("list", &data)?.next().is_none();
-            if let Some(seed) = seed.filter(|_| empty) {
-                populate::fill(seed, &data).map_err(populate)?;
+            if let Some(seed) = seed {
+                let data = self.volume_directory(&volume)?;
+                if fs::read_dir(&data).at("list", &data)?.next().is_none() {
+                    populate::fill(seed, &data).map_err(populate)?;
+                }
             }
             return Ok(volume);
         }
@@ -151,6 +167,7 @@ impl Containers {
             created: self.now(),
             ownership: new.ownership,
             labels: new.labels.clone(),
+            options: new.options.clone(),
         };
         let scratch = lease.scratch_name("volume")?;
         fs::DirBuilder::new().mode(0o700).create(&scratch).at("create", &scratch)?;
@@ -327,6 +344,20 @@ impl Containers {
     /// The directory that containers see.
     pub fn volume_data(&self, name: &VolumeName) -> PathBuf {
         self.volume_place(name).join(DATA)
+    }
+
+    /// What containers that have the volume see of it.
+    pub(crate) fn volume_source(&self, name: &VolumeName) -> Result<PathBuf, VolumeError> {
+        let volume = self.volume(name)?.ok_or_else(|| VolumeError::NotFound { name: name.clone() })?;
+        self.volume_directory(&volume)
+    }
+
+    fn volume_directory(&self, volume: &Volume) -> Result<PathBuf, VolumeError> {
+        match volume.options.device() {
+            None => Ok(self.volume_data(&volume.name)),
+            Some(device) if device.is_dir() => Ok(device.to_owned()),
+            Some(device) => Err(VolumeError::Device { name: volume.name.clone(), device: device.to_owned() }),
+        }
     }
 
     fn volume_place(&self, name: &VolumeName) -> PathBuf {

@@ -9,7 +9,8 @@ use clap::Subcommand;
 use jiff::Timestamp;
 use rbuild_cache::SystemClock;
 use rbuild_container::{
-    Containers, EventKind, Lifetime, NewVolume, PrunedVolumes, Volume, VolumeError, VolumeName, VolumeOwnership,
+    Containers, EventKind, InvalidVolumeOptions, Lifetime, NewVolume, PrunedVolumes, Volume, VolumeError, VolumeName,
+    VolumeOptions, VolumeOwnership,
 };
 use serde_json::json;
 
@@ -48,8 +49,8 @@ pub(super) struct CreateArgs {
     /// Driver: local
     #[arg(short, long, value_name = "DRIVER", default_value = "local", value_parser = ["local"])]
     driver: String,
-    /// Option of the driver; it has none here
-    #[arg(short, long, value_name = "OPTION")]
+    /// Option of the driver: type=none, o=bind[,ro] and device=DIRECTORY make a directory of this machine a volume
+    #[arg(short, long, value_name = "KEY=VALUE")]
     opt: Vec<String>,
     /// Name [default: a random one]
     #[arg(value_name = "VOLUME")]
@@ -106,19 +107,22 @@ pub(super) fn execute(command: VolumeCommand, engine: &Engine) -> Result<Exit, F
 }
 
 fn create(args: CreateArgs, containers: &Containers, engine: &Engine) -> Result<Exit, Failure> {
-    if let Some(option) = args.opt.first() {
-        return Err(Failure::new(format!(
-            "volume option {option:?} is not supported: volumes are directories of the store"
-        ))
-        .with_help(
-            "for a directory of this machine use -v /path:/inside, for memory --tmpfs; mount anything else first",
-        ));
-    }
     let label = |text: &String| {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         (key.to_owned(), value.to_owned())
     };
+    let typed: BTreeMap<String, String> = args.opt.iter().map(label).collect();
+    let options = VolumeOptions::try_from(typed).map_err(|error| {
+        let failure = Failure::new(error.to_string());
+        match error {
+            InvalidVolumeOptions::Type { .. } => failure.with_help(
+                "for memory use --tmpfs; mount anything else on this machine first, and make a volume of the directory",
+            ),
+            _ => failure,
+        }
+    })?;
     let new = NewVolume {
+        options,
         ownership: if args.name.is_some() { VolumeOwnership::Named } else { VolumeOwnership::Anonymous },
         name: args.name.unwrap_or_else(VolumeName::random),
         labels: args.label.iter().map(label).collect::<BTreeMap<_, _>>(),
@@ -130,13 +134,14 @@ fn create(args: CreateArgs, containers: &Containers, engine: &Engine) -> Result<
 }
 
 pub(super) fn details(volume: &Volume, containers: &Containers) -> serde_json::Value {
+    let options = Some(volume.options.typed()).filter(|options| !options.is_empty());
     json!({
         "CreatedAt": volume.created.to_string(),
         "Driver": "local",
         "Labels": volume.labels,
         "Mountpoint": containers.volume_data(&volume.name).to_string_lossy(),
         "Name": volume.name.as_str(),
-        "Options": null,
+        "Options": options,
         "Scope": "local",
     })
 }
@@ -155,7 +160,7 @@ fn remove(args: &RmArgs, containers: &Containers, engine: &Engine) -> Result<Exi
     let mut exit = Exit::Success;
     for name in &args.names {
         match containers.remove_volume(name, &lease) {
-            Err(VolumeError::NotFound { .. }) if args.force => {}
+            Err(VolumeError::NotFound { .. }) if args.force => report::answer(&format!("{name}\n"))?,
             Ok(()) => report::answer(&format!("{name}\n"))?,
             Err(error) => {
                 report::failure(&Failure::from(error), engine.settings());

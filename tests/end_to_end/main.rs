@@ -92,6 +92,7 @@ mod snapshotters;
 mod stress;
 mod terminal;
 mod transfers;
+mod volumes;
 mod waits;
 mod web_server;
 mod why;

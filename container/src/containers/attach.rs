@@ -112,14 +112,15 @@ impl Containers {
         let own = self.resolved(&networks, &record.config.endpoints());
         let before = own.iter().find(|(other, _)| other.id == network.id).map(|(_, settings)| settings.network.clone());
         let mut connection = None;
-        if let Some(namespace) = namespace_of(record).map_err(AttachError::Inside)? {
+        // One whose mark is gone is ending, as its monitor has ended: the next start joins the network.
+        let lives = networks.is_present(record.id.as_str())?;
+        let namespace = namespace_of(record).map_err(AttachError::Inside)?;
+        if let Some(namespace) = namespace.filter(|_| lives) {
             if before.is_some() {
                 let container = record.name.to_string();
                 return Err(NetworkError::Connected { container, name: network.name }.into());
             }
-            if !networks.is_present(record.id.as_str())?
-                || record.state.network.connections.is_empty() && !own.is_empty()
-            {
+            if record.state.network.connections.is_empty() && !own.is_empty() {
                 return Err(AttachError::Process { name: record.name.to_string() });
             }
             networks.hold(&network.id, lease)?;

@@ -29,6 +29,9 @@ pub use extract::Owners;
 /// Files that were not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
+    /// One of its volumes cannot be had.
+    #[error(transparent)]
+    Volume(#[from] crate::volumes::VolumeError),
     /// There is nothing.
     #[error("could not find the file {path} in container {}", id.short())]
     NotFound {
@@ -118,7 +121,7 @@ impl Containers {
         let mut mounts = Vec::new();
         for mount in record.config.mounts.iter().rev() {
             let source = match &mount.source {
-                ContainerMountSource::Volume { name, .. } => self.volume_data(name),
+                ContainerMountSource::Volume { name, .. } => self.volume_source(name)?,
                 ContainerMountSource::Bind { path, .. } if path.is_dir() => path.clone(),
                 ContainerMountSource::Bind { .. } | ContainerMountSource::Tmpfs { .. } => continue,
             };

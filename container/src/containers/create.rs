@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rbuild_cache::snapshot::{LayerWriteError, Metadata, SnapshotError, Writable};
 use rbuild_cache::view::{FileKind, LastLink};
 use rbuild_cache::{DbError, Hold, Kept, Lease, PathError, SnapshotId};
-use rbuild_executor::Capabilities;
+use rbuild_executor::{Access, Capabilities};
 use rbuild_image::{ContainerPath, RuntimeConfig};
 
 use super::{Containers, FindError, LoadError, PublishError, RemoveError, durability};
@@ -27,7 +27,7 @@ use crate::record::{ContainerRecord, ContainerState, FORMAT, ImageOrigin};
 use crate::request::RunRequest;
 use crate::status::ContainerStatus;
 use crate::volume::VolumeName;
-use crate::volumes::{self, NewVolume, Seed, VolumeError};
+use crate::volumes::{self, NewVolume, Seed, VolumeError, VolumeOptions};
 
 /// What a container is made from.
 #[derive(Debug)]
@@ -159,6 +159,7 @@ impl Containers {
         // Over as soon as the container has them: from then on they go when it goes.
         let unborn = self.keep_track_of_volumes(record)?;
         self.make_volumes(&record.config, new.snapshot, Volumes::All, lease)?;
+        self.restrict_volumes(&mut record.config)?;
         if let Some(snapshot) = new.snapshot {
             self.store().roots().set(&root_name(&record.id), &[Kept::Snapshot(snapshot)])?;
         }
@@ -226,6 +227,19 @@ impl Containers {
         Ok(())
     }
 
+    /// A volume that is read-only for everybody is so for this one.
+    fn restrict_volumes(&self, config: &mut ContainerConfig) -> Result<(), CreateError> {
+        for mount in &mut config.mounts {
+            if let ContainerMountSource::Volume { name, ownership: VolumeOwnership::Named, .. } = &mount.source
+                && let Some(volume) = self.volume(name)?
+                && volume.options.access() == Access::ReadOnly
+            {
+                mount.access = Access::ReadOnly;
+            }
+        }
+        Ok(())
+    }
+
     fn make_volumes(
         &self,
         config: &ContainerConfig,
@@ -250,7 +264,13 @@ impl Containers {
                 }
             };
             let lifetime = config.lifetime;
-            let new = NewVolume { name: name.clone(), ownership: *ownership, labels: labels.clone(), lifetime };
+            let new = NewVolume {
+                name: name.clone(),
+                ownership: *ownership,
+                labels: labels.clone(),
+                options: VolumeOptions::default(),
+                lifetime,
+            };
             self.ensure_volume(&new, seed.as_ref(), lease)?;
         }
         Ok(())

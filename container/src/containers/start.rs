@@ -62,6 +62,9 @@ pub struct Outcome {
 /// A container that was not started, or could not be followed to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// One of its volumes cannot be had.
+    #[error(transparent)]
+    Volume(#[from] crate::volumes::VolumeError),
     /// There is none (any more).
     #[error("no such container: {id}")]
     NotFound {
@@ -249,7 +252,7 @@ impl Containers {
             .mounts
             .iter()
             .map(|mount| match &mount.source {
-                ContainerMountSource::Volume { name, .. } => Ok(Some(self.volume_data(name))),
+                ContainerMountSource::Volume { name, .. } => Ok(Some(self.volume_source(name)?)),
                 ContainerMountSource::Bind { path, missing, manner } => {
                     let path = bind_source(path, *missing)?;
                     tie::check(&path, manner.propagation).at("look at", &path)??;

@@ -215,6 +215,7 @@ impl Bench {
             name: name.clone(),
             ownership: VolumeOwnership::Anonymous,
             labels: BTreeMap::new(),
+            options: crate::volumes::VolumeOptions::default(),
             lifetime: Lifetime::Kept,
         };
         self.containers.ensure_volume(&new, None, &self.lease).unwrap();

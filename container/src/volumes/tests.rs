@@ -23,6 +23,7 @@ fn named(name: &str) -> NewVolume {
         name: name.parse().unwrap(),
         ownership: VolumeOwnership::Named,
         labels: BTreeMap::new(),
+        options: VolumeOptions::default(),
         lifetime: Lifetime::Kept,
     }
 }
