@@ -317,8 +317,7 @@ impl Snapshot<Committed> {
         if let Some(diff) = self.snapshots.store.snapshotting().queue().known(self.layer_id()) {
             return Ok(Some(diff));
         }
-        let chain = self.snapshots.chain(self.id())?;
-        Ok(chain.first().and_then(LayerRow::known_diff))
+        Ok(self.snapshots.top_row(self.id())?.known_diff())
     }
 
     /// Writes the topmost layer as an uncompressed tar; remembers its digests.

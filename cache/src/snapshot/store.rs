@@ -159,6 +159,29 @@ pub struct LayerInfo {
 }
 
 impl LayerRow {
+    /// From a row that begins with a snapshot's id and its layer's columns.
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            snapshot: row.get(0)?,
+            id: row.get(1)?,
+            kind: row.get(2)?,
+            path: row.get(3)?,
+            size: row.get(4)?,
+            diff_id: row.get::<_, Option<Text<DiffId>>>(5)?.map(|Text(digest)| digest),
+            tar_size: row.get(6)?,
+            content_digest: row.get::<_, Option<Text<ContentDigest>>>(7)?.map(|Text(digest)| digest),
+            created_at: row.get::<_, Micros>(8)?.0,
+            index: match row.get::<_, Option<Text<Digest>>>(9)? {
+                Some(Text(digest)) => {
+                    let side = row.get::<_, Option<Text<Digest>>>(10)?.map(|Text(digest)| digest);
+                    Some(IndexRow { digest, side, boot: row.get(11)? })
+                }
+                None => None,
+            },
+            root: row.get::<_, Option<Json<_>>>(12)?.map(|Json(root)| root),
+        })
+    }
+
     pub(super) fn known_diff(&self) -> Option<LayerDiff> {
         let (diff_id, content_digest) = (self.diff_id?, self.content_digest?);
         Some(LayerDiff { diff_id, content_digest, size: self.tar_size? })
@@ -370,25 +393,30 @@ impl Snapshots {
         if let Some(known) = self.known_identity(id)? {
             return Ok(known);
         }
-        let chain = self.chain(id)?;
-        for (position, row) in chain.iter().enumerate().rev() {
-            if let Some(known) = self.known_identity(row.snapshot)? {
+        // Down to one that is known, and up again: of a long chain that grows by a layer, only the new one is looked at.
+        let (mut unknown, mut next) = (vec![id], self.parent(id)?);
+        while let Some(below) = next {
+            if let Some(known) = self.known_identity(below)? {
                 identity = known;
-                continue;
+                break;
             }
-            let layer = match row.known_diff() {
+            unknown.push(below);
+            next = self.parent(below)?;
+        }
+        for id in unknown.into_iter().rev() {
+            let layer = match self.top_row(id)?.known_diff() {
                 Some(diff) => diff,
-                None => self.committed(chain[position..].to_vec())?.layer()?,
+                None => self.committed(self.chain(id)?)?.layer()?,
             };
             identity =
                 ContentDigest::new(Digest::sha256(format!("{identity}\n{content}\n", content = layer.content_digest)));
-            if self.store.unsettled().note_identity(row.snapshot, &identity) {
+            if self.store.unsettled().note_identity(id, &identity) {
                 continue;
             }
             self.store.db().write(Durability::Lazy, |tx| {
                 tx.execute(
                     "UPDATE snapshots SET identity = ?2 WHERE id = ?1 AND identity IS NULL",
-                    (row.snapshot, Text(&identity)),
+                    (id, Text(&identity)),
                 )
             })?;
         }
@@ -453,6 +481,17 @@ impl Snapshots {
         Ok(known.ok_or(SnapshotError::Missing { id })?.map(|Text(digest)| digest))
     }
 
+    /// The snapshot that this one lies on.
+    fn parent(&self, id: SnapshotId) -> Result<Option<SnapshotId>, SnapshotError> {
+        if let Some((_, parent)) = self.store.unsettled().find(id) {
+            return Ok(parent);
+        }
+        let found = self.store.db().read(|tx| {
+            tx.first("SELECT parent FROM snapshots WHERE id = ?1", (id,), |row| row.get::<_, Option<SnapshotId>>(0))
+        })?;
+        found.ok_or(SnapshotError::Missing { id })
+    }
+
     pub(super) fn check_parent(&self, tx: &Tx<'_>, parent: Option<SnapshotId>) -> Result<(), SnapshotError> {
         let Some(id) = parent else { return Ok(()) };
         let found = tx.first("SELECT 1 FROM snapshots WHERE id = ?1", (id,), |_| Ok(()))?;
@@ -478,7 +517,21 @@ impl Snapshots {
         Ok(unsettled)
     }
 
-    /// The same, of one that is in the database.
+    /// The topmost layer of a snapshot, by itself.
+    pub(super) fn top_row(&self, id: SnapshotId) -> Result<LayerRow, SnapshotError> {
+        if let Some((row, _)) = self.store.unsettled().find(id) {
+            return Ok(row);
+        }
+        let found = self.store.db().read(|tx| {
+            let sql = "SELECT s.id, l.id, l.kind, l.path, l.size, l.diff_id, l.tar_size, l.content_digest,
+                     l.created_at, l.index_digest, l.side_digest, l.index_boot, l.index_root
+                 FROM snapshots s JOIN layers l ON l.id = s.layer WHERE s.id = ?1";
+            tx.first(sql, (id,), LayerRow::read)
+        })?;
+        found.ok_or(SnapshotError::Missing { id })
+    }
+
+    /// All layers of a snapshot that is in the database, topmost first.
     fn settled_chain(&self, id: SnapshotId) -> Result<Vec<LayerRow>, SnapshotError> {
         let (rows, doomed) = self.store.db().read(|tx| {
             let doomed = tx.first("SELECT doomed FROM snapshots WHERE id = ?1", (id,), |row| row.get::<_, bool>(0))?;
@@ -492,27 +545,7 @@ impl Snapshots {
                      l.created_at, l.index_digest, l.side_digest, l.index_boot, l.index_root
                  FROM chain JOIN layers l ON l.id = chain.layer ORDER BY chain.level",
                 (id,),
-                |row| {
-                    Ok(LayerRow {
-                        snapshot: row.get(0)?,
-                        id: row.get(1)?,
-                        kind: row.get(2)?,
-                        path: row.get(3)?,
-                        size: row.get(4)?,
-                        diff_id: row.get::<_, Option<Text<DiffId>>>(5)?.map(|Text(digest)| digest),
-                        tar_size: row.get(6)?,
-                        content_digest: row.get::<_, Option<Text<ContentDigest>>>(7)?.map(|Text(digest)| digest),
-                        created_at: row.get::<_, Micros>(8)?.0,
-                        index: match row.get::<_, Option<Text<Digest>>>(9)? {
-                            Some(Text(digest)) => {
-                                let side = row.get::<_, Option<Text<Digest>>>(10)?.map(|Text(digest)| digest);
-                                Some(IndexRow { digest, side, boot: row.get(11)? })
-                            }
-                            None => None,
-                        },
-                        root: row.get::<_, Option<Json<_>>>(12)?.map(|Json(root)| root),
-                    })
-                },
+                LayerRow::read,
             )?;
             Ok::<_, DbError>((rows, doomed == Some(true)))
         })?;
