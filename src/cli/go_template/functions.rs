@@ -260,8 +260,7 @@ fn length(value: &Value) -> Result<usize, String> {
         Value::Text(text) => Ok(text.len()),
         Value::List(items) => Ok(items.len()),
         Value::Map(entries) => Ok(entries.values.len()),
-        // What is null in a document is a slice or a map in Docker's, which has nothing in it.
-        Value::Missing => Ok(0),
+        Value::Missing => Err("len of nil pointer".to_owned()),
         other => Err(format!("len of type {}", other.type_name())),
     }
 }
