@@ -38,7 +38,7 @@ use rbuild_cache::{Clock, Lease, LockError, LockGuard, LockMode, LockName, PathE
 use rbuild_image::Digest;
 
 use crate::document::{self, AtPath, Durability, if_present};
-use crate::events::{self, EventLog};
+use crate::events::{self, Event, EventLog};
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::monitor::{LinkError, MonitorLink};
@@ -244,6 +244,16 @@ impl Containers {
         id: &ContainerId,
         change: impl FnOnce(&mut ContainerRecord) -> Result<(), UpdateError>,
     ) -> Result<ContainerRecord, UpdateError> {
+        self.update_telling(id, change, Vec::new)
+    }
+
+    /// The same; tells what follows from the change, too, before anybody can see it.
+    pub(crate) fn update_telling(
+        &self,
+        id: &ContainerId,
+        change: impl FnOnce(&mut ContainerRecord) -> Result<(), UpdateError>,
+        following: impl FnOnce() -> Vec<Event>,
+    ) -> Result<ContainerRecord, UpdateError> {
         let lock = self.record_lock(id);
         let _guard = self.store.lock(&lock, LockMode::Exclusive, &wait_silently).map_err(LoadError::from)?;
         let mut record = self.read(id)?.ok_or_else(|| UpdateError::Gone { id: id.clone() })?;
@@ -252,7 +262,9 @@ impl Containers {
         if record != before {
             let durability = durability(record.config.lifetime);
             // Before anybody can see it, and tell what follows from it.
-            self.event_log().tell(&events::changes(&before, &record, self.now()));
+            let mut told = events::changes(&before, &record, self.now());
+            told.extend(following());
+            self.event_log().tell(&told);
             document::replace(&self.record_path(id), &record.to_json(), durability).map_err(LoadError::from)?;
         }
         Ok(record)

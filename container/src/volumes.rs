@@ -307,10 +307,10 @@ impl Containers {
         self.event_log().tell(&record.config.mounts.iter().filter_map(told).collect::<Vec<_>>());
     }
 
-    /// Tells that a container has them no more.
-    pub(crate) fn tell_of_unmounted(&self, record: &ContainerRecord) {
+    /// What tells that a container has them no more.
+    pub(crate) fn unmounted(&self, record: &ContainerRecord) -> Vec<Event> {
         let told = |mount| self.of_mount("unmount", record, mount, &[]);
-        self.event_log().tell(&record.config.mounts.iter().filter_map(told).collect::<Vec<_>>());
+        record.config.mounts.iter().filter_map(told).collect()
     }
 
     fn of_mount(

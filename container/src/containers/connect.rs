@@ -146,11 +146,16 @@ impl Containers {
 
     /// Tells that a container came to its networks, or went.
     pub(super) fn tell_of_networks(&self, action: &str, id: &ContainerId, state: &NetworkState) {
+        self.event_log().tell(&self.of_networks(action, id, state));
+    }
+
+    /// What tells what happened to a container in its networks.
+    pub(super) fn of_networks(&self, action: &str, id: &ContainerId, state: &NetworkState) -> Vec<Event> {
         let told = |connection: &Connection| {
             let network = (connection.id.to_string(), connection.network.as_str());
             network_event(self.now(), action, network, Some(id))
         };
-        self.event_log().tell(&state.connections.iter().map(told).collect::<Vec<_>>());
+        state.connections.iter().map(told).collect()
     }
 
     /// Tells what happened to a network, and to whom in it.

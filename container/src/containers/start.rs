@@ -20,6 +20,7 @@ use super::create::ETC_FILES;
 use super::{Containers, FindError, LoadError, RemoveError, UpdateError};
 use crate::config::{ContainerConfig, ContainerMountSource};
 use crate::document::AtPath;
+use crate::events::Event;
 use crate::exit::ContainerExit;
 use crate::id::ContainerId;
 use crate::inbox::SignalInbox;
@@ -228,7 +229,17 @@ impl Containers {
         id: &ContainerId,
         change: impl FnOnce(&mut ContainerRecord) -> Result<(), UpdateError>,
     ) -> Result<(), StartError> {
-        match self.update(id, change) {
+        self.record_telling(id, change, Vec::new)
+    }
+
+    /// The same; tells what follows from the change, too.
+    pub(super) fn record_telling(
+        &self,
+        id: &ContainerId,
+        change: impl FnOnce(&mut ContainerRecord) -> Result<(), UpdateError>,
+        following: impl FnOnce() -> Vec<Event>,
+    ) -> Result<(), StartError> {
+        match self.update_telling(id, change, following) {
             Ok(_) | Err(UpdateError::Gone { .. }) => Ok(()),
             Err(UpdateError::State(error)) => Err(error.into()),
             Err(UpdateError::Load(error)) => Err(error.into()),

@@ -94,6 +94,14 @@ struct Run {
     left: NetworkState,
 }
 
+/// What is recorded of an end.
+struct Ended<'a> {
+    exit: &'a ContainerExit,
+    lasted: Duration,
+    /// The networks that it had; `None` where it was not started.
+    left: Option<NetworkState>,
+}
+
 /// What comes after the end of a process.
 enum Next {
     Start(Duration),
@@ -175,11 +183,7 @@ impl Containers {
             };
             first = false;
             let delivered = outputs.as_mut().is_none_or(|outputs| outputs.finish(Some(DELIVERY)));
-            let next = self.after_end(record, &exit, watch, &mut pauses, lasted)?;
-            if let Some(left) = left {
-                self.tell_of_networks("disconnect", &record.id, &left);
-                self.tell_of_unmounted(record);
-            }
+            let next = self.after_end(record, Ended { exit: &exit, lasted, left }, watch, &mut pauses)?;
             if !delivered && let (Next::Finish, Some(outputs)) = (&next, &mut outputs) {
                 // Who is still connected is owed the rest; who stopped reading may take as long as he likes.
                 outputs.finish(None);
@@ -275,13 +279,13 @@ impl Containers {
     fn after_end(
         &self,
         record: &ContainerRecord,
-        exit: &ContainerExit,
+        ended: Ended<'_>,
         watch: &Watch<'_>,
         pauses: &mut BackOff,
-        lasted: Duration,
     ) -> Result<Next, StartError> {
+        let Ended { exit, lasted, left } = ended;
         let mut next = Next::Finish;
-        self.record(&record.id, |record| {
+        let change = |record: &mut ContainerRecord| {
             let state = &mut record.state;
             let again = match state.wanted {
                 _ if watch.dying => false,
@@ -307,6 +311,11 @@ impl Containers {
                 (false, _) => state.end(exit.clone(), self.now())?,
             }
             Ok(())
+        };
+        // Whoever waits for the end finds it told that nothing is in use any more.
+        self.record_telling(&record.id, change, || match &left {
+            Some(left) => [self.of_networks("disconnect", &record.id, left), self.unmounted(record)].concat(),
+            None => Vec::new(),
         })?;
         Ok(next)
     }
