@@ -34,6 +34,8 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rbuild_image::Digest;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::failpoint;
@@ -91,6 +93,10 @@ pub(crate) struct LiveHolds {
     /// Start of the oldest live lease.
     pub(crate) oldest: Option<Timestamp>,
 }
+
+/// Purpose of the lease of a process that is done with the store, and waits to take down something outside. Whoever needs the
+/// store for itself may kill it: what it would have taken down is taken down as any dead process's.
+pub const WAITING: &str = "waiting";
 
 /// Keeps what it holds from collection, until dropped.
 pub struct Lease {
@@ -239,6 +245,22 @@ pub(crate) fn list(layout: &Layout) -> Result<Vec<LeaseInfo>, PathError> {
     }
     all.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.id.cmp(&b.id)));
     Ok(all)
+}
+
+/// Kills the process of a live lease; `false` where that is not for sure the process that it names, or it does not end.
+pub(crate) fn kill_holder(layout: &Layout, info: &LeaseInfo) -> bool {
+    let path = layout.leases().join(&info.id);
+    let Some(process) = i32::try_from(info.pid).ok().and_then(Pid::from_raw) else { return false };
+    let Ok(process) = pidfd_open(process, PidfdFlags::empty()) else { return false };
+    // The number may be another process's by now, or of another namespace.
+    let has_it = |entry: fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|leads| leads == path);
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", info.pid));
+    if !descriptors.is_ok_and(|all| all.flatten().any(has_it)) {
+        return false;
+    }
+    let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+    pidfd_send_signal(&process, Signal::KILL).is_ok()
+        && poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)) == Ok(1)
 }
 
 /// Whether a lease is alive: its lock is held.

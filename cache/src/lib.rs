@@ -57,7 +57,7 @@ pub use id::{CacheKey, LayerId, ResultId, SnapshotId};
 pub use images::{BlobRole, ImageError, ImageRecord, Images, StoredImage, Untagged};
 pub use index::{CacheRecord, KeyKind, ListedRecord, NewRecord, RecordError, RecordKey, Records, StepUsage};
 pub use layout::Layout;
-pub use lease::{Hold, Lease, LeaseInfo, Reap};
+pub use lease::{Hold, Lease, LeaseInfo, Reap, WAITING};
 pub use listing::{ListedFile, Listing};
 pub use lock::{Holder, LockError, LockGuard, LockMode, LockName, OnWait, Waiting, wait_silently};
 pub use mount_cache::{CacheMount, CacheMountError, CacheMountInfo, CacheMountRequest, CacheMounts, MountSharing};

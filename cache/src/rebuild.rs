@@ -77,7 +77,11 @@ impl Store {
         let layout = Layout::new(root.to_owned());
         {
             let _locked = lock_root(root)?;
-            if let Some(info) = lease::list(&layout)?.into_iter().next() {
+            let (waiting, working): (Vec<_>, Vec<_>) =
+                lease::list(&layout)?.into_iter().partition(|info| info.purpose == lease::WAITING);
+            // They have the database open, whose files are going to be other ones.
+            let mut remaining = waiting.into_iter().filter(|info| !lease::kill_holder(&layout, info));
+            if let Some(info) = working.into_iter().next().or_else(|| remaining.next()) {
                 return Err(RebuildError::InUse { root: root.to_owned(), command: info.command });
             }
             set_aside(&layout)?;

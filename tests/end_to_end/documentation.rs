@@ -141,6 +141,7 @@ fn run(page: &str) {
         .env("PATH", format!("{}:{}", program.display(), std::env::var("PATH").unwrap()))
         .env("HOME", bench.path("home"))
         .env("RBUILD_ROOT", bench.store())
+        .env("RBUILD_NETWORK_LINGER", "1s")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&out.stdout);

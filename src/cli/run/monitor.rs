@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rbuild_cache::Lease;
+use rbuild_cache::{Lease, WAITING};
 use rbuild_container::{
     Attendance, ContainerId, NetworkId, Networks, SignalInbox, StartError, StartFailure, Supervised, Supervision,
     UplinkError,
@@ -75,7 +75,7 @@ fn outlast(networks: &[NetworkId], lease: Lease, engine: &Engine) -> Result<(), 
         return Ok(());
     }
     let all = Networks::new(engine.store()?)?;
-    let own = engine.store()?.lease("network")?;
+    let own = engine.store()?.lease(WAITING)?;
     networks.iter().try_for_each(|id| all.hold(id, &own))?;
     drop(lease);
     let linger = engine.network_linger()?;

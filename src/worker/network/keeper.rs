@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
+use rbuild_cache::WAITING;
 use rbuild_container::{NetworkId, Networks};
 use rbuild_executor::begin_session;
 
@@ -47,7 +48,7 @@ pub(crate) fn keep(id: &NetworkId, engine: &Engine) -> Result<Exit, Failure> {
     let mut build = UnixStream::from(begin_session()?);
     let store = engine.store()?;
     let networks = Networks::new(store)?;
-    let lease = store.lease("network")?;
+    let lease = store.lease(WAITING)?;
     networks.hold(id, &lease)?;
     // A build that is gone by now is one that has ended.
     drop(build.write_all(&[HELD]).and_then(|()| build.shutdown(Shutdown::Write)).and_then(|()| build.read(&mut [0])));
