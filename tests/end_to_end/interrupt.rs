@@ -71,7 +71,7 @@ fn ctrl_c_in_a_terminal_stops_the_build_and_the_second_kills_it() {
             assert!(done.success(), "tmux {args:?}");
         };
         let script = format!(
-            "{} --root {} build -t x {}; echo $? > {}; sleep 100",
+            "RBUILD_NETWORK_LINGER=1s {} --root {} build -t x {}; echo $? > {}; sleep 100",
             env!("CARGO_BIN_EXE_rbuild"),
             bench.store().display(),
             context.display(),

@@ -327,7 +327,7 @@ fn of_containers_and_images() {
      = help: a container's path is CONTAINER:PATH
     $ rbuild ps --filter foo=bar
     error: invalid filter 'foo'
-     = help: filters are ancestor, before, exited, expose, health, id, label, name, network, since, status, volume
+     = help: filters are ancestor, before, exited, expose, health, id, is-task, isolation, label, name, network, publish, since, status, volume
     $ rbuild images --filter foo=bar
     error: invalid filter 'foo'
      = help: filters are before, dangling, label, reference, since and until

@@ -545,7 +545,7 @@ fn of_values_of_a_build() {
     (1)
     $ rbuild build --allow=everything app
     error: invalid value 'everything' for '--allow <ENTITLEMENT>'
-      [possible values: network.host, security.insecure]
+      [possible values: network.host, security.insecure, buildx.local.delete]
     (2)
     $ rbuild build --call=nothing app
     error: --call=nothing: no such method

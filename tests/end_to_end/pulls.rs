@@ -199,7 +199,7 @@ fn a_killed_pull_asks_for_nothing_that_came_whatever_layers_become() {
         let pull = || bench.rbuild_at(&store, ["pull", "-q", &registry.name]).env("RBUILD_SNAPSHOTTER", kind);
         for _ in 0..16 {
             let mut child = pull().start();
-            std::thread::sleep(Duration::from_millis(random.below(900) as u64));
+            std::thread::sleep(Duration::from_millis(random.below(400) as u64));
             interrupted += usize::from(child.try_wait().unwrap().is_none());
             child.kill().unwrap();
             let _killed = child.wait().unwrap();

@@ -10,12 +10,15 @@ pub(crate) struct Terminal {
     socket: std::path::PathBuf,
 }
 
+/// As for every other command of a bench.
+const LINGER: &str = "RBUILD_NETWORK_LINGER=1s";
+
 impl Terminal {
     /// Runs `script` in a window of this size.
     pub(crate) fn start(bench: &Bench, columns: usize, rows: usize, script: &str) -> Self {
         let terminal = Self { socket: bench.path(format!("tmux-{columns}")) };
         let (x, y) = (columns.to_string(), rows.to_string());
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &x, "-y", &y, script]);
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-e", LINGER, "-x", &x, "-y", &y, script]);
         terminal
     }
 

@@ -101,6 +101,14 @@ const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 /// Signals that would have ended the caller, had it not collected them for the container.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
+/// Takes the signals that have come; an error when one of them is to end whoever waits.
+fn interrupted(signals: &mut SignalInbox) -> Result<(), LinkError> {
+    match signals.take().into_iter().find(|signal| ENDING.contains(signal)) {
+        Some(signal) => Err(LinkError::Interrupted { signal }),
+        None => Ok(()),
+    }
+}
+
 impl MonitorLink {
     /// A connection to a monitor that is about to be started; the second end is for it.
     pub fn pair() -> Result<(Self, OwnedFd), LinkError> {
@@ -157,14 +165,16 @@ impl MonitorLink {
         mut signals: Option<&mut SignalInbox>,
         warn: &mut dyn FnMut(&str),
     ) -> Result<Session, LinkError> {
+        // What came before anybody waited is for whoever waits, however fast the container started.
+        if let Some(signals) = &mut signals {
+            interrupted(signals)?;
+        }
         loop {
             if let Some(signals) = &mut signals
                 // What has been said counts first: a signal that came when the container ran already is for the container.
                 && !self.wait_with(signals)?
             {
-                if let Some(signal) = signals.take().into_iter().find(|signal| ENDING.contains(signal)) {
-                    return Err(LinkError::Interrupted { signal });
-                }
+                interrupted(signals)?;
                 continue;
             }
             match self.receive()? {
