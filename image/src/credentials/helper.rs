@@ -168,15 +168,21 @@ struct Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn helper(script: &str) -> (tempfile::TempDir, Helper) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker-credential-test");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: a child that another test starts at this moment would have it open, and what is open for
+        // writing cannot be executed.
+        let mut writing = Command::new("sh")
+            .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        writing.stdin.take().unwrap().write_all(format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
+        assert!(writing.wait().unwrap().success());
         let helper =
             Helper::new("test", &["/nonexistent".into(), dir.path().to_owned()], Duration::from_millis(1500)).unwrap();
         (dir, helper)
