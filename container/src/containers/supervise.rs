@@ -70,6 +70,11 @@ impl Supervised {
         Self { clients, last, warm: Vec::new() }
     }
 
+    /// Whether there are networks that have to be seen to when the end has been told.
+    pub fn leaves_networks(&self) -> bool {
+        !self.warm.is_empty()
+    }
+
     /// Tells everybody who is still connected. To be called when all that the container had is gone. Gives the networks that
     /// have to be seen to afterwards ([`Networks::outlast`](crate::Networks::outlast)).
     pub fn announce(self) -> Vec<NetworkId> {

@@ -1,6 +1,7 @@
 //! The process that runs a container, from both sides: how it is started, and what it does.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rbuild_cache::{Lease, WAITING};
 use rbuild_container::{
@@ -46,9 +47,13 @@ pub(in crate::cli) fn execute(args: &MonitorArgs, engine: &Engine) -> Result<Exi
     let spare = first.try_clone()?;
     match supervise(args, engine, first, &mut signals) {
         Ok((supervised, lease)) => {
+            // Whoever waits for the end may remove the whole store then.
+            let remaining = supervised.leaves_networks().then(|| Remaining::new(engine)).transpose();
             let warm = supervised.announce();
             // Nobody waits for this process any more.
-            outlast(&warm, lease, engine)?;
+            if let Some(remaining) = remaining? {
+                remaining.outlast(&warm, lease)?;
+            }
         }
         Err(failure) => {
             let help = failure.help().map(str::to_owned);
@@ -69,18 +74,28 @@ pub(in crate::cli) fn attend(args: &MonitorArgs, engine: &Engine) -> Result<Exit
     Ok(Exit::Success)
 }
 
-/// Takes down the networks that the container left, unless others take them up. What else its lease held is free before.
-fn outlast(networks: &[NetworkId], lease: Lease, engine: &Engine) -> Result<(), Failure> {
-    if networks.is_empty() {
-        return Ok(());
+/// What is needed to take down the networks that a container leaves.
+struct Remaining {
+    all: Networks,
+    lease: Lease,
+    linger: Duration,
+}
+
+impl Remaining {
+    fn new(engine: &Engine) -> Result<Self, Failure> {
+        let store = engine.store()?;
+        Ok(Self { all: Networks::new(store)?, lease: store.lease(WAITING)?, linger: engine.network_linger()? })
     }
-    let all = Networks::new(engine.store()?)?;
-    let own = engine.store()?.lease(WAITING)?;
-    networks.iter().try_for_each(|id| all.hold(id, &own))?;
-    drop(lease);
-    let linger = engine.network_linger()?;
-    let tidied: Vec<_> = networks.iter().map(|id| all.outlast(id, linger)).collect();
-    Ok(tidied.into_iter().collect::<Result<(), _>>()?)
+
+    /// Takes them down, unless others take them up. What else the container's lease held is free before.
+    fn outlast(self, networks: &[NetworkId], lease: Lease) -> Result<(), Failure> {
+        // A store that is gone holds nothing, and what it had on this host goes all the same.
+        let held: Vec<_> = networks.iter().map(|id| self.all.hold(id, &self.lease)).collect();
+        drop(lease);
+        let tidied: Vec<_> = networks.iter().map(|id| self.all.outlast(id, self.linger)).collect();
+        held.into_iter().collect::<Result<(), _>>()?;
+        Ok(tidied.into_iter().collect::<Result<(), _>>()?)
+    }
 }
 
 /// When this returns nothing of the container is left but its record, its files, and the bridges that the lease holds.

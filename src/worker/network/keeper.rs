@@ -50,9 +50,11 @@ pub(crate) fn keep(id: &NetworkId, engine: &Engine) -> Result<Exit, Failure> {
     let networks = Networks::new(store)?;
     let lease = store.lease(WAITING)?;
     networks.hold(id, &lease)?;
+    // Whoever waits for the build's end may remove the whole store then.
+    let linger = engine.network_linger()?;
     // A build that is gone by now is one that has ended.
     drop(build.write_all(&[HELD]).and_then(|()| build.shutdown(Shutdown::Write)).and_then(|()| build.read(&mut [0])));
-    networks.outlast(id, engine.network_linger()?)?;
+    networks.outlast(id, linger)?;
     drop(lease);
     Ok(Exit::Success)
 }
