@@ -15,8 +15,9 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::layer_row::LayerRow;
 use super::seen::Facts;
-use super::store::{LayerRow, SnapshotError, Snapshots};
+use super::store::{SnapshotError, Snapshots};
 use super::tar_layer::{self, Files};
 use super::writer::Metadata;
 use crate::db::{Durability, Text};

@@ -28,7 +28,8 @@ use rbuild_image::{Digest, Hashing};
 
 use super::chain::{UNIT, pieces, ranges};
 use super::directory;
-use super::store::{LayerRow, SnapshotError, Snapshots};
+use super::layer_row::LayerRow;
+use super::store::{SnapshotError, Snapshots};
 use super::tar_layer::{self, Files};
 use super::tar_reader::TarLayer;
 use crate::db::{DbError, Durability, Text};

@@ -17,6 +17,7 @@ mod handle;
 mod index_files;
 mod kind;
 mod layer_dir;
+mod layer_row;
 mod made;
 mod meanwhile;
 mod merged;

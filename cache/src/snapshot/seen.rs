@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rbuild_image::Digest;
 
-use super::store::{LayerRow, Snapshots};
+use super::layer_row::LayerRow;
+use super::store::Snapshots;
 use super::tar_layer::Files;
 
 /// What is known of layers, by their paths.
