@@ -86,7 +86,7 @@ impl Worker for Idle {
         Ok(ContentDigest::new(Digest::sha256("rootfs")))
     }
 
-    fn exec(&self, job: &Job, _: Control<'_>) -> Result<Executed, JobError> {
+    fn exec<'a>(&'a self, job: &Job, _: Control<'a>) -> Result<Executed<'a>, JobError> {
         match &job.vertex.op {
             rbuild_solver::Op::Source(rbuild_solver::Source::Context(context)) => {
                 Ok(Product::Context(context.name.clone()).into())

@@ -14,7 +14,7 @@ use crate::key::Key;
 use crate::op::{ContextSource, Op, RunNetwork, RunOp, RunSecurity, Source};
 use crate::records::{About, Claim, Found, NewStep, Past, RecordFailure, StepCache};
 use crate::vertex::{CacheUse, Origin, Vertex, VertexId};
-use crate::worker::{Control, Executed, Job, JobError, Pinned, Product, Worker};
+use crate::worker::{Control, Executed, Job, JobError, Pinned, Product, Used, Worker};
 
 pub(crate) fn run_op(command: &str) -> RunOp {
     RunOp {
@@ -136,7 +136,7 @@ impl Worker for FakeWorker {
         self.memory
     }
 
-    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError> {
+    fn exec<'a>(&'a self, job: &Job, control: Control<'a>) -> Result<Executed<'a>, JobError> {
         let command = command(&job.vertex);
         let inputs: Vec<String> = job.inputs.iter().map(|input| self.content_of(input)).collect();
         {
@@ -166,7 +166,11 @@ impl Worker for FakeWorker {
         };
         state.content.push(ContentDigest::new(Digest::sha256(format!("{word} {inputs:?} {salt}"))));
         let product = Product::Snapshot(Some(SnapshotId::from_row(state.content.len() as i64 - 1)));
-        Ok(Executed { product, usage: self.uses.get(&command).copied() })
+        let used = match self.uses.get(&command) {
+            Some(usage) => Used::AtEnd(Box::new(|| Ok(*usage))),
+            None => Used::Unknown,
+        };
+        Ok(Executed { product, used })
     }
 }
 

@@ -42,4 +42,4 @@ pub use schedule::{OnFailure, SolveError, SolveOptions, Solved, Surroundings, Ve
 pub use state::VertexState;
 pub use store_cache::StoreCache;
 pub use vertex::{CacheUse, Origin, Vertex, VertexId};
-pub use worker::{Control, Executed, Job, JobError, Pinned, Product, Worker};
+pub use worker::{Control, Executed, Job, JobError, Pinned, Product, Used, Worker};

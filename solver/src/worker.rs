@@ -21,17 +21,47 @@ pub enum Product {
 }
 
 /// What a job gave, and what it used for that.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Executed {
-    /// What it gave.
+pub struct Executed<'a> {
+    /// What it gave. Other jobs can use it.
     pub product: Product,
-    /// What it used of the machine, where that was measured.
-    pub usage: Option<StepUsage>,
+    /// What it used of the machine.
+    pub used: Used<'a>,
 }
 
-impl From<Product> for Executed {
+/// What a job used of the machine.
+pub enum Used<'a> {
+    /// Nobody measured it.
+    Unknown,
+    /// This.
+    Known(StepUsage),
+    /// What is known when the last of the job has gone, which this waits for. Nobody who needs the product does.
+    AtEnd(Box<dyn FnOnce() -> Result<StepUsage, JobError> + 'a>),
+}
+
+impl From<Product> for Executed<'_> {
     fn from(product: Product) -> Self {
-        Self { product, usage: None }
+        Self { product, used: Used::Unknown }
+    }
+}
+
+impl Used<'_> {
+    /// Waits until it is known.
+    pub(crate) fn usage(self) -> Result<Option<StepUsage>, JobError> {
+        match self {
+            Self::Unknown => Ok(None),
+            Self::Known(usage) => Ok(Some(usage)),
+            Self::AtEnd(end) => end().map(Some),
+        }
+    }
+}
+
+impl std::fmt::Debug for Used<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("Unknown"),
+            Self::Known(usage) => f.debug_tuple("Known").field(usage).finish(),
+            Self::AtEnd(_) => f.write_str("AtEnd"),
+        }
     }
 }
 
@@ -121,7 +151,7 @@ pub trait Worker: Sync {
     }
 
     /// Does the job. Other jobs of this build can use the product when this returns; durable it is after [`Self::settle`].
-    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError>;
+    fn exec<'a>(&'a self, job: &Job, control: Control<'a>) -> Result<Executed<'a>, JobError>;
 
     /// Makes a product durable, and visible to other processes. Asked for before anything names it. It may wait for more to do the
     /// same for, until [`Self::hurry`].

@@ -103,7 +103,7 @@ impl Worker for Looking<'_> {
         self.worker.rootfs_identity(snapshot, control)
     }
 
-    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError> {
+    fn exec<'a>(&'a self, job: &Job, control: Control<'a>) -> Result<Executed<'a>, JobError> {
         match &job.vertex.op {
             Op::Source(Source::Context(_)) => self.worker.exec(job, control),
             Op::Source(Source::Image(image)) if self.worker.has_image(image) => self.worker.exec(job, control),

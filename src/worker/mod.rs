@@ -233,7 +233,7 @@ impl Worker for EngineWorker<'_> {
         memory::available()
     }
 
-    fn exec(&self, job: &Job, control: Control<'_>) -> Result<Executed, JobError> {
+    fn exec<'a>(&'a self, job: &Job, control: Control<'a>) -> Result<Executed<'a>, JobError> {
         let product = match &job.vertex.op {
             Op::Source(Source::Image(image)) => source_image::exec(self, job, image, control),
             Op::Source(Source::Context(context)) => match &self.context(&context.name)?.files {

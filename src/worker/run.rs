@@ -16,7 +16,7 @@ use rbuild_executor::{
 use rbuild_image::ContainerPath;
 use rbuild_solver::{
     CancelReason, Control, Event, Executed, Job, JobError, LogStream, Product, RunNetwork, RunOp, RunSecurity,
-    StepUsage, VertexFailure, VertexId,
+    StepUsage, Used, VertexFailure, VertexId,
 };
 
 use super::EngineWorker;
@@ -35,13 +35,13 @@ const WAITING: &str = "cannot wait for the step";
 /// How long an interrupted step may take to end by itself.
 const GRACE: Duration = Duration::from_millis(700);
 
-/// Runs a step; gives the snapshot that it made.
-pub(super) fn exec(
-    worker: &EngineWorker<'_>,
+/// Runs a step; gives the snapshot that it made, while the sandbox of a step that did well is still taken down.
+pub(super) fn exec<'a>(
+    worker: &'a EngineWorker<'_>,
     job: &Job,
     op: &RunOp,
-    control: Control<'_>,
-) -> Result<Executed, JobError> {
+    control: Control<'a>,
+) -> Result<Executed<'a>, JobError> {
     check_entitlements(worker, op)?;
     let networked = op.network == RunNetwork::Default;
     if networked {
@@ -59,26 +59,31 @@ pub(super) fn exec(
     let spec = specification(worker, op, &active, &user, &prepared, lent.as_ref())?;
     let not_started = |error: &SpawnError| not_started(error, op, &active);
     let ran = run(worker, &spec, job.id, control, &not_started);
-    let keep = |active: Snapshot<Active>| active.commit_soon(worker.lease).or_fail(KEEPING);
-    let (kept, ended) = match ran {
-        // The sandbox is taken down meanwhile.
-        Ok(still) if still.status.success() => (Ok(keep(active)), still.end(worker, job.id, control)),
-        Ok(still) => (Err(active), still.end(worker, job.id, control)),
-        Err(error) => (Err(active), Err(error)),
+    // Only a privileged step can have changed it.
+    let after = if op.security == RunSecurity::Sandbox { After::Reuse } else { After::Discard };
+    let still = match ran {
+        Ok(still) if still.status.success() => {
+            let made = active.commit_soon(worker.lease).or_fail(KEEPING)?;
+            // None of its processes is left.
+            if let Some(lent) = lent {
+                lent.give_back(after);
+            }
+            let vertex = job.id;
+            let end = move || {
+                let usage = still.end(worker, vertex, control)?.usage;
+                drop(prepared);
+                Ok(StepUsage { processor: usage.user + usage.system, memory_peak: usage.memory_peak })
+            };
+            return Ok(Executed { product: Product::Snapshot(Some(made)), used: Used::AtEnd(Box::new(end)) });
+        }
+        other => other,
     };
+    let ended = still.and_then(|still| still.end(worker, job.id, control));
     if let Some(lent) = lent {
-        // Only a privileged step can have changed it.
-        lent.give_back(if op.security == RunSecurity::Sandbox { After::Reuse } else { After::Discard });
+        lent.give_back(after);
     }
     let Ended { status, usage, said, lost } = ended?;
     drop(prepared);
-    let active = match kept {
-        Ok(made) => {
-            let usage = StepUsage { processor: usage.user + usage.system, memory_peak: usage.memory_peak };
-            return Ok(Executed { product: Product::Snapshot(Some(made?)), usage: Some(usage) });
-        }
-        Err(active) => active,
-    };
     if lost {
         return Err(was_lost(op));
     }

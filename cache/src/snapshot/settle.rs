@@ -143,7 +143,9 @@ impl Snapshot<Active> {
         let mut state = store.unsettled().state();
         state.hurry = false;
         state.waiting.insert(snapshot, Arc::new(waiting));
-        store.unsettled().changed.notify_all();
+        if state.waiting.len() >= ENOUGH {
+            store.unsettled().changed.notify_all();
+        }
         Ok(snapshot)
     }
 }

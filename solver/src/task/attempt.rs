@@ -15,7 +15,7 @@ use crate::miss::{Miss, MissReason};
 use crate::op::{Linking, Op, Source};
 use crate::records::{About, Claim, Found, NewStep, Past, RecordFailure};
 use crate::vertex::{CacheUse, Vertex};
-use crate::worker::{Executed, JobError, Product};
+use crate::worker::{Executed, JobError, Product, Used};
 
 /// A step that a thread carries out.
 pub(super) struct Attempt<'a> {
@@ -29,7 +29,7 @@ pub(super) struct Attempt<'a> {
     /// What was found out about the miss before the step ran.
     miss: Option<Known>,
     /// What was made and has no record yet.
-    unrecorded: Option<Unrecorded>,
+    unrecorded: Option<Unrecorded<'a>>,
     /// Digests of what is selected of snapshots, and what of them is told.
     read: BTreeMap<usize, (ContentDigest, Option<Listing>)>,
 }
@@ -43,9 +43,11 @@ enum Known {
 }
 
 /// A product that is to be made durable and to be recorded.
-struct Unrecorded {
+struct Unrecorded<'a> {
     product: Product,
+    /// Without what it used.
     new: NewStep,
+    used: Used<'a>,
     rerun: Key,
     identity: Option<ContentDigest>,
     /// Held to the end: whoever waits for it finds the record.
@@ -89,15 +91,16 @@ impl<'a> Attempt<'a> {
         };
         self.miss = self.ask();
         let before = self.before();
-        let (Executed { product, usage }, took) = self.execute()?;
+        let (Executed { product, used }, took) = self.execute()?;
         let product = self.keep_earlier(product, &before)?;
         let identity = match self.step.identify {
             true => Some(self.identity(snapshot_of(&product))?),
             false => None,
         };
-        let new = NewStep { snapshot: snapshot_of(&product), name: self.vertex().name.clone(), duration: took, usage };
+        let (snapshot, name) = (snapshot_of(&product), self.vertex().name.clone());
+        let new = NewStep { snapshot, name, duration: took, usage: None };
         let rerun = before.rerun;
-        self.unrecorded = Some(Unrecorded { product: product.clone(), new, rerun, identity, _claim: claim });
+        self.unrecorded = Some(Unrecorded { product: product.clone(), new, used, rerun, identity, _claim: claim });
         let how = How::Ran { took };
         Ok(Made { product, how, content: self.content.map(|key| key.digest), identity })
     }
@@ -105,9 +108,10 @@ impl<'a> Attempt<'a> {
     /// Makes durable what was made just now, then known; what is recorded of it.
     pub(super) fn keep(&mut self) -> Result<Option<ResultId>, JobError> {
         let Some(unrecorded) = self.unrecorded.take() else { return Ok(None) };
-        let Unrecorded { product, new, rerun, identity, _claim } = &unrecorded;
-        self.shared.worker.settle(product)?;
-        let result = self.record(new, rerun, *identity);
+        let Unrecorded { product, new, used, rerun, identity, _claim } = unrecorded;
+        let new = NewStep { usage: used.usage()?, ..new };
+        self.shared.worker.settle(&product)?;
+        let result = self.record(&new, &rerun, identity);
         self.shared.cache.made(self.step.job.id, new.snapshot);
         Ok(result)
     }
@@ -331,7 +335,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn execute(&self) -> Result<(Executed, Duration), JobError> {
+    fn execute(&self) -> Result<(Executed<'a>, Duration), JobError> {
         let (job, control) = (&self.step.job, self.shared.control());
         if self.shared.cancel.is_cancelled() {
             return Err(JobError::Cancelled);
