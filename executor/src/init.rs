@@ -4,7 +4,7 @@
 //! or binary), and no capability but the one to signal the program, also not by exec. It loads no filter: it runs nothing but
 //! the loop below, and compiling a second one costs every step a tenth of its time.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capabilities;
 use crate::channel;
 use crate::launch;
-use crate::perform::{Inside, Tie};
+use crate::perform::Tie;
 use crate::spawn_error::SpawnError;
 use crate::sys;
 use crate::sys::process::Block;
@@ -35,22 +35,22 @@ pub(crate) fn prepare() -> Result<(), SpawnError> {
 }
 
 /// Is PID 1 until the program ends.
-pub(crate) fn run(inside: Inside<'_>, program: Pid) -> ! {
+pub(crate) fn run(exit: OwnedFd, program: Pid) -> ! {
     let program = program.as_raw_nonzero().get();
-    let ended = match confine(&inside).and_then(|()| supervise(program)) {
+    let ended = match confine(&exit).and_then(|()| supervise(program)) {
         Ok(status) => ProgramEnded { status, alone: reap_rest() },
         // Without an init there must be no sandbox.
         Err(_) => sys::process::exit_now(125),
     };
-    drop(channel::send(&inside.exit, &ended, &[]));
+    drop(channel::send(&exit, &ended, &[]));
     sys::process::exit_now(exit_code(ended.status))
 }
 
-fn confine(inside: &Inside<'_>) -> Result<(), SpawnError> {
+fn confine(exit: &OwnedFd) -> Result<(), SpawnError> {
     let failed = |errno| SpawnError::setup("confine the init process", errno);
     rustix::thread::set_name(c"rbuild-init").map_err(failed)?;
     // Nothing of the sandbox's pipes, terminal or mounts stays open here.
-    sys::process::close_all_but(&[inside.exit.as_fd()]).map_err(failed)?;
+    sys::process::close_all_but(&[exit.as_fd()]).map_err(failed)?;
     launch::drop_bounding(Capabilities::KILL).map_err(failed)?;
     launch::set_capabilities(Capabilities::KILL).map_err(failed)?;
     rustix::thread::set_no_new_privs(true).map_err(failed)?;

@@ -90,9 +90,10 @@ impl<'a> Inside<'a> {
         if self.lacks_device_confinement() { planned.difference(Capabilities::MKNOD) } else { planned }
     }
 
-    fn launch(self, tie: Tie<'a>) -> Launch<'a> {
+    /// What becomes the program, and the socket that is not its business.
+    fn launch(self, tie: Tie<'a>) -> (Launch<'a>, OwnedFd) {
         let capabilities = self.capabilities();
-        Launch {
+        let launch = Launch {
             process: &self.plan.process,
             capabilities,
             filter: self.filter,
@@ -100,7 +101,8 @@ impl<'a> Inside<'a> {
             slots: self.slots,
             stdio: self.stdio,
             tie,
-        }
+        };
+        (launch, self.exit)
     }
 }
 
@@ -129,7 +131,12 @@ pub(crate) struct Built {
 /// Sets everything up and starts the program. Never returns.
 pub(crate) fn run(inside: Inside<'_>) -> ! {
     let setup = inside.setup.as_fd().try_clone_to_owned();
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set_up(inside)));
+    or_tell(setup, || set_up(inside))
+}
+
+/// Tells the owner what went wrong.
+fn or_tell(setup: io::Result<OwnedFd>, become_program: impl FnOnce() -> Result<Infallible, SpawnError>) -> ! {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(become_program));
     let error = match outcome {
         Ok(Err(error)) => error,
         Ok(Ok(never)) => match never {},
@@ -570,14 +577,16 @@ fn report_leftovers(inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnE
 fn start(inside: Inside<'_>, built: Built) -> Result<Infallible, SpawnError> {
     if inside.plan.process.init == Init::Process {
         let spawner = Tie::Watched(inside.spawner);
-        return launch::launch(inside.launch(spawner), built);
+        return launch::launch(inside.launch(spawner).0, built);
     }
     init::prepare()?;
-    match sys::clone::fork(0, None).map_err(|e| SpawnError::setup("start the program", e))? {
-        Forked::Child => {
+    let (launch, exit) = inside.launch(Tie::Parent);
+    let program = sys::clone::vfork(|| {
+        let setup = launch.setup.as_fd().try_clone_to_owned();
+        or_tell(setup, || {
             Tie::Parent.bind()?;
-            launch::launch(inside.launch(Tie::Parent), built)
-        }
-        Forked::Parent { pid, .. } => init::run(inside, pid),
-    }
+            launch::launch(launch, built)
+        })
+    });
+    init::run(exit, program.map_err(|e| SpawnError::setup("start the program", e))?)
 }

@@ -1,5 +1,6 @@
-//! `clone3(2)` used like `fork(2)`, with namespaces, a pidfd and a cgroup.
+//! `clone3(2)` used like `fork(2)`, with namespaces, a pidfd and a cgroup; and `clone(2)` used like `vfork(2)`.
 
+use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
@@ -65,6 +66,44 @@ pub(crate) fn fork(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fo
 pub(crate) fn fork_sibling() -> Result<Forked> {
     // The kernel takes the exit signal of the caller's.
     clone(CloneArgs { flags: PARENT, ..CloneArgs::default() })
+}
+
+/// Runs `child` in a new process that uses this one's memory, and stands still until that has executed a program or has ended
+/// (`vfork(2)`): nothing is copied and nothing has to be copied when it is written. What the child owns in the end is never
+/// dropped; its descriptors are copies of this process's, which still has its own.
+///
+/// Only for processes with a single thread. A panic in `child` ends it.
+pub(crate) fn vfork<F: FnOnce() -> Infallible>(child: F) -> Result<Pid> {
+    extern "C" fn enter<F: FnOnce() -> Infallible>(child: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: it is the `Option` below, which its owner does not touch while it stands still.
+        let child = unsafe { &mut *child.cast::<Option<F>>() };
+        child.take().map_or(125, |child| match child() {})
+    }
+    const STACK: usize = 1 << 20;
+    const GUARD: usize = 1 << 16;
+    let mut child = Some(child);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+    let stack = unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        libc::mmap(std::ptr::null_mut(), STACK, protection, kind, -1, 0)
+    };
+    if stack == libc::MAP_FAILED {
+        return Err(Errno::NOMEM);
+    }
+    // SAFETY: the stack is a fresh mapping of this size that nobody else knows, whose lower end becomes unusable, so that a child
+    // that needs more ends instead of writing elsewhere. The function gets the value that it expects, which lives until the call
+    // returns; that is when the child no longer uses this memory, so that the stack can go. There is no other thread that
+    // could see the memory in between.
+    let code = unsafe {
+        libc::mprotect(stack, GUARD, libc::PROT_NONE);
+        let code = libc::clone(enter::<F>, stack.byte_add(STACK), flags, (&raw mut child).cast());
+        let errno = std::io::Error::last_os_error();
+        libc::munmap(stack, STACK);
+        if code < 0 { Err(Errno::from_io_error(&errno).unwrap_or(Errno::IO)) } else { Ok(code) }
+    };
+    code.and_then(|pid| Pid::from_raw(pid).ok_or(Errno::SRCH))
 }
 
 fn clone(mut args: CloneArgs) -> Result<Forked> {
