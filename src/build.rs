@@ -10,7 +10,7 @@ use rbuild_cache::{BuildId, Lease, Store};
 use rbuild_image::{Digest, ImageConfig, Platform};
 use rbuild_parser::{Diagnostic, Dockerfile, Source};
 use rbuild_solver::{
-    Event, EventSink, Goal, Limits, NoCache, OnFailure, Plan, PlatformPlan, Product, RunNetwork, SolveError,
+    Event, EventSink, Goal, Limits, NoCache, OnFailure, Op, Plan, PlatformPlan, Product, RunNetwork, SolveError,
     SolveOptions, StoreCache, Surroundings, Ulimit, solve,
 };
 
@@ -284,6 +284,7 @@ fn run(
         secrets: &request.secrets,
         ssh: agents.sockets(),
         began,
+        last_program: plan.graph.ids().rev().find(|id| matches!(plan.graph.vertex(*id).op, Op::Run(_))),
     })?;
     let build = notes.build.clone();
     let project = request.project(engine.settings());

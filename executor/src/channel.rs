@@ -92,8 +92,8 @@ impl SealedBytes {
     }
 
     /// Reads everything.
-    pub(crate) fn read(fd: OwnedFd) -> io::Result<Vec<u8>> {
-        let file = File::from(fd);
+    pub(crate) fn read(fd: &OwnedFd) -> io::Result<Vec<u8>> {
+        let file = File::from(fd.try_clone()?);
         let length = usize::try_from(file.metadata()?.len()).map_err(|_| Errno::FBIG)?;
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, 0)?;
@@ -113,7 +113,7 @@ mod tests {
         drop(a);
         let (message, mut fds) = receive::<(String, u32)>(&b, RecvFlags::empty()).unwrap().unwrap();
         assert_eq!(message, ("hello".to_owned(), 7));
-        assert_eq!(SealedBytes::read(fds.pop().unwrap()).unwrap(), b"abc");
+        assert_eq!(SealedBytes::read(&fds.pop().unwrap()).unwrap(), b"abc");
         assert!(fds.is_empty());
         assert!(receive::<u32>(&b, RecvFlags::empty()).unwrap().is_none());
     }

@@ -3,6 +3,8 @@
 //! Runs in a process with one thread that [`crate::sys::clone::fork`] made; it never returns. What goes wrong is told to the
 //! sandbox's owner over the set-up socket.
 
+mod prepare;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
@@ -13,32 +15,35 @@ use rbuild_image::ContainerPath;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::net::RecvFlags;
 use rustix::process::Signal;
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::Capabilities;
-use crate::cgroup::{CgroupVersion, SandboxCgroup};
+use crate::cgroup::SandboxCgroup;
 use crate::channel;
 use crate::init;
 use crate::launch::{self, Launch};
 use crate::mount_point::{Leftovers, MountPoints, Shape};
-use crate::plan::{DeviceOrigin, MountStep, Namespace, PlannedSource, SetupPlan, Step};
+use crate::plan::{DeviceOrigin, MountStep, PlannedSource, SetupPlan, Step};
 use crate::root_dir::RootDir;
 use crate::rootfs::layer_mounts::LayerMounts;
 use crate::rootfs::memory_file::MemoryFiles;
 use crate::rootfs::source::Source;
-use crate::rootfs::{self, cgroup, device, mask, overlay, source};
+use crate::rootfs::{self, device, mask, overlay, source};
 use crate::spawn_error::SpawnError;
-use crate::spec::{Access, Durability, Init, MountSource, Rootfs};
+use crate::spec::{Durability, Init, MountSource, Rootfs};
 use crate::stdio::{Slot, WindowSize};
 use crate::sys;
 use crate::sys::clone::Forked;
 use crate::sys::mount::{Depth, set_attributes};
 use crate::sys::process::Block;
 use crate::sys::seccomp::Instruction;
+
+pub(crate) use prepare::{begin, detach, prepare};
+use prepare::{new_proc, new_sys, sys_cgroup};
 
 /// What a sandbox tells its owner while it is set up.
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,15 +128,22 @@ pub(crate) struct Built {
     pub(crate) dev: Option<OwnedFd>,
     pts: Option<OwnedFd>,
     masks: Option<mask::Masks>,
+    /// Made before the root was known, and not in place yet, like `proc`, `dev` and `pts` at that time.
+    shm: Option<OwnedFd>,
+    mqueue: Option<OwnedFd>,
+    /// `/proc` without what covers parts of it, where that was done early.
+    bare_proc: Option<OwnedFd>,
+    /// Whether `/sys` was made early, with all that is mounted in it and covers parts of it.
+    sys_ready: bool,
     memory: MemoryFiles,
     /// Our side of the terminal, and the sandbox's.
     pub(crate) terminal: Option<(OwnedFd, OwnedFd)>,
 }
 
-/// Sets everything up and starts the program. Never returns.
-pub(crate) fn run(inside: Inside<'_>) -> ! {
+/// Sets everything up, but for what was prepared, and starts the program. Never returns.
+pub(crate) fn run(inside: Inside<'_>, prepared: Option<Built>) -> ! {
     let setup = inside.setup.as_fd().try_clone_to_owned();
-    or_tell(setup, || set_up(inside))
+    or_tell(setup, || set_up(inside, prepared))
 }
 
 /// Tells the owner what went wrong.
@@ -149,20 +161,18 @@ fn or_tell(setup: io::Result<OwnedFd>, become_program: impl FnOnce() -> Result<I
     sys::process::exit_now(125)
 }
 
-fn set_up(mut inside: Inside<'_>) -> Result<Infallible, SpawnError> {
-    Tie::Watched(inside.spawner).bind()?;
-    rustix::process::umask(Mode::empty());
-    join(&inside)?;
-    match sys::keyring::join_new_session() {
-        // A kernel without keyrings has none to share; with the quota used up there is still the denied system call.
-        Ok(()) | Err(Errno::NOSYS | Errno::DQUOT) => {}
-        Err(errno) => return Err(SpawnError::setup("make a session keyring", errno)),
+fn set_up(mut inside: Inside<'_>, prepared: Option<Built>) -> Result<Infallible, SpawnError> {
+    if prepared.is_none() {
+        begin(inside.spawner, inside.cgroup, &inside.plan.namespaces)?;
     }
     let trees = trees(inside.plan)?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change(c"/", private).map_err(|e| SpawnError::setup("detach from the host's mounts", e))?;
+    if prepared.is_none() {
+        detach()?;
+    }
+    join(&inside)?;
     let ready = std::mem::take(&mut inside.ready).into_iter().map(Some).collect();
-    let mut built = Built { ready, trees, layers: std::mem::take(&mut inside.layers), ..Built::default() };
+    let layers = std::mem::take(&mut inside.layers);
+    let mut built = Built { ready, trees, layers, ..prepared.unwrap_or_default() };
     let done = inside.plan.steps.iter().try_for_each(|step| {
         let done = perform(step, &inside, &mut built);
         report_news(&inside, &mut built).and(done)
@@ -222,20 +232,10 @@ impl Tie<'_> {
     }
 }
 
-/// Joins cgroups and namespaces that exist, and makes the cgroup namespace, which shows what was joined as its root.
+/// Joins other namespaces that exist.
 fn join(inside: &Inside<'_>) -> Result<(), SpawnError> {
-    for procs in &inside.cgroup.joins {
-        std::fs::write(procs, "0").map_err(|e| SpawnError::setup(&format!("join {}", procs.display()), e))?;
-    }
-    if inside.plan.namespaces.contains(&Namespace::Cgroup) {
-        match rustix_unshare_cgroup() {
-            Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
-            Err(errno) => return Err(SpawnError::setup("make a cgroup namespace", errno)),
-        }
-    }
     if let Some(network) = &inside.network {
-        let kind = Some(LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(network.as_fd(), kind).map_err(|errno| SpawnError::Network {
+        join_network(network).map_err(|errno| SpawnError::Network {
             path: inside.plan.network.clone().unwrap_or_default(),
             source: errno.into(),
         })?;
@@ -247,8 +247,9 @@ fn join(inside: &Inside<'_>) -> Result<(), SpawnError> {
     Ok(())
 }
 
-fn rustix_unshare_cgroup() -> rustix::io::Result<()> {
-    sys::process::unshare(UnshareFlags::NEWCGROUP)
+/// Joins a network namespace.
+pub(crate) fn join_network(network: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
 }
 
 fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
@@ -262,7 +263,7 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
             placed.map_err(|source| SpawnError::Rootfs { source })
         }
         Step::Proc => {
-            let mount = rootfs::new_mount(c"proc", &[("source", "proc")], rootfs::NO_SUID_DEV_EXEC);
+            let mount = built.proc.take().map_or_else(new_proc, Ok);
             built.proc = Some(place("/proc", mount, built)?);
             Ok(())
         }
@@ -290,7 +291,8 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
         }
         Step::Dev { nodes, origin } => {
             let terminal = inside.plan.steps.contains(&Step::Terminal);
-            let mount = device::dev(nodes, *origin, terminal).map_err(|source| failed_mount("/dev", source))?;
+            let made = built.dev.take().map_or_else(|| device::dev(nodes, *origin, terminal), Ok);
+            let mount = made.map_err(|source| failed_mount("/dev", source))?;
             let dev = place("/dev", Ok(mount), built)?;
             if *origin == DeviceOrigin::Host {
                 device::bind_host_nodes(&dev, nodes).map_err(|source| failed_mount("/dev", source))?;
@@ -304,19 +306,22 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
                 .map_err(|(name, errno)| failed_mount(&format!("/dev/{name}"), errno.into()))
         }
         Step::DevPts => {
-            built.pts = Some(place("/dev/pts", device::pts(), built)?);
+            let mount = built.pts.take().map_or_else(device::pts, Ok);
+            built.pts = Some(place("/dev/pts", mount, built)?);
             Ok(())
         }
-        Step::DevShm { size } => place("/dev/shm", device::shm(*size), built).map(drop),
+        Step::DevShm { size } => {
+            let mount = built.shm.take().map_or_else(|| device::shm(*size), Ok);
+            place("/dev/shm", mount, built).map(drop)
+        }
         Step::SharedShm => place("/dev/shm", shared_shm(inside), built).map(drop),
-        Step::DevMqueue => place("/dev/mqueue", device::mqueue(), built).map(drop),
+        Step::DevMqueue => {
+            let mount = built.mqueue.take().map_or_else(device::mqueue, Ok);
+            place("/dev/mqueue", mount, built).map(drop)
+        }
         Step::Terminal => terminal(inside.window, built).map_err(|e| SpawnError::setup("make the terminal", e)),
         Step::Sys(access) => {
-            let mut attributes = rootfs::NO_SUID_DEV_EXEC;
-            if *access == Access::ReadOnly {
-                attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
-            }
-            let mount = rootfs::new_mount(c"sysfs", &[("source", "sysfs")], attributes);
+            let mount = built.sys.take().map_or_else(|| new_sys(*access), Ok);
             built.sys = Some(place("/sys", mount, built)?);
             Ok(())
         }
@@ -325,9 +330,15 @@ fn perform(step: &Step, inside: &Inside<'_>, built: &mut Built) -> Result<(), Sp
             Ok(())
         }
         Step::SysCgroup(access) => {
-            sys_cgroup(inside, built, *access).map_err(|source| failed_mount("/sys/fs/cgroup", source))
+            if built.sys_ready {
+                return Ok(());
+            }
+            sys_cgroup(inside.cgroup, built, *access).map_err(|source| failed_mount("/sys/fs/cgroup", source))
         }
         Step::Mount(step) => mount(step, inside, built),
+        // Done when that was prepared.
+        Step::Mask(path) | Step::ReadOnlyPath(path) if built.bare_proc.is_some() && is_below(path, b"proc") => Ok(()),
+        Step::Mask(path) | Step::ReadOnlyPath(path) if built.sys_ready && is_below(path, b"sys") => Ok(()),
         Step::Mask(path) => cover(built, path, Cover::Mask).map_err(|e| SpawnError::setup(&format!("mask {path}"), e)),
         Step::ReadOnlyPath(path) => {
             cover(built, path, Cover::ReadOnly).map_err(|e| SpawnError::setup(&format!("write-protect {path}"), e))
@@ -398,7 +409,7 @@ fn failed_mount(target: &str, source: io::Error) -> SpawnError {
 
 /// Writes through our own, still bare procfs mount (rule S-20).
 fn sysctl(built: &Built, name: &str, value: &str) -> rustix::io::Result<()> {
-    let proc = built.proc.as_ref().expect("sysctls come after /proc");
+    let proc = built.bare_proc.as_ref().or(built.proc.as_ref()).expect("sysctls come after /proc");
     write_below(proc, &format!("sys/{name}"), value)
 }
 
@@ -461,22 +472,6 @@ fn terminal(window: Option<WindowSize>, built: &mut Built) -> io::Result<()> {
     Ok(())
 }
 
-fn sys_cgroup(inside: &Inside<'_>, built: &Built, access: Access) -> io::Result<()> {
-    let sys = built.sys.as_ref().expect("cgroups come after /sys");
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let target = match rustix::fs::openat2(sys, c"fs/cgroup", flags, Mode::empty(), resolve) {
-        // The kernel is built without cgroups.
-        Err(Errno::NOENT) => return Ok(()),
-        other => other?,
-    };
-    match inside.cgroup.version() {
-        CgroupVersion::V1 => cgroup::controllers(&target, &inside.cgroup.shown, access),
-        CgroupVersion::V2 => Ok(rootfs::attach(cgroup::unified(access)?, target.as_fd())?),
-        CgroupVersion::None => Ok(()),
-    }
-}
-
 fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(), SpawnError> {
     let target = || step.target.clone();
     let opened = match built.trees.remove(&step.target) {
@@ -510,6 +505,10 @@ fn mount(step: &MountStep, inside: &Inside<'_>, built: &mut Built) -> Result<(),
     }
     rootfs::attach(opened.mount, place.as_fd())
         .map_err(|errno| SpawnError::Mount { target: target(), source: errno.into() })
+}
+
+fn is_below(path: &ContainerPath, first: &[u8]) -> bool {
+    path.components().next() == Some(first)
 }
 
 enum Cover {

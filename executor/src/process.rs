@@ -150,6 +150,11 @@ impl Process {
         self.pidfd.as_fd()
     }
 
+    /// Becomes readable when there is something to learn by waiting.
+    pub fn news(&self) -> BorrowedFd<'_> {
+        self.exit.as_fd()
+    }
+
     /// The owner's side of the sandbox's terminal; once.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()

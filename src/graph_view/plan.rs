@@ -38,6 +38,7 @@ pub(crate) fn plan(engine: &Engine, request: &BuildRequest) -> Result<GraphView,
         // Nothing runs that could ask an agent.
         ssh: &[],
         began,
+        last_program: None,
     })?;
     let (worker, cache) = (
         Looking { worker },

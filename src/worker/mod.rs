@@ -1,5 +1,6 @@
 //! Where the plan meets the machine: the real [`Worker`]. One room for each kind of work.
 
+mod attend;
 mod failure;
 pub mod file;
 mod host_files;
@@ -11,6 +12,7 @@ mod source_git;
 mod source_http;
 mod source_image;
 mod ssh_agent;
+mod user_files;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +26,7 @@ use rbuild_cache::{FileIndex, Lease, Listing, SnapshotId, Store};
 use rbuild_container::HostResolver;
 use rbuild_executor::{Resources, Spawner};
 use rbuild_image::ContentDigest;
-use rbuild_solver::{Control, Event, Executed, Job, JobError, Op, Pinned, Product, Source, Worker};
+use rbuild_solver::{Control, Event, Executed, Job, JobError, Op, Pinned, Product, Source, VertexId, Worker};
 
 use crate::cli::report::Failure;
 use crate::context::{ContextFiles, LocalContext};
@@ -35,6 +37,7 @@ use failure::{FailJob, failed};
 pub use network::Closing;
 use network::StepNetworks;
 pub(crate) use network::keeper::keep as keep_network;
+use user_files::UserFiles;
 
 /// Does the work of one build.
 pub struct EngineWorker<'a> {
@@ -49,8 +52,11 @@ pub struct EngineWorker<'a> {
     ssh: &'a [(String, PathBuf)],
     resolver: OnceLock<HostResolver>,
     began: Instant,
+    /// The last vertex that runs a program.
+    last_program: Option<VertexId>,
     sandboxes: AtomicU64,
     networks: StepNetworks,
+    user_files: UserFiles,
     told_limits: AtomicBool,
     /// What is known of the files of each context, loaded once for all steps that read it.
     file_indexes: Mutex<BTreeMap<String, Arc<FileIndex>>>,
@@ -78,12 +84,14 @@ pub struct Parts<'a> {
     pub ssh: &'a [(String, PathBuf)],
     /// When the build began.
     pub began: Instant,
+    /// The last vertex that runs a program, in the order of the graph.
+    pub last_program: Option<VertexId>,
 }
 
 impl<'a> EngineWorker<'a> {
     /// Makes a worker.
     pub fn new(parts: Parts<'a>) -> Result<Self, Failure> {
-        let Parts { engine, store, lease, contexts, allow, resources, secrets, ssh, began } = parts;
+        let Parts { engine, store, lease, contexts, allow, resources, secrets, ssh, began, last_program } = parts;
         // What is wrong with it is told before steps run.
         engine.network_linger()?;
         Ok(Self {
@@ -98,8 +106,10 @@ impl<'a> EngineWorker<'a> {
             ssh,
             resolver: OnceLock::new(),
             began,
+            last_program,
             sandboxes: AtomicU64::new(0),
             networks: StepNetworks::new(store, engine.settings()),
+            user_files: UserFiles::default(),
             told_limits: AtomicBool::new(false),
             file_indexes: Mutex::default(),
             downloads: source_http::Downloads::default(),

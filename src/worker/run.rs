@@ -1,10 +1,8 @@
 //! `RUN`: a step's op becomes a sandbox on an active snapshot; its output becomes events, its end a commit or a failure.
 
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use rbuild_cache::snapshot::{Active, Snapshot};
 use rbuild_container::Reachable;
@@ -15,25 +13,22 @@ use rbuild_executor::{
 };
 use rbuild_image::ContainerPath;
 use rbuild_solver::{
-    CancelReason, Control, Event, Executed, Job, JobError, LogStream, Product, RunNetwork, RunOp, RunSecurity,
-    StepUsage, Used, VertexFailure, VertexId,
+    Control, Event, Executed, Job, JobError, Product, RunNetwork, RunOp, RunSecurity, StepUsage, Used, VertexFailure,
+    VertexId,
 };
 
 use super::EngineWorker;
+use super::attend::{WAITING, attend};
 use super::failure::{FailJob, chain, failed};
 use super::host_files;
 use super::network::{After, Lent, refused};
 use super::run_mounts::{self, Prepared};
+use super::user_files;
 use crate::failure_help::{self, FailedStep, SEE_OUTPUT, Space, Tail};
 use crate::request::Entitlement;
 
-/// How often a waiting step looks whether it should stop.
-const CANCEL_POLL: Duration = Duration::from_millis(50);
 /// What is being done while a step's files are made durable.
 pub(super) const KEEPING: &str = "cannot keep the step's files";
-const WAITING: &str = "cannot wait for the step";
-/// How long an interrupted step may take to end by itself.
-const GRACE: Duration = Duration::from_millis(700);
 
 /// Runs a step; gives the snapshot that it made, while the sandbox of a step that did well is still taken down.
 pub(super) fn exec<'a>(
@@ -53,7 +48,7 @@ pub(super) fn exec<'a>(
     };
     let active =
         worker.snapshots.prepare(parent, worker.lease).or_fail("cannot prepare the step's root file system")?;
-    let user = user_of(&active, op)?;
+    let (user_files, user) = user_of(worker, &active, op)?;
     let prepared = run_mounts::prepare(worker, job, op, control)?;
     let lent = networked.then(|| worker.networks.take(worker.lease)).transpose().map_err(|error| refused(&error))?;
     let spec = specification(worker, op, &active, &user, &prepared, lent.as_ref())?;
@@ -63,7 +58,11 @@ pub(super) fn exec<'a>(
     let after = if op.security == RunSecurity::Sandbox { After::Reuse } else { After::Discard };
     let still = match ran {
         Ok(still) if still.status.success() => {
+            let same_users = !active.changes(user_files::DIRECTORY).or_fail(KEEPING)?;
             let made = active.commit_soon(worker.lease).or_fail(KEEPING)?;
+            if same_users {
+                worker.user_files.same(made, user_files);
+            }
             // None of its processes is left.
             if let Some(lent) = lent {
                 lent.give_back(after);
@@ -120,17 +119,18 @@ fn check_entitlements(worker: &EngineWorker<'_>, op: &RunOp) -> Result<(), JobEr
     Ok(())
 }
 
-fn user_of(active: &Snapshot<Active>, op: &RunOp) -> Result<users::User, JobError> {
-    let view = active.parent_view();
-    let read = |path: &ContainerPath| {
-        let bytes = view.read_regular(path.as_bytes(), users::MAX_USER_FILE)?;
-        bytes.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
-    };
+fn user_of(
+    worker: &EngineWorker<'_>,
+    active: &Snapshot<Active>,
+    op: &RunOp,
+) -> Result<(user_files::Known, users::User), JobError> {
     let user = if op.user.is_empty() { "0:0" } else { &op.user };
-    users::lookup_with(read, user).map_err(|error| {
+    let (known, found) = worker.user_files.lookup(active.parent(), active.parent_view(), user);
+    let found = found.map_err(|error| {
         failed(format!("process {:?} did not complete successfully: {error}", shown(op)))
             .help("USER names a user of the image; create it in an earlier step, or use a number")
-    })
+    })?;
+    Ok((known, found))
 }
 
 /// The whole specification of a step's sandbox.
@@ -232,9 +232,9 @@ fn run(
     control: Control<'_>,
     not_started: &dyn Fn(&SpawnError) -> JobError,
 ) -> Result<Still, JobError> {
-    let (mut process, [out, err]) = match start(worker, spec) {
+    let (mut process, output) = match start(worker, spec, vertex) {
         // Nothing of the step ran yet: another process can start it.
-        Err(StartError::Spawn(SpawnError::SpawnerGone { .. })) => start(worker, spec),
+        Err(StartError::Spawn(SpawnError::SpawnerGone { .. })) => start(worker, spec, vertex),
         other => other,
     }
     .map_err(|error| match error {
@@ -244,14 +244,13 @@ fn run(
     worker.tell_limits(process.warnings(), control);
     let tail = Mutex::new(Tail::default());
     let emit = |stream, data: &[u8]| {
+        if data.is_empty() {
+            return;
+        }
         tail.lock().unwrap_or_else(PoisonError::into_inner).take(data);
         control.events.emit(Event::Log { vertex, stream, data: data.to_vec(), at: worker.now() });
     };
-    let status = std::thread::scope(|scope| {
-        scope.spawn(|| pass_on(out, |data| emit(LogStream::Stdout, data)));
-        scope.spawn(|| pass_on(err, |data| emit(LogStream::Stderr, data)));
-        wait(&mut process, control)
-    });
+    let status = attend(&mut process, output, control.cancel, &emit);
     let said = tail.into_inner().unwrap_or_else(PoisonError::into_inner).text();
     match status {
         Ok(status) => Ok(Still { process, status, said }),
@@ -323,47 +322,18 @@ impl From<JobError> for StartError {
 }
 
 /// Starts the sandbox; gives it with the ends of its output that are read.
-fn start(worker: &EngineWorker<'_>, spec: &SandboxSpec) -> Result<(Process, [OwnedFd; 2]), StartError> {
+fn start(
+    worker: &EngineWorker<'_>,
+    spec: &SandboxSpec,
+    vertex: VertexId,
+) -> Result<(Process, [OwnedFd; 2]), StartError> {
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
     let stdio = Stdio { stdin: StdioFd::Null, stdout: StdioFd::Fd(out_write), stderr: StdioFd::Fd(err_write) };
-    let process = worker.spawner()?.spawn(spec, stdio).map_err(StartError::Spawn)?;
+    let spawner = worker.spawner()?;
+    spawner.expect_another(worker.last_program.is_some_and(|last| vertex < last));
+    let process = spawner.spawn(spec, stdio).map_err(StartError::Spawn)?;
     Ok((process, [out_read, err_read]))
-}
-
-fn wait(process: &mut Process, control: Control<'_>) -> Result<ExitStatus, JobError> {
-    loop {
-        if let Some(status) = process.wait_still(CANCEL_POLL).or_fail(WAITING)? {
-            return Ok(status);
-        }
-        match control.cancel.reason() {
-            None => {}
-            Some(CancelReason::Interrupt | CancelReason::Failure) => {
-                // It may be gone already.
-                let _gone = process.signal(rustix::process::Signal::TERM.as_raw());
-                let ended = process.wait_timeout(GRACE);
-                let killed = process.kill_all();
-                ended.or_fail(WAITING)?;
-                killed.or_fail("cannot end the step")?;
-                return Err(JobError::Cancelled);
-            }
-            Some(CancelReason::Kill) => {
-                process.kill_all().or_fail("cannot end the step")?;
-                return Err(JobError::Cancelled);
-            }
-        }
-    }
-}
-
-fn pass_on(pipe: OwnedFd, emit: impl Fn(&[u8])) {
-    let mut pipe = std::fs::File::from(pipe);
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count) = pipe.read(&mut buffer) {
-        if count == 0 {
-            return;
-        }
-        emit(&buffer[..count]);
-    }
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), JobError> {

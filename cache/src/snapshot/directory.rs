@@ -47,6 +47,15 @@ pub(super) fn prepare(scratch: &Path, root: Option<&Stat>) -> Result<(), PathErr
     look_like(&upper(scratch), root)
 }
 
+/// Whether a layer that is being made says anything of a name in its root.
+pub(super) fn says(scratch: &Path, name: &str) -> Result<bool, PathError> {
+    let path = upper(scratch).join(name);
+    match std::fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => found.at("inspect", &path).map(|_| true),
+    }
+}
+
 /// Gives the root of a layer the metadata of what is below it: a mount shows the upper directory's own as the root's.
 fn look_like(path: &Path, root: Option<&Stat>) -> Result<(), PathError> {
     let metadata = root.map_or_else(|| Metadata { mode: 0o755, ..Metadata::default() }, Metadata::from);

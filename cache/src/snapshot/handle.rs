@@ -154,6 +154,11 @@ impl Snapshot<Active> {
         Ok(LayerWriter::draft(draft, self.view.clone()).at("inspect the parent of", scratch)?)
     }
 
+    /// Whether what a step did changed anything with this name in the root directory, or below it.
+    pub fn changes(&self, name: &str) -> Result<bool, SnapshotError> {
+        Ok(self.place().tar.get().is_some() || directory::says(self.scratch(), name)?)
+    }
+
     /// Makes it durable and visible, held by `lease`.
     pub fn commit(self, lease: &Lease) -> Result<Snapshot<Committed>, SnapshotError> {
         let sharing = if self.parent.is_none() { Sharing::AnyParent } else { Sharing::OnlyHere };

@@ -36,6 +36,12 @@ pub(crate) struct Attributes {
 }
 
 impl MemoryFiles {
+    /// Makes their file system, which the first of them would make else.
+    pub(crate) fn prepare(&mut self) -> io::Result<()> {
+        self.tmpfs = Some(tmpfs()?);
+        Ok(())
+    }
+
     /// Makes a file and gives a detached mount of it. The umask must be 0.
     pub(crate) fn create(&mut self, content: &[u8], attributes: Attributes) -> io::Result<OwnedFd> {
         let tmpfs = match &self.tmpfs {

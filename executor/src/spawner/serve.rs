@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,13 +15,14 @@ use rustix::net::RecvFlags;
 use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::ahead::{self, Ahead, Handover, Kind, NetworkId};
 use super::entering::{Arrival, Entering};
 use super::{ARGV0, Ended, ExitMessage, Request};
 use crate::capability::Capabilities;
 use crate::cgroup::{Cgroups, SandboxCgroup, Warning};
 use crate::channel::{self, SealedBytes};
 use crate::enter::{self, Entry};
-use crate::perform::{self, Inside};
+use crate::perform::{self, Inside, SetupMessage};
 use crate::plan::{ExecPlan, Namespace, Plan, SetupPlan, Step};
 use crate::rootfs::layer_mounts::LayerMounts;
 use crate::seccomp::{self, Circumstances, SeccompProfile};
@@ -77,6 +78,9 @@ struct Attached {
     others: Vec<OwnedFd>,
 }
 
+/// So long a sandbox that was just asked for has the machine to itself, before the next one is prepared.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_500_000 };
+
 struct Serving {
     /// This process, for its children to watch.
     own: OwnedFd,
@@ -85,6 +89,14 @@ struct Serving {
     entering: Vec<Entering>,
     filters: BTreeMap<Capabilities, Arc<[Instruction]>>,
     layers: LayerMounts,
+    /// The next sandbox, if there is going to be one.
+    ahead: Option<Ahead>,
+    /// What is going to be prepared, and the network that it is to be in.
+    expected: Option<(Kind, Option<PathBuf>)>,
+    /// How many were prepared; names their groups.
+    prepared: u64,
+    /// Whether preparing has failed on this host: it will again.
+    unpreparable: bool,
 }
 
 fn serve() -> io::Result<()> {
@@ -104,14 +116,23 @@ fn serve() -> io::Result<()> {
         entering: Vec::new(),
         filters: BTreeMap::new(),
         layers: LayerMounts::default(),
+        ahead: None,
+        expected: None,
+        prepared: 0,
+        unpreparable: false,
     };
     loop {
         let mut polled = vec![PollFd::new(&control, PollFlags::IN)];
         let children = serving.running.iter().map(|running| &running.pidfd);
         let children = children.chain(serving.entering.iter().map(|entering| &entering.pidfd));
         polled.extend(children.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
-        match rustix::event::poll(&mut polled, None) {
+        let moment = serving.expected.as_ref().map(|_| SOON);
+        match rustix::event::poll(&mut polled, moment.as_ref()) {
             Err(Errno::INTR) => continue,
+            Ok(0) => {
+                serving.prepare_expected();
+                continue;
+            }
             other => other?,
         };
         let asked = !polled[0].revents().is_empty();
@@ -145,36 +166,165 @@ impl Serving {
         let (Some(plan), Some(setup), Some(exit)) = (fds.next(), fds.next(), fds.next()) else { return };
         let Ok(answer) = exit.try_clone() else { return };
         let attached = Attached { setup, exit, others: fds.collect() };
-        let done = match read_plan(plan).map_err(|e| SpawnError::setup("read the plan", e)) {
-            Ok(Plan::Sandbox(plan)) => self.start(request, &plan, attached),
+        let mut next = None;
+        let done = match read_plan(&plan).map_err(|e| SpawnError::setup("read the plan", e)) {
+            Ok(Plan::Sandbox(sandbox)) => {
+                next = request.another.then(|| Some((Kind::of(&sandbox)?, sandbox.network.clone()))).flatten();
+                match self.hand_over(request, &sandbox, &plan, attached) {
+                    Ok(()) => Ok(()),
+                    Err(attached) => self.start(request, &sandbox, attached),
+                }
+            }
             Ok(Plan::Exec(plan)) => self.exec(request, &plan, attached),
             Err(error) => Err(error),
         };
-        if let Err(error) = done {
+        // Closed before something is forked that holds on to what it inherits.
+        drop(plan);
+        match done {
             // The owner may be gone; then nobody wants to know.
-            drop(channel::send(&answer, &ExitMessage::NotStarted { not_started: error }, &[]));
+            Err(error) => drop(channel::send(&answer, &ExitMessage::NotStarted { not_started: error }, &[])),
+            Ok(()) => {
+                drop(answer);
+                self.expected = next.filter(|_| self.ahead.is_none() && !self.unpreparable);
+            }
+        }
+    }
+
+    /// Gives the sandbox to the process that waits for one of its kind; gives back what came along where there is none.
+    fn hand_over(
+        &mut self,
+        request: &Request,
+        plan: &SetupPlan,
+        text: &OwnedFd,
+        attached: Attached,
+    ) -> Result<(), Attached> {
+        let Ok(network) = network(plan.network.as_deref()) else { return Err(attached) };
+        let Ok(network) = network.as_ref().map(network_id).transpose() else { return Err(attached) };
+        let fits =
+            |ahead: &mut Ahead| ahead.network == network && Kind::of(plan).is_some_and(|kind| kind == ahead.kind);
+        let Some(ahead) = self.ahead.take_if(fits) else { return Err(attached) };
+        let mut fds = vec![text.as_fd(), attached.setup.as_fd(), attached.exit.as_fd()];
+        fds.extend(attached.others.iter().map(AsFd::as_fd));
+        let handover = Handover { request: request.clone() };
+        if !ahead.hand_over(&handover, &fds) {
+            ahead.give_up();
+            self.unpreparable = true;
+            return Err(attached);
+        }
+        let Ahead { pid, pidfd, cgroup, warnings, .. } = ahead;
+        self.watch(Running { pid, pidfd, exit: attached.exit, cgroup: Some(cgroup), _tie: None }, warnings);
+        Ok(())
+    }
+
+    /// Prepares what is expected.
+    fn prepare_expected(&mut self) {
+        if let Some((kind, network)) = self.expected.take() {
+            self.prepare(kind, network.as_deref());
+        }
+    }
+
+    /// Makes a process that waits for a plan of this kind. Without one everything works the same, only later.
+    fn prepare(&mut self, kind: Kind, path: Option<&Path>) {
+        let Ok(network) = network(path) else { return };
+        let Ok(id) = network.as_ref().map(network_id).transpose() else { return };
+        self.prepared += 1;
+        let Ok((mut cgroup, warnings)) = self.cgroups.create(&format!("ahead-{}", self.prepared), &kind.cgroup) else {
+            return;
+        };
+        let namespaces = kind.namespaces.iter().fold(0, |flags, namespace| flags | clone_flag(*namespace));
+        let Ok((ours, theirs)) = channel::pair() else { return cgroup.remove() };
+        match clone::fork(namespaces, cgroup.into.as_ref().map(AsFd::as_fd)) {
+            Ok(Forked::Child) => {
+                drop(ours);
+                self.wait_inside(&kind, &cgroup, network, theirs)
+            }
+            Ok(Forked::Parent { pid, pidfd }) => {
+                self.ahead = Some(Ahead { kind, network: id, pid, pidfd, socket: ours, cgroup, warnings });
+            }
+            Err(_) => cgroup.remove(),
+        }
+    }
+
+    /// Prepares this process, waits for its plan, and becomes what that says.
+    fn wait_inside(&mut self, kind: &Kind, cgroup: &SandboxCgroup, network: Option<OwnedFd>, socket: OwnedFd) -> ! {
+        // Other sandboxes are none of its business.
+        self.running.clear();
+        self.entering.clear();
+        let prepare = || {
+            perform::begin(self.own.as_fd(), cgroup, &kind.namespaces)?;
+            perform::detach()?;
+            if let Some(network) = &network {
+                perform::join_network(network)
+                    .map_err(|e| SpawnError::setup("join the network of the next sandbox", e))?;
+            }
+            perform::prepare(&kind.steps, cgroup)
+        };
+        let Ok(Ok(built)) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(prepare)) else {
+            sys::process::exit_now(125)
+        };
+        drop(network);
+        let (Handover { request }, fds) = ahead::wait(&socket);
+        drop(socket);
+        let mut fds = fds.into_iter();
+        let (Some(text), Some(setup), Some(exit)) = (fds.next(), fds.next(), fds.next()) else {
+            sys::process::exit_now(125)
+        };
+        let mut ready: Vec<OwnedFd> = fds.collect();
+        let stdio = ready.split_off(request.mounts.min(ready.len()));
+        let filtered = match read_plan(&text).map_err(|e| SpawnError::setup("read the plan", e)) {
+            Ok(Plan::Sandbox(plan)) => {
+                self.filter(&plan.process.seccomp, plan.process.capabilities).map(|filter| (plan, filter))
+            }
+            Ok(Plan::Exec(_)) => Err(SpawnError::Died),
+            Err(error) => Err(error),
+        };
+        let (plan, filter) = match filtered {
+            Ok(read) => read,
+            Err(error) => {
+                drop(channel::send(&setup, &SetupMessage::Failed(error), &[]));
+                sys::process::exit_now(125)
+            }
+        };
+        self.prepare_layers(&plan);
+        let inside = Inside {
+            plan: &plan,
+            cgroup,
+            filter: filter.as_deref(),
+            setup,
+            exit,
+            spawner: self.own.as_fd(),
+            slots: request.slots,
+            window: request.window,
+            stdio,
+            // It is there already.
+            network: None,
+            ipc: None,
+            mounts: None,
+            ready,
+            layers: std::mem::take(&mut self.layers),
+        };
+        perform::run(inside, Some(built))
+    }
+
+    /// Mounts the layers of the plan's root that are images.
+    fn prepare_layers(&mut self, plan: &SetupPlan) {
+        if let Some(Step::Root(Rootfs::Overlay { lowers, .. }, _)) = plan.steps.first() {
+            self.layers.prepare(lowers);
         }
     }
 
     fn start(&mut self, request: &Request, plan: &SetupPlan, attached: Attached) -> Result<(), SpawnError> {
         let Attached { setup, exit, others: mut ready } = attached;
         let stdio = ready.split_off(request.mounts.min(ready.len()));
-        let open = |path: &PathBuf| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let network = plan
-            .network
-            .as_ref()
-            .map(|path| open(path).map_err(|errno| SpawnError::Network { path: path.clone(), source: errno.into() }));
-        let network = network.transpose()?;
+        let network = network(plan.network.as_deref())?;
         let join = |path: &Option<PathBuf>| {
-            let opened = path.as_ref().map(open).transpose();
+            let opened = path.as_ref().map(|path| open_namespace(path)).transpose();
             opened.map_err(|errno| SpawnError::setup("open the namespace of another container", errno))
         };
         let (processes, ipc) = (join(&plan.joins.processes)?, join(&plan.joins.ipc)?);
         let mounts = join(&plan.joins.mounts)?;
         let filter = self.filter(&plan.process.seccomp, plan.process.capabilities)?;
-        if let Some(Step::Root(Rootfs::Overlay { lowers, .. }, _)) = plan.steps.first() {
-            self.layers.prepare(lowers);
-        }
+        self.prepare_layers(plan);
         let (mut cgroup, warnings) = self.cgroups.create(&plan.id, &plan.cgroup)?;
         let namespaces = plan.namespaces.iter().fold(0, |flags, namespace| flags | clone_flag(*namespace));
         let into = cgroup.into.as_ref().map(AsFd::as_fd);
@@ -186,7 +336,7 @@ impl Serving {
             Ok(Forked::Child) => {
                 let spawner = self.own.as_fd();
                 let filter = filter.as_deref();
-                perform::run(Inside {
+                let inside = Inside {
                     plan,
                     cgroup: &cgroup,
                     filter,
@@ -201,7 +351,8 @@ impl Serving {
                     mounts,
                     ready,
                     layers: std::mem::take(&mut self.layers),
-                })
+                };
+                perform::run(inside, None)
             }
             Ok(Forked::Parent { pid, pidfd }) => {
                 self.watch(Running { pid, pidfd, exit, cgroup: Some(cgroup), _tie: None }, warnings);
@@ -285,6 +436,9 @@ impl Serving {
 
     /// The engine is gone: so is everything that it started.
     fn close(mut self) {
+        if let Some(ahead) = self.ahead.take() {
+            ahead.give_up();
+        }
         for entering in self.entering.drain(..) {
             entering.give_up();
         }
@@ -297,6 +451,22 @@ impl Serving {
         }
         self.cgroups.close();
     }
+}
+
+fn open_namespace(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The network namespace to enter, if there is one.
+fn network(path: Option<&Path>) -> Result<Option<OwnedFd>, SpawnError> {
+    let opened = path.map(|path| {
+        open_namespace(path).map_err(|errno| SpawnError::Network { path: path.to_owned(), source: errno.into() })
+    });
+    opened.transpose()
+}
+
+fn network_id(network: &OwnedFd) -> rustix::io::Result<NetworkId> {
+    rustix::fs::fstat(network).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// Forks a child into a process namespace that is there. Only children of this process are affected by entering it, and only this
@@ -354,7 +524,7 @@ fn end(mut running: Running) {
     }
 }
 
-fn read_plan(fd: OwnedFd) -> io::Result<Plan> {
+fn read_plan(fd: &OwnedFd) -> io::Result<Plan> {
     let bytes = SealedBytes::read(fd)?;
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or(io::ErrorKind::InvalidData)?;
     let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| io::ErrorKind::InvalidData)?;

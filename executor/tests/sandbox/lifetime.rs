@@ -130,6 +130,7 @@ pub(crate) fn be_victim() -> Option<std::process::ExitCode> {
     let world = World::new();
     if marker == RESTLESS {
         println!("up");
+        world.spawner.expect_another(true);
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {

@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "it is a test and its runner")]
 
+mod ahead;
 mod bench;
 mod confinement;
 mod denied;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         denied::TESTS,
         exec::TESTS,
         lifetime::TESTS,
+        ahead::TESTS,
         hosts::TESTS,
         stacking::TESTS,
         variants::TESTS,
