@@ -3,6 +3,7 @@
 mod blocks;
 mod content_digest;
 mod decoder;
+mod deflate;
 mod encoder;
 mod entry;
 mod tar_field;
