@@ -22,7 +22,7 @@ pub(super) fn hidden_files(store: &Store, build: &BuildInfo, steps: &[RecordedSt
     // Nothing is unpacked for a hint.
     let Some(snapshot) = image.record.snapshot else { return Ok(Vec::new()) };
     let mut files = Vec::new();
-    store.snapshots().view(Some(snapshot))?.hidden(made.len(), &mut |file| files.push(file))?;
+    store.snapshots().hidden(snapshot, made.len(), &mut |file| files.push(file))?;
     Ok(hints(&files, &made))
 }
 

@@ -227,8 +227,9 @@ fn chain(store: &Store, record: &ImageRecord) -> Result<Vec<Snapshot<Committed>>
             record.id.short()
         )));
     };
-    let ids = store.snapshots().get(top)?.chain();
-    ids.into_iter().rev().map(|id| store.snapshots().get(id).map_err(Failure::from)).collect()
+    let mut stack = store.snapshots().stack(top)?;
+    stack.reverse();
+    Ok(stack)
 }
 
 /// The blobs that layers came as, by diff id: from the manifests of stored images, and from caches elsewhere. Some may

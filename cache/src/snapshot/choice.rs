@@ -16,6 +16,7 @@ use rbuild_executor::user_namespace::{Powers, powers};
 use rustix::io::Errno;
 
 use super::meanwhile::Queue;
+use super::remembered::Remembered;
 use super::seen::Seen;
 use super::store::{SnapshotError, Snapshots};
 use crate::erofs::{Device, IndexBuilder, IndexError};
@@ -98,6 +99,8 @@ pub(crate) struct Snapshotting {
     queue: Arc<Queue>,
     /// What is known of layers while a build runs.
     seen: Arc<Seen>,
+    /// What is known of snapshots while a build runs.
+    remembered: Arc<Remembered>,
     /// Which boot of the machine this is; empty where that cannot be told.
     boot: OnceLock<String>,
 }
@@ -117,6 +120,10 @@ impl Snapshotting {
 
     pub(super) fn seen(&self) -> &Arc<Seen> {
         &self.seen
+    }
+
+    pub(super) fn remembered(&self) -> &Arc<Remembered> {
+        &self.remembered
     }
 
     /// The boot of the machine that this process runs in.

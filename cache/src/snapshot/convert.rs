@@ -9,6 +9,7 @@
 //! lease, or held by it. The old form is garbage from then on. Live processes may still use it, so it goes only when all
 //! leases that began before are over: that is what its change time tells a collection, and why it is renewed here.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use super::handle::{Committed, Snapshot, unused_name};
 use super::kind::Snapshotter;
 use super::layer_dir::LayerDir;
 use super::layer_row::LayerRow;
+use super::links::Chain;
 use super::meanwhile::Opened;
 use super::store::{SnapshotError, Snapshots};
 use super::tar_layer::{self, TarKind, Written};
@@ -110,9 +112,9 @@ impl Snapshot<Committed> {
             },
         };
         // Somebody may have done it; what came from outside cannot be written again as it was.
-        let now = self.snapshots.chain(self.id())?;
+        let now = self.snapshots.top_row(self.id())?;
         let pending = self.snapshots.store.snapshotting().queue().known(row.id).is_some();
-        if pending || now.first().is_none_or(|now| now.kind != directory::NAME || now.is_imported()) {
+        if pending || now.kind != directory::NAME || now.is_imported() {
             return Ok(None);
         }
         let opened = self.snapshots.open_layers()?;
@@ -228,6 +230,7 @@ impl Snapshots {
                 renew(&one.directory)?;
             }
         }
+        self.remembered().forget(&all.iter().map(Converted::layer).collect());
         Ok(())
     }
 }
@@ -238,12 +241,13 @@ impl Snapshots {
         let store = &self.store;
         let name = LockName::other("layer", &row.id.to_string());
         let _lock = store.lock(&name, LockMode::Exclusive, &wait_silently).ok();
-        if self.chain(row.snapshot)?.first().is_some_and(|now| now.path != row.path) {
+        if self.top_row(row.snapshot)?.path != row.path {
+            self.remembered().forget(&BTreeSet::from([row.id]));
             return Ok(());
         }
         let lease = store.lease("layer to directory")?;
         lease.hold(Hold::Snapshot(row.snapshot))?;
-        let parent = self.chain(row.snapshot)?.get(1).map(|below| below.snapshot);
+        let parent = self.parent(row.snapshot)?;
         let active = self.prepare(parent, &lease)?;
         store.grows_by(row.size);
         let layer = self.path(row);
@@ -265,6 +269,7 @@ impl Snapshots {
                            index_boot = NULL, index_root = NULL, tar_file = NULL, tar_bytes = NULL WHERE id = ?1 AND path = ?5";
             tx.execute(sql, (row.id, directory::NAME, &path, size, &row.path))
         })?;
+        self.remembered().forget(&BTreeSet::from([row.id]));
         if changed > 0 {
             store.snapshotting().note_replaced();
             renew(&layer)?;
@@ -272,8 +277,13 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Makes the index of a layer on top of the layers `below` from its tar once more, and puts it in its place.
-    pub(super) fn index_again(&self, row: &LayerRow, below: &[LayerRow]) -> Result<(), SnapshotError> {
+    /// Makes the index of the topmost layer of a chain from its tar once more, and puts it in its place.
+    pub(super) fn index_again_of(&self, chain: &Chain) -> Result<(), SnapshotError> {
+        chain.top().map_or(Ok(()), |row| self.index_again(row, &chain.below()))
+    }
+
+    /// The same of a layer that lies on the layers `below`.
+    pub(super) fn index_again(&self, row: &LayerRow, below: &Chain) -> Result<(), SnapshotError> {
         let store = &self.store;
         let name = LockName::other("layer", &row.id.to_string());
         let _lock = store.lock(&name, LockMode::Exclusive, &wait_silently).ok();
@@ -282,7 +292,7 @@ impl Snapshots {
         let layer = self.path(row);
         let place = lease.scratch_name("index")?;
         let Some(diff) = row.known_diff() else { return Ok(()) };
-        let written = tar_layer::index_again(&layer, &place, Arc::new(self.view_of(below)?), diff, row.root)?;
+        let written = tar_layer::index_again(&layer, &place, self.view_of(below)?, diff, row.root)?;
         tar_layer::put_index(&place, &layer)?;
         self.forget_merged(row)?;
         let boot = store.snapshotting().boot().unwrap_or_default();
@@ -290,6 +300,7 @@ impl Snapshots {
             let sql = "UPDATE layers SET index_digest = ?2, side_digest = ?3, index_boot = ?4 WHERE id = ?1";
             tx.execute(sql, (row.id, Text(written.index), written.side.map(Text), boot))
         })?;
+        self.remembered().forget(&BTreeSet::from([row.id]));
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use super::diff::{LayerDiff, Times};
 use super::directory::{self, DirectoryKind};
 use super::kind::Snapshotter;
 use super::layer_row::LayerRow;
+use super::links::Chain;
 use super::store::{SnapshotError, Snapshots, insert_snapshot};
 use super::tar_layer::{self, TarKind, Written};
 use super::writer::{Draft, LayerWriter};
@@ -85,10 +86,10 @@ impl Drop for Place {
 pub struct Snapshot<S> {
     pub(super) snapshots: Snapshots,
     pub(super) parent: Option<SnapshotId>,
-    /// Topmost first; of the parent while active.
-    pub(super) chain: Vec<LayerRow>,
-    /// Of the chain.
-    pub(super) view: Arc<View>,
+    /// Of the parent while active.
+    pub(super) chain: Chain,
+    /// Of the chain; there while active, else made when it is wanted.
+    pub(super) view: OnceLock<Arc<View>>,
     pub(super) place: Option<Place>,
     pub(super) state: PhantomData<fn() -> S>,
 }
@@ -135,14 +136,14 @@ impl Snapshot<Active> {
 
     /// The parent, merged.
     pub fn parent_view(&self) -> &Arc<View> {
-        &self.view
+        self.view.get().expect("made when it was prepared")
     }
 
     /// Writes into the layer without mounting it. One writer at a time, and none while a step runs.
     pub fn writer(&self) -> Result<LayerWriter, SnapshotError> {
         let scratch = self.scratch();
         if !self.snapshots.makes_tars()? {
-            return Ok(directory::writer(scratch, self.view.clone())?);
+            return Ok(directory::writer(scratch, self.parent_view().clone())?);
         }
         let now = self.snapshots.store.now();
         let now = Timestamp {
@@ -151,7 +152,7 @@ impl Snapshot<Active> {
         };
         let written = self.place().tar.get_or_init(Arc::default).clone();
         let draft = Draft::new(tar_layer::place(scratch), now, written);
-        Ok(LayerWriter::draft(draft, self.view.clone()).at("inspect the parent of", scratch)?)
+        Ok(LayerWriter::draft(draft, self.parent_view().clone()).at("inspect the parent of", scratch)?)
     }
 
     /// Whether what a step did changed anything with this name in the root directory, or below it.
@@ -259,9 +260,16 @@ pub(super) fn unused_name(lease: &Lease, scratch: &Path, kind: &dyn Snapshotter)
     format!("{}-{place}{suffix}", lease.info().id)
 }
 
+impl Clone for Snapshot<Committed> {
+    fn clone(&self) -> Self {
+        let (snapshots, chain, view) = (self.snapshots.clone(), self.chain.clone(), self.view.clone());
+        Self { snapshots, parent: self.parent, chain, view, place: None, state: PhantomData }
+    }
+}
+
 impl Snapshot<Committed> {
     pub(super) fn top(&self) -> &LayerRow {
-        self.chain.first().expect("a committed snapshot has a layer")
+        self.chain.top().expect("a committed snapshot has a layer")
     }
 
     /// Which it is.
@@ -290,8 +298,12 @@ impl Snapshot<Committed> {
     }
 
     /// Everything it holds, merged.
-    pub fn view(&self) -> &Arc<View> {
-        &self.view
+    pub fn view(&self) -> Result<Arc<View>, SnapshotError> {
+        if let Some(view) = self.view.get() {
+            return Ok(view.clone());
+        }
+        let view = self.snapshots.view_of(&self.chain)?;
+        Ok(self.view.get_or_init(|| view).clone())
     }
 
     /// Bytes that its topmost layer takes on disk.

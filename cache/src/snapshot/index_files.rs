@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::layer_row::LayerRow;
+use super::links::Chain;
 use super::seen::Facts;
 use super::store::{SnapshotError, Snapshots};
 use super::tar_layer::{self, Files};
@@ -130,16 +131,18 @@ pub(super) fn side_digest(file: &File) -> io::Result<Digest> {
 impl Snapshots {
     /// Makes sure of the indexes of `chain`, the lowest first: what is missing, or was not read back whole after a boot of
     /// the machine, is made again from the tar.
-    pub(super) fn ensure_indexes(&self, chain: &[LayerRow]) -> Result<(), SnapshotError> {
-        for (position, row) in chain.iter().enumerate().rev() {
+    pub(super) fn ensure_indexes(&self, chain: &Chain) -> Result<(), SnapshotError> {
+        let unknown: Vec<Chain> = chain.each().take_while(|one| !one.is_indexed()).collect();
+        for one in unknown.iter().rev() {
+            let Some(row) = one.top() else { continue };
             let seen = self.store.snapshotting().seen();
-            if row.kind != tar_layer::NAME || seen.of(row).is_some() {
-                continue;
+            if row.kind == tar_layer::NAME && seen.of(row).is_none() {
+                match self.sound_index(row)? {
+                    Some(facts) => seen.note(row, facts),
+                    None => self.index_again(row, &one.below())?,
+                }
             }
-            match self.sound_index(row)? {
-                Some(facts) => seen.note(row, facts),
-                None => self.index_again(row, &chain[position + 1..])?,
-            }
+            one.note_indexed();
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What the database, or what is not in it yet, says of a snapshot's layers: one row a layer, and the chain of them.
 //!
-//! A chain is topmost first. Its upper part may wait to be settled ([`super::settle`]); below what is in the database,
-//! all is. Nothing is opened here, and nothing changed but a mark of a collection that came too early.
+//! The upper part of a chain may wait to be settled ([`super::settle`]); below what is in the database, all is. Its lower part may
+//! be [remembered](super::remembered). Nothing is opened here, and nothing changed but a mark of a collection that came too early.
 
 use jiff::Timestamp;
 use rbuild_image::{ContentDigest, DiffId, Digest};
@@ -9,13 +9,17 @@ use rbuild_image::{ContentDigest, DiffId, Digest};
 use super::diff::LayerDiff;
 use super::index_files::{IndexRow, RootMetadata};
 use super::kind::{Snapshotter, by_name};
+use super::links::Chain;
 use super::store::{SnapshotError, Snapshots};
-use crate::db::{DbError, Json, Micros, Text};
+use crate::db::{Json, Micros, Text};
 use crate::id::{LayerId, SnapshotId};
 
 /// What [`LayerRow::read`] reads of the layer `l`, behind a snapshot's id.
 const COLUMNS: &str = "l.id, l.kind, l.path, l.size, l.diff_id, l.tar_size, l.content_digest, l.created_at, \
                        l.index_digest, l.side_digest, l.index_boot, l.index_root";
+
+/// So many layers are asked for one by one before all that is below them is.
+const FEW: usize = 32;
 
 /// A layer as the database knows it.
 #[derive(Clone, Debug)]
@@ -79,23 +83,61 @@ impl LayerRow {
 }
 
 impl Snapshots {
-    /// The layers of a snapshot, topmost first.
-    pub(super) fn chain(&self, id: SnapshotId) -> Result<Vec<LayerRow>, SnapshotError> {
-        let mut unsettled = Vec::new();
+    /// The layers of a snapshot.
+    pub(super) fn chain(&self, id: SnapshotId) -> Result<Chain, SnapshotError> {
+        let remembered = self.remembered();
+        let since = remembered.since();
+        let mut above = Vec::new();
         let mut next = Some(id);
-        while let Some(id) = next {
-            match self.store.unsettled().find(id) {
-                Some((row, parent)) => {
-                    unsettled.push(row);
-                    next = parent;
+        let below = loop {
+            let Some(id) = next else { break Chain::default() };
+            if let Some((row, parent)) = self.store.unsettled().find(id) {
+                if let Some(known) = remembered.chain(id) {
+                    break known;
                 }
-                None => {
-                    unsettled.append(&mut self.settled_chain(id)?);
-                    break;
-                }
+                above.push(row);
+                next = parent;
+                continue;
             }
+            if let Some(known) = remembered.chain(id) {
+                self.must_stay(id)?;
+                break known;
+            }
+            // Of a chain that has grown a little, the lower part is known.
+            if above.len() < FEW && remembered.has_chains() {
+                let (row, parent) = self.row_and_parent(id)?;
+                above.push(row);
+                next = parent;
+                continue;
+            }
+            break self.settled_chain(id)?.into_iter().rev().collect();
+        };
+        let chain = above.into_iter().rev().fold(below, |below, row| Chain::on(row, below));
+        remembered.note_chain(&chain, since);
+        Ok(chain)
+    }
+
+    /// Makes sure that a snapshot in the database is not taken away.
+    fn must_stay(&self, id: SnapshotId) -> Result<(), SnapshotError> {
+        let sql = "SELECT doomed FROM snapshots WHERE id = ?1";
+        let doomed = self.store.db().read(|tx| tx.first(sql, (id,), |row| row.get::<_, bool>(0)))?;
+        // A collection may have marked it before the caller came to hold it.
+        match doomed {
+            Some(false) => Ok(()),
+            Some(true) if self.store.rescue_snapshot(id)? => Ok(()),
+            _ => Err(SnapshotError::Missing { id }),
         }
-        Ok(unsettled)
+    }
+
+    fn row_and_parent(&self, id: SnapshotId) -> Result<(LayerRow, Option<SnapshotId>), SnapshotError> {
+        self.must_stay(id)?;
+        let found = self.store.db().read(|tx| {
+            let sql = format!(
+                "SELECT s.id, {COLUMNS}, s.parent FROM snapshots s JOIN layers l ON l.id = s.layer WHERE s.id = ?1"
+            );
+            tx.first(&sql, (id,), |row| Ok((LayerRow::read(row)?, row.get("parent")?)))
+        })?;
+        found.ok_or(SnapshotError::Missing { id })
     }
 
     /// The topmost layer of a snapshot, by itself.
@@ -124,8 +166,8 @@ impl Snapshots {
 
     /// All layers of a snapshot that is in the database, topmost first.
     fn settled_chain(&self, id: SnapshotId) -> Result<Vec<LayerRow>, SnapshotError> {
-        let (rows, doomed) = self.store.db().read(|tx| {
-            let doomed = tx.first("SELECT doomed FROM snapshots WHERE id = ?1", (id,), |row| row.get::<_, bool>(0))?;
+        self.must_stay(id)?;
+        let rows = self.store.db().read(|tx| {
             let sql = format!(
                 "WITH RECURSIVE chain (id, parent, layer, level) AS (
                      SELECT id, parent, layer, 0 FROM snapshots WHERE id = ?1
@@ -134,13 +176,8 @@ impl Snapshots {
                  )
                  SELECT chain.id, {COLUMNS} FROM chain JOIN layers l ON l.id = chain.layer ORDER BY chain.level"
             );
-            let rows = tx.all(&sql, (id,), LayerRow::read)?;
-            Ok::<_, DbError>((rows, doomed == Some(true)))
+            tx.all(&sql, (id,), LayerRow::read)
         })?;
-        // A collection may have marked it before the caller came to hold it.
-        if rows.is_empty() || (doomed && !self.store.rescue_snapshot(id)?) {
-            return Err(SnapshotError::Missing { id });
-        }
-        Ok(rows)
+        if rows.is_empty() { Err(SnapshotError::Missing { id }) } else { Ok(rows) }
     }
 }

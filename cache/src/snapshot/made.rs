@@ -4,6 +4,7 @@
 //! compression, and its content counts without times. That is computed, not believed. Otherwise it is kept as one from
 //! outside, with the blob that it came as.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use jiff::Timestamp;
@@ -66,6 +67,7 @@ impl Snapshots {
             }
             Ok::<_, SnapshotError>(())
         })?;
+        self.remembered().forget(&BTreeSet::from([snapshot.layer_id()]));
         self.get(snapshot.id())
     }
 }

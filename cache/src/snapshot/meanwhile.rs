@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::convert::{Busy, Converted};
 use super::diff::LayerDiff;
+use super::remembered::Remembered;
 use super::seen::Seen;
 use super::store::{SnapshotError, Snapshots};
 use crate::id::{LayerId, SnapshotId};
@@ -65,12 +66,13 @@ pub(super) struct Opened {
     pub(super) directory: File,
 }
 
-/// While this lives, layers that steps of this process wrote become tars, and what is found out about layers is remembered. At its
-/// end nothing goes on.
+/// While this lives, layers that steps of this process wrote become tars, and what is found out about layers and snapshots is
+/// remembered. At its end nothing goes on.
 #[derive(Debug)]
 pub struct Meanwhile {
     queue: Arc<Queue>,
     seen: Arc<Seen>,
+    remembered: Arc<Remembered>,
 }
 
 impl Snapshots {
@@ -80,7 +82,9 @@ impl Snapshots {
         queue.lock().users += 1;
         let seen = Arc::clone(self.store.snapshotting().seen());
         seen.begin();
-        Meanwhile { queue, seen }
+        let remembered = Arc::clone(self.store.snapshotting().remembered());
+        remembered.begin();
+        Meanwhile { queue, seen, remembered }
     }
 
     /// To be done for the topmost layer of a snapshot that a step wrote.
@@ -240,6 +244,7 @@ impl Drop for Ending<'_> {
 impl Drop for Meanwhile {
     fn drop(&mut self) {
         self.seen.end();
+        self.remembered.end();
         let mut state = self.queue.lock();
         state.users -= 1;
         if state.users > 0 {

@@ -29,6 +29,7 @@ use rbuild_image::{Digest, Hashing};
 use super::chain::{UNIT, pieces, ranges};
 use super::directory;
 use super::layer_row::LayerRow;
+use super::links::Chain;
 use super::store::{SnapshotError, Snapshots};
 use super::tar_layer::{self, Files};
 use super::tar_reader::TarLayer;
@@ -47,7 +48,7 @@ const MAX_LOWERS: usize = 500;
 /// Layers that follow each other in a chain, with their merged index, if there is one.
 struct Run<'c> {
     /// Topmost first.
-    rows: &'c [LayerRow],
+    rows: &'c [&'c LayerRow],
     beneath: Beneath,
     /// Name of the index.
     name: String,
@@ -56,7 +57,7 @@ struct Run<'c> {
 impl Snapshots {
     /// What a mount of `chain` takes as lower layers, in its order: single layers, and merged ones, which are made where
     /// they are missing.
-    pub(super) fn merged_lowers(&self, chain: &[LayerRow]) -> Result<Vec<Lower>, SnapshotError> {
+    pub(super) fn merged_lowers(&self, chain: &[&LayerRow]) -> Result<Vec<Lower>, SnapshotError> {
         let weights = self.weights(chain)?;
         let mut lowers = Vec::new();
         for piece in in_pieces(chain, &ranges(&weights)) {
@@ -76,24 +77,25 @@ impl Snapshots {
 
     /// Brings `lowers` of `chain` down to what overlayfs takes: layers that are directories become tars, so that they merge,
     /// where layers are kept so; elsewhere the lowest are stacked by an overlay of their own.
-    pub(super) fn within_limit(&self, chain: &[LayerRow], mut lowers: Vec<Lower>) -> Result<Vec<Lower>, SnapshotError> {
-        if lowers.len() <= MAX_LOWERS {
-            return Ok(lowers);
-        }
-        let top = chain[0].snapshot;
+    pub(super) fn within_limit(&self, chain: &Chain, mut lowers: Vec<Lower>) -> Result<Vec<Lower>, SnapshotError> {
+        let Some(top) = chain.top().filter(|_| lowers.len() > MAX_LOWERS) else { return Ok(lowers) };
         if self.makes_tars()? {
-            let directories = chain.iter().rev().filter(|row| row.kind == directory::NAME);
-            let directories: Vec<_> = directories.map(|row| self.get(row.snapshot)).collect::<Result<_, _>>()?;
+            let directories = chain.each().filter(|one| one.top().is_some_and(|row| row.kind == directory::NAME));
+            let ids: Vec<SnapshotId> = directories.filter_map(|one| Some(one.top()?.snapshot)).collect();
+            let directories: Vec<_> = ids.into_iter().rev().map(|id| self.get(id)).collect::<Result<_, _>>()?;
             self.become_tars(&directories)?;
-            let chain = self.chain(top)?;
+            // Another process may have done some of it.
+            self.remembered().forget_chains();
+            let chain = self.chain(top.snapshot)?;
             self.ensure_indexes(&chain)?;
-            lowers = self.merged_lowers(&chain)?;
+            lowers = self.merged_lowers(&chain.rows())?;
         }
-        stacked(lowers).map_err(|layers| SnapshotError::TooManyLayers { id: top, layers, most: 2 * MAX_LOWERS - 1 })
+        let id = top.snapshot;
+        stacked(lowers).map_err(|layers| SnapshotError::TooManyLayers { id, layers, most: 2 * MAX_LOWERS - 1 })
     }
 
     /// Readers of `chain`, in its order: of single layers, and of merged ones that are there.
-    pub(super) fn merged_readers(&self, chain: &[LayerRow]) -> Result<Vec<Arc<dyn LayerReader>>, SnapshotError> {
+    pub(super) fn merged_readers(&self, chain: &[&LayerRow]) -> Result<Vec<Arc<dyn LayerReader>>, SnapshotError> {
         let weights = self.weights(chain)?;
         let mut readers: Vec<Arc<dyn LayerReader>> = Vec::new();
         for piece in in_pieces(chain, &ranges(&weights)) {
@@ -115,8 +117,8 @@ impl Snapshots {
     }
 
     /// How large the index of each layer is, the lowest first; nothing is asked of chains that are not merged.
-    fn weights(&self, chain: &[LayerRow]) -> Result<Vec<Option<u64>>, PathError> {
-        let weight = |row: &LayerRow| {
+    fn weights(&self, chain: &[&LayerRow]) -> Result<Vec<Option<u64>>, PathError> {
+        let weight = |row: &&LayerRow| {
             if chain.len() < UNIT || row.kind != tar_layer::NAME {
                 return Ok(None);
             }
@@ -131,7 +133,7 @@ impl Snapshots {
 
     /// Everything that the merged index of these layers, topmost first, points into, in its order: the tars from the lowest,
     /// then their side blobs.
-    fn devices(&self, rows: &[LayerRow]) -> Vec<PathBuf> {
+    fn devices(&self, rows: &[&LayerRow]) -> Vec<PathBuf> {
         let each: Vec<Vec<PathBuf>> = rows.iter().rev().map(|row| self.devices_of(row)).collect();
         let tars = each.iter().filter_map(|devices| devices.first());
         tars.chain(each.iter().flat_map(|devices| devices.iter().skip(1))).cloned().collect()
@@ -148,7 +150,7 @@ impl Snapshots {
 
     fn ensure_merged(
         &self,
-        chain: &[LayerRow],
+        chain: &[&LayerRow],
         weights: &[Option<u64>],
         range: &Range<usize>,
         run: &Run<'_>,
@@ -180,7 +182,7 @@ impl Snapshots {
     /// The layers in `layers`, which lie in `range`, each by itself.
     fn layers_as_parts(
         &self,
-        chain: &[LayerRow],
+        chain: &[&LayerRow],
         range: &Range<usize>,
         layers: Range<usize>,
         parts: &mut Vec<(Index, Vec<PathBuf>)>,
@@ -225,7 +227,7 @@ impl Snapshots {
 }
 
 impl<'c> Run<'c> {
-    fn new(chain: &'c [LayerRow], range: &Range<usize>) -> Self {
+    fn new(chain: &'c [&'c LayerRow], range: &Range<usize>) -> Self {
         let rows = rows(chain, range);
         let beneath = if range.start == 0 { Beneath::Nothing } else { Beneath::Layers };
         let mut made_of = format!("rbuild merged 1\n{beneath:?}\n");
@@ -251,21 +253,21 @@ enum Piece<'c> {
 }
 
 /// The chain, topmost first, with `ranges`, which count from the bottom, as one each.
-fn in_pieces<'c>(chain: &'c [LayerRow], ranges: &[Range<usize>]) -> Vec<Piece<'c>> {
+fn in_pieces<'c>(chain: &'c [&'c LayerRow], ranges: &[Range<usize>]) -> Vec<Piece<'c>> {
     let mut pieces = Vec::new();
     let mut at = 0;
     for range in ranges {
-        pieces.extend(rows(chain, &(at..range.start)).iter().rev().map(Piece::Layer));
+        pieces.extend(rows(chain, &(at..range.start)).iter().rev().copied().map(Piece::Layer));
         pieces.push(Piece::Range(range.clone()));
         at = range.end;
     }
-    pieces.extend(rows(chain, &(at..chain.len())).iter().rev().map(Piece::Layer));
+    pieces.extend(rows(chain, &(at..chain.len())).iter().rev().copied().map(Piece::Layer));
     pieces.reverse();
     pieces
 }
 
 /// The layers of `chain`, topmost first, that `range` counts from the bottom.
-fn rows<'c>(chain: &'c [LayerRow], range: &Range<usize>) -> &'c [LayerRow] {
+fn rows<'c>(chain: &'c [&'c LayerRow], range: &Range<usize>) -> &'c [&'c LayerRow] {
     &chain[chain.len() - range.end..chain.len() - range.start]
 }
 

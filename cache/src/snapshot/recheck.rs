@@ -174,7 +174,7 @@ impl Snapshots {
                 tx.first("SELECT min(id) FROM snapshots WHERE layer = ?1", [layer], |row| row.get::<_, SnapshotId>(0))
             })?;
             let Some(snapshot) = snapshot else { continue };
-            match self.chain(snapshot).and_then(|chain| self.index_again(&chain[0], &chain[1..])) {
+            match self.chain(snapshot).and_then(|chain| self.index_again_of(&chain)) {
                 Ok(()) => restored.push(*layer),
                 Err(error) => tracing::debug!(%layer, %error, "not restored"),
             }

@@ -104,7 +104,7 @@ mod tests {
         let snapshots = store.snapshots();
         let tar = TarWriter::new(Vec::new()).finish().unwrap();
         let id = snapshots.apply(None, &mut &tar[..], None, &lease).unwrap().id();
-        let row = snapshots.chain(id).unwrap().remove(0);
+        let row = snapshots.top_row(id).unwrap();
         let known = || store.snapshotting().seen().of(&row);
         let builds = [snapshots.convert_meanwhile(), snapshots.convert_meanwhile()];
         assert_eq!(known(), None);

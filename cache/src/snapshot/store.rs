@@ -11,14 +11,15 @@
 //! transaction names them (rules ). A directory without a row is garbage, a row without a directory cannot be.
 //! Every snapshot that comes out of here is held by the lease that was given.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rbuild_executor::Lower;
 use rbuild_image::{ContainerPath, ContentDigest, DiffId, Digest};
 
@@ -27,6 +28,7 @@ use super::diff::{DiffError, LayerDiff};
 use super::directory;
 use super::handle::{Active, Committed, Place, Sharing, Snapshot};
 use super::layer_row::LayerRow;
+use super::links::Chain;
 use super::tar_layer::{self, Taken};
 use super::writer::LayerWriteError;
 use crate::db::{DbError, Durability, Micros, Text, Tx};
@@ -35,7 +37,7 @@ use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
 use crate::path_error::{AtPath, PathError};
 use crate::store::Store;
-use crate::view::{LayerReader, View};
+use crate::view::{Hidden, LayerReader, View, hidden};
 
 /// Why something could not be done with a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +165,7 @@ impl Snapshot<Active> {
         if !self.snapshots.makes_tars()? {
             return self.take_as_directory(tar, expected);
         }
-        self.take_in(tar_layer::take(tar, expected, &tar_layer::place(self.scratch()), self.view.clone())?)
+        self.take_in(tar_layer::take(tar, expected, &tar_layer::place(self.scratch()), self.parent_view().clone())?)
     }
 
     /// Makes what was taken in its layer: as a directory where its tar cannot be mounted.
@@ -186,7 +188,7 @@ impl Snapshot<Active> {
         tar: &mut (dyn Read + Send),
         expected: Option<DiffId>,
     ) -> Result<(LayerDiff, Sharing), SnapshotError> {
-        let mut writer = directory::writer(self.scratch(), self.view.clone())?;
+        let mut writer = directory::writer(self.scratch(), self.parent_view().clone())?;
         let unpacked = unpack(tar, expected, &mut writer)?;
         Ok((unpacked.as_diff(), Sharing::of(writer.depends_on_parent())))
     }
@@ -200,20 +202,33 @@ impl Snapshots {
                 lease.hold(Hold::Snapshot(id))?;
                 self.chain(id)?
             }
-            None => Vec::new(),
+            None => Chain::default(),
         };
-        let view = Arc::new(self.view_of(&chain)?);
+        let view = self.view_of(&chain)?;
         let scratch = lease.scratch_name("snapshot")?;
         let root = view.lstat(&ContainerPath::root()).at("inspect the parent of", &scratch)?;
         directory::prepare(&scratch, root.as_ref())?;
         let place = Place::new(scratch);
-        Ok(Snapshot { snapshots: self.clone(), parent, chain, view, place: Some(place), state: PhantomData })
+        Ok(Snapshot {
+            snapshots: self.clone(),
+            parent,
+            chain,
+            view: view.into(),
+            place: Some(place),
+            state: PhantomData,
+        })
     }
 
     /// A committed snapshot. Hold it before.
     pub fn get(&self, id: SnapshotId) -> Result<Snapshot<Committed>, SnapshotError> {
         self.settle(id)?;
-        self.committed(self.chain(id)?)
+        Ok(self.committed(self.chain(id)?))
+    }
+
+    /// A committed snapshot and those below it, topmost first. Hold it before.
+    pub fn stack(&self, id: SnapshotId) -> Result<Vec<Snapshot<Committed>>, SnapshotError> {
+        self.settle(id)?;
+        Ok(self.chain(id)?.each().map(|chain| self.committed(chain)).collect())
     }
 
     /// Unpacks a layer that came from outside on top of `parent`. The uncompressed bytes of `tar` must have the digest
@@ -318,9 +333,21 @@ impl Snapshots {
     /// A merged view of a snapshot; of the empty tree for `None`. Hold it before.
     pub fn view(&self, id: Option<SnapshotId>) -> Result<View, SnapshotError> {
         match id {
-            Some(id) => self.view_of(&self.chain(id)?),
+            Some(id) => Ok(self.view_of(&self.chain(id)?)?.as_ref().clone()),
             None => Ok(View::empty()),
         }
+    }
+
+    /// Calls `visit` for every regular file that one of the topmost `among` layers of a snapshot has and another of them hides,
+    /// each once; what the layers below have is not looked at. Hold it before.
+    pub fn hidden(&self, id: SnapshotId, among: usize, visit: &mut dyn FnMut(Hidden)) -> Result<(), SnapshotError> {
+        let chain = self.chain(id)?;
+        self.ensure_indexes(&chain)?;
+        let reader = |row: &LayerRow| Ok(row.snapshotter()?.reader(&self.path(row)));
+        let layers = chain.iter().take(among).map(reader).collect::<Result<Vec<_>, SnapshotError>>()?;
+        hidden(&layers, visit)
+            .at("look for hidden files in", &self.store.layout().layers())
+            .map_err(SnapshotError::from)
     }
 
     /// Identity of a snapshot's whole content: the chain of its layers' content digests (diff_ids for layers that came
@@ -344,7 +371,7 @@ impl Snapshots {
         for id in unknown.into_iter().rev() {
             let layer = match self.top_row(id)?.known_diff() {
                 Some(diff) => diff,
-                None => self.committed(self.chain(id)?)?.layer()?,
+                None => self.committed(self.chain(id)?).layer()?,
             };
             identity =
                 ContentDigest::new(Digest::sha256(format!("{identity}\n{content}\n", content = layer.content_digest)));
@@ -364,6 +391,7 @@ impl Snapshots {
     /// Remembers what a layer is known by.
     pub(super) fn note_diff(&self, row: &LayerRow, diff: LayerDiff) -> Result<(), SnapshotError> {
         if self.store.unsettled().note_diff(row.snapshot, diff) {
+            self.remembered().forget(&BTreeSet::from([row.id]));
             return Ok(());
         }
         self.write_diff(row.id, diff)
@@ -374,9 +402,10 @@ impl Snapshots {
             tx.execute(
                 "UPDATE layers SET diff_id = ?2, tar_size = ?3, content_digest = ?4 WHERE id = ?1 AND diff_id IS NULL",
                 (layer, Text(diff.diff_id), diff.size, Text(diff.content_digest)),
-            )?;
-            Ok(())
-        })
+            )
+        })?;
+        self.remembered().forget(&BTreeSet::from([layer]));
+        Ok(())
     }
 
     /// Bytes on disk of a snapshot's topmost layer.
@@ -390,21 +419,20 @@ impl Snapshots {
     /// The layers of a snapshot, lowest first. Digests that are not known yet are computed, several at once.
     pub fn layers(&self, id: SnapshotId) -> Result<Vec<LayerInfo>, SnapshotError> {
         self.settle(id)?;
-        let chain = self.chain(id)?;
-        let unknown = (0..chain.len()).filter(|position| chain[*position].known_diff().is_none());
-        let unknown: Vec<_> =
-            unknown.map(|position| self.committed(chain[position..].to_vec())).collect::<Result<_, _>>()?;
+        let mut stack = self.stack(id)?;
+        stack.reverse();
+        let unknown: Vec<_> = stack.iter().filter(|one| one.top().known_diff().is_none()).cloned().collect();
         self.convert_all(&unknown)?;
-        let info = |position: usize| {
-            let row = &chain[position];
+        let info = |one: &Snapshot<Committed>| {
+            let row = one.top();
             let (diff, size) = match row.known_diff() {
                 Some(diff) => (diff, row.size),
                 // It may have got another form by that.
-                None => (self.committed(chain[position..].to_vec())?.layer()?, self.layer_size(row.snapshot)?),
+                None => (one.layer()?, self.layer_size(row.snapshot)?),
             };
             Ok(LayerInfo { snapshot: row.snapshot, size, diff, created_at: row.created_at })
         };
-        (0..chain.len()).into_par_iter().rev().map(info).collect()
+        stack.par_iter().map(info).collect()
     }
 
     fn known_identity(&self, id: SnapshotId) -> Result<Option<ContentDigest>, SnapshotError> {
@@ -425,33 +453,29 @@ impl Snapshots {
         found.ok_or(SnapshotError::Missing { id })
     }
 
-    fn committed(&self, chain: Vec<LayerRow>) -> Result<Snapshot<Committed>, SnapshotError> {
-        let parent = chain.get(1).map(|row| row.snapshot);
-        let view = Arc::new(self.view_of(&chain)?);
-        Ok(Snapshot { snapshots: self.clone(), parent, chain, view, place: None, state: PhantomData })
-    }
-
-    pub(super) fn view_of(&self, chain: &[LayerRow]) -> Result<View, SnapshotError> {
-        Ok(View::new(self.readers(chain)?))
+    fn committed(&self, chain: Chain) -> Snapshot<Committed> {
+        let parent = chain.below().top().map(|row| row.snapshot);
+        Snapshot { snapshots: self.clone(), parent, chain, view: OnceLock::new(), place: None, state: PhantomData }
     }
 
     /// Readers of the layers of `chain`, in its order.
-    pub(super) fn readers(&self, chain: &[LayerRow]) -> Result<Vec<Arc<dyn LayerReader>>, SnapshotError> {
+    pub(super) fn readers(&self, chain: &Chain) -> Result<Vec<Arc<dyn LayerReader>>, SnapshotError> {
         self.ensure_indexes(chain)?;
-        self.merged_readers(chain)
+        self.merged_readers(&chain.rows())
     }
 
     /// What a mount of `chain` takes as lower layers, in its order.
-    pub(super) fn lowers(&self, chain: &[LayerRow]) -> Result<Vec<Lower>, SnapshotError> {
+    pub(super) fn lowers(&self, chain: &Chain) -> Result<Vec<Lower>, SnapshotError> {
+        let Some(top) = chain.top() else { return Ok(Vec::new()) };
         let is_tar = |row: &&LayerRow| row.kind == tar_layer::NAME;
         if chain.iter().any(|row| is_tar(&row)) && self.mounts_erofs().is_err() {
-            for row in chain.iter().filter(is_tar).rev() {
+            for row in chain.rows().into_iter().filter(is_tar).rev() {
                 self.become_directory(row)?;
             }
-            return self.lowers(&self.chain(chain[0].snapshot)?);
+            return self.lowers(&self.chain(top.snapshot)?);
         }
         self.ensure_indexes(chain)?;
-        let lowers = self.merged_lowers(chain)?;
+        let lowers = self.merged_lowers(&chain.rows())?;
         self.within_limit(chain, lowers)
     }
 

@@ -208,7 +208,7 @@ fn what_a_layer_gives_the_root_stays_with_it_in_either_form() {
         .unwrap();
     let lease = home.lease();
     let again = home.store.snapshots().adopt_found(None, &found, &lease).unwrap();
-    let stat = again.view().lstat(&ContainerPath::root()).unwrap().unwrap();
+    let stat = again.view().unwrap().lstat(&ContainerPath::root()).unwrap().unwrap();
     assert_eq!((stat.mode, stat.uid, stat.gid, stat.mtime), before);
     assert_sound(&home.store);
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{LayerEntry, LayerReader, View};
+use super::{LayerEntry, LayerReader};
 
 /// A regular file that nobody sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,35 +19,31 @@ pub struct Hidden {
     pub replaced: bool,
 }
 
-impl View {
-    /// Calls `visit` for every regular file that one of the topmost `among` layers has and another of them hides, each
-    /// once. What the layers below have is not looked at.
-    pub fn hidden(&self, among: usize, visit: &mut dyn FnMut(Hidden)) -> io::Result<()> {
-        let layers = &self.layers[..among.min(self.layers.len())];
-        for by in 0..layers.len() {
-            let mut todo: Vec<Vec<u8>> = vec![Vec::new()];
-            while let Some(directory) = todo.pop() {
-                if !directory.is_empty() && layers[by].is_opaque(&directory)? {
-                    for (name, entry) in below(layers, by, &directory)? {
-                        let path = joined(&directory, &name);
-                        // What the layer itself has there is met as its own entry.
-                        if layers[by].lookup(&path)?.is_none() {
-                            conceal(layers, by, &path, entry, false, visit)?;
-                        }
-                    }
-                }
-                for (name, entry) in layers[by].list(&directory)? {
+/// Calls `visit` for every regular file that one of these layers, topmost first, has and another of them hides, each once.
+pub(crate) fn hidden(layers: Layers<'_>, visit: &mut dyn FnMut(Hidden)) -> io::Result<()> {
+    for by in 0..layers.len() {
+        let mut todo: Vec<Vec<u8>> = vec![Vec::new()];
+        while let Some(directory) = todo.pop() {
+            if !directory.is_empty() && layers[by].is_opaque(&directory)? {
+                for (name, entry) in below(layers, by, &directory)? {
                     let path = joined(&directory, &name);
-                    match entry {
-                        LayerEntry::Present(stat) if stat.kind.is_directory() => todo.push(path),
-                        LayerEntry::Present(_) => gone(layers, by, &path, true, visit)?,
-                        LayerEntry::Whiteout => gone(layers, by, &path, false, visit)?,
+                    // What the layer itself has there is met as its own entry.
+                    if layers[by].lookup(&path)?.is_none() {
+                        conceal(layers, by, &path, entry, false, visit)?;
                     }
                 }
             }
+            for (name, entry) in layers[by].list(&directory)? {
+                let path = joined(&directory, &name);
+                match entry {
+                    LayerEntry::Present(stat) if stat.kind.is_directory() => todo.push(path),
+                    LayerEntry::Present(_) => gone(layers, by, &path, true, visit)?,
+                    LayerEntry::Whiteout => gone(layers, by, &path, false, visit)?,
+                }
+            }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 type Layers<'a> = &'a [std::sync::Arc<dyn LayerReader>];
@@ -180,9 +176,9 @@ mod tests {
 
     /// What is hidden in layers from the topmost down: `path size layer<by`, `=` where it is replaced.
     fn hidden(among: usize, layers: &[&[(&str, Option<u64>)]]) -> String {
-        let view = View::new(layers.iter().map(|entries| layer(entries)).collect());
+        let layers: Vec<_> = layers.iter().take(among).map(|entries| layer(entries)).collect();
         let mut told = Vec::new();
-        view.hidden(among, &mut |file| {
+        super::hidden(&layers, &mut |file| {
             let how = if file.replaced { "=" } else { "<" };
             told.push(format!(
                 "{} {} {}{how}{}",

@@ -7,6 +7,7 @@
 //! Which kind of layer is underneath shows in no signature: a layer is a [`LayerReader`].
 
 mod bytes;
+mod grown;
 mod hidden;
 mod parents;
 mod resolve;
@@ -16,10 +17,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use grown::Grown;
 use rbuild_image::ContainerPath;
 
 pub use bytes::{FileBytes, Part};
+pub(crate) use grown::Names;
 pub use hidden::Hidden;
+pub(crate) use hidden::hidden;
 pub(crate) use parents::{LayerTree, Parents, resolve_member};
 pub use resolve::{LastLink, Lookup, MAX_SYMLINKS, Resolved, resolve};
 pub use stat::{FileKind, Stat, Timestamp, Xattrs};
@@ -69,13 +73,15 @@ type Contributors = Arc<[usize]>;
 /// A merged read-only view. Several threads may use it at once; clones share what was looked up.
 #[derive(Clone)]
 pub struct View {
-    layers: Vec<Arc<dyn LayerReader>>,
+    /// Topmost first; none in one that has grown.
+    layers: Arc<[Arc<dyn LayerReader>]>,
     directories: Arc<Mutex<HashMap<ContainerPath, Contributors>>>,
+    grown: Option<Grown>,
 }
 
 impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View").field("layers", &self.layers.len()).finish_non_exhaustive()
+        f.debug_struct("View").field("layers", &self.depth()).finish_non_exhaustive()
     }
 }
 
@@ -83,12 +89,25 @@ impl View {
     /// A view of `layers`, the topmost first.
     pub fn new(layers: Vec<Arc<dyn LayerReader>>) -> Self {
         let root: Contributors = (0..layers.len()).collect();
-        Self { layers, directories: Arc::new(Mutex::new(HashMap::from([(ContainerPath::root(), root)]))) }
+        let directories = Arc::new(Mutex::new(HashMap::from([(ContainerPath::root(), root)])));
+        Self { layers: layers.into(), directories, grown: None }
     }
 
     /// An empty tree.
     pub fn empty() -> Self {
         Self::new(Vec::new())
+    }
+
+    /// This with a layer on top, of which `names` are all that it says, unless it is to be asked. Costs what the layer does,
+    /// however many there are; `None` when views were grown from each other too often, so that a new one is better.
+    pub(crate) fn grow(&self, layer: Arc<dyn LayerReader>, names: Option<Names>) -> Option<Self> {
+        let grown = Grown::on(self, layer, names)?;
+        Some(Self { grown: Some(grown), ..Self::empty() })
+    }
+
+    /// How many layers or merged ones it is made of.
+    fn depth(&self) -> usize {
+        self.grown.as_ref().map_or(self.layers.len(), Grown::layers)
     }
 
     /// The metadata of `path`, following no symlink anywhere in it; `None` when it does not exist.
@@ -109,19 +128,19 @@ impl View {
     /// The target of the symlink at `path` (itself not resolved).
     pub fn read_link(&self, path: &ContainerPath) -> io::Result<Vec<u8>> {
         let (layer, _) = self.find(path)?.ok_or_else(not_found)?;
-        self.layers[layer].read_link(relative(path))
+        layer.read_link(relative(path))
     }
 
     /// Opens the regular file at `path`, following no symlink; never blocks.
     pub fn open(&self, path: &ContainerPath) -> io::Result<FileBytes> {
         let (layer, _) = self.find(path)?.ok_or_else(not_found)?;
-        self.layers[layer].open(relative(path))
+        layer.open(relative(path))
     }
 
     /// The extended attributes of `path` that are content of its layer.
     pub fn xattrs(&self, path: &ContainerPath) -> io::Result<Xattrs> {
         let (layer, _) = self.find(path)?.ok_or_else(not_found)?;
-        self.layers[layer].xattrs(relative(path))
+        layer.xattrs(relative(path))
     }
 
     /// Reads the regular file that `path` leads to, symlinks followed inside the view; `None` when there is no such
@@ -142,9 +161,12 @@ impl View {
 
     /// The entries of the directory at `path` (no symlink followed), merged, in byte order of their names.
     pub fn list(&self, path: &ContainerPath) -> io::Result<Vec<DirEntry>> {
+        if let Some(grown) = &self.grown {
+            return grown.list(path);
+        }
         let contributors = self.contributors(path)?;
         if contributors.is_empty() && !path.is_root() {
-            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+            return Err(no_directory());
         }
         if let [only] = contributors.as_ref() {
             let present = |(name, entry)| match entry {
@@ -186,12 +208,15 @@ impl View {
         Ok(())
     }
 
-    /// Names the layer that decides what `path` is, counted from the top, with what it says.
-    fn find(&self, path: &ContainerPath) -> io::Result<Option<(usize, Stat)>> {
+    /// The layer that decides what `path` is, with what it says.
+    fn find(&self, path: &ContainerPath) -> io::Result<Option<(Arc<dyn LayerReader>, Stat)>> {
+        if let Some(grown) = &self.grown {
+            return grown.find(path);
+        }
         let Some(parent) = path.parent() else {
-            for (position, layer) in self.layers.iter().enumerate() {
+            for layer in self.layers.iter() {
                 if let Some(LayerEntry::Present(stat)) = layer.lookup(b"")? {
-                    return Ok(Some((position, stat)));
+                    return Ok(Some((layer.clone(), stat)));
                 }
             }
             return Ok(None);
@@ -200,7 +225,7 @@ impl View {
             match self.layers[*layer].lookup(relative(path))? {
                 None => {}
                 Some(LayerEntry::Whiteout) => return Ok(None),
-                Some(LayerEntry::Present(stat)) => return Ok(Some((*layer, stat))),
+                Some(LayerEntry::Present(stat)) => return Ok(Some((self.layers[*layer].clone(), stat))),
             }
         }
         Ok(None)
@@ -253,4 +278,8 @@ fn relative(path: &ContainerPath) -> &[u8] {
 
 fn not_found() -> io::Error {
     io::Error::from(io::ErrorKind::NotFound)
+}
+
+fn no_directory() -> io::Error {
+    io::Error::from(io::ErrorKind::NotADirectory)
 }

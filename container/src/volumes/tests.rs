@@ -45,7 +45,7 @@ impl Bench {
         writer.symlink(&at("/out"), b"/../../../etc", &meta(0o777)).unwrap();
         writer.finish().unwrap();
         drop(writer);
-        Arc::clone(active.commit(&self.lease).unwrap().view())
+        active.commit(&self.lease).unwrap().view().unwrap()
     }
 
     fn seed(&self, path: &str) -> Seed {

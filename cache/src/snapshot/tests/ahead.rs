@@ -28,7 +28,7 @@ fn stack_ahead(bench: &Bench, layers: &[Vec<u8>]) -> (Option<Snapshot<Committed>
 }
 
 fn root_of(snapshot: &Snapshot<Committed>) -> (u32, u32, u32) {
-    let stat = snapshot.view().lstat(&ContainerPath::root()).unwrap().unwrap();
+    let stat = snapshot.view().unwrap().lstat(&ContainerPath::root()).unwrap().unwrap();
     (stat.mode, stat.uid, stat.gid)
 }
 
@@ -112,6 +112,6 @@ proptest::proptest! {
         let (found, _) = stack_ahead(&ahead, &layers);
         let found = found.unwrap();
         proptest::prop_assert_eq!(mounted_listing(&ahead, &found), mounted_listing(&one_by_one, &expected));
-        proptest::prop_assert_eq!(listing(found.view()), listing(expected.view()));
+        proptest::prop_assert_eq!(listing(&found.view().unwrap()), listing(&expected.view().unwrap()));
     }
 }

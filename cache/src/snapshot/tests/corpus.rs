@@ -106,7 +106,7 @@ fn compare(name: &str, layers: &[Vec<u8>]) {
         let chain = snapshots.chain(top).unwrap();
         let Rootfs::Overlay { lowers, upper, work } = active.rootfs().unwrap() else { panic!("an overlay") };
         let each = chain.iter().map(|row| row.snapshotter().unwrap().lower(&snapshots.path(row), None)).collect();
-        let kind = &chain[0].kind;
+        let kind = &chain.top().unwrap().kind;
         let single = Rootfs::Overlay { lowers: each, upper: upper.clone(), work: work.clone() };
         assert_equal(&format!("{name}: {kind}"), &rest(of_rootfs(&single)), &files);
         if bench.has_tars() {

@@ -170,7 +170,7 @@ fn a_layer_leaves_the_others_when_it_gets_another_form() {
     let [first, second, third] = three(&home);
     let snapshots = store.snapshots();
     for id in [first, third] {
-        snapshots.become_directory(&snapshots.chain(id).unwrap()[0]).unwrap();
+        snapshots.become_directory(&snapshots.top_row(id).unwrap()).unwrap();
         assert_exact(store);
     }
     let content = snapshots.view(Some(third)).unwrap().read_regular("/link", 1 << 20).unwrap().unwrap();

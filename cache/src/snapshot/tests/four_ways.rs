@@ -302,7 +302,7 @@ fn a_debian_root_with_120_layers_is_the_same_four_ways() {
         let Rootfs::Overlay { lowers: merged, upper, work } = active.rootfs().unwrap() else { panic!("an overlay") };
         let each = chain.iter().map(|row| row.snapshotter().unwrap().lower(&snapshots.path(row), None)).collect();
         let single = Rootfs::Overlay { lowers: each, upper: upper.clone(), work: work.clone() };
-        let kind = &chain[0].kind;
+        let kind = &chain.top().unwrap().kind;
         println!("{kind}: {} lower layers for {}", merged.len(), chain.len());
         assert_equal(&format!("{kind}, each layer mounted"), &of_rootfs(&single), &expected);
         if bench.has_tars() {

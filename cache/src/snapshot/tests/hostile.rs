@@ -96,7 +96,7 @@ fn hostile_archives_stay_inside() {
             for layer in layers {
                 match bench.apply(top, layer) {
                     Ok(snapshot) => {
-                        assert_eq!(listing(snapshot.view()), mounted_listing(&bench, &snapshot), "{name}");
+                        assert_eq!(listing(&snapshot.view().unwrap()), mounted_listing(&bench, &snapshot), "{name}");
                         top = Some(snapshot.id());
                     }
                     Err(error) => {

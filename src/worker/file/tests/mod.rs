@@ -85,7 +85,7 @@ impl Bench {
     fn changes(&self, actions: &[FileAction], linking: Linking) -> String {
         let op = FileOp { actions: actions.to_vec(), linking };
         match self.try_run(&op, self.context("")) {
-            Ok(made) => self.difference(made.view()),
+            Ok(made) => self.difference(&made.view().unwrap()),
             Err(error) => format!("error: {error}"),
         }
     }
