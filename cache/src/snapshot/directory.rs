@@ -100,18 +100,6 @@ pub(super) fn changes(scratch: &Path) -> Arc<dyn LayerReader> {
     Arc::new(LayerDir::new(&upper(scratch)))
 }
 
-impl DirectoryKind {
-    /// Moves the layer that was made in `scratch` to its final place, without syncing anything. What it gives was opened before
-    /// that, for a sync.
-    pub(super) fn put(&self, scratch: &Path, layer: &Path) -> Result<OwnedFd, PathError> {
-        let path = upper(scratch);
-        let root = open_directory(&path)?;
-        failpoint::hit("layer-rename").at("rename", &path)?;
-        rustix::fs::renameat_with(CWD, &path, CWD, layer, RenameFlags::NOREPLACE).at("rename", &path)?;
-        Ok(root)
-    }
-}
-
 impl Snapshotter for DirectoryKind {
     fn name(&self) -> &'static str {
         NAME
@@ -136,6 +124,14 @@ impl Snapshotter for DirectoryKind {
         failpoint::hit("layer-sync-directory").at("sync", parent)?;
         let parent_dir = open_directory(parent)?;
         rustix::fs::fsync(&parent_dir).at("sync", parent)
+    }
+
+    fn put(&self, scratch: &Path, layer: &Path) -> Result<OwnedFd, PathError> {
+        let path = upper(scratch);
+        let root = open_directory(&path)?;
+        failpoint::hit("layer-rename").at("rename", &path)?;
+        rustix::fs::renameat_with(CWD, &path, CWD, layer, RenameFlags::NOREPLACE).at("rename", &path)?;
+        Ok(root)
     }
 
     fn reader(&self, layer: &Path) -> Arc<dyn LayerReader> {

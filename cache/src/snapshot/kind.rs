@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,6 +26,10 @@ pub(super) trait Snapshotter: Send + Sync {
 
     /// Syncs the layer that was made in `scratch` and moves it to its final place, durably.
     fn seal(&self, scratch: &Path, layer: &Path) -> Result<(), PathError>;
+
+    /// Moves the layer that was made in `scratch` to its final place, durably only when a sync of the directory that it gives
+    /// has ended well: it was opened before anything else, so that it tells of all that could not be written.
+    fn put(&self, scratch: &Path, layer: &Path) -> Result<OwnedFd, PathError>;
 
     /// Reads a layer; opens it when it is first asked.
     fn reader(&self, layer: &Path) -> Arc<dyn LayerReader>;

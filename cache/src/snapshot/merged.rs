@@ -200,6 +200,8 @@ impl Snapshots {
 
     fn make_merged(&self, run: &Run<'_>, parts: Vec<Part>) -> Result<(), SnapshotError> {
         let store = &self.store;
+        // Only then there can be a row for it.
+        self.settle(run.top())?;
         let lease = store.lease("merged index")?;
         lease.hold(Hold::Snapshot(run.top()))?;
         let target = self.merged_path(run);

@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 use rbuild_image::ContentDigest;
 
 use super::diff::LayerDiff;
-use super::directory::DirectoryKind;
+use super::directory;
+use super::equal::SharedTar;
 use super::handle::{Active, Place, Sharing, Snapshot, unused_name};
-use super::kind::Snapshotter;
+use super::index_files::IndexRow;
 use super::layer_row::LayerRow;
 use super::store::{SnapshotError, Snapshots};
-use crate::db::{Durability, Micros, Text, Tx};
+use super::tar_layer;
+use crate::db::{Durability, Json, Micros, Text, Tx};
 use crate::failpoint;
 use crate::id::{LayerId, SnapshotId};
 use crate::lease::{Hold, Lease};
@@ -61,6 +63,8 @@ struct Waiting {
     parent: Option<SnapshotId>,
     row: LayerRow,
     sharing: Sharing,
+    /// Whose file its tar is, if that is shared.
+    shared: Option<SharedTar>,
     /// What its layer is known by, once that is computed.
     diff: OnceLock<LayerDiff>,
     /// Of its whole content, once that is computed.
@@ -113,33 +117,38 @@ impl Unsettled {
 impl Snapshot<Active> {
     /// Makes it usable at once, by this process, and held by `lease`; [`Snapshots::settle`] makes it durable and visible.
     pub fn commit_soon(mut self, lease: &Lease) -> Result<SnapshotId, SnapshotError> {
-        if self.place().made()?.0.name() != DirectoryKind.name() {
-            return Ok(self.commit(lease)?.id());
-        }
         let place = self.place.take().expect("present until sealed, which consumes the snapshot");
         let store = &self.snapshots.store;
-        let size = DirectoryKind.measure(&place.scratch)?;
-        store.grows_by(size);
-        let path = unused_name(lease, &place.scratch, &DirectoryKind);
+        let (kind, written) = place.made()?;
+        let written = written.cloned();
+        let shared = match &written {
+            Some(written) => self.snapshots.share_tar(&tar_layer::place(&place.scratch), written.diff.diff_id)?,
+            None => None,
+        };
+        let measured = kind.measure(&place.scratch)?;
+        store.grows_by(measured.saturating_sub(shared.as_ref().map_or(0, |shared| shared.bytes)));
+        let path = unused_name(lease, &place.scratch, kind);
         let (snapshot, layer) = self.snapshots.set_aside(self.parent)?;
         lease.hold_all([Hold::Layer(path.clone()), Hold::Snapshot(snapshot)])?;
-        let directory = DirectoryKind.put(&place.scratch, &store.layout().layer(&path))?;
+        let directory = kind.put(&place.scratch, &store.layout().layer(&path))?;
+        let boot = || store.snapshotting().boot().map(str::to_owned);
         let row = LayerRow {
             id: layer,
             snapshot,
-            kind: DirectoryKind.name().to_owned(),
+            kind: kind.name().to_owned(),
             path,
-            size,
+            size: measured,
             diff_id: None,
             tar_size: None,
             content_digest: None,
             created_at: store.now(),
-            index: None,
-            root: None,
+            index: written.as_ref().map(|it| IndexRow { digest: it.index, side: it.side, boot: boot() }),
+            root: written.as_ref().and_then(|written| written.root),
         };
         let sharing = if self.parent.is_none() { Sharing::AnyParent } else { Sharing::OnlyHere };
-        let (parent, diff, identity) = (self.parent, OnceLock::new(), OnceLock::new());
-        let waiting = Waiting { parent, row, sharing, diff, identity, directory, _place: place };
+        let diff = written.map_or_else(OnceLock::new, |written| OnceLock::from(written.diff));
+        let (parent, identity) = (self.parent, OnceLock::new());
+        let waiting = Waiting { parent, row, sharing, shared, diff, identity, directory, _place: place };
         let mut state = store.unsettled().state();
         state.hurry = false;
         state.waiting.insert(snapshot, Arc::new(waiting));
@@ -204,7 +213,8 @@ impl Snapshots {
             drop(state);
             late.into_iter().try_for_each(|(layer, diff)| self.write_diff(layer, diff))?;
             if done.is_ok() {
-                batch.iter().for_each(|waiting| self.convert_later(waiting.row.snapshot));
+                let directories = batch.iter().filter(|waiting| waiting.row.kind == directory::NAME);
+                directories.for_each(|waiting| self.convert_later(waiting.row.snapshot));
             }
             // Removing what they leave takes a while.
             drop(batch);
@@ -234,22 +244,34 @@ impl Snapshots {
     }
 
     fn name(&self, tx: &Tx<'_>, waiting: &Waiting) -> Result<bool, SnapshotError> {
-        let Waiting { parent, row, sharing, .. } = waiting;
+        let Waiting { parent, row, sharing, shared, .. } = waiting;
         let diff = waiting.diff.get();
         self.check_parent(tx, *parent)?;
+        shared.iter().try_for_each(|shared| shared.note(tx))?;
+        let index = row.index.as_ref();
+        let path = self.path(row);
+        // What a tar takes is known for sure when it was written.
+        let size = if index.is_some() { tar_layer::used(&path).at("inspect", &path)? } else { row.size };
         tx.execute(
-            "INSERT INTO layers (id, kind, path, size, depends_on_parent, created_at, diff_id, tar_size, content_digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO layers (id, kind, path, size, depends_on_parent, created_at, diff_id, tar_size, content_digest,
+                 index_digest, side_digest, index_boot, index_root, tar_file, tar_bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             (
                 row.id,
                 &row.kind,
                 &row.path,
-                row.size,
+                size,
                 *sharing == Sharing::OnlyHere,
                 Micros(row.created_at),
                 diff.map(|diff| Text(diff.diff_id)),
                 diff.map(|diff| diff.size),
                 diff.map(|diff| Text(diff.content_digest)),
+                index.map(|index| Text(index.digest)),
+                index.and_then(|index| index.side.map(Text)),
+                index.and_then(|index| index.boot.as_deref()),
+                row.root.map(Json),
+                shared.as_ref().map(|shared| &shared.file),
+                shared.as_ref().map(|shared| shared.bytes),
             ),
         )?;
         tx.execute(

@@ -12,6 +12,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +56,13 @@ impl Snapshotter for TarKind {
 
     fn seal(&self, scratch: &Path, layer: &Path) -> Result<(), PathError> {
         seal(&place(scratch), layer)
+    }
+
+    fn put(&self, scratch: &Path, layer: &Path) -> Result<OwnedFd, PathError> {
+        let place = place(scratch);
+        let directory = File::open(&place).at("open", &place)?;
+        put(scratch, layer)?;
+        Ok(directory.into())
     }
 
     fn reader(&self, layer: &Path) -> Arc<dyn LayerReader> {
