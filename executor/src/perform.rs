@@ -42,8 +42,8 @@ use crate::sys::mount::{Depth, set_attributes};
 use crate::sys::process::Block;
 use crate::sys::seccomp::Instruction;
 
-pub(crate) use prepare::{begin, detach, prepare};
-use prepare::{new_proc, new_sys, sys_cgroup};
+pub(crate) use prepare::{begin, follow, prepare};
+use prepare::{detach, new_proc, new_sys, sys_cgroup};
 
 /// What a sandbox tells its owner while it is set up.
 #[derive(Debug, Serialize, Deserialize)]
@@ -166,9 +166,7 @@ fn set_up(mut inside: Inside<'_>, prepared: Option<Built>) -> Result<Infallible,
         begin(inside.spawner, inside.cgroup, &inside.plan.namespaces)?;
     }
     let trees = trees(inside.plan)?;
-    if prepared.is_none() {
-        detach()?;
-    }
+    detach()?;
     join(&inside)?;
     let ready = std::mem::take(&mut inside.ready).into_iter().map(Some).collect();
     let layers = std::mem::take(&mut inside.layers);

@@ -34,10 +34,17 @@ pub(crate) fn begin(
     Ok(())
 }
 
-/// What is mounted from here on stays in this mount namespace.
+/// What is mounted from here on stays in this mount namespace, and what the host unmounts stays here as well.
 pub(crate) fn detach() -> Result<(), SpawnError> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change(c"/", private).map_err(|e| SpawnError::setup("detach from the host's mounts", e))
+}
+
+/// What is mounted from here on stays in this mount namespace; what the host unmounts goes here, too, where it shares its mounts: who
+/// only waits keeps no file system busy.
+pub(crate) fn follow() -> Result<(), SpawnError> {
+    let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change(c"/", downstream).map_err(|e| SpawnError::setup("detach from the host's mounts", e))
 }
 
 /// Does what can be done before the root is known. `/proc` and `/sys` wait on directories of the host's, seen by this process

@@ -81,6 +81,9 @@ struct Attached {
 /// So long a sandbox that was just asked for has the machine to itself, before the next one is prepared.
 const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_500_000 };
 
+/// So long one that was prepared waits. After a step that takes longer nobody feels a start, and what waits sees the host's mounts.
+const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
 struct Serving {
     /// This process, for its children to watch.
     own: OwnedFd,
@@ -126,11 +129,10 @@ fn serve() -> io::Result<()> {
         let children = serving.running.iter().map(|running| &running.pidfd);
         let children = children.chain(serving.entering.iter().map(|entering| &entering.pidfd));
         polled.extend(children.map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
-        let moment = serving.expected.as_ref().map(|_| SOON);
-        match rustix::event::poll(&mut polled, moment.as_ref()) {
+        match rustix::event::poll(&mut polled, serving.moment().as_ref()) {
             Err(Errno::INTR) => continue,
             Ok(0) => {
-                serving.prepare_expected();
+                serving.when_quiet();
                 continue;
             }
             other => other?,
@@ -216,10 +218,21 @@ impl Serving {
         Ok(())
     }
 
-    /// Prepares what is expected.
-    fn prepare_expected(&mut self) {
+    /// How long nothing may happen until [`Self::when_quiet`] has something to do.
+    fn moment(&self) -> Option<Timespec> {
+        match (&self.expected, &self.ahead) {
+            (Some(_), _) => Some(SOON),
+            (None, Some(_)) => Some(PATIENCE),
+            (None, None) => None,
+        }
+    }
+
+    /// Prepares what is expected; ends what was prepared and was not asked for.
+    fn when_quiet(&mut self) {
         if let Some((kind, network)) = self.expected.take() {
             self.prepare(kind, network.as_deref());
+        } else if let Some(ahead) = self.ahead.take() {
+            ahead.give_up();
         }
     }
 
@@ -252,7 +265,7 @@ impl Serving {
         self.entering.clear();
         let prepare = || {
             perform::begin(self.own.as_fd(), cgroup, &kind.namespaces)?;
-            perform::detach()?;
+            perform::follow()?;
             if let Some(network) = &network {
                 perform::join_network(network)
                     .map_err(|e| SpawnError::setup("join the network of the next sandbox", e))?;

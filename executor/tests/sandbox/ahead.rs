@@ -13,6 +13,7 @@ use crate::world::{Test, World, mount};
 pub(crate) const TESTS: &[Test] = &[
     ("ahead::one_that_was_prepared_is_the_same", same),
     ("ahead::what_is_of_another_kind_is_started_anew", other_kinds),
+    ("ahead::one_that_nobody_asks_for_goes", impatient),
     ("ahead::one_that_was_killed_is_not_missed", killed),
     ("ahead::nothing_of_it_outlives_the_spawner", ended),
 ];
@@ -75,9 +76,17 @@ fn sleeper(world: &World) -> (Process, i32) {
 
 fn same(world: &World) {
     let usual = world.run(&spec(world, LOOK));
-    let (first, next) = sleeper(world);
-    let (mut second, mut output) = world.start(&spec(world, LOOK)).unwrap();
-    assert_eq!(second.pid(), next, "the one that waited");
+    let mut tries = 0;
+    let (first, mut second, mut output) = loop {
+        let (first, next) = sleeper(world);
+        let (second, output) = world.start(&spec(world, LOOK)).unwrap();
+        if second.pid() == next {
+            break (first, second, output);
+        }
+        // It does not wait for long, and machines are busy.
+        tries += 1;
+        assert!(tries < 10, "never the one that waited");
+    };
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
     assert_eq!(second.wait().unwrap(), ExitStatus::Exited(0), "{text}");
@@ -106,11 +115,18 @@ fn other_kinds(world: &World) {
         output.read_to_string(&mut text).unwrap();
         process.wait().unwrap();
         assert_eq!(text, usual.text, "{what}");
-        // The one that waits still does, and serves its own kind.
-        let (third, _output) = world.start(&spec(world, "sleep 100")).unwrap();
-        assert_eq!(third.pid(), next, "{what}");
-        drop((first, third));
+        drop(first);
     }
+}
+
+fn impatient(world: &World) {
+    let (process, next) = sleeper(world);
+    let begin = Instant::now();
+    while siblings(&process).contains(&next) {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it waits for ever");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(siblings(&process), BTreeSet::from([process.pid()]));
 }
 
 fn killed(world: &World) {
@@ -119,7 +135,8 @@ fn killed(world: &World) {
     let (first, next) = sleeper(&own);
     rustix::process::kill_process(rustix::process::Pid::from_raw(next).unwrap(), rustix::process::Signal::KILL)
         .unwrap();
-    let state = || fs::read_to_string(format!("/proc/{next}/stat")).unwrap();
+    // It may be gone already: it does not wait for long.
+    let state = || fs::read_to_string(format!("/proc/{next}/stat")).unwrap_or_else(|_| ") Z ".to_owned());
     while !state().contains(") Z ") {
         std::thread::sleep(Duration::from_millis(1));
     }
