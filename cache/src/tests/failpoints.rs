@@ -65,6 +65,12 @@ pub(super) fn workload(root: &Path) -> Result<(), Box<dyn Error>> {
             top = tars.rebase(layer, Some(top), &lease)?.id();
         }
         tars.get(top)?.rootfs_lowers()?;
+        // One that is used before it is durable.
+        let active = tars.prepare(Some(top), &lease)?;
+        active.writer()?.finish()?;
+        let soon = active.commit_soon(&lease)?;
+        tars.view(Some(soon))?;
+        tars.settle(soon)?;
     }
     store.records().record(&record(&["step"], Some(cached)))?;
     store.records().lookup(&key("step"), &lease)?;

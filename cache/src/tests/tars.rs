@@ -13,7 +13,7 @@ use crate::db::Durability;
 use crate::gc::{GcPolicy, PruneMode};
 use crate::id::SnapshotId;
 use crate::lease::Lease;
-use crate::snapshot::{Content, Metadata, SnapshotError, SnapshotterChoice};
+use crate::snapshot::{Content, Metadata, SnapshotError, Snapshots, SnapshotterChoice};
 use crate::store::{OpenOptions, Store};
 use crate::verify::Problem;
 use crate::view::Timestamp;
@@ -99,6 +99,52 @@ fn content(store: &Store, id: SnapshotId) -> Result<String, SnapshotError> {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut view.open(&ContainerPath::new("/file")).unwrap(), &mut text).unwrap();
     Ok(text)
+}
+
+#[test]
+fn what_is_written_as_tars_is_used_before_it_is_durable() {
+    let Some(home) = bench("what_is_written_as_tars_is_used") else { return };
+    let (store, snapshots) = (&home.store, home.store.snapshots());
+    let lease = store.lease("test").unwrap();
+    let write = |parent, name: &str| {
+        let active = snapshots.prepare(parent, &lease).unwrap();
+        let mut writer = active.writer().unwrap();
+        let metadata = Metadata { mode: 0o644, ..Metadata::default() };
+        writer.file(&ContainerPath::new(name), &metadata, Content::Bytes(name.as_bytes())).unwrap();
+        writer.finish().unwrap();
+        drop(writer);
+        active.commit_soon(&lease).unwrap()
+    };
+    let rows = || store.db().read(|tx| tx.one("SELECT count(*) FROM layers", [], |row| row.get::<_, i64>(0))).unwrap();
+    let mut top = None;
+    let names: Vec<String> = (0..20).map(|n| format!("/f{n}")).collect();
+    for name in &names {
+        top = Some(write(top, name));
+    }
+    let top = top.unwrap();
+    assert_eq!(rows(), 0);
+    let seen = |snapshots: &Snapshots| {
+        let view = snapshots.view(Some(top)).unwrap();
+        names.iter().all(|name| view.lstat(&ContainerPath::new(name.as_str())).unwrap().is_some())
+    };
+    assert!(seen(&snapshots));
+    // A merged index has a row that refers to one of them: those up to there are settled for it, with all that wait.
+    assert_eq!(snapshots.get(top).unwrap().rootfs_lowers().unwrap().len(), 5);
+    assert_eq!(rows(), 20);
+    let merged = store.db().read(|tx| tx.one("SELECT count(*) FROM merged", [], |row| row.get::<_, i64>(0)));
+    assert_eq!(merged.unwrap(), 1);
+    // One that is equal to one of them has its file.
+    let equal = write(None, "/f0");
+    snapshots.settle(equal).unwrap();
+    let files =
+        "SELECT count(*), count(tar_file), count(DISTINCT coalesce(tar_file, path)), count(index_boot) FROM layers";
+    let columns = |row: &rusqlite::Row<'_>| Ok([row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?]);
+    assert_eq!(store.db().read(|tx| tx.one(files, [], columns)).unwrap(), [21, 1, 20, 21]);
+    store.roots().set("test", &[crate::roots::Kept::Snapshot(top)]).unwrap();
+    drop(lease);
+    let again = Store::open(store.layout().root(), OpenOptions::new("test")).unwrap();
+    assert!(seen(&again.snapshots()));
+    assert_sound(&again);
 }
 
 #[test]
