@@ -15,6 +15,10 @@ use crate::store::Store;
 const MOST: i64 = 20_000;
 /// Most bytes of listings; the oldest go.
 const MOST_LISTING_BYTES: u64 = 32 << 20;
+/// Listings of fewer bytes are not looked at one by one: so much more may be kept until the next time.
+const SMALL_LISTING: u64 = 16 << 10;
+/// Each time that many were added, what is too much goes.
+const LOOKED_AFTER: i64 = 64;
 
 /// Where a step stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -182,7 +186,11 @@ impl Descriptions<'_> {
         }
         self.store.db().write(Durability::Lazy, |tx| {
             let sql = "INSERT OR REPLACE INTO listings (selection, size, files) VALUES (?1, ?2, ?3)";
-            tx.execute(sql, (Text(selection), size, packed))?;
+            let id = tx.insert(sql, (Text(selection), size, packed))?;
+            // Adding all of them up for each small one would cost a build of many steps the square of their number.
+            if size < SMALL_LISTING && id % LOOKED_AFTER != 0 {
+                return Ok(());
+            }
             let sql = "SELECT id, sum(size) OVER (ORDER BY id DESC) FROM listings ORDER BY id DESC";
             let sums = tx.all(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?)))?;
             if let Some((id, _)) = sums.into_iter().find(|(_, sum)| *sum > MOST_LISTING_BYTES) {
