@@ -17,6 +17,8 @@ use crate::exit_code::Exit;
 use crate::interrupt::Interrupts;
 use crate::progress::Mode;
 
+#[path = "attestation_spec.rs"]
+mod attestation_spec;
 #[path = "cache_spec.rs"]
 mod cache_spec;
 #[path = "output_spec.rs"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rbuild_container::{parse_bytes, parse_ulimit};
 
-use super::{AllowArg, BuildArgs, NetworkArg, cache_spec, output_spec};
+use super::{AllowArg, BuildArgs, NetworkArg, attestation_spec, cache_spec, output_spec};
 use crate::cli::report::Failure;
 use crate::config::{Settings, parse_age};
 use crate::image_names;
@@ -38,6 +38,7 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
     if args.reproducible && !build_args.iter().any(|(name, value)| name == "SOURCE_DATE_EPOCH" && !value.is_empty()) {
         build_args.push(("SOURCE_DATE_EPOCH".to_owned(), "0".to_owned()));
     }
+    let attested = attestation_spec::attestations(args)?;
     let cache_to = cache_spec::exports(&args.cache_to, &build_args, settings)?;
     Ok(BuildRequest {
         context,
@@ -64,8 +65,8 @@ pub(in crate::cli) fn request(args: &BuildArgs, settings: &Settings) -> Result<B
         ssh: args.ssh.iter().map(|text| ssh(text, settings)).collect::<Result<_, _>>()?,
         outputs: output_spec::outputs(args, settings)?,
         annotations: output_spec::annotations(&args.annotation)?,
-        provenance: output_spec::provenance(args)?,
-        sbom: output_spec::sbom(args)?,
+        provenance: attested.provenance,
+        sbom: attested.sbom,
         reproducible: args.reproducible,
         jobs: args.jobs.map(|jobs| jobs as usize),
         show_cached_logs: args.show_cached_logs,

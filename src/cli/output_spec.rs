@@ -1,4 +1,4 @@
-//! `--output`, `--push`, `--load`, `--annotation` and `--provenance`: what was typed, turned into what it means.
+//! `--output`, `--push`, `--load` and `--annotation`: what was typed, turned into what it means.
 
 use std::path::{Component, Path};
 
@@ -12,7 +12,7 @@ use crate::output::image::check_form;
 use crate::remote_cache::spec::ExistingBlobs;
 use crate::request::{
     Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, AttestAs, Compression, Destination, FilesForm,
-    ImageForm, ImageOutput, OtherFiles, Output, Provenance, ProvenanceMode, PushAs, Split,
+    ImageForm, ImageOutput, OtherFiles, Output, PushAs, Split,
 };
 
 /// What becomes of the result: every `--output`, then what `--push` and `--load` add.
@@ -96,94 +96,6 @@ fn annotation(place: AnnotationPlace, platform: Option<&str>, key: &str, value: 
         return Err("an index is for all platforms".to_owned());
     }
     Ok(Annotation { place, platform, key: key.to_owned(), value: value.to_owned() })
-}
-
-/// `--provenance` and `--attest type=provenance`: the last word counts.
-pub(super) fn provenance(args: &BuildArgs) -> Result<Option<Provenance>, Failure> {
-    let mut mode = None;
-    for text in &args.attest {
-        let (kind, rest): (Vec<String>, Vec<String>) =
-            fields(text).into_iter().partition(|field| field.starts_with("type="));
-        match kind.first().map(String::as_str) {
-            Some("type=provenance") => mode = provenance_mode(text, &rest)?,
-            Some("type=sbom") => drop(sbom_wanted(text, &rest)?),
-            _ => {
-                return Err(Failure::usage(
-                    format!("--attest {text:?}: type is missing or unknown"),
-                    "e.g. --attest type=provenance,mode=max",
-                ));
-            }
-        }
-    }
-    if let Some(text) = &args.provenance {
-        mode = provenance_mode(text, &fields(text))?;
-    }
-    Ok(mode)
-}
-
-/// `--sbom` and `--attest type=sbom`: the last word counts.
-pub(super) fn sbom(args: &BuildArgs) -> Result<bool, Failure> {
-    let mut wanted = false;
-    for text in &args.attest {
-        let (kind, rest): (Vec<String>, Vec<String>) =
-            fields(text).into_iter().partition(|field| field.starts_with("type="));
-        if kind.first().map(String::as_str) == Some("type=sbom") {
-            wanted = sbom_wanted(text, &rest)?;
-        }
-    }
-    if let Some(text) = &args.sbom {
-        wanted = sbom_wanted(text, &fields(text))?;
-    }
-    Ok(wanted)
-}
-
-fn sbom_wanted(text: &str, fields: &[String]) -> Result<bool, Failure> {
-    let mut wanted = true;
-    for field in fields {
-        match field.as_str() {
-            "true" | "disabled=false" => {}
-            "false" | "disabled=true" => wanted = false,
-            other => {
-                return Err(Failure::usage(
-                    format!("sbom {text:?}: {other:?} is not known"),
-                    "known are true and false; rbuild reads packages itself, without a generator's image",
-                ));
-            }
-        }
-    }
-    Ok(wanted)
-}
-
-fn provenance_mode(text: &str, fields: &[String]) -> Result<Option<Provenance>, Failure> {
-    let wrong = |why: String| {
-        Failure::usage(
-            format!("provenance {text:?}: {why}"),
-            "known are true, false, mode=min, mode=max, version=v1, builder-id=URL, reproducible=BOOL, inline-only=BOOL",
-        )
-    };
-    let mut made = Provenance::default();
-    let mut wanted = true;
-    for field in fields {
-        let (key, value) = field.split_once('=').unwrap_or((field, ""));
-        let boolean = || match value {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => Err(wrong(format!("{field}: want true or false"))),
-        };
-        match (key, value) {
-            ("true", "") | ("version", "v1") => {}
-            ("false", "") => wanted = false,
-            ("min", "") | ("mode", "min") => made.mode = ProvenanceMode::Min,
-            ("max", "") | ("mode", "max") => made.mode = ProvenanceMode::Max,
-            ("disabled", _) => wanted = !boolean()?,
-            ("builder-id", url) => url.clone_into(&mut made.builder_id),
-            ("reproducible", _) => made.reproducible = boolean()?,
-            ("inline-only", _) => made.inline_only = boolean()?,
-            ("version", _) => return Err(wrong(format!("{field}: only version 1 of SLSA's provenance is written"))),
-            _ => return Err(wrong(format!("{field:?} is not known"))),
-        }
-    }
-    Ok(wanted.then_some(made))
 }
 
 fn output(text: &str, settings: &Settings, deletes: bool) -> Result<Output, Failure> {
@@ -627,29 +539,6 @@ mod tests {
         "#);
         for bad in ["a", "=b", "nowhere:a=b", "manifest[linux/amd64:a=b", "index[linux/amd64]:a=b"] {
             assert!(annotations(&[bad.to_owned()]).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn provenance_has_modes() {
-        let made = |text: &str| provenance_mode(text, &fields(text)).map_err(|failure| failure.message().to_owned());
-        let of = |mode| Some(Provenance { mode, ..Provenance::default() });
-        assert_eq!(made("true"), Ok(of(ProvenanceMode::Min)));
-        assert_eq!(made("mode=max"), Ok(of(ProvenanceMode::Max)));
-        for none in ["false", "mode=max,disabled=true", "disabled=true,mode=max"] {
-            assert_eq!(made(none), Ok(None), "{none}");
-        }
-        assert_eq!(
-            made("mode=max,builder-id=https://ci.example/1,reproducible=true,inline-only=1,version=v1"),
-            Ok(Some(Provenance {
-                mode: ProvenanceMode::Max,
-                builder_id: "https://ci.example/1".to_owned(),
-                reproducible: true,
-                inline_only: true
-            }))
-        );
-        for bad in ["mode=all", "version=v0.2", "reproducible=maybe", "filter=x", "true=1"] {
-            assert!(made(bad).is_err(), "{bad}");
         }
     }
 }
