@@ -21,6 +21,8 @@ use crate::progress::Mode;
 mod attestation_spec;
 #[path = "cache_spec.rs"]
 mod cache_spec;
+#[path = "compression_spec.rs"]
+mod compression_spec;
 #[path = "output_spec.rs"]
 mod output_spec;
 #[path = "build_spec.rs"]

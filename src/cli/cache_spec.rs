@@ -3,13 +3,13 @@
 use rbuild_cache::remote::CacheShape;
 use rbuild_image::{Flavour, ImageRef};
 
+use super::compression_spec::compression;
 use super::spec::fields;
 use crate::cli::report::Failure;
 use crate::config::Settings;
 use crate::remote_cache::spec::{
     CacheExport, CacheImport, CacheMode, ExistingBlobs, ExportPlace, LocalPick, OnExportError,
 };
-use crate::request::Compression;
 
 /// Kinds that buildx knows and that need a service of their own.
 const UNSERVED: [&str; 3] = ["gha", "s3", "azblob"];
@@ -214,7 +214,8 @@ impl<'a> Spec<'a> {
         Ok(CacheExport {
             place,
             mode,
-            compression: self.compression()?,
+            compression: compression(self.get("compression"), self.get("compression-level"))
+                .map_err(|why| self.wrong(&why))?,
             existing: match self.truth("force-compression")? {
                 Some(true) => ExistingBlobs::Recompressed,
                 _ => ExistingBlobs::Kept,
@@ -227,28 +228,5 @@ impl<'a> Spec<'a> {
                 _ => OnExportError::Warn,
             },
         })
-    }
-
-    fn compression(&self) -> Result<Compression, Failure> {
-        let level = match self.get("compression-level") {
-            None => None,
-            Some(text) => {
-                let level = text.parse::<i32>();
-                Some(level.map_err(|_| self.wrong(&format!("compression-level={text}: not a number")))?)
-            }
-        };
-        let within = |most: i32| match level {
-            Some(level) if !(0..=most).contains(&level) => {
-                Err(self.wrong(&format!("compression-level={level}: want 0 to {most}")))
-            }
-            level => Ok(level),
-        };
-        match self.get("compression") {
-            None | Some("gzip") => Ok(Compression::Gzip(within(9)?)),
-            Some("zstd") => Ok(Compression::Zstd(within(22)?)),
-            Some("uncompressed") => Ok(Compression::Uncompressed),
-            Some("estargz") => Err(self.wrong("compression=estargz is not supported: use gzip, zstd or uncompressed")),
-            Some(other) => Err(self.wrong(&format!("compression={other}: want gzip, zstd or uncompressed"))),
-        }
     }
 }

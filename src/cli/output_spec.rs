@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use rbuild_image::{Flavour, ImageRef, Platform};
 
+use super::compression_spec::compression;
 use super::spec::fields;
 use super::{AllowArg, BuildArgs};
 use crate::cli::report::Failure;
@@ -11,8 +12,8 @@ use crate::config::Settings;
 use crate::output::image::check_form;
 use crate::remote_cache::spec::ExistingBlobs;
 use crate::request::{
-    Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, AttestAs, Compression, Destination, FilesForm,
-    ImageForm, ImageOutput, OtherFiles, Output, PushAs, Split,
+    Annotation, AnnotationPlace, ArchiveFormat, ArchiveOutput, AttestAs, Destination, FilesForm, ImageForm,
+    ImageOutput, OtherFiles, Output, PushAs, Split,
 };
 
 /// What becomes of the result: every `--output`, then what `--push` and `--load` add.
@@ -239,7 +240,7 @@ struct Attributes {
     kind: Option<String>,
     dest: Option<String>,
     compression: Option<String>,
-    level: Option<i32>,
+    level: Option<String>,
     existing: Option<ExistingBlobs>,
     flavour: Option<Flavour>,
     names: Vec<String>,
@@ -273,10 +274,7 @@ impl Attributes {
             "type" => self.kind = Some(value.to_owned()),
             "dest" => self.dest = Some(value.to_owned()),
             "compression" => self.compression = Some(value.to_owned()),
-            "compression-level" => {
-                let level = value.parse::<i32>().map_err(|_| wrong(format!("{key}={value}: not a number")))?;
-                self.level = Some(level);
-            }
+            "compression-level" => self.level = Some(value.to_owned()),
             "force-compression" => {
                 self.existing = Some(if boolean()? { ExistingBlobs::Recompressed } else { ExistingBlobs::Kept });
             }
@@ -366,17 +364,7 @@ impl Attributes {
     }
 
     fn form(self, bare: bool, wrong: &dyn Fn(String) -> Failure) -> Result<ImageForm, Failure> {
-        let compression = match (self.compression.as_deref(), self.level) {
-            (None | Some("gzip"), level) => Compression::Gzip(level),
-            (Some("zstd"), level) => Compression::Zstd(level),
-            (Some("uncompressed"), _) => Compression::Uncompressed,
-            (Some("estargz"), _) => {
-                return Err(wrong("compression=estargz cannot be written: want gzip, zstd or uncompressed".to_owned()));
-            }
-            (Some(other), _) => {
-                return Err(wrong(format!("compression {other:?}: want gzip, zstd or uncompressed")));
-            }
-        };
+        let compression = compression(self.compression.as_deref(), self.level.as_deref()).map_err(wrong)?;
         if self.inline && self.referrers {
             return Err(wrong("attestation-inline=true and attestations=referrers exclude each other".to_owned()));
         }
@@ -417,6 +405,7 @@ fn annotation_attribute(place: &str, key: &str, value: &str) -> Result<Annotatio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Compression;
 
     fn parse(text: &str) -> Result<Output, String> {
         let settings = Settings { cwd: "/w".into(), stdout_is_terminal: false, ..Settings::from_environment() };
@@ -486,6 +475,7 @@ mod tests {
             ("type=oci,oci-mediatypes=false,dest=x", "OCI's media types"),
             ("type=image,compression=estargz", "estargz cannot be written"),
             ("type=image,compression=lzma", "want gzip"),
+            ("type=image,compression-level=10", "gzip has levels"),
             ("type=registry,name=a:1,push-by-digest=true", "can't push tagged ref"),
             ("type=image,annotation-index[linux/amd64].k=v", "for all platforms"),
             ("type=image,annotation-x.k=v", "known are manifest"),

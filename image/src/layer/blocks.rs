@@ -24,7 +24,7 @@ pub const ZSTD_ALGORITHM: &str = "zstd-1.5.7-frames-2m-v1";
 /// What blocks become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockCodec {
-    /// At a level from 1, fast, to 12, small.
+    /// At a level from 0, stored, and 1, fast, to 12, small.
     Gzip { level: i32 },
     /// At a level from 1, fast, to 22, small.
     Zstd { level: i32 },

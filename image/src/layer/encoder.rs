@@ -10,7 +10,7 @@ use crate::media_type::Compression;
 pub struct EncodeOptions {
     /// The format: none, gzip or zstd.
     pub compression: Compression,
-    /// The format's own level; `None` is its usual one.
+    /// The format's own level, 0 to 9 for gzip (0: stored) and 1 to 22 for zstd, or else the nearest; `None` is its usual one.
     pub level: Option<i32>,
 }
 
@@ -41,7 +41,7 @@ impl EncodeOptions {
 
     /// Level 2 of libdeflate gives what level 6 of zlib does, in two fifths of the time.
     fn gzip_level(&self) -> i32 {
-        self.level.unwrap_or(2).clamp(1, 9)
+        self.level.unwrap_or(2).clamp(0, 9)
     }
 
     /// Level 2 takes three fifths of the time of level 3. Measured: 5 % larger for programs, nothing for text and noise.
@@ -129,7 +129,7 @@ mod tests {
     fn what_is_written_is_read_whatever_the_threads() {
         let data: Vec<u8> = (0..2_000_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
-            for level in [None, Some(1), Some(-7)] {
+            for level in [None, Some(1), Some(0), Some(-7)] {
                 let options = EncodeOptions { compression, level };
                 let want = encode(options, &data, data.len());
                 for threads in [1, 3] {

@@ -26,7 +26,7 @@ pub(super) struct Gzip {
 }
 
 impl Gzip {
-    /// At a level from 1, fast, to 12, small.
+    /// At a level from 0, stored, and 1, fast, to 12, small.
     pub(super) fn new(level: i32) -> io::Result<Self> {
         let known = CompressionLvl::new(level).map_err(|_| io::Error::other(format!("no gzip level {level}")))?;
         Ok(Self { level, compressor: Compressor::new(known), probe: Probe::new() })
@@ -34,7 +34,7 @@ impl Gzip {
 
     /// Appends the members that a block becomes.
     pub(super) fn compress(&mut self, block: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        if self.level >= THOROUGH {
+        if self.level == 0 || self.level >= THOROUGH {
             return self.matched(block, out);
         }
         for Stretch { range, kind } in self.probe.stretches(block) {
@@ -109,13 +109,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nothing_is_looked_for_where_all_is_to_be_stored() {
+        for kind in 0..4 {
+            let size = check(0, &part(kind, 5, 100_000));
+            assert!((100_000..100_100).contains(&size), "kind {kind}: {size}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
         fn blocks_of_all_kinds_come_back(
             parts in proptest::collection::vec((0u8..4, any::<u64>(), 0usize..80_000), 0..8),
-            level in 1i32..=12,
+            level in 0i32..=12,
         ) {
             let block: Vec<u8> = parts.into_iter().flat_map(|(kind, seed, length)| part(kind, seed, length)).collect();
             check(level, &block);
