@@ -7,6 +7,7 @@ mod build;
 mod cache;
 mod completion;
 mod confirm;
+mod docker_types;
 mod doctor;
 #[cfg(test)]
 mod documented_flags;

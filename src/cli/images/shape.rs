@@ -1,22 +1,7 @@
 //! The types that Docker's client declares for `image inspect`: what templates see where a document says nothing.
 
+use crate::cli::docker_types::{EMPTY, GRAPH_DRIVER, HEALTHCHECK, NUMBER, TEXT, WORDS, WORDS_BY_NAME, YES};
 use crate::cli::go_template::{Field, Shape};
-
-const TEXT: Shape = Shape::Text;
-const WORDS: Shape = Shape::List(&TEXT);
-const EMPTY: Shape = Shape::Struct("struct {}", &[]);
-
-const HEALTHCHECK: Shape = Shape::Struct(
-    "v1.HealthcheckConfig",
-    &[
-        Field::optional("Test", WORDS),
-        Field::optional("Interval", Shape::Duration),
-        Field::optional("Timeout", Shape::Duration),
-        Field::optional("StartPeriod", Shape::Duration),
-        Field::optional("StartInterval", Shape::Duration),
-        Field::optional("Retries", Shape::Integer),
-    ],
-);
 
 const CONFIG: Shape = Shape::Struct(
     "v1.DockerOCIImageConfig",
@@ -28,9 +13,9 @@ const CONFIG: Shape = Shape::Struct(
         Field::optional("Cmd", WORDS),
         Field::optional("Volumes", Shape::Map(&EMPTY)),
         Field::optional("WorkingDir", TEXT),
-        Field::optional("Labels", Shape::Map(&TEXT)),
+        Field::optional("Labels", WORDS_BY_NAME),
         Field::optional("StopSignal", TEXT),
-        Field::optional("ArgsEscaped", Shape::Bool),
+        Field::optional("ArgsEscaped", YES),
         Field::optional("Healthcheck", Shape::Pointer("*v1.HealthcheckConfig", &HEALTHCHECK)),
         Field::optional("OnBuild", WORDS),
         Field::optional("Shell", WORDS),
@@ -53,9 +38,9 @@ const DESCRIPTOR: Shape = Shape::Struct(
     &[
         Field::new("MediaType", TEXT).keyed("mediaType"),
         Field::new("Digest", TEXT).keyed("digest"),
-        Field::new("Size", Shape::Integer).keyed("size"),
+        Field::new("Size", NUMBER).keyed("size"),
         Field::optional("URLs", WORDS).keyed("urls"),
-        Field::optional("Annotations", Shape::Map(&TEXT)).keyed("annotations"),
+        Field::optional("Annotations", WORDS_BY_NAME).keyed("annotations"),
         Field::optional("Platform", Shape::Pointer("*v1.Platform", &PLATFORM)).keyed("platform"),
         Field::optional("ArtifactType", TEXT).keyed("artifactType"),
     ],
@@ -78,12 +63,9 @@ pub(super) const IMAGE: Shape = Shape::Struct(
         Field::optional("Variant", TEXT),
         Field::new("Os", TEXT),
         Field::optional("OsVersion", TEXT),
-        Field::new("Size", Shape::Integer),
-        Field::optional("VirtualSize", Shape::Integer),
-        Field::new(
-            "GraphDriver",
-            Shape::Struct("storage.DriverData", &[Field::new("Data", Shape::Map(&TEXT)), Field::new("Name", TEXT)]),
-        ),
+        Field::new("Size", NUMBER),
+        Field::optional("VirtualSize", NUMBER),
+        Field::new("GraphDriver", GRAPH_DRIVER),
         Field::new(
             "RootFS",
             Shape::Struct("image.RootFS", &[Field::optional("Type", TEXT), Field::optional("Layers", WORDS)]),

@@ -1,13 +1,7 @@
 //! The types that Docker's client declares for `container inspect`: what templates see where a document says nothing.
 
+use crate::cli::docker_types::{EMPTY, GRAPH_DRIVER, HEALTHCHECK, NUMBER, TEXT, WORDS, WORDS_BY_NAME, YES};
 use crate::cli::go_template::{Field, Shape};
-
-const TEXT: Shape = Shape::Text;
-const NUMBER: Shape = Shape::Integer;
-const YES: Shape = Shape::Bool;
-const WORDS: Shape = Shape::List(&TEXT);
-const WORDS_BY_NAME: Shape = Shape::Map(&TEXT);
-const EMPTY: Shape = Shape::Struct("struct {}", &[]);
 
 /// A container.
 pub(in crate::cli) const CONTAINER: Shape = Shape::Struct(
@@ -78,9 +72,6 @@ const HEALTH_RESULT: Shape = Shape::Struct(
     ],
 );
 
-const GRAPH_DRIVER: Shape =
-    Shape::Struct("storage.DriverData", &[Field::new("Data", WORDS_BY_NAME), Field::new("Name", TEXT)]);
-
 const MOUNT: Shape = Shape::Struct(
     "container.MountPoint",
     &[
@@ -123,18 +114,6 @@ const CONFIG: Shape = Shape::Struct(
         Field::optional("StopSignal", TEXT),
         Field::optional("StopTimeout", Shape::Pointer("*int", &NUMBER)),
         Field::optional("Shell", WORDS),
-    ],
-);
-
-const HEALTHCHECK: Shape = Shape::Struct(
-    "v1.HealthcheckConfig",
-    &[
-        Field::optional("Test", WORDS),
-        Field::optional("Interval", Shape::Duration),
-        Field::optional("Timeout", Shape::Duration),
-        Field::optional("StartPeriod", Shape::Duration),
-        Field::optional("StartInterval", Shape::Duration),
-        Field::optional("Retries", NUMBER),
     ],
 );
 
