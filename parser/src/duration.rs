@@ -4,17 +4,25 @@ use crate::quote::Quoted;
 
 /// A text that is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum DurationError {
+pub enum DurationError {
+    /// It is not made of numbers and units, or too large.
     #[error("time: invalid duration {}", Quoted(.0))]
     Invalid(String),
+    /// A number has no unit.
     #[error("time: missing unit in duration {}", Quoted(.0))]
     MissingUnit(String),
+    /// A number has a unit that is none.
     #[error("time: unknown unit {} in duration {}", Quoted(.unit), Quoted(.text))]
-    UnknownUnit { unit: String, text: String },
+    UnknownUnit {
+        /// Which.
+        unit: String,
+        /// All of it.
+        text: String,
+    },
 }
 
 /// The number of nanoseconds.
-pub(crate) fn parse(text: &str) -> Result<i64, DurationError> {
+pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
     let invalid = || DurationError::Invalid(text.to_owned());
     let (negative, unsigned) = match text.strip_prefix(['-', '+']) {
         Some(rest) => (text.starts_with('-'), rest),
@@ -94,7 +102,11 @@ mod tests {
             ("abc", Err("time: invalid duration \"abc\"")),
             ("9999999h", Err("time: invalid duration \"9999999h\"")),
         ] {
-            assert_eq!(parse(text).map_err(|error| error.to_string()), expected.map_err(str::to_owned), "{text}");
+            assert_eq!(
+                parse_duration(text).map_err(|error| error.to_string()),
+                expected.map_err(str::to_owned),
+                "{text}"
+            );
         }
     }
 }

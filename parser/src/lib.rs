@@ -44,6 +44,7 @@ pub mod word;
 
 pub use diagnostic::{Diagnostic, Label, Parsed, Severity};
 pub use directive::{Directive, Directives, is_built_in};
+pub use duration::{DurationError, parse_duration};
 pub use grammar::mount::CsvError;
 pub use heredoc::{Heredoc, Opener};
 pub use ignore::{Ignore, IgnoreError, MatchState};

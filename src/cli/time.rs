@@ -38,23 +38,10 @@ fn unix_time(text: &str) -> Option<(i64, i32)> {
     Some((seconds.parse().ok()?, nanoseconds))
 }
 
-/// A span as Go writes it: `1h30m`, `1.5s`, `300ms`.
+/// A span as Go writes it: `1h30m`, `1.5s`, `300ms`; none of less than nothing.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    const UNITS: [(&str, f64); 7] =
-        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let (mut rest, mut seconds) = (text, 0.0);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|at| *at > 0)?;
-        let unit_end =
-            rest[digits..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |at| digits + at);
-        let (_, unit) = UNITS.iter().find(|(name, _)| *name == &rest[digits..unit_end])?;
-        seconds += rest[..digits].parse::<f64>().ok()? * unit;
-        rest = &rest[unit_end..];
-    }
-    if text.is_empty() { None } else { Duration::try_from_secs_f64(seconds).ok() }
+    let nanoseconds = rbuild_parser::parse_duration(text).ok()?;
+    u64::try_from(nanoseconds).ok().map(Duration::from_nanos)
 }
 
 #[cfg(test)]
@@ -81,5 +68,6 @@ mod tests {
         assert!(parse_time("1970-01-03", now).is_ok() && parse_time("1970-01-03T10:00:00", now).is_ok());
         assert_eq!(parse_duration("300ms"), Some(Duration::from_millis(300)));
         assert_eq!(parse_duration("2h3"), None);
+        assert_eq!(parse_duration("-5s"), None);
     }
 }

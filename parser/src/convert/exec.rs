@@ -5,7 +5,7 @@ use super::{Converter, origin, text};
 use crate::ast::{Argument, Arguments, Node};
 use crate::instruction::{Cmd, CommandLine, Entrypoint, Healthcheck, HealthcheckKind, Text};
 use crate::quote::Quoted;
-use crate::{Span, duration};
+use crate::{Span, parse_duration};
 
 /// The shortest interval that Docker takes, in nanoseconds.
 const MIN_INTERVAL: i64 = 1_000_000;
@@ -70,7 +70,7 @@ impl Converter<'_> {
 
     fn interval(&self, node: &Node, flags: &mut Flags, name: &'static str) -> i64 {
         let Some(value) = flags.take_some(name) else { return 0 };
-        let interval = match duration::parse(&value.text).map_err(|error| error.to_string()) {
+        let interval = match parse_duration(&value.text).map_err(|error| error.to_string()) {
             Ok(interval) if interval != 0 && interval < MIN_INTERVAL => {
                 Err(format!("Interval {} cannot be less than 1ms", Quoted(name)))
             }

@@ -7,6 +7,7 @@ use rbuild_cache::BuildStatus;
 
 use crate::build_record::BuildInfo;
 use crate::cli::report::Failure;
+use crate::cli::time::parse_duration;
 
 /// A condition.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl Filter {
             _ => Err(wrong("this key is compared with <, <=, > or >=")),
         };
         let time = || {
-            let age = go_duration(value).and_then(|age| SignedDuration::try_from(age).ok());
+            let age = parse_duration(value).and_then(|age| SignedDuration::try_from(age).ok());
             let since = age.and_then(|age| now.checked_sub(age).ok());
             since.or_else(|| value.parse().ok()).ok_or_else(|| wrong("neither an age (24h) nor a time (RFC 3339)"))
         };
@@ -74,7 +75,7 @@ impl Filter {
             "startedAt" => Self::Started(compare()?, time()?),
             "completedAt" => Self::Completed(compare()?, time()?),
             "duration" => {
-                Self::Duration(compare()?, go_duration(value).ok_or_else(|| wrong("not a duration such as 90s"))?)
+                Self::Duration(compare()?, parse_duration(value).ok_or_else(|| wrong("not a duration such as 90s"))?)
             }
             _ => return Err(wrong("keys are ref, repository, status, startedAt, completedAt and duration")),
         })
@@ -109,28 +110,6 @@ impl Compare {
             Self::GreaterOrEqual => found >= wanted,
         }
     }
-}
-
-/// Go's durations: `1h30m`, `1.5s`, `300ms`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let (mut rest, mut sum) = (text, 0.0);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |end| digits + end);
-        sum += number
-            * match &rest[digits..unit_end] {
-                "ns" => 1e-9,
-                "us" | "µs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return None,
-            };
-        rest = &rest[unit_end..];
-    }
-    if text.is_empty() { None } else { Duration::try_from_secs_f64(sum).ok() }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use rbuild_container::HealthRequest;
 use rbuild_image::Healthcheck;
+use rbuild_parser::parse_duration;
 
 use crate::cli::report::Failure;
-use crate::cli::time::parse_duration;
 
 /// Names are Docker's. What is not given is the image's.
 #[derive(Debug, Default, clap::Args)]
@@ -66,11 +66,11 @@ impl HealthArgs {
 
 fn nanoseconds(flag: &str, text: Option<&str>) -> Result<i64, Failure> {
     let Some(text) = text else { return Ok(0) };
-    if text.strip_prefix('-').is_some_and(|rest| parse_duration(rest).is_some()) {
-        return Err(Failure::new(format!("{flag} cannot be negative")));
+    match parse_duration(text) {
+        Ok(time) if time < 0 => Err(Failure::new(format!("{flag} cannot be negative"))),
+        Ok(time) => Ok(time),
+        Err(_) => Err(Failure::new(format!("{flag}: {text:?} is no time such as 30s, 1m30s or 500ms"))),
     }
-    let time = parse_duration(text).and_then(|time| i64::try_from(time.as_nanos()).ok());
-    time.ok_or_else(|| Failure::new(format!("{flag}: {text:?} is no time such as 30s, 1m30s or 500ms")))
 }
 
 #[cfg(test)]
