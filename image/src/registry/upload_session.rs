@@ -191,14 +191,8 @@ impl<'a> Upload<'a> {
         call.answer_within = Some(self.client.commit_timeout());
         let result = self.client.authorized(self.endpoint, &self.scopes, &call);
         drop(call);
-        let reply = self.settle(result, Doubt::Offset)?;
-        if reply.status != 202 {
-            self.doubt = Doubt::Offset;
-            return Err(reply.into_error());
-        }
-        let sent = self.moved.load(Ordering::Relaxed);
-        self.offset = reply.text(header::RANGE).and_then(uploaded_range).unwrap_or(sent);
-        self.goes_on_in(Some(session_of(reply)?));
+        let kept = self.taken(result)?;
+        self.offset = kept.unwrap_or_else(|| self.moved.load(Ordering::Relaxed));
         Ok(())
     }
 
@@ -318,13 +312,7 @@ impl<'a> Upload<'a> {
         call.payload = Payload::Stream { length, open: &open };
         let result = self.client.authorized(self.endpoint, &self.scopes, &call);
         drop(call);
-        let reply = self.settle(result, Doubt::Offset)?;
-        if reply.status != 202 {
-            self.doubt = Doubt::Offset;
-            return Err(reply.into_error());
-        }
-        let kept = reply.text(header::RANGE).and_then(uploaded_range);
-        self.session = Some(session_of(reply)?.uri);
+        let kept = self.taken(result)?;
         self.offset = kept.filter(|kept| (from + 1..=to + 1).contains(kept)).unwrap_or(to + 1);
         self.report();
         Ok(())
@@ -355,6 +343,18 @@ impl<'a> Upload<'a> {
         self.offset = size;
         self.report();
         Ok(())
+    }
+
+    /// Reads the answer to bytes that were sent: where the session goes on, and how many it says to have.
+    fn taken(&mut self, result: Result<Reply, Cause>) -> Result<Option<u64>, Cause> {
+        let reply = self.settle(result, Doubt::Offset)?;
+        if reply.status != 202 {
+            self.doubt = Doubt::Offset;
+            return Err(reply.into_error());
+        }
+        let kept = reply.text(header::RANGE).and_then(uploaded_range);
+        self.session = Some(session_of(reply)?.uri);
+        Ok(kept)
     }
 
     /// Remembers what a lost answer leaves open.
