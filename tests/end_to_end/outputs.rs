@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::bench::Bench;
 use crate::peers::{has, run};
-use crate::registry::{Door, Registry, make_certificate};
+use crate::registry::{Guarded, Registry, make_certificate};
 
 /// A context with one layer of files and one of a step.
 fn context(bench: &Bench) -> PathBuf {
@@ -56,19 +56,15 @@ fn a_build_pushes_all_its_names_and_tells_what_it_made() {
 
 #[test]
 fn the_right_to_push_is_asked_for_before_anything_is_built() {
-    let Some(bench) = Bench::with_busybox() else { return };
-    if !has("docker-registry") || !has("openssl") || !has("htpasswd") {
-        return;
-    }
-    let registry = Registry::start_with(&bench.path("registry"), Door::Guarded);
-    let (name, ca) = (registry.name("team/app:1"), bench.path("registry/ca.crt").display().to_string());
+    // The registry is to end before the bench looks for what is left.
+    let Some(Guarded { bench, registry, ca, host }) = Guarded::new() else { return };
+    let name = registry.name("team/app:1");
     let push = || bench.rbuild(["build", "--progress=plain", "--push", "-t", &name]).arg(context(&bench));
     // Nobody vouches for the registry, then nobody for us.
     let ran = push().run().fails(1).says("certificate");
     assert!(!ran.stderr.contains("[2/3]"), "{}", ran.stderr);
     let ran = push().env("SSL_CERT_FILE", &ca).run().fails(1).says("login");
     assert!(!ran.stderr.contains("[2/3]"), "{}", ran.stderr);
-    let host = format!("127.0.0.1:{}", registry.port());
     let login = |password: &str| {
         bench.rbuild(["login", "-u", "u", "--password-stdin", &host]).env("SSL_CERT_FILE", &ca).input(password).run()
     };

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::bench::Bench;
 use crate::peers::{has, run};
-use crate::registry::{Door, Registry};
+use crate::registry::{Guarded, Registry};
 
 #[test]
 fn what_docker_knows_of_mirrors_holds_here_too() {
@@ -50,12 +50,8 @@ fn what_registries_conf_blocks_is_neither_pulled_nor_pushed() {
 
 #[test]
 fn credentials_are_kept_by_a_helper_that_is_on_the_path() {
-    let Some(bench) = Bench::with_busybox() else { return };
-    if !has("docker-registry") || !has("openssl") || !has("htpasswd") {
-        return;
-    }
-    let registry = Registry::start_with(&bench.path("registry"), Door::Guarded);
-    let (host, ca) = (format!("127.0.0.1:{}", registry.port()), bench.path("registry/ca.crt").display().to_string());
+    // The registry is to end before the bench looks for what is left.
+    let Some(Guarded { bench, registry, ca, host }) = Guarded::new() else { return };
     let helper = bench.context("bin", []).join("docker-credential-drawer");
     let drawer = bench.path("drawer");
     let script = format!(

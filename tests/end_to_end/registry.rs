@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::bench::{Bench, Call};
+use crate::peers::has;
+
 /// A registry that ends with the test.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -23,6 +26,42 @@ pub(crate) enum Door {
     Open,
     /// TLS with a certificate of a test authority (`ca.crt` in its directory), and the user `u` with `pass:word`.
     Guarded,
+}
+
+/// A registry behind [`Door::Guarded`], beside a bench that has busybox.
+pub(crate) struct Guarded {
+    // It is to end before the bench looks for what is left.
+    pub(crate) registry: Registry,
+    pub(crate) bench: Bench,
+    /// Its address.
+    pub(crate) host: String,
+    /// The certificate that makes it trusted.
+    pub(crate) ca: String,
+}
+
+impl Guarded {
+    /// None where it cannot be had.
+    pub(crate) fn new() -> Option<Self> {
+        let bench = Bench::with_busybox()?;
+        if !has("docker-registry") || !has("openssl") || !has("htpasswd") {
+            return None;
+        }
+        let registry = Registry::start_with(&bench.path("registry"), Door::Guarded);
+        let host = format!("127.0.0.1:{}", registry.port());
+        let ca = bench.path("registry/ca.crt").display().to_string();
+        Some(Self { registry, bench, host, ca })
+    }
+
+    /// A call in a store, with a Docker configuration of the bench's own.
+    pub(crate) fn rbuild_at(&self, store: &Path, args: &[&str]) -> Call {
+        let docker = self.bench.path("docker").display().to_string();
+        self.bench.rbuild_at(store, args).env("DOCKER_CONFIG", &docker)
+    }
+
+    /// The same in the bench's store, where the registry is trusted.
+    pub(crate) fn rbuild(&self, args: &[&str]) -> Call {
+        self.rbuild_at(&self.bench.store(), args).env("SSL_CERT_FILE", &self.ca)
+    }
 }
 
 impl Registry {

@@ -11,40 +11,14 @@ use serde_json::{Value, json};
 
 use crate::bench::Bench;
 use crate::peers::has;
-use crate::registry::{Door, Registry};
+use crate::registry::{Guarded, Registry};
 use crate::server::{Answer, Request, Server};
 use crate::terminal::Terminal;
 use crate::transfers::noise;
 
-/// A registry that wants a password, and what makes it trusted.
-struct Guarded {
-    // It is to end before the bench looks for what is left.
-    registry: Registry,
-    bench: Bench,
-    ca: String,
-    host: String,
-}
-
-impl Guarded {
-    fn new() -> Option<Self> {
-        let bench = Bench::with_busybox()?;
-        if !has("docker-registry") || !has("openssl") || !has("htpasswd") {
-            return None;
-        }
-        let registry = Registry::start_with(&bench.path("registry"), Door::Guarded);
-        let (host, ca) =
-            (format!("127.0.0.1:{}", registry.port()), bench.path("registry/ca.crt").display().to_string());
-        Some(Self { registry, bench, ca, host })
-    }
-
-    fn rbuild(&self, args: &[&str]) -> crate::bench::Call {
-        let docker = self.bench.path("docker").display().to_string();
-        self.bench.rbuild(args).env("SSL_CERT_FILE", &self.ca).env("DOCKER_CONFIG", &docker)
-    }
-
-    fn config(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.bench.path("docker/config.json")).unwrap()).unwrap()
-    }
+/// Docker's configuration, as it is by now.
+fn config(bench: &Bench) -> Value {
+    serde_json::from_slice(&std::fs::read(bench.path("docker/config.json")).unwrap()).unwrap()
 }
 
 /// A program named `docker-credential-NAME` in a directory of its own; gives the path to look in.
@@ -73,7 +47,7 @@ fn login_and_logout_say_and_keep_what_docker_does() {
         )
     );
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(guarded.config()["auths"][host]["auth"], STANDARD.encode("u:pass:word"));
+    assert_eq!(config(&guarded.bench)["auths"][host]["auth"], STANDARD.encode("u:pass:word"));
     // By its address, as people copy it; what is kept is tried first.
     let ran = guarded.rbuild(&["login", &format!("https://{host}/v2/")]).run().ok();
     assert_eq!(
@@ -83,7 +57,7 @@ fn login_and_logout_say_and_keep_what_docker_does() {
     // What is refused is not kept, and what was kept stays.
     let ran = guarded.rbuild(&["login", "-u", "u", "--password-stdin", host]).input("wrong").run().fails(1);
     assert!(ran.stderr.contains("authentication required") && !ran.stderr.contains("stored"), "{}", ran.stderr);
-    assert_eq!(guarded.config()["auths"][host]["auth"], STANDARD.encode("u:pass:word"));
+    assert_eq!(config(&guarded.bench)["auths"][host]["auth"], STANDARD.encode("u:pass:word"));
     let _empty =
         guarded.rbuild(&["login", "-u", "u", "--password-stdin", host]).input("\n").run().fails(1).says("empty");
     for wrong in [&["login", "--password-stdin", host][..], &["login", "-u", "u", "-p", "x", "--password-stdin", host]]
@@ -95,7 +69,7 @@ fn login_and_logout_say_and_keep_what_docker_does() {
     let out = || guarded.rbuild(&["logout", &format!("https://{host}")]).run().ok().stdout;
     assert_eq!(out(), format!("Removing login credentials for {host}\n"));
     assert_eq!(out(), format!("Not logged in to {host}\n"));
-    assert_eq!(guarded.config()["auths"], json!({}));
+    assert_eq!(config(&guarded.bench)["auths"], json!({}));
     let _gone = guarded.rbuild(&["pull", &guarded.registry.name("x/y:1")]).run().fails(1).says("rbuild login");
 }
 
@@ -120,7 +94,7 @@ fn what_is_missing_is_asked_for_on_a_terminal_and_the_password_is_not_shown() {
     let screen = terminal.screen("ended").join("\n");
     assert!(screen.contains("Login Succeeded") && screen.contains("ended 0"), "{screen}");
     assert!(!screen.contains("pass:word"), "{screen}");
-    assert_eq!(guarded.config()["auths"][&guarded.host]["auth"], STANDARD.encode("u:pass:word"));
+    assert_eq!(config(&guarded.bench)["auths"][&guarded.host]["auth"], STANDARD.encode("u:pass:word"));
 }
 
 #[test]

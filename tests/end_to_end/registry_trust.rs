@@ -1,48 +1,33 @@
 //! Whom to believe, and how to get there: every place in which a host's settings say how its registries are reached.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use crate::bench::Bench;
 use crate::peers::has;
-use crate::registry::{Door, Registry};
+use crate::registry::{Guarded, Registry};
 use crate::server::{Answer, Server};
 
-/// A registry with a certificate of a test authority and a password, which holds `lib/app:1`.
+/// A guarded registry, which holds `lib/app:1`, and a configuration that opens it.
 struct Scene {
-    // It is to end before the bench looks for what is left.
-    registry: Registry,
-    bench: Bench,
-    host: String,
-    ca: String,
+    guarded: Guarded,
 }
 
 impl Scene {
     fn new() -> Option<Self> {
-        let bench = Bench::with_busybox()?;
-        if !has("docker-registry") || !has("openssl") || !has("htpasswd") {
-            return None;
-        }
-        let registry = Registry::start_with(&bench.path("registry"), Door::Guarded);
-        let (host, ca) =
-            (format!("127.0.0.1:{}", registry.port()), bench.path("registry/ca.crt").display().to_string());
-        let auth = format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"dTpwYXNzOndvcmQ=\"}}}}}}");
-        bench.context("docker", [("config.json", &auth)]);
-        let scene = Self { registry, bench, host, ca };
-        let name = scene.registry.name("lib/app:1");
-        let _tagged = scene.bench.rbuild(["tag", "busybox", &name]).run().ok();
-        let _pushed = scene.rbuild(&scene.bench.store(), &["push", &name]).env("SSL_CERT_FILE", &scene.ca).run().ok();
-        Some(scene)
-    }
-
-    fn rbuild(&self, store: &Path, args: &[&str]) -> crate::bench::Call {
-        self.bench.rbuild_at(store, args).env("DOCKER_CONFIG", &self.bench.path("docker").display().to_string())
+        let guarded = Guarded::new()?;
+        let auth = format!("{{\"auths\": {{\"{}\": {{\"auth\": \"dTpwYXNzOndvcmQ=\"}}}}}}", guarded.host);
+        guarded.bench.context("docker", [("config.json", &auth)]);
+        let name = guarded.registry.name("lib/app:1");
+        let _tagged = guarded.bench.rbuild(["tag", "busybox", &name]).run().ok();
+        let _pushed = guarded.rbuild(&["push", &name]).run().ok();
+        Some(Self { guarded })
     }
 
     /// Files below a directory that stands for `$XDG_CONFIG_HOME`.
     fn settings(&self, files: &[(&str, String)]) -> PathBuf {
-        let dir = self.bench.path("settings");
+        let dir = self.guarded.bench.path("settings");
         let _old = std::fs::remove_dir_all(&dir);
         for (file, text) in files {
             let path = dir.join(file);
@@ -55,8 +40,8 @@ impl Scene {
     /// Pulls a name into a new store, with these settings and variables.
     fn pull(&self, name: &str, files: &[(&str, String)], variables: &[(&str, &str)]) -> crate::bench::Ran {
         let settings = self.settings(files).display().to_string();
-        let store = self.bench.path("puller");
-        let mut call = self.rbuild(&store, &["pull", "-q", name]).env("XDG_CONFIG_HOME", &settings);
+        let store = self.guarded.bench.path("puller");
+        let mut call = self.guarded.rbuild_at(&store, &["pull", "-q", name]).env("XDG_CONFIG_HOME", &settings);
         for (variable, value) in variables {
             call = call.env(variable, value);
         }
@@ -69,13 +54,13 @@ impl Scene {
 #[test]
 fn certificates_are_found_where_other_tools_have_them() {
     let Some(scene) = Scene::new() else { return };
-    let (name, host) = (scene.registry.name("lib/app:1"), scene.host.clone());
-    let ca = std::fs::read_to_string(&scene.ca).unwrap();
+    let (name, host) = (scene.guarded.registry.name("lib/app:1"), scene.guarded.host.clone());
+    let ca = std::fs::read_to_string(&scene.guarded.ca).unwrap();
     let refused = scene.pull(&name, &[], &[]).fails(1).says("certificate");
     assert!(!refused.stderr.contains("pass"), "{}", refused.stderr);
     let certs = |place: &str| (format!("{place}/certs.d/{host}/ca.crt"), ca.clone());
     let hosts = |text: String| (format!("containerd/certs.d/{host}/hosts.toml"), text);
-    let ca_path = &scene.ca;
+    let ca_path = &scene.guarded.ca;
     for (what, (file, text), works) in [
         ("docker's certs.d", certs("docker"), true),
         ("podman's certs.d", certs("containers"), true),
@@ -105,13 +90,18 @@ fn certificates_are_found_where_other_tools_have_them() {
         assert_eq!(ran.code == 0, works, "{what}: {}", ran.stderr);
     }
     // What OpenSSL and Go read is read here: a bundle, or directories of files.
-    let hashed = scene.bench.context("hashed", [("unused", "")]);
-    let sum = Command::new("openssl").args(["x509", "-hash", "-noout", "-in"]).arg(&scene.ca).output().unwrap().stdout;
+    let hashed = scene.guarded.bench.context("hashed", [("unused", "")]);
+    let sum = Command::new("openssl")
+        .args(["x509", "-hash", "-noout", "-in"])
+        .arg(&scene.guarded.ca)
+        .output()
+        .unwrap()
+        .stdout;
     let sum = String::from_utf8(sum).unwrap();
     std::fs::write(hashed.join(format!("{}.0", sum.trim())), &ca).unwrap();
     let hashed = hashed.display().to_string();
     for (variable, value, works) in [
-        ("SSL_CERT_FILE", scene.ca.as_str(), true),
+        ("SSL_CERT_FILE", scene.guarded.ca.as_str(), true),
         ("SSL_CERT_FILE", "/dev/null", false),
         ("SSL_CERT_DIR", hashed.as_str(), true),
         ("SSL_CERT_DIR", &format!("/nonexistent:{hashed}"), true),
