@@ -3,7 +3,7 @@
 //! Pure: what the machine has to say (the user's ids, the caller's capabilities) is passed in. By Docker's rules a process that
 //! enters is confined like the container's own, and `--privileged` gives it capabilities but no wider system call filter.
 
-use rbuild_executor::{ALL_CAPABILITIES, Capabilities, ExecLifetime, ExecSpec, ProcessSpec, users::User};
+use rbuild_executor::{ALL_CAPABILITIES, Capabilities, ExecSpec, ProcessSpec, users::User};
 use rbuild_image::ContainerPath;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +81,6 @@ pub(crate) fn exec_spec(
         seccomp: config.seccomp.clone(),
         apparmor: config.apparmor.clone(),
         limits: config.resources.clone(),
-        lifetime: ExecLifetime::Caller,
     })
 }
 

@@ -33,19 +33,17 @@ use crate::plan::{ExecPlan, ExecStep, Namespace};
 use crate::root_dir::RootDir;
 use crate::rootfs::device;
 use crate::spawn_error::SpawnError;
-use crate::spec::ExecLifetime;
 use crate::stdio::{Slot, WindowSize};
 use crate::sys;
 use crate::sys::clone::Forked;
-use crate::sys::process::Block;
 use crate::sys::seccomp::Instruction;
 use rbuild_image::ContainerPath;
 
 /// Between the spawner, the guide and the program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum EnterMessage {
-    /// The program's process waits inside; its pidfd travels along. Without one it is the sandbox's own and does not wait.
-    Entered { pid: Option<i32>, warnings: Vec<Warning> },
+    /// The program's process waits inside; its pidfd travels along.
+    Entered { pid: i32, warnings: Vec<Warning> },
     /// It does not get inside.
     Failed(SpawnError),
     /// The spawner knows of it: the program may start.
@@ -112,34 +110,14 @@ fn guide(mut entry: Entry<'_>) -> Result<Infallible, SpawnError> {
         Errno::NOMEM => SpawnError::SandboxGone,
         errno => SpawnError::setup("start the program", errno),
     };
-    match entry.plan.lifetime {
-        ExecLifetime::Caller => match sys::clone::fork_sibling().map_err(born)? {
-            Forked::Child => program(entry, way),
-            Forked::Parent { pid, pidfd } => {
-                let pid = Some(pid.as_raw_nonzero().get());
-                let sent = channel::send(&*entry.enter, &EnterMessage::Entered { pid, warnings }, &[pidfd.as_fd()]);
-                // Without the word to go it ends by itself.
-                sys::process::exit_now(sent.is_err().into())
-            }
-        },
-        ExecLifetime::Sandbox => match sys::clone::fork(0, None).map_err(born)? {
-            // An orphan in the sandbox's pid namespace is its init's.
-            Forked::Child => match sys::clone::fork(0, None) {
-                Ok(Forked::Child) => program(entry, way),
-                Ok(Forked::Parent { .. }) => sys::process::exit_now(0),
-                Err(_) => sys::process::exit_now(1),
-            },
-            Forked::Parent { pid, .. } => {
-                let stdio = std::mem::take(&mut entry.stdio);
-                drop(stdio);
-                match sys::process::wait(Some(pid), Block::Yes) {
-                    Ok(Some(ended)) if ended.status == 0 => {}
-                    _ => return Err(SpawnError::Died),
-                }
-                let sent = channel::send(&*entry.enter, &EnterMessage::Entered { pid: None, warnings }, &[]);
-                sys::process::exit_now(sent.is_err().into())
-            }
-        },
+    match sys::clone::fork_sibling().map_err(born)? {
+        Forked::Child => program(entry, way),
+        Forked::Parent { pid, pidfd } => {
+            let pid = pid.as_raw_nonzero().get();
+            let sent = channel::send(&*entry.enter, &EnterMessage::Entered { pid, warnings }, &[pidfd.as_fd()]);
+            // Without the word to go it ends by itself.
+            sys::process::exit_now(sent.is_err().into())
+        }
     }
 }
 
@@ -257,18 +235,13 @@ fn program(entry: Entry<'_>, way: Way) -> ! {
 
 fn become_program(entry: Entry<'_>, way: Way) -> Result<Infallible, SpawnError> {
     let Entry { plan, filter, setup, enter, slots, stdio, .. } = entry;
-    let tie = match plan.lifetime {
-        ExecLifetime::Caller => Tie::Watched(enter.as_fd()),
-        ExecLifetime::Sandbox => Tie::Free,
-    };
-    if plan.lifetime == ExecLifetime::Caller {
-        Tie::Parent.bind()?;
-        match channel::receive(&*enter, RecvFlags::empty()) {
-            Ok(Some((EnterMessage::Go, _))) => {}
-            _ => return Err(SpawnError::Died),
-        }
-        tie.bind()?;
+    Tie::Parent.bind()?;
+    match channel::receive(&*enter, RecvFlags::empty()) {
+        Ok(Some((EnterMessage::Go, _))) => {}
+        _ => return Err(SpawnError::Died),
     }
+    let tie = Tie::Watched(enter.as_fd());
+    tie.bind()?;
     let capabilities = plan.process.capabilities.difference(way.withheld);
     launch::launch(Launch { process: &plan.process, capabilities, filter, setup, slots, stdio, tie }, way.built)
 }

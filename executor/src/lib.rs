@@ -48,9 +48,9 @@ pub use spawn_error::{NotExecutable, SpawnError};
 pub use spawner::{Spawner, reexec_entry};
 pub use spec::{
     Access, AppArmor, BindManner, Confinement, DEFAULT_CAPABILITIES, DeviceAccess, DeviceKind, DeviceRule, DiskLimits,
-    Durability, Exceptions, ExecLifetime, ExecSpec, HostDevice, Ids, Init, IpcNamespace, KernelPaths, Lower, Mount,
-    MountPoint, MountSource, MountsBelow, NameNamespace, NetworkMode, ProcessNamespace, ProcessSpec, Propagation,
-    Resources, Rlimit, Rootfs, SandboxSpec, Seccomp, TmpfsOptions,
+    Durability, Exceptions, ExecSpec, HostDevice, Ids, Init, IpcNamespace, KernelPaths, Lower, Mount, MountPoint,
+    MountSource, MountsBelow, NameNamespace, NetworkMode, ProcessNamespace, ProcessSpec, Propagation, Resources,
+    Rlimit, Rootfs, SandboxSpec, Seccomp, TmpfsOptions,
 };
 pub use stacking::{Stacking, StackingChoice, StackingReport, examine as examine_stacking};
 pub use stat::{FileKind, Stat, Timestamp};

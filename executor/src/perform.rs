@@ -207,16 +207,11 @@ pub(crate) enum Tie<'a> {
     Watched(BorrowedFd<'a>),
     /// Its parent's, which cannot end before without ending the whole sandbox.
     Parent,
-    /// Nobody's.
-    Free,
 }
 
 impl Tie<'_> {
     /// Ends this process when its parent does. The parent may already have ended, which the kernel's signal does not tell.
     pub(crate) fn bind(self) -> Result<(), SpawnError> {
-        if matches!(self, Self::Free) {
-            return Ok(());
-        }
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|e| SpawnError::setup("tie the sandbox to its owner", e))?;
         if let Self::Watched(parent) = self {

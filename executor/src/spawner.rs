@@ -41,7 +41,7 @@ use crate::plan::{self, HostFacts, Plan};
 use crate::process::Process;
 use crate::rootfs;
 use crate::spawn_error::SpawnError;
-use crate::spec::{ExecLifetime, ExecSpec, Rootfs, SandboxSpec};
+use crate::spec::{ExecSpec, Rootfs, SandboxSpec};
 use crate::stacking::{Stacker, StackingChoice, Stacks};
 use crate::stdio::{Slot, Stdio, WindowSize};
 use crate::sys::mount::{Depth, set_attributes};
@@ -90,8 +90,6 @@ pub(crate) enum ExitMessage {
     NotStarted { not_started: SpawnError },
     /// PID 1 ended and was reaped, the cgroup is gone.
     Ended(Ended),
-    /// It is inside, as the sandbox's own: nobody waits for it.
-    Detached { detached: Vec<Warning> },
     /// The program ended; its init is about to.
     Program(ProgramEnded),
 }
@@ -130,7 +128,6 @@ impl Ended {
 /// What the exit socket says first.
 enum Beginning {
     Started(Started),
-    Detached(Vec<Warning>),
     NotStarted(SpawnError),
     /// Nobody has the other end any more.
     Silence,
@@ -247,16 +244,8 @@ impl Spawner {
         if stdio.uses_terminal() && !spec.process.terminal {
             return Err(SpawnError::Invalid { reason: "a descriptor is the terminal, and there is none".to_owned() });
         }
-        let spec = ExecSpec { lifetime: ExecLifetime::Caller, ..spec.clone() };
-        let plan = Plan::Exec(Box::new(plan::exec(&spec, &self.host)?));
+        let plan = Plan::Exec(Box::new(plan::exec(spec, &self.host)?));
         self.begin(&plan, stdio, window, &Along::Sandbox(sandbox))?.into_process(None, Stacks::default())
-    }
-
-    /// Like [`Spawner::exec`], for a process that nobody is connected to or waits for: it ends with its sandbox alone.
-    pub fn exec_detached(&self, sandbox: BorrowedFd<'_>, spec: &ExecSpec) -> Result<Vec<Warning>, SpawnError> {
-        let spec = ExecSpec { lifetime: ExecLifetime::Sandbox, ..spec.clone() };
-        let plan = Plan::Exec(Box::new(plan::exec(&spec, &self.host)?));
-        self.begin(&plan, Stdio::null(), None, &Along::Sandbox(sandbox))?.into_detached()
     }
 
     /// Sends a plan, and waits until something was started.
@@ -357,20 +346,6 @@ impl Begun {
         }
         if ready { Ok(process) } else { Err(SpawnError::Died) }
     }
-
-    /// Waits until the program runs.
-    fn into_detached(self) -> Result<Vec<Warning>, SpawnError> {
-        let Beginning::Detached(warnings) = self.beginning else { return Err(SpawnError::Died) };
-        let mut ready = false;
-        while let Some((message, _)) = next(&self.setup)? {
-            match message {
-                SetupMessage::Leftovers(_) => {}
-                SetupMessage::Ready => ready = true,
-                SetupMessage::Failed(error) => return Err(error),
-            }
-        }
-        if ready { Ok(warnings) } else { Err(SpawnError::Died) }
-    }
 }
 
 /// The next word about a set-up; none once the program runs, or never will.
@@ -398,7 +373,6 @@ fn started(exit: &OwnedFd) -> io::Result<Beginning> {
                 return Ok(Beginning::Started(Started { pid, pidfd, warnings, program }));
             }
             Some((ExitMessage::Program(ended), _)) => program = Some(ended),
-            Some((ExitMessage::Detached { detached }, _)) => return Ok(Beginning::Detached(detached)),
             Some((ExitMessage::NotStarted { not_started }, _)) => return Ok(Beginning::NotStarted(not_started)),
             Some((ExitMessage::Ended(_), _)) => return Err(io::ErrorKind::InvalidData.into()),
             None => return Ok(Beginning::Silence),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use exceptions::{
     DeviceAccess, DeviceKind, DeviceRule, Exceptions, HostDevice, IpcNamespace, NameNamespace, ProcessNamespace,
 };
-pub use exec::{ExecLifetime, ExecSpec};
+pub use exec::ExecSpec;
 
 use crate::seccomp::SeccompProfile;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Allowed, HostFacts, MissingCwd, Namespace, ProcessPlan};
 use crate::capability::Capabilities;
 use crate::spawn_error::SpawnError;
-use crate::spec::{ExecLifetime, ExecSpec, Init, Resources};
+use crate::spec::{ExecSpec, Init, Resources};
 
 /// Everything that has to be done to enter a sandbox, in order, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +21,6 @@ pub struct ExecPlan {
     pub process: ProcessPlan,
     /// What its system call filter is made for.
     pub filter_for: Capabilities,
-    /// With whom it ends.
-    pub lifetime: ExecLifetime,
 }
 
 /// One step on the way into a sandbox.
@@ -80,5 +78,5 @@ pub fn exec(spec: &ExecSpec, host: &HostFacts) -> Result<ExecPlan, SpawnError> {
     }
     steps.push(ExecStep::CloseHost);
     let filter_for = super::capabilities(&spec.sandbox_capabilities)?.intersection(host.bounding);
-    Ok(ExecPlan { id: spec.id.clone(), steps, process, filter_for, lifetime: spec.lifetime })
+    Ok(ExecPlan { id: spec.id.clone(), steps, process, filter_for })
 }

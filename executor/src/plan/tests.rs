@@ -1,9 +1,7 @@
 //! Plans of typical sandboxes, pinned step by step.
 
 use super::*;
-use crate::spec::{
-    Confinement, DEFAULT_CAPABILITIES, DeviceAccess, Exceptions, ExecLifetime, ExecSpec, Lower, ProcessSpec, Rlimit,
-};
+use crate::spec::{Confinement, DEFAULT_CAPABILITIES, DeviceAccess, Exceptions, ExecSpec, Lower, ProcessSpec, Rlimit};
 
 fn host() -> HostFacts {
     HostFacts {
@@ -216,7 +214,6 @@ fn exec_spec() -> ExecSpec {
         seccomp: Seccomp::Default,
         apparmor: AppArmor::HostDefault,
         limits: Resources::default(),
-        lifetime: ExecLifetime::Caller,
     }
 }
 
@@ -235,9 +232,9 @@ fn a_sandbox_is_entered_in_this_order() {
     Terminal
     CloseHost
     "#);
-    insta::assert_snapshot!(format!("{:?}\n{:?} {:?}", plan.process, plan.filter_for, plan.lifetime), @r#"
+    insta::assert_snapshot!(format!("{:?}\n{:?}", plan.process, plan.filter_for), @r#"
     ProcessPlan { argv: ["/bin/sh", "-c", "true"], env: ["PATH=/bin"], cwd: "/", missing_cwd: Refuse, user: Ids { uid: 0, gid: 0, groups: [0] }, groups: Set, capabilities: Capabilities(2097153), no_new_privileges: false, seccomp: Default, apparmor: None, rlimits: [Planned { index: 9, soft: 1, hard: 2 }], init: Process }
-    Capabilities(1) Caller
+    Capabilities(1)
     "#);
 }
 

@@ -39,16 +39,13 @@ impl Entering {
     pub(super) fn arrive(self) -> Option<Arrival> {
         self.reap();
         let answer = match channel::receive(&self.socket, RecvFlags::DONTWAIT) {
-            Ok(Some((EnterMessage::Entered { pid: Some(pid), warnings }, mut fds))) => {
+            Ok(Some((EnterMessage::Entered { pid, warnings }, mut fds))) => {
                 if let Some((pid, pidfd)) = Pid::from_raw(pid).zip(fds.pop()) {
                     // It begins only now that somebody is going to wait for it. It may have been killed meanwhile.
                     drop(channel::send(&self.socket, &EnterMessage::Go, &[]));
                     return Some(Arrival { pid, pidfd, socket: self.socket, exit: self.exit, warnings });
                 }
                 ExitMessage::NotStarted { not_started: SpawnError::Died }
-            }
-            Ok(Some((EnterMessage::Entered { pid: None, warnings }, _))) => {
-                ExitMessage::Detached { detached: warnings }
             }
             Ok(Some((EnterMessage::Failed(error), _))) => ExitMessage::NotStarted { not_started: error },
             // Killed on the way: with the sandbox, perhaps, whose cgroups it had joined.
@@ -64,8 +61,7 @@ impl Entering {
         let _ = sys::process::signal(self.pidfd.as_fd(), libc::SIGKILL);
         self.reap();
         // It may have brought the program in before; that ends without the word to go.
-        if let Ok(Some((EnterMessage::Entered { pid: Some(pid), .. }, fds))) =
-            channel::receive(&self.socket, RecvFlags::DONTWAIT)
+        if let Ok(Some((EnterMessage::Entered { pid, .. }, fds))) = channel::receive(&self.socket, RecvFlags::DONTWAIT)
         {
             for pidfd in &fds {
                 let _ = sys::process::signal(pidfd.as_fd(), libc::SIGKILL);

@@ -27,15 +27,4 @@ pub struct ExecSpec {
     pub apparmor: AppArmor,
     /// The limits that were asked for: where there are any, a process that cannot be put under them is not started.
     pub limits: Resources,
-    /// With whom it ends.
-    pub lifetime: ExecLifetime,
-}
-
-/// With whom a process that entered a sandbox ends, beside the sandbox itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ExecLifetime {
-    /// With whoever started it.
-    Caller,
-    /// With nobody: it is the sandbox's own, whose init inherits it (`exec -d`).
-    Sandbox,
 }

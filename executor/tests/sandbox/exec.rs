@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rbuild_executor::{
-    ExecLifetime, ExecSpec, ExitStatus, Ids, Init, NotExecutable, Process, Resources, SandboxSpec, SpawnError, Spawner,
-    Stdio, StdioFd, WindowSize,
+    ExecSpec, ExitStatus, Ids, Init, NotExecutable, Process, Resources, SandboxSpec, SpawnError, Spawner, Stdio,
+    StdioFd, WindowSize,
 };
 use rbuild_image::ContainerPath;
 
@@ -22,7 +22,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("exec::a_terminal_is_one_of_the_sandboxs", terminal),
     ("exec::it_ends_with_the_sandbox", ends_with_sandbox),
     ("exec::it_ends_with_whoever_started_it", ends_with_caller),
-    ("exec::a_detached_one_is_the_sandboxs_own", detached),
     ("exec::a_sandbox_that_has_ended_is_not_entered", gone),
     ("exec::a_sandbox_that_dies_on_the_way_in_takes_it_along", dies_meanwhile),
     ("exec::nobody_inside_gets_hold_of_the_host_meanwhile", watched),
@@ -51,7 +50,6 @@ pub(crate) fn exec_spec(sandbox: &SandboxSpec, argv: &[&str]) -> ExecSpec {
         seccomp: sandbox.confinement.seccomp.clone(),
         apparmor: sandbox.confinement.apparmor.clone(),
         limits: sandbox.resources.clone(),
-        lifetime: ExecLifetime::Caller,
     }
 }
 
@@ -237,28 +235,6 @@ fn ends_with_caller(world: &World) {
     assert_eq!(process.try_wait().unwrap(), None, "the sandbox goes on");
 }
 
-fn detached(world: &World) {
-    for init in [Init::Process, Init::Reaper] {
-        let (spec, mut process) = resident(world, |spec| spec.init = init);
-        let other = Spawner::start().unwrap();
-        let mut inside = sleeper(&spec, "4949");
-        inside.lifetime = ExecLifetime::Sandbox;
-        other.exec_detached(process.pidfd(), &inside).unwrap();
-        wait_for("sleepers to run", || sleepers("4949") >= 2);
-        inside.process.argv = vec!["no-such-program".to_owned()];
-        assert!(matches!(other.exec_detached(process.pidfd(), &inside), Err(SpawnError::NotFound { .. })));
-        drop(other);
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(sleepers("4949") >= 2);
-        let parents =
-            "for p in /proc/[0-9]*; do grep -q 494[9] $p/cmdline && grep PPid $p/status; done | sort -u | head -1";
-        assert_eq!(sh(world, &spec, &process, parents).text.trim(), "PPid:\t1", "its init inherits it");
-        process.kill_all().unwrap();
-        process.wait().unwrap();
-        assert_eq!(sleepers("4949"), 0);
-    }
-}
-
 fn gone(world: &World) {
     let (spec, mut process) = resident(world, |_| {});
     let pidfd = process.pidfd().try_clone_to_owned().unwrap();
@@ -266,8 +242,6 @@ fn gone(world: &World) {
     process.wait().unwrap();
     let entered = world.spawner.exec(pidfd.as_fd(), &exec_spec(&spec, &["true"]), Stdio::null(), None);
     assert!(matches!(entered, Err(SpawnError::SandboxGone)), "{entered:?}");
-    let detached = world.spawner.exec_detached(pidfd.as_fd(), &exec_spec(&spec, &["true"]));
-    assert!(matches!(detached, Err(SpawnError::SandboxGone)), "{detached:?}");
 }
 
 fn dies_meanwhile(world: &World) {
