@@ -124,6 +124,7 @@ impl Registries {
             if host.mirrors.is_empty() {
                 host.mirrors = found.mirrors;
             }
+            host.push = host.push.or(found.push);
         }
         self.insecure_networks.extend(other.insecure_networks);
         if self.default_mirrors.is_empty() {

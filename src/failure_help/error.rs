@@ -115,7 +115,7 @@ fn of_registry(error: &RegistryError) -> Option<String> {
         Cause::Network(_) | Cause::Timeout(_) => {
             format!("{host} cannot be reached from here: is a proxy needed (HTTPS_PROXY), or a firewall in between?")
         }
-        Cause::Blocked { .. } => {
+        Cause::Blocked { .. } | Cause::NoPush { .. } => {
             let registry = &error.target.registry;
             format!("if that is not meant for rbuild, name [registry.\"{registry}\"] in its configuration file")
         }

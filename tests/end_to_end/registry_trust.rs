@@ -113,6 +113,31 @@ fn certificates_are_found_where_other_tools_have_them() {
 }
 
 #[test]
+fn what_containerd_may_not_push_to_is_not_pushed_to() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    if !has("docker-registry") {
+        return;
+    }
+    let registry = Registry::start(&bench.path("registry"));
+    let (name, host) = (registry.name("lib/app:1"), format!("127.0.0.1:{}", registry.port()));
+    let _tagged = bench.rbuild(["tag", "busybox", &name]).run().ok();
+    let context = bench.context("app", [("Dockerfile", "FROM busybox\nRUN echo was built\n")]);
+    let with = |capabilities: &str, args: &[&str]| {
+        let text = format!("server = \"http://{host}\"\ncapabilities = [{capabilities}]\n");
+        let settings = bench.context("settings", [(&*format!("containerd/certs.d/{host}/hosts.toml"), text.as_str())]);
+        bench.rbuild(args).env("XDG_CONFIG_HOME", &settings.display().to_string())
+    };
+    let refused = with("\"pull\", \"resolve\"", &["push", &name]).run().fails(1);
+    let refused = refused.says("hosts.toml leaves push out of the capabilities of 127.0.0.1");
+    assert!(refused.stderr.contains(&format!("[registry.\"{host}\"]")), "{}", refused.stderr);
+    let build = ["build", "--progress=plain", "--push", "-t", &name, context.to_str().unwrap()];
+    let refused = with("\"pull\"", &build).run().fails(1).says("leaves push out");
+    assert!(!refused.stderr.contains("was built"), "it is refused before anything is built: {}", refused.stderr);
+    let _pushed = with("\"pull\", \"push\"", &["push", &name]).run().ok();
+    let _pulled = with("\"pull\", \"resolve\"", &["pull", &name]).run().ok();
+}
+
+#[test]
 fn mirrors_of_containerd_and_podman_are_asked_as_they_are_set() {
     let Some(bench) = Bench::with_busybox() else { return };
     if !has("docker-registry") {

@@ -295,15 +295,15 @@ impl Client {
         }
     }
 
-    /// Fails where settings of this host forbid the repository.
+    /// Fails where settings of this host forbid the repository, or to push to its registry.
     fn check_allowed(&self, action: Action, target: &Target) -> Result<(), RegistryError> {
-        match self.shared.hosts.blocked(&target.registry, &target.repository) {
-            None => Ok(()),
-            Some(prefix) => {
-                let cause = Box::new(Cause::Blocked { prefix: prefix.to_owned() });
-                Err(RegistryError { action, target: Box::new(target.clone()), attempts: 0, cause })
-            }
-        }
+        let (hosts, registry) = (&self.shared.hosts, &target.registry);
+        let cause = match hosts.blocked(registry, &target.repository) {
+            Some(prefix) => Cause::Blocked { prefix: prefix.to_owned() },
+            None if action.is_push() && !hosts.takes_pushes(registry) => Cause::NoPush { registry: registry.clone() },
+            None => return Ok(()),
+        };
+        Err(RegistryError { action, target: Box::new(target.clone()), attempts: 0, cause: Box::new(cause) })
     }
 
     /// Sends a request below the API of an endpoint, with authentication where it is asked for.

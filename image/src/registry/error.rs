@@ -89,6 +89,13 @@ pub enum Action {
     PushManifest,
 }
 
+impl Action {
+    /// Whether it changes what a registry has.
+    pub(super) fn is_push(self) -> bool {
+        matches!(self, Self::PushBlob | Self::PushManifest)
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -269,6 +276,12 @@ pub enum Cause {
     Blocked {
         /// By which entry.
         prefix: String,
+    },
+    /// Settings of this host forbid to push to the registry.
+    #[error("hosts.toml leaves push out of the capabilities of {registry}")]
+    NoPush {
+        /// Which.
+        registry: String,
     },
     /// The body is compressed although that was not asked for.
     #[error("the answer is encoded as {0}, which was not asked for")]
@@ -518,6 +531,7 @@ mod tests {
             Cause::Corrupt { digest, source: PermissionDenied.into() },
             Cause::FalseDigest { claimed: "sha256:00".into(), actual: digest },
             Cause::Blocked { prefix: "r.example/private".into() },
+            Cause::NoPush { registry: "r.example".into() },
             Cause::Encoding("br".into()),
             Cause::Document(DocumentError::TooManyLayers { count: 1000 }),
             Cause::NotAnImage { found: "application/vnd.cncf.helm.config.v1+json".into() },
@@ -561,6 +575,7 @@ mod tests {
         content of sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 does not match its digest or size
         the server says the digest is sha256:00, the content has sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
         registries.conf blocks r.example/private
+        hosts.toml leaves push out of the capabilities of r.example
         the answer is encoded as br, which was not asked for
         invalid image document
         not a container image: its config is application/vnd.cncf.helm.config.v1+json

@@ -93,6 +93,11 @@ impl HostTable {
         (rule.access == Access::Blocked).then_some(rule.prefix.as_str())
     }
 
+    /// Whether a registry may be pushed to.
+    pub(super) fn takes_pushes(&self, registry: &str) -> bool {
+        self.get(registry).is_none_or(|host| host.push != Some(Access::Blocked))
+    }
+
     /// The same settings under other names.
     pub(super) fn renamed(&self, name: impl Fn(&str) -> Option<String>) -> Self {
         let named = self.named.iter().filter_map(|(old, host)| Some((name(old)?, host.clone()))).collect();
@@ -148,6 +153,25 @@ mod tests {
         for bad in ["10.1.0.0", "10.1.0.0/33", "::/129", "r.example/8", "10.1.0.0/x", ""] {
             let error = bad.parse::<IpNetwork>().unwrap_err();
             assert_eq!(error.to_string(), format!("{bad:?} is not a network, e.g. 10.1.0.0/16"));
+        }
+    }
+
+    #[test]
+    fn a_host_takes_pushes_unless_it_is_said_not_to() {
+        let host = |push| HostConfig { push, ..HostConfig::default() };
+        let named =
+            [("a.example", None), ("b.example:5000", Some(Access::Blocked)), ("c.example", Some(Access::Allowed))];
+        let named = named.map(|(name, push)| (name.to_owned(), host(push)));
+        let table = HostTable::new(named.into(), vec!["10.1.0.0/16".parse().unwrap()]);
+        for (registry, takes) in [
+            ("a.example", true),
+            ("b.example:5000", false),
+            ("b.example", true),
+            ("c.example", true),
+            ("10.1.0.1", true),
+            ("docker.io", true),
+        ] {
+            assert_eq!(table.takes_pushes(registry), takes, "{registry}");
         }
     }
 

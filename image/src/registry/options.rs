@@ -83,6 +83,8 @@ pub struct HostConfig {
     pub mirrors: Vec<Mirror>,
     /// Sent with every request to this host, and to no other.
     pub headers: Vec<(String, Secret)>,
+    /// Whether anything may be pushed to it, where that is said; else it may.
+    pub push: Option<Access>,
 }
 
 /// TLS or not.
@@ -172,13 +174,13 @@ pub struct RepositoryRule {
     pub access: Access,
 }
 
-/// Whether repositories may be used.
+/// Whether repositories may be used: fetched from and sent to, or what else is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
     /// They may.
     #[default]
     Allowed,
-    /// Nothing is fetched from there, or sent.
+    /// They may not.
     Blocked,
 }
 

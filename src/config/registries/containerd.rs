@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rbuild_image::credentials::Secret;
-use rbuild_image::registry::{ClientCertificate, Mirror, MirrorServes, Scheme, Told};
+use rbuild_image::registry::{Access, ClientCertificate, Mirror, MirrorServes, Scheme, Told};
 use toml::{Table, Value};
 
 use super::{Registries, host_of};
@@ -41,9 +41,11 @@ pub(super) fn hosts(name: &str, text: &str, directory: &Path) -> Option<Registri
     }
     trust(&mut found, name, &file, directory);
     headers(&mut found, name, &file);
+    if let Some(push) = pushes(name, &file) {
+        found.host(name).push = Some(push);
+    }
     if let Some(server) = file.get("server").and_then(Value::as_str) {
-        let same = host_of(server) == name || (name == "docker.io" && host_of(server) == "registry-1.docker.io");
-        match (same, server.starts_with("http://")) {
+        match (is_same(host_of(server), name), server.starts_with("http://")) {
             (true, true) => found.host(name).scheme = Scheme::Http,
             (true, false) => {}
             (false, _) => found.mirror(name, server, MirrorServes::All),
@@ -52,15 +54,38 @@ pub(super) fn hosts(name: &str, text: &str, directory: &Path) -> Option<Registri
     Some(found)
 }
 
-fn mirror(found: &mut Registries, name: &str, location: &str, settings: &Table, directory: &Path) {
-    let able = settings.get("capabilities").and_then(Value::as_array);
-    let can = |word: &str| able.is_none_or(|able| able.iter().any(|one| one.as_str() == Some(word)));
-    if !can("pull") {
-        return;
+/// Whether a host is the registry itself.
+fn is_same(host: &str, name: &str) -> bool {
+    host == name || (name == "docker.io" && host == "registry-1.docker.io")
+}
+
+/// Whether `capabilities` have a word, which they do where nothing is said.
+fn can(settings: &Table, word: &str) -> bool {
+    let able = settings.get("capabilities").and_then(Value::as_array).filter(|able| !able.is_empty());
+    let is_word = |one: &Value| one.as_str().is_some_and(|one| one.eq_ignore_ascii_case(word));
+    able.is_none_or(|able| able.iter().any(is_word))
+}
+
+/// Whether the registry itself may be pushed to: by its entry among the hosts, or by what the file says of its server.
+fn pushes(name: &str, file: &Table) -> Option<Access> {
+    let hosts = file.get("host").and_then(Value::as_table).into_iter().flatten();
+    let own = hosts.filter(|(location, _)| is_same(host_of(location), name)).filter_map(|(_, host)| host.as_table());
+    let server = file.get("server").and_then(Value::as_str).filter(|server| is_same(host_of(server), name));
+    let entries: Vec<&Table> = own.chain(server.map(|_| file)).collect();
+    match entries.iter().any(|settings| can(settings, "push")) {
+        _ if entries.iter().all(|settings| !settings.contains_key("capabilities")) => None,
+        true => Some(Access::Allowed),
+        false => Some(Access::Blocked),
     }
+}
+
+fn mirror(found: &mut Registries, name: &str, location: &str, settings: &Table, directory: &Path) {
     let own = host_of(location);
     if own != name {
-        let serves = if can("resolve") { MirrorServes::All } else { MirrorServes::Digests };
+        if !can(settings, "pull") {
+            return;
+        }
+        let serves = if can(settings, "resolve") { MirrorServes::All } else { MirrorServes::Digests };
         let whole = settings.get("override_path").and_then(Value::as_bool).unwrap_or(false);
         let api = api_path(location, whole);
         let scheme = location.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
@@ -174,6 +199,30 @@ mod tests {
         assert_eq!(found.hosts["o.example"].client_certificate.as_ref().unwrap().key, Path::new("/d/k.pem"));
         let plain = hosts("r.example:5000", "server = \"http://r.example:5000\"\n", Path::new("/d")).unwrap();
         assert_eq!(plain.hosts["r.example:5000"].scheme, Scheme::Http);
+    }
+
+    #[test]
+    fn a_registry_is_pushed_to_where_one_of_its_entries_can() {
+        let (no, yes) = ("capabilities = ['pull', 'resolve']", "capabilities = ['Push']");
+        let server = "server = 'https://r.example'";
+        let own = "[host.'https://r.example']";
+        for (text, want) in [
+            ("[host.'https://m.example']\ncapabilities = ['pull']".to_owned(), None),
+            (server.to_owned(), None),
+            (format!("{server}\n{no}"), Some(Access::Blocked)),
+            (format!("{server}\n{no}\n[host.'https://m.example']"), Some(Access::Blocked)),
+            (format!("{server}\n{no}\n{own}\n{yes}"), Some(Access::Allowed)),
+            (format!("{own}\n{no}"), Some(Access::Blocked)),
+            (format!("{own}\ncapabilities = []"), Some(Access::Allowed)),
+            (format!("{server}\n{own}\n{no}"), Some(Access::Allowed)),
+            (format!("server = 'https://other.example'\n{no}"), None),
+        ] {
+            let found = hosts("r.example", &text, Path::new("/d")).unwrap();
+            assert_eq!(found.hosts.get("r.example").and_then(|host| host.push), want, "{text}");
+        }
+        let hub = format!("server = 'https://registry-1.docker.io'\n{no}");
+        let found = hosts("docker.io", &hub, Path::new("/d")).unwrap();
+        assert_eq!(found.hosts["docker.io"].push, Some(Access::Blocked));
     }
 
     #[test]
