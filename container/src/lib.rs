@@ -63,8 +63,8 @@ pub use inbox::SignalInbox;
 pub use list::Width;
 pub use logs::{InvalidLogOption, LogDriver, LogEntry, LogOptions, LogReadError, LogReader, LogWindow, Stream};
 pub use monitor::{
-    AttachRequest, Bond, Caller, CallerStreams, DetachKeys, Followed, InvalidDetachKeys, LinkError, MonitorLink,
-    Session, StartFailure,
+    Arrival, AttachRequest, Bond, Caller, CallerStreams, DetachKeys, Followed, InvalidDetachKeys, LinkError,
+    MonitorLink, Session, StartFailure,
 };
 pub use mounts::{
     CopyUp, InvalidMount, InvalidTie, MissingSource, MountRequest, MountRequestSource, parse_mount_flag,

@@ -25,7 +25,7 @@ mod socket;
 
 pub(crate) use clients::{Client, Clients, Said};
 pub use detach_keys::{DetachKeys, InvalidDetachKeys};
-pub use link::{Caller, CallerStreams, Followed, LinkError, MonitorLink, Session};
+pub use link::{Arrival, Caller, CallerStreams, Followed, LinkError, MonitorLink, Session};
 pub use message::{AttachRequest, Bond, StartFailure};
 pub(crate) use message::{FromMonitor, ToMonitor};
 pub(crate) use output::Outputs;

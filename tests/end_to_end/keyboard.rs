@@ -44,6 +44,14 @@ fn keys_detach_by_flag_and_by_dockers_configuration() {
     keys(&["C-p", "C-q"]);
     terminal.screen("third 0");
     assert_eq!(status(&bench, "keys"), "running\n");
+    let format =
+        "{{.Action}}{{with .Actor.Attributes.height}} {{.}}{{end}}{{with .Actor.Attributes.width}} {{.}}{{end}}";
+    let told = bench.rbuild(["events", "--since=1h", "--until=0s", "-f", "container=keys", "--format", format]).run();
+    let told = told.ok().stdout;
+    let told: Vec<&str> = told.lines().filter(|line| !line.contains("connect")).collect();
+    // A terminal that was made for its client is given its size once, one that shows something already two.
+    let again = ["attach", "resize 21 81", "resize 20 80", "detach"];
+    assert_eq!(told, [&["create", "attach", "start", "resize 20 80", "detach"], &again[..], &again[..]].concat());
     let _ran = bench.rbuild(["rm", "-f", "keys"]).run().ok();
     std::fs::write(bench.path("home/.docker/config.json"), r#"{"detachKeys": "ctrl-1"}"#).unwrap();
     let ran = bench.rbuild(["run", "--rm", "--network=none", "busybox", "true"]).run();
@@ -156,6 +164,15 @@ fn a_command_in_a_container_is_left_running_by_its_keys_and_ends_with_its_termin
     keys(&["C-x", "x"]);
     terminal.screen("second 0");
     assert!(runs("sleep 73141") && runs("sleep 73142"), "they go on");
+    let format = "{{.Actor.Attributes.execID}}";
+    let of = |event: &str| {
+        let filter = format!("event={event}");
+        let told = bench.rbuild(["events", "--since=1h", "--until=0s", "-f", &filter, "--format", format]).run();
+        told.ok().stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let left = of("exec_detach");
+    assert!(left.len() == 2 && left[..] == of("exec_create")[..2], "{left:?}");
+    assert_eq!(of("resize"), [""; 0], "a command's terminal is told of as little as by Docker");
     terminal.screen("typed");
     keys(&["C-p", "on", "Enter"]);
     terminal.screen("third 5");

@@ -77,7 +77,7 @@ impl Containers {
         for (stream, from) in streams.outputs.drain(..) {
             outputs.copy(stream, from, None, watch.clients.clone()).map_err(ExecError::Streams)?;
         }
-        let status = follow(&mut process, watch).map_err(ExecError::Follow)?;
+        let status = follow(&mut process, watch, || told.detach(self.now())).map_err(ExecError::Follow)?;
         outputs.announce_end().map_err(ExecError::Streams)?;
         drop(process);
         if !outputs.finish(Some(DELIVERY)) {
@@ -99,15 +99,19 @@ fn receive_request(caller: &OwnedFd) -> io::Result<ExecRequest> {
     Ok(serde_json::from_reader(BufReader::new(File::from(file)))?)
 }
 
-/// Watches a command to its end.
-fn follow(process: &mut Process, watch: &mut Watch<'_>) -> io::Result<ExitStatus> {
+/// Watches a command to its end; `left` is called when its caller leaves it running.
+fn follow(process: &mut Process, watch: &mut Watch<'_>, left: impl Fn()) -> io::Result<ExitStatus> {
     let mut killed = false;
     loop {
         if watch.dying && !killed {
             killed = true;
             process.kill_all()?;
         }
-        if watch.wait(Some(process), EVER)?.process_ended {
+        let heard = watch.wait(Some(process), EVER)?;
+        if heard.detached {
+            left();
+        }
+        if heard.process_ended {
             return process.wait();
         }
     }

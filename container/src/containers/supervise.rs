@@ -420,6 +420,8 @@ pub(super) struct Heard {
     networks: Vec<Arc<crate::monitor::Client>>,
     input_ended: bool,
     pub(super) client_died: bool,
+    /// A client left what runs running.
+    pub(super) detached: bool,
     pub(super) told_to_end: bool,
     pub(super) process_ended: bool,
 }
@@ -478,7 +480,10 @@ impl<'a> Watch<'a> {
                     heard.client_died = true;
                     self.dying = true;
                 }
-                Said::Left => heard.input_ended |= client.wants_input(),
+                said @ (Said::Detached | Said::Left) => {
+                    heard.detached |= said == Said::Detached;
+                    heard.input_ended |= client.wants_input();
+                }
                 Said::Networks => heard.networks.push(Arc::clone(client)),
                 Said::Wake => {}
             }

@@ -1,4 +1,5 @@
-//! What is told of a command that is executed in a container: when it is made and begun, and when it has ended.
+//! What is told of a command that is executed in a container: when it is made and begun, when it is left, and when it has
+//! ended.
 
 use jiff::Timestamp;
 
@@ -18,6 +19,11 @@ impl<'a> Executed<'a> {
         let id = crate::id::random_hex();
         log.tell(&begun(record, &id, command, now));
         Self { log, record, id }
+    }
+
+    /// Tells that who began it with a terminal has left it running.
+    pub(crate) fn detach(&self, now: Timestamp) {
+        self.log.tell(&[self.record.event("exec_detach", now, &[("execID", &self.id)])]);
     }
 
     /// Tells that it has ended.

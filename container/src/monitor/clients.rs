@@ -39,6 +39,8 @@ pub(crate) enum Said {
     Networks,
     /// It has gone, and its container shall go with it.
     Died,
+    /// It has gone, and said so.
+    Detached,
     /// It has gone.
     Left,
 }
@@ -84,7 +86,7 @@ impl Clients {
     /// Hears one client out; one that has gone is not there any more afterwards.
     pub(crate) fn hear(&self, client: &Arc<Client>) -> Said {
         let said = client.hear();
-        if matches!(said, Said::Died | Said::Left) {
+        if matches!(said, Said::Died | Said::Detached | Said::Left) {
             self.lock().retain(|other| !Arc::ptr_eq(other, client));
         }
         said
@@ -147,7 +149,7 @@ impl Client {
             Ok(Some((ToMonitor::Networks, _))) => Said::Networks,
             Ok(Some((ToMonitor::Detach, _))) => {
                 self.closed.store(true, Ordering::Relaxed);
-                Said::Left
+                Said::Detached
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Said::Wake,
             // Its end, or a message that makes no sense.
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn a_bound_client_that_vanishes_is_told_from_one_that_detaches() {
         for (bond, detach, want) in
-            [(Bond::Bound, false, Said::Died), (Bond::Bound, true, Said::Left), (Bond::Loose, false, Said::Left)]
+            [(Bond::Bound, false, Said::Died), (Bond::Bound, true, Said::Detached), (Bond::Loose, false, Said::Left)]
         {
             let (ours, theirs) = channel::pair().unwrap();
             let clients = Clients::default();

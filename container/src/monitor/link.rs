@@ -37,8 +37,16 @@ pub struct CallerStreams {
     pub error: OwnedFd,
 }
 
+/// Whether a container's terminal was made for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It was, and has the size of the client's.
+    First,
+    /// It may show something already.
+    Later,
+}
+
 /// What a client brings along.
-#[derive(Debug)]
 pub struct Caller<'a> {
     /// Its streams.
     pub streams: CallerStreams,
@@ -46,6 +54,16 @@ pub struct Caller<'a> {
     pub signals: Option<&'a mut SignalInbox>,
     /// The keys that detach it.
     pub keys: DetachKeys,
+    /// Whether the container's terminal was made for it.
+    pub arrival: Arrival,
+    /// Told of each size that the container's terminal is given.
+    pub resized: &'a mut dyn FnMut(WindowSize),
+}
+
+impl std::fmt::Debug for Caller<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller").field("streams", &self.streams).field("arrival", &self.arrival).finish_non_exhaustive()
+    }
 }
 
 /// A container that runs and to which a client is connected.
@@ -221,7 +239,7 @@ impl Session {
     /// Stays connected until the container ends or the client detaches. `typing` says whether the caller's input is the
     /// container's.
     pub fn follow(mut self, caller: Caller<'_>, typing: bool) -> Result<Followed, LinkError> {
-        let Caller { streams, signals, keys } = caller;
+        let Caller { streams, signals, keys, arrival, resized } = caller;
         self.typing = typing && self.inner.is_some();
         let terminal = self.inner.as_ref().filter(|_| self.is_terminal);
         let terminal = terminal.map(OwnedFd::try_clone).transpose().map_err(LinkError::Streams)?;
@@ -230,7 +248,8 @@ impl Session {
             raw = RawTerminal::enter(streams.input.as_fd()).map_err(LinkError::Streams)?;
         }
         if let Some(terminal) = &terminal {
-            fit(&streams.output, terminal).map_err(LinkError::Streams)?;
+            let sizes = fit(&streams.output, terminal, arrival).map_err(LinkError::Streams)?;
+            sizes.into_iter().for_each(&mut *resized);
         }
         let ended = Ended::new().map_err(LinkError::Streams)?;
         let detached = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -248,7 +267,8 @@ impl Session {
             // Not joined: it may be waiting for a key that nobody presses.
             drop(started.map_err(LinkError::Streams)?);
         }
-        let result = self.watch(signals, &detached, terminal.as_ref().map(|inner| (&streams.output, inner)));
+        let window = terminal.as_ref().map(|inner| (&streams.output, inner));
+        let result = self.watch(signals, &detached, window, resized);
         ended.announce().map_err(LinkError::Streams)?;
         drop(raw);
         result
@@ -259,13 +279,17 @@ impl Session {
         mut signals: Option<&mut SignalInbox>,
         detached: &OwnedFd,
         window: Option<(&OwnedFd, &OwnedFd)>,
+        resized: &mut dyn FnMut(WindowSize),
     ) -> Result<Followed, LinkError> {
         loop {
             if let Some(signals) = &mut signals {
                 for signal in signals.take() {
                     match (signal, window) {
                         // The kernel tells the container's processes when the size of their terminal changes.
-                        (Signal::WINCH, Some((from, to))) => copy_size(from, to).map_err(LinkError::Streams)?,
+                        (Signal::WINCH, Some((from, to))) => {
+                            copy_size(from, to).map_err(LinkError::Streams)?;
+                            size(from).into_iter().for_each(&mut *resized);
+                        }
                         _ => self.pass_on(signal).map_err(LinkError::Connection)?,
                     }
                 }
@@ -304,16 +328,20 @@ impl Session {
     }
 }
 
-/// Gives the container's terminal the size of the caller's. It changes twice, so that a program that fills the screen draws it
-/// again.
-fn fit(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    if let Some(window) = size(from) {
-        if size(to) == Some(window) {
-            set_size(to, WindowSize { rows: window.rows.saturating_add(1), ..window })?;
-        }
-        set_size(to, window)?;
+/// Gives the container's terminal the size of the caller's; the sizes that it was given. For who comes later it changes
+/// twice, as in Docker, so that a program that fills the screen draws it again.
+fn fit(from: &OwnedFd, to: &OwnedFd, arrival: Arrival) -> io::Result<Vec<WindowSize>> {
+    let Some(window) = size(from) else { return Ok(Vec::new()) };
+    let WindowSize { rows, columns } = window;
+    let larger = WindowSize { rows: rows.saturating_add(1), columns: columns.saturating_add(1) };
+    let sizes = match arrival {
+        Arrival::First => vec![window],
+        Arrival::Later => vec![larger, window],
+    };
+    for one in &sizes {
+        set_size(to, *one)?;
     }
-    Ok(())
+    Ok(sizes)
 }
 
 /// Copies what the caller types.

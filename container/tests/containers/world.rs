@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rbuild_cache::snapshot::{Content, Metadata};
 use rbuild_cache::{Lease, OpenOptions, SnapshotId, Store, SystemClock};
 use rbuild_container::{
-    AttachRequest, Bond, Caller, CallerStreams, Console, ContainerRecord, Containers, CreateError, DetachKeys,
+    Arrival, AttachRequest, Bond, Caller, CallerStreams, Console, ContainerRecord, Containers, CreateError, DetachKeys,
     Followed, HostFiles, HostResolver, ImageOrigin, Lifetime, LinkError, MonitorLink, NetworkChoice, NetworkRequest,
     NewContainer, RunRequest, SignalInbox, StartError, StartFailure, Supervision, terminal_size,
 };
@@ -174,7 +174,13 @@ impl World {
         let mut monitor = command.spawn().unwrap();
         let follow = |inbox: &mut SignalInbox| {
             let session = link.running(Some(inbox), &mut |_| {})?;
-            let caller = Caller { streams, signals: Some(inbox), keys: DetachKeys::default() };
+            let caller = Caller {
+                streams,
+                signals: Some(inbox),
+                keys: DetachKeys::default(),
+                arrival: Arrival::First,
+                resized: &mut |_| (),
+            };
             session.follow(caller, request.input)
         };
         let followed = follow(&mut inbox);

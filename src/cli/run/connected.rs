@@ -3,9 +3,12 @@
 use std::os::fd::AsFd;
 
 use rbuild_container::{
-    AnonymousVolumes, AttachRequest, Bond, Caller, CallerStreams, Console, ContainerId, ContainerRecord, Containers,
-    DetachKeys, ExecRequest, Followed, Lifetime, LinkError, MonitorLink, RemoveOptions, SignalInbox, terminal_size,
+    AnonymousVolumes, Arrival, AttachRequest, Bond, Caller, CallerStreams, Console, ContainerId, ContainerRecord,
+    Containers, DetachKeys, ExecRequest, Followed, Lifetime, LinkError, MonitorLink, RemoveOptions, SignalInbox,
+    terminal_size,
 };
+
+use rbuild_executor::WindowSize;
 
 use super::monitor;
 use crate::cli::report::{self, Failure};
@@ -135,7 +138,13 @@ pub(super) fn start(
         containers.tell(record, "attach", &[]);
     }
     monitor::start(&record.id, theirs, engine)?;
-    let result = follow(link, connection, streams, signals);
+    let result = follow(
+        link,
+        connection,
+        streams,
+        signals,
+        &Telling { arrival: Arrival::First, of: Some((containers, record)) },
+    );
     if let Err(LinkError::Died) = &result
         && record.config.lifetime == Lifetime::Process
     {
@@ -163,7 +172,7 @@ pub(super) fn execute(
     link.execute(request)?;
     link.attach(connection.request(Some(&streams)), Some(&streams))?;
     monitor::start_attendant(id, theirs, engine)?;
-    command_outcome(follow(link, &connection, Some(streams), signals.as_mut()))
+    command_outcome(follow(link, &connection, Some(streams), signals.as_mut(), &Telling::NOTHING))
 }
 
 /// Runs a command that nobody is connected to in a container, in a process of its own; returns when it runs.
@@ -173,7 +182,7 @@ pub(super) fn execute_detached(id: &ContainerId, request: &ExecRequest, engine: 
     link.execute(request)?;
     link.attach(connection.request(None), None)?;
     monitor::start_attendant(id, theirs, engine)?;
-    command_outcome(follow(link, &connection, None, None))
+    command_outcome(follow(link, &connection, None, None, &Telling::NOTHING))
 }
 
 fn command_outcome(result: Result<Option<Followed>, LinkError>) -> Result<Exit, Failure> {
@@ -197,7 +206,8 @@ pub(super) fn attach(
     let streams = own_streams()?;
     link.attach(connection.request(Some(&streams)), Some(&streams))?;
     containers.tell(record, "attach", &[]);
-    let result = follow(link, connection, Some(streams), signals);
+    let telling = Telling { arrival: Arrival::Later, of: Some((containers, record)) };
+    let result = follow(link, connection, Some(streams), signals, &telling);
     tell_of_detachment(containers, record, &result);
     outcome(result)
 }
@@ -208,16 +218,37 @@ fn tell_of_detachment(containers: &Containers, record: &ContainerRecord, result:
     }
 }
 
+/// How a terminal is found, and of what its sizes are told: as in Docker of containers, not of commands in them.
+struct Telling<'a> {
+    arrival: Arrival,
+    of: Option<(&'a Containers, &'a ContainerRecord)>,
+}
+
+impl Telling<'_> {
+    /// A command's terminal, which was made for it.
+    const NOTHING: Self = Self { arrival: Arrival::First, of: None };
+
+    fn resized(&self, size: WindowSize) {
+        if let Some((containers, record)) = self.of {
+            let (height, width) = (size.rows.to_string(), size.columns.to_string());
+            containers.tell(record, "resize", &[("height", &height), ("width", &width)]);
+        }
+    }
+}
+
 fn follow(
     link: MonitorLink,
     connection: &Connection,
     streams: Option<CallerStreams>,
     mut signals: Option<&mut SignalInbox>,
+    telling: &Telling<'_>,
 ) -> Result<Option<Followed>, LinkError> {
     let mut warn = |warning: &str| report::story(&format!("warning: {}\n", report::printable(warning)));
     let attached = link.running(signals.as_deref_mut(), &mut warn)?;
     let Some(streams) = streams else { return Ok(None) };
-    let caller = Caller { streams, signals, keys: connection.keys.clone() };
+    let mut resized = |size| telling.resized(size);
+    let (keys, arrival) = (connection.keys.clone(), telling.arrival);
+    let caller = Caller { streams, signals, keys, arrival, resized: &mut resized };
     attached.follow(caller, connection.input).map(Some)
 }
 
