@@ -91,7 +91,11 @@ pub(crate) fn with_groups(mut ids: Ids, more: Vec<u32>) -> Ids {
 }
 
 /// The files of `/etc` and the container's mounts, outer ones first; a mount at one of the files takes its place.
-fn mounts(config: &ContainerConfig, sources: Vec<Option<PathBuf>>, etc: Vec<(&'static str, PathBuf)>) -> Vec<Mount> {
+pub(crate) fn mounts(
+    config: &ContainerConfig,
+    sources: Vec<Option<PathBuf>>,
+    etc: Vec<(&'static str, PathBuf)>,
+) -> Vec<Mount> {
     let own = etc.into_iter().map(|(name, path)| Mount {
         target: ContainerPath::new("/etc").join(name),
         source: MountSource::Bind { path },

@@ -41,7 +41,7 @@ pub use process::{ExitStatus, Process, Signaller, Usage};
 pub use rlimit::raise_open_files;
 pub use root_dir::{DirEntry, DirFd, NewDirectory, Node, RootDir};
 pub use rootfs::erofs::try_erofs;
-pub use rootfs::open_rootfs;
+pub use rootfs::{at_rest::RootAtRest, open_rootfs};
 pub use seccomp::{ProfileError, SeccompProfile};
 pub use session::begin_session;
 pub use spawn_error::{NotExecutable, SpawnError};

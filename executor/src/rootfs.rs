@@ -1,5 +1,6 @@
 //! Mounts of a sandbox as detached mounts: made without a place, then moved to a descriptor that the kernel confined.
 
+pub(crate) mod at_rest;
 pub(crate) mod cgroup;
 pub(crate) mod device;
 pub(crate) mod erofs;
@@ -12,6 +13,7 @@ pub(crate) mod source;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Result;
@@ -23,7 +25,7 @@ use rustix::mount::{
 use self::layer_mounts::LayerMounts;
 use crate::plan::OverlayMarks;
 use crate::root_dir::RootDir;
-use crate::spec::{Durability, Rootfs};
+use crate::spec::{Durability, Lower, Rootfs};
 use crate::sys::mount::{Depth, set_attributes};
 use crate::user_namespace::{Powers, powers};
 
@@ -35,12 +37,15 @@ pub(crate) const NO_SUID_DEV_EXEC: MountAttrFlags =
 pub fn open_rootfs(rootfs: &Rootfs) -> io::Result<RootDir> {
     match rootfs {
         Rootfs::Directory(path) => RootDir::open(path),
-        Rootfs::Overlay { lowers, upper, work } => {
-            let marks = if powers() == Powers::All { OverlayMarks::Trusted } else { OverlayMarks::User };
-            let mount = overlay::mount(lowers, &LayerMounts::default(), upper, work, Durability::EachSync, marks);
-            Ok(RootDir::from_fd(mount.map_err(|error| overlay::explain(error, upper))?))
-        }
+        Rootfs::Overlay { lowers, upper, work } => Ok(RootDir::from_fd(mount_overlay(lowers, upper, work)?)),
     }
+}
+
+/// An overlay that is mounted nowhere yet, marked as this process may.
+fn mount_overlay(lowers: &[Lower], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
+    let marks = if powers() == Powers::All { OverlayMarks::Trusted } else { OverlayMarks::User };
+    let mount = overlay::mount(lowers, &LayerMounts::default(), upper, work, Durability::EachSync, marks);
+    mount.map_err(|error| overlay::explain(error, upper))
 }
 
 /// A new file system, mounted nowhere yet.

@@ -146,6 +146,53 @@ fn files_are_copied_both_ways_and_links_lead_nowhere_else() {
 }
 
 #[test]
+fn files_that_are_mounted_are_copied_out_and_never_replaced() {
+    let Some(bench) = Bench::with_busybox() else { return };
+    let from = bench.context("from", [("conf", "of the host\n"), ("fixed", "kept\n"), ("new", "new\n")]);
+    let bind = |file: &str, options: &str| format!("{}:/srv/{file}{options}", from.join(file).display());
+    let (conf, fixed) = (bind("conf", ""), bind("fixed", ":ro"));
+    let script = "mkdir /srv/own; echo mine > /srv/own/f; sleep 1000";
+    let flags = ["-v", &conf, "-v", &fixed, "-v", "data:/srv/data", "-h", "named"];
+    background(&bench, "box", &flags, script);
+    let inside = |script: &str| bench.rbuild(["exec", "box", "sh", "-c", script]).run().ok().stdout;
+    for state in ["running", "stopped"] {
+        if state == "stopped" {
+            let _ran = bench.rbuild(["stop", "-t", "0", "box"]).run().ok();
+        }
+        let copied = |what: &str| bench.rbuild(["cp", what, "-"]).run().ok().stdout;
+        assert!(copied("box:/srv/conf").contains("of the host\n"), "{state}");
+        assert!(copied("box:/etc/hostname").contains("named\n"), "{state}");
+        // A directory is copied with what is mounted in it.
+        let out = bench.path(format!("out-{state}"));
+        let _ran = bench.rbuild(["cp", "box:/srv"]).arg(&out).run().ok();
+        let read = |file: &str| std::fs::read_to_string(out.join(file)).unwrap();
+        assert_eq!(
+            (read("conf"), read("fixed"), read("own/f")),
+            ("of the host\n".into(), "kept\n".into(), "mine\n".into())
+        );
+        for file in ["conf", "fixed"] {
+            let to = format!("box:/srv/{file}");
+            let _busy =
+                bench.rbuild(["cp"]).arg(from.join("new")).arg(&to).run().fails(1).says("device or resource busy");
+        }
+        // Beside it there is room, and what goes into a volume through the directory above it gets there.
+        let tree = bench.context("tree", [("beside", "1\n"), ("data/in", "2\n")]);
+        let _ran = bench.rbuild(["cp", &format!("{}/.", tree.display()), "box:/srv"]).run().ok();
+        assert!(copied("box:/srv/beside").contains("1\n"), "{state}");
+        let volume = bench.store().join("volumes/data/_data/in");
+        assert_eq!(std::fs::read_to_string(&volume).unwrap(), "2\n", "{state}");
+        std::fs::remove_file(volume).unwrap();
+        if state == "running" {
+            assert_eq!(inside("cat /srv/conf /srv/fixed"), "of the host\nkept\n", "they are still mounted");
+        }
+    }
+    assert_eq!(std::fs::read_to_string(from.join("conf")).unwrap(), "of the host\n");
+    let _ran = bench.rbuild(["start", "box"]).run().ok();
+    assert_eq!(inside("cat /srv/conf /srv/fixed; hostname"), "of the host\nkept\nnamed\n");
+    let _ran = bench.rbuild(["rm", "-f", "box"]).run().ok();
+}
+
+#[test]
 fn the_system_is_described_and_tidied() {
     let Some(bench) = Bench::with_busybox() else { return };
     background(&bench, "done", &[], "true");

@@ -2,23 +2,23 @@
 //!
 //! Every path is opened through descriptors that the kernel confines to the container's root: a symlink that the container
 //! changes meanwhile leads nowhere else (the class of CVE-2018-15664). A container that runs is entered through its first
-//! process's root, with all its mounts; one that does not run is mounted for the moment, at no place that anybody else sees.
+//! process's root, with all its mounts; one that does not run is mounted for the moment with its volumes, its bind mounts
+//! and its own files of `/etc`, at no place that anybody else sees.
 
 mod archive;
 mod extract;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
 
 use rbuild_cache::snapshot::SnapshotError;
 use rbuild_cache::{Hold, Lease, LockGuard, PathError};
-use rbuild_executor::{Access, FileKind, RootDir, Stat, open_rootfs};
+use rbuild_executor::{Access, FileKind, RootAtRest, RootDir, Stat};
 use rbuild_image::ContainerPath;
 use rbuild_image::layer::{TarError, TarWriteError};
 
+use super::start::StartError;
 use super::{Containers, LoadError};
-use crate::config::ContainerMountSource;
 use crate::id::ContainerId;
 use crate::record::ContainerRecord;
 use crate::request::RootAccess;
@@ -29,9 +29,9 @@ pub use extract::Owners;
 /// Files that were not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// One of its volumes cannot be had.
+    /// What is mounted in it cannot be had.
     #[error(transparent)]
-    Volume(#[from] crate::volumes::VolumeError),
+    Mounts(Box<StartError>),
     /// There is nothing.
     #[error("could not find the file {path} in container {}", id.short())]
     NotFound {
@@ -60,6 +60,12 @@ pub enum CopyError {
     /// It is not to be written there.
     #[error("cannot write {path}: it is read-only in the container")]
     ReadOnly {
+        /// Where.
+        path: ContainerPath,
+    },
+    /// It is to be replaced, and something is mounted there.
+    #[error("cannot replace {path}: it is mounted into the container (device or resource busy)")]
+    Mounted {
         /// Where.
         path: ContainerPath,
     },
@@ -93,10 +99,8 @@ pub enum CopyError {
 #[derive(Debug)]
 pub struct Files {
     root: RootDir,
-    /// What is mounted in a container that does not run: the innermost first.
-    mounts: Vec<(ContainerPath, PathBuf, Access)>,
-    /// What its root file system is; that of one that runs says so itself.
-    access: Access,
+    /// What was mounted for it, of a container that does not run; behind the root, which is to be closed first.
+    _at_rest: Option<RootAtRest>,
     /// Nobody starts it meanwhile.
     _held: Option<LockGuard>,
 }
@@ -111,27 +115,25 @@ impl Containers {
             && let Some(_held) = process.open().map_err(failed)?
         {
             let root = RootDir::open(format!("/proc/{}/root", process.pid).as_ref()).map_err(failed)?;
-            return Ok(Files { root, mounts: Vec::new(), access: Access::ReadWrite, _held: None });
+            return Ok(Files { root, _at_rest: None, _held: None });
         }
         let held = self.hold_now(&record.id)?.ok_or_else(|| CopyError::Busy { id: record.id.clone() })?;
         if let Some(snapshot) = record.snapshot {
             lease.hold(Hold::Snapshot(snapshot))?;
         }
-        let root = open_rootfs(&self.writable(record).rootfs()?).map_err(failed)?;
-        let mut mounts = Vec::new();
-        for mount in record.config.mounts.iter().rev() {
-            let source = match &mount.source {
-                ContainerMountSource::Volume { name, .. } => self.volume_source(name)?,
-                ContainerMountSource::Bind { path, .. } if path.is_dir() => path.clone(),
-                ContainerMountSource::Bind { .. } | ContainerMountSource::Tmpfs { .. } => continue,
-            };
-            mounts.push((mount.target.clone(), source, mount.access));
-        }
+        let sources = self.mount_sources(record).map_err(|error| CopyError::Mounts(Box::new(error)))?;
+        // They are its own from the first start on, as in Docker.
+        let directory = self.directory(&record.id);
+        let etc = super::create::ETC_FILES.map(|name| (name, directory.join(name)));
+        let etc = etc.into_iter().filter(|(_, path)| record.state.started.is_some() && path.is_file()).collect();
+        let mounts = crate::sandbox::mounts(&record.config, sources, etc);
         let access = match record.config.root {
             RootAccess::ReadOnly => Access::ReadOnly,
             RootAccess::ReadWrite => Access::ReadWrite,
         };
-        Ok(Files { root, mounts, access, _held: Some(held) })
+        let at_rest = RootAtRest::open(&self.writable(record).rootfs()?, access, &mounts).map_err(failed)?;
+        let root = at_rest.root().try_clone().map_err(failed)?;
+        Ok(Files { root, _at_rest: Some(at_rest), _held: Some(held) })
     }
 
     /// What a container has changed in its image, by path: a letter (added, changed, deleted) for each.
@@ -186,20 +188,19 @@ impl Containers {
 impl Files {
     /// A directory of the host, the caller's own.
     pub fn of_host(directory: &std::path::Path) -> io::Result<Self> {
-        Ok(Self { root: RootDir::open(directory)?, mounts: Vec::new(), access: Access::ReadWrite, _held: None })
+        Ok(Self { root: RootDir::open(directory)?, _at_rest: None, _held: None })
     }
 
     /// What is at `path`; with [`Links::Follow`] a symlink there is followed.
     pub fn stat(&self, path: &ContainerPath, links: Links) -> Result<Option<Stat>, CopyError> {
-        let (root, path, _) = self.place(path)?;
         let found = match links {
-            Links::Follow => root.stat(&path),
-            Links::Keep => root.lstat(&path),
+            Links::Follow => self.root.stat(path),
+            Links::Keep => self.root.lstat(path),
         };
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(source) => Err(CopyError::File { action: "inspect", path, source }),
+            Err(source) => Err(CopyError::File { action: "inspect", path: path.clone(), source }),
         }
     }
 
@@ -210,42 +211,23 @@ impl Files {
 
     /// Writes what is at `path` as a tar in which it is called `name`.
     pub fn read(&self, path: &ContainerPath, name: &[u8], links: Links, out: &mut dyn Write) -> Result<(), CopyError> {
-        let (root, path, _) = self.place(path)?;
-        archive::write(&root, &path, name, links, out)
+        archive::write(&self.root, path, name, links, out)
     }
 
     /// Unpacks a tar into the directory at `path`.
     pub fn write(&self, path: &ContainerPath, tar: &mut dyn Read, owners: Owners) -> Result<(), CopyError> {
-        let shown = path;
-        let (root, path, access) = self.place(path)?;
-        if access == Access::ReadOnly {
-            return Err(CopyError::ReadOnly { path: shown.clone() });
+        let failed = |action, source| CopyError::File { action, path: path.clone(), source };
+        if self.root.stat(path).map_err(|source| failed("inspect", source))?.kind != FileKind::Directory {
+            return Err(failed("unpack into", io::ErrorKind::NotADirectory.into()));
         }
-        let stat =
-            root.stat(&path).map_err(|source| CopyError::File { action: "inspect", path: path.clone(), source })?;
-        if stat.kind != FileKind::Directory {
-            let source = io::ErrorKind::NotADirectory.into();
-            return Err(CopyError::File { action: "unpack into", path, source });
-        }
-        match extract::unpack(&root, &path, tar, owners) {
-            Err(CopyError::File { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                Err(CopyError::ReadOnly { path: shown.clone() })
-            }
+        match extract::unpack(&self.root, path, tar, owners) {
+            Err(CopyError::File { action, path, source }) => Err(match source.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => CopyError::ReadOnly { path },
+                io::ErrorKind::ResourceBusy => CopyError::Mounted { path },
+                _ => CopyError::File { action, path, source },
+            }),
             other => other,
         }
-    }
-
-    /// The root in which a path lies, the path from there, and whether it may be written.
-    fn place(&self, path: &ContainerPath) -> Result<(RootDir, ContainerPath, Access), CopyError> {
-        let failed = |source| CopyError::File { action: "open", path: path.clone(), source };
-        let resolved = self.resolve(path);
-        for (target, source, access) in &self.mounts {
-            let rest = resolved.as_bytes().strip_prefix(target.as_bytes());
-            if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with(b"/")) {
-                return Ok((RootDir::open(source).map_err(failed)?, ContainerPath::root().join(rest), *access));
-            }
-        }
-        Ok((self.root.try_clone().map_err(failed)?, path.clone(), self.access))
     }
 }
 

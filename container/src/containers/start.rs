@@ -18,7 +18,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::connect::Connected;
 use super::create::ETC_FILES;
 use super::{Containers, FindError, LoadError, RemoveError, UpdateError};
-use crate::config::{ContainerConfig, ContainerMountSource};
+use crate::config::{ContainerConfig, ContainerMount, ContainerMountSource};
 use crate::document::AtPath;
 use crate::events::Event;
 use crate::exit::ContainerExit;
@@ -258,25 +258,28 @@ impl Containers {
         }
         let writable = self.writable(record);
         let (user, groups) = look_up_user(&record.config.user, &record.config, &writable)?;
-        let sources = record
-            .config
-            .mounts
-            .iter()
-            .map(|mount| match &mount.source {
-                ContainerMountSource::Volume { name, .. } => Ok(Some(self.volume_source(name)?)),
-                ContainerMountSource::Bind { path, missing, manner } => {
-                    let path = bind_source(path, *missing)?;
-                    tie::check(&path, manner.propagation).at("look at", &path)??;
-                    Ok(Some(path))
-                }
-                ContainerMountSource::Tmpfs { .. } => Ok(None),
-            })
-            .collect::<Result<_, StartError>>()?;
+        for mount in &record.config.mounts {
+            if let ContainerMountSource::Bind { path, missing, manner } = &mount.source {
+                let path = bind_source(path, *missing)?;
+                tie::check(&path, manner.propagation).at("look at", &path)??;
+            }
+        }
+        let sources = self.mount_sources(record)?;
         let directory = connected.etc_files().map_or_else(|| self.directory(&record.id), Path::to_owned);
         let etc = ETC_FILES.iter().map(|name| (*name, directory.join(name))).collect();
         let rootfs = writable.rootfs()?;
         let facts = StartFacts { rootfs, user, groups, sources, network: connected.mode(), etc, exceptions };
         Ok(sandbox(&record.id, &record.config, facts))
+    }
+
+    /// Where the content of a container's mounts is, in their order; `None` for what is in memory.
+    pub(super) fn mount_sources(&self, record: &ContainerRecord) -> Result<Vec<Option<PathBuf>>, StartError> {
+        let source = |mount: &ContainerMount| match &mount.source {
+            ContainerMountSource::Volume { name, .. } => Ok(Some(self.volume_source(name)?)),
+            ContainerMountSource::Bind { path, missing, .. } => bind_source(path, *missing).map(Some),
+            ContainerMountSource::Tmpfs { .. } => Ok(None),
+        };
+        record.config.mounts.iter().map(source).collect()
     }
 }
 

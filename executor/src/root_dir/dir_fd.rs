@@ -9,7 +9,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, RawDir, StatxAttributes, StatxFlags, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::{lstat_at, read_link_of, remove};
@@ -108,6 +110,13 @@ impl DirFd {
     /// Attributes of a name; of the symlink if it is one.
     pub fn lstat(&self, name: &OsStr) -> io::Result<Stat> {
         Ok(lstat_at(self.fd.as_fd(), one(name)?)?)
+    }
+
+    /// Whether something is mounted at a name.
+    pub fn is_mount(&self, name: &OsStr) -> io::Result<bool> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let stat = rustix::fs::statx(&self.fd, one(name)?, flags, StatxFlags::empty())?;
+        Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 
     /// The text of a symlink.

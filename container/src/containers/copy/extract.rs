@@ -1,7 +1,8 @@
 //! A tar becomes files, below one directory.
 //!
 //! Names of the archive are looked up inside the root and below the directory only. What is there is replaced, but a directory
-//! keeps its files, and a symlink in the way of a directory stays and is followed inside the root, as Docker does.
+//! keeps its files, and a symlink in the way of a directory stays and is followed inside the root, as Docker does. A file that is
+//! mounted there is not replaced.
 
 use std::ffi::OsStr;
 use std::io::{self, BufReader, Read};
@@ -95,6 +96,8 @@ fn put(
         Some(_) if is_directory => {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "cannot overwrite a file with a directory"));
         }
+        // Seen from here the kernel would let it go, and what is mounted there with it.
+        Some(_) if directory.is_mount(name)? => return Err(io::ErrorKind::ResourceBusy.into()),
         Some(_) => directory.unlink(name)?,
         None => {}
     }

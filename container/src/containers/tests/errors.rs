@@ -120,7 +120,7 @@ fn commands_on_running_containers() {
 
 #[test]
 fn connecting_and_copying() {
-    let errors: [Box<dyn std::error::Error>; 11] = [
+    let errors: [Box<dyn std::error::Error>; 12] = [
         Box::new(AttachError::Shared),
         Box::new(AttachError::Host),
         Box::new(AttachError::Private),
@@ -129,6 +129,7 @@ fn connecting_and_copying() {
         Box::new(CopyError::Busy { id: id() }),
         Box::new(CopyError::File { action: "read", path: path(), source: denied() }),
         Box::new(CopyError::ReadOnly { path: path() }),
+        Box::new(CopyError::Mounted { path: path() }),
         Box::new(CopyError::Open { id: id(), source: denied() }),
         Box::new(ExportError::Read { path: path(), source: denied() }),
         Box::new(ExportError::Finish(denied())),
@@ -143,6 +144,7 @@ fn connecting_and_copying() {
     container aaaaaaaaaaaa is being started: try again
     cannot read /a/b
     cannot write /a/b: it is read-only in the container
+    cannot replace /a/b: it is mounted into the container (device or resource busy)
     cannot open the files of container aaaaaaaaaaaa
     cannot read /a/b of the container
     cannot finish the archive
