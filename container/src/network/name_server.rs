@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 use rbuild_executor::network::Namespace;
 use rbuild_executor::network::firewall::{self, FirewallError};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -33,7 +34,7 @@ const SERVERS: usize = 3;
 /// How long an answer may be kept, in seconds: Docker's.
 const TTL: u32 = 600;
 /// How large an answer to who says nothing of it may be.
-const SMALL: usize = 512;
+const SMALL: u16 = 512;
 /// How long a connection may be silent.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -247,20 +248,36 @@ fn reply_to(question: &Message, code: ResponseCode) -> Message {
     reply
 }
 
-/// An answer that is too large for its way says so, and is asked for again over a connection.
+/// An answer that is too large for its way has as many records as fit, and says that there are more: who wants them asks
+/// again over a connection. C libraries that never do (musl's until 1.2.4) have something, as with Docker.
 fn encoded(reply: &Message, transport: Transport, question: &Message) -> Option<Vec<u8>> {
     let room = match transport {
-        Transport::Udp => question.edns.as_ref().map_or(SMALL, |edns| usize::from(edns.max_payload()).max(SMALL)),
-        Transport::Tcp => usize::from(u16::MAX),
+        Transport::Udp => question.edns.as_ref().map_or(SMALL, |edns| edns.max_payload().max(SMALL)),
+        Transport::Tcp => u16::MAX,
     };
-    let bytes = reply.to_vec().ok()?;
-    if bytes.len() <= room {
+    let mut bytes = Vec::new();
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(room);
+    reply.emit(&mut encoder).ok()?;
+    // The third number of a message: how many answers it has (RFC 1035 §4.1.1).
+    let answers = usize::from(u16::from_be_bytes(bytes.get(6..8)?.try_into().ok()?));
+    if answers == reply.answers.len() {
         return Some(bytes);
     }
+    // Behind the last one that fits the encoder leaves a piece of the next.
     let mut short = reply.clone();
-    short.answers.clear();
-    short.metadata.truncation = true;
+    short.answers.truncate(answers);
+    short.metadata.truncation = transport == Transport::Udp;
     short.to_vec().ok()
+}
+
+/// Another order for each question, as in Docker: who takes the first of several addresses does not always take the same.
+fn shuffle(addresses: &mut [IpAddr]) {
+    if addresses.len() > 1 {
+        addresses.sort_by_cached_key(|_| {
+            getrandom::u64().expect("the kernel's random source never fails once the system is up")
+        });
+    }
 }
 
 impl Resolver {
@@ -292,7 +309,9 @@ impl Resolver {
             reply.add_answer(record(RData::PTR(PTR(name))));
         } else {
             let name = query.name.to_lowercase().to_ascii();
-            for address in self.names.addresses(name.trim_end_matches('.'))? {
+            let mut addresses = self.names.addresses(name.trim_end_matches('.'))?;
+            shuffle(&mut addresses);
+            for address in addresses {
                 match (query.query_type, address) {
                     (RecordType::A, IpAddr::V4(address)) => reply.add_answer(record(RData::A(A(address)))),
                     (RecordType::AAAA, IpAddr::V6(address)) => reply.add_answer(record(RData::AAAA(AAAA(address)))),
