@@ -48,7 +48,29 @@ impl Scene {
             assert!(began.elapsed() < WAIT, "{name} did not start");
             std::thread::sleep(Duration::from_millis(50));
         }
+        self.until_served(name, &mut process);
         Served { scene: self, name: name.to_owned(), process: Some(process) }
+    }
+
+    /// Waits until somebody listens at port 80 in a container that is being started.
+    fn until_served(&self, name: &str, process: &mut Child) {
+        let began = Instant::now();
+        while !self.process(name).is_some_and(|pid| listens(pid, 80)) {
+            if let Ok(Some(status)) = process.try_wait() {
+                let mut said = String::new();
+                process.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
+                panic!("{name} ended with {status}: {said}");
+            }
+            assert!(began.elapsed() < WAIT, "{name} does not serve");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The first process of a container that runs.
+    fn process(&self, name: &str) -> Option<u32> {
+        let record = self.bench.store().join("containers/names").join(name).join("container.json");
+        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).ok()?).ok()?;
+        record["state"]["process"]["pid"].as_u64()?.try_into().ok()
     }
 
     /// A field of all containers that run.
@@ -60,17 +82,26 @@ impl Scene {
 
     /// The network namespace of a running container.
     fn inside(&self, name: &str) -> Namespace {
-        let record = self.bench.store().join("containers/names").join(name).join("container.json");
-        let text = std::fs::read(record).expect("it is there");
-        let record: serde_json::Value = serde_json::from_slice(&text).expect("a record");
-        let pid = record["state"]["process"]["pid"].as_u64().expect("it runs");
-        Namespace::of_process(u32::try_from(pid).expect("a process")).expect("it runs")
+        Namespace::of_process(self.process(name).expect("it runs")).expect("it runs")
     }
 
     /// What a server says who is called from the host; empty when nobody answers.
     fn call(&self, to: &str) -> String {
         self.host.namespace.enter(|| answer(to)).expect("a thread")
     }
+}
+
+/// Whether somebody listens at a TCP port where a process is.
+fn listens(pid: u32, port: u16) -> bool {
+    // The local address ends in the port, and the state follows the remote one; 0A is listening.
+    let port = format!(":{port:04X}");
+    ["tcp", "tcp6"].iter().any(|kind| {
+        let table = std::fs::read_to_string(format!("/proc/{pid}/net/{kind}")).unwrap_or_default();
+        table
+            .lines()
+            .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+            .any(|fields| matches!(fields[..], [_, local, _, "0A", ..] if local.ends_with(&port)))
+    })
 }
 
 fn answer(to: &str) -> String {
@@ -436,6 +467,20 @@ fn what_a_network_has_on_the_host_goes_although_the_store_has_gone() {
 }
 
 #[test]
+fn a_store_that_goes_in_the_moment_a_container_ends_leaves_nothing_on_the_host() {
+    for network in ["bridge", "front"] {
+        let Some(scene) = Scene::new() else { return };
+        let _front = scene.rbuild(&["network", "create", "front"]).ok();
+        let _ran = scene.rbuild(&["run", "--rm", "--network", network, "busybox", "true"]).ok();
+        // All of it at once, in the moment that the end is known.
+        let gone = scene.bench.path("gone");
+        std::fs::rename(scene.bench.store(), &gone).expect("they are side by side");
+        std::fs::remove_dir_all(&gone).expect("nobody writes there any more");
+        scene.host.becomes(&scene.before);
+    }
+}
+
+#[test]
 fn a_container_that_does_not_run_is_connected_anew_and_a_port_is_published_once() {
     let Some(scene) = Scene::new() else { return };
     let _front = scene.rbuild(&["network", "create", "--subnet", "10.77.0.0/24", "front"]).ok();
@@ -530,12 +575,8 @@ fn without_a_bridge_ports_are_relayed_and_own_networks_are_refused() {
     let script = "busybox nc -ll -p 80 -e echo from inside";
     let call = scene.bench.rbuild(["--isolation", "rootless", "run", "--rm", "--name", "web", "-p", "8080:80"]);
     let mut process = start(&scene.host, call.args(["busybox", "sh", "-c", script]));
-    let said = scene.call("127.0.0.1:8080");
-    if said.is_empty() {
-        drop(process.kill());
-        panic!("{}", Ran::new(process.wait_with_output().expect("it ended")).stderr);
-    }
-    assert_eq!(said, "from inside\n");
+    scene.until_served("web", &mut process);
+    assert_eq!(scene.call("127.0.0.1:8080"), "from inside\n");
     let _taken = rootless(&["run", "--rm", "-p", "8080:80", "busybox", "true"])
         .fails(125)
         .says("Bind for 0.0.0.0:8080 failed: port is already allocated");
