@@ -296,6 +296,27 @@ pub struct CopyAction {
     pub contents: bool,
 }
 
+impl CopyAction {
+    /// A copy that changes nothing: what `source` names, or what is in it when it is a directory, with its own owners, modes
+    /// and times.
+    pub fn as_is(input: Option<usize>, source: String, dest: String) -> Self {
+        Self {
+            input,
+            source,
+            dest,
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            parents: false,
+            unpack: Unpack::Never,
+            required: true,
+            mtime: None,
+            default_mode: None,
+            contents: true,
+        }
+    }
+}
+
 /// What happens to an archive that is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Unpack {

@@ -10,7 +10,7 @@ use rbuild_executor::{Access, Mount, MountPoint, MountSource, Rootfs};
 use rbuild_image::ContainerPath;
 use rbuild_solver::{
     CacheSharing, Control, CopyAction, Event, FileAction, FileOp, Job, JobError, Linking, Product, RunMountKind, RunOp,
-    Unpack, VertexFailure,
+    VertexFailure,
 };
 
 use super::failure::{FailJob, failed};
@@ -134,22 +134,7 @@ fn context_as_snapshot(
     control: Control<'_>,
 ) -> Result<Option<SnapshotId>, JobError> {
     // The parent directories stay, so that the mount finds the same path inside; a file or directory comes alike.
-    let copy = |dest: String| {
-        FileAction::Copy(CopyAction {
-            input,
-            source: source.to_string(),
-            dest,
-            chown: None,
-            chmod: None,
-            exclude: Vec::new(),
-            parents: false,
-            unpack: Unpack::Never,
-            required: true,
-            mtime: None,
-            default_mode: None,
-            contents: true,
-        })
-    };
+    let copy = |dest: String| FileAction::Copy(CopyAction::as_is(input, source.to_string(), dest));
     let op = FileOp { actions: vec![copy(source.to_string())], linking: Linking::Independent };
     let active = worker.snapshots.prepare(None, worker.lease).or_fail("cannot prepare a mount")?;
     file::perform(worker, job, &op, &active, control)?;

@@ -98,7 +98,8 @@ impl Networks {
 }
 
 impl Network {
-    fn empty(purpose: Purpose, now: Timestamp) -> Self {
+    /// One without addresses, called as what it is for.
+    pub(super) fn empty(purpose: Purpose, now: Timestamp) -> Self {
         Self {
             format: FORMAT,
             id: NetworkId::random(),

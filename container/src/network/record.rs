@@ -199,20 +199,7 @@ pub(super) mod tests {
 
     /// A network without addresses.
     pub(in crate::network) fn sample() -> Network {
-        Network {
-            format: FORMAT,
-            id: NetworkId::random(),
-            name: "front".to_owned(),
-            created: Timestamp::UNIX_EPOCH,
-            purpose: Purpose::User,
-            ranges: Vec::new(),
-            reach: Reach::Outside,
-            labels: BTreeMap::new(),
-            options: DriverOptions::default(),
-            addressing: Addressing::Automatic,
-            reserved: BTreeMap::new(),
-            attachable: false,
-        }
+        Network { name: "front".to_owned(), ..Network::empty(Purpose::User, Timestamp::UNIX_EPOCH) }
     }
 
     #[test]

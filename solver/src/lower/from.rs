@@ -12,7 +12,7 @@ use super::plan::{ImagePlan, PlatformPlan};
 use super::resolve::{NamedContext, ResolveError, ResolvedImage};
 use super::stage::{Stage, StageId, StageStep, State};
 use super::{About, Fault, Lowering, Trust, fault};
-use crate::op::{CopyAction, FileAction, FileOp, ImageSource, Linking, Op, Source, Unpack};
+use crate::op::{CopyAction, FileAction, FileOp, ImageSource, Linking, Op, Source};
 use crate::vertex::{CacheUse, VertexId};
 
 /// The search path of images that set none.
@@ -380,20 +380,7 @@ impl<'a> Lowering<'a> {
             }
             _ => return vertex,
         }
-        let action = CopyAction {
-            input: Some(1),
-            source: "/".to_owned(),
-            dest: "/".to_owned(),
-            chown: None,
-            chmod: None,
-            exclude: Vec::new(),
-            parents: false,
-            unpack: Unpack::Never,
-            required: true,
-            mtime: None,
-            default_mode: None,
-            contents: true,
-        };
+        let action = CopyAction::as_is(Some(1), "/".to_owned(), "/".to_owned());
         let op = Op::File(FileOp { actions: vec![FileAction::Copy(action)], linking: Linking::Dependent });
         let name = self.graph.vertex(vertex).name.clone();
         let (span, stage) = (self.stages[id].span, self.stages[id].shown.clone());

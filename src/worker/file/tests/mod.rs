@@ -162,18 +162,5 @@ fn listing(view: &View) -> BTreeMap<String, String> {
 }
 
 fn copy(source: &str, dest: &str) -> CopyAction {
-    CopyAction {
-        input: Some(1),
-        source: source.to_owned(),
-        dest: dest.to_owned(),
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        parents: false,
-        unpack: Unpack::Never,
-        required: true,
-        mtime: None,
-        default_mode: None,
-        contents: true,
-    }
+    CopyAction::as_is(Some(1), source.to_owned(), dest.to_owned())
 }
