@@ -109,7 +109,8 @@ fn what_is_written_as_tars_is_used_before_it_is_durable() {
     let write = |parent, name: &str| {
         let active = snapshots.prepare(parent, &lease).unwrap();
         let mut writer = active.writer().unwrap();
-        let metadata = Metadata { mode: 0o644, ..Metadata::default() };
+        let mtime = Some(Timestamp { seconds: 1_000_000_007, nanoseconds: 0 });
+        let metadata = Metadata { mode: 0o644, mtime, ..Metadata::default() };
         writer.file(&ContainerPath::new(name), &metadata, Content::Bytes(name.as_bytes())).unwrap();
         writer.finish().unwrap();
         drop(writer);
