@@ -62,10 +62,8 @@ impl Worker {
         match self {
             Self::Gzip(gzip) => gzip.compress(input, output),
             Self::Zstd(compressor) => {
-                output.resize(zstd::zstd_safe::compress_bound(input.len()), 0);
-                let length = compressor.compress_to_buffer(input, &mut output[..])?;
-                output.truncate(length);
-                Ok(())
+                output.reserve(zstd::zstd_safe::compress_bound(input.len()));
+                compressor.compress_to_buffer(input, output).map(drop)
             }
         }
     }
@@ -99,7 +97,10 @@ impl Shop {
 
     fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
-        lock(&self.buffers).push(buffer);
+        let mut spare = lock(&self.buffers);
+        if spare.len() <= rayon::current_num_threads() {
+            spare.push(buffer);
+        }
     }
 }
 
