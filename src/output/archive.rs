@@ -1,7 +1,8 @@
 //! Image archives: OCI layouts and docker-archives, as files, streams or directories.
 //!
-//! Into a file or a directory layers are compressed where they are to lie, one after the other, each on all processors; a
-//! stream needs sizes first, so they are compressed into files of the lease's before.
+//! Into a file or a directory layers are compressed where they are to lie, one after the other, each on all processors, and
+//! the next one [has begun](super::turns) when one ends; a stream needs sizes first, so they are compressed into
+//! files of the lease's before.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

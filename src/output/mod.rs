@@ -16,6 +16,7 @@ mod growing;
 pub(crate) mod image;
 mod local;
 mod store;
+mod turns;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

@@ -14,6 +14,7 @@ use rbuild_image::{
 use super::growing::GrowingLayer;
 use super::origins::{LayerBlobs, Origins, manifest};
 use super::pack::{Packed, PackedBytes, Packer, Packing};
+use super::turns::{Turn, Turns};
 use crate::cli::report::Failure;
 use crate::engine::Engine;
 use crate::image_names;
@@ -21,6 +22,8 @@ use crate::remote_cache::spec::ExistingBlobs;
 
 /// Layers that are compressed at once.
 const LAYERS_AT_ONCE: usize = 4;
+/// The same where they have to come in order: one that is written, and the next.
+const LAYERS_IN_ORDER: usize = 2;
 
 /// Where layers go while others are packed.
 pub(crate) trait Outlet: Sync {
@@ -169,19 +172,24 @@ pub(crate) fn pack_layers<'a>(
     let next = AtomicUsize::new(0);
     // Each compresses on all processors: more at once only keep more in memory.
     let workers = match ready.wants_order() {
-        true => 1,
-        false => {
-            std::thread::available_parallelism().map_or(1, usize::from).min(LAYERS_AT_ONCE).min(chain.len().max(1))
-        }
+        true => LAYERS_IN_ORDER,
+        false => std::thread::available_parallelism().map_or(1, usize::from).min(LAYERS_AT_ONCE),
     };
-    let packer = Packer { store, lease, known: &known, packing, existing: recipe.existing, outlet: ready };
+    let workers = workers.min(chain.len().max(1));
+    let turns = Turns::default();
     let compress = || {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(snapshot) = chain.get(at) else { return };
             let times = if at < recipe.base_layers { Times::Kept } else { recipe.times };
-            let packed = packer.pack(snapshot, times);
-            let packed = packed.and_then(|packed| ready.ready(&packed).map(|()| packed));
+            let pack = |outlet: &dyn Outlet| {
+                let packer = Packer { store, lease, known: &known, packing, existing: recipe.existing, outlet };
+                packer.pack(snapshot, times)
+            };
+            let packed = match ready.wants_order() {
+                true => Turn::new(&turns, at, ready).take(pack),
+                false => pack(ready).and_then(|packed| ready.ready(&packed).map(|()| packed)),
+            };
             if packed.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);
             }
