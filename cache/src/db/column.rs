@@ -32,6 +32,13 @@ where
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Micros(pub(crate) Timestamp);
 
+impl Micros {
+    /// A time as the database gives it back.
+    pub(crate) fn rounded(time: Timestamp) -> Timestamp {
+        Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+    }
+}
+
 impl ToSql for Micros {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(self.0.as_microsecond().into())

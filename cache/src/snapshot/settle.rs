@@ -141,7 +141,8 @@ impl Snapshot<Active> {
             diff_id: None,
             tar_size: None,
             content_digest: None,
-            created_at: store.now(),
+            // As the database gives it back.
+            created_at: Micros::rounded(store.now()),
             index: written.as_ref().map(|it| IndexRow { digest: it.index, side: it.side, boot: boot() }),
             root: written.as_ref().and_then(|written| written.root),
         };
@@ -354,6 +355,8 @@ mod tests {
         let first = layer(&snapshots, None, "a", &lease);
         let second = layer(&snapshots, Some(first), "b", &lease);
         assert_eq!(rows(&store), 0);
+        let created = || snapshots.top_row(second).unwrap().created_at;
+        let before = created();
         let view = snapshots.view(Some(second)).unwrap();
         for name in ["/a", "/b"] {
             assert!(view.lstat(&ContainerPath::new(name)).unwrap().is_some(), "{name}");
@@ -366,6 +369,7 @@ mod tests {
         drop(writer);
         let third = active.commit(&lease).unwrap();
         assert_eq!((rows(&store), third.chain().len()), (3, 3));
+        assert_eq!(created(), before);
         let other = Store::open(&home.path().join("store"), OpenOptions::new("other")).unwrap();
         assert_eq!(other.snapshots().layers(third.id()).unwrap().len(), 3);
         snapshots.settle(first).unwrap();
