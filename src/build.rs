@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -289,7 +290,8 @@ fn run(
     let build = notes.build.clone();
     let project = request.project(engine.settings());
     let build = build.as_ref().map(BuildId::as_str);
-    let local = StoreCache { store, lease, build, project: &project, began: progress.began_at() };
+    let local =
+        StoreCache { store, lease, build, project: &project, began: progress.began_at(), recorded: OnceLock::new() };
     let options = SolveOptions { limits: limits(request.jobs), began, on_failure: OnFailure::Cancel };
     // The layers below come with the root: its snapshot is their chain.
     let targets: Vec<_> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();

@@ -67,6 +67,10 @@ pub struct Candidate {
     pub line: u32,
 }
 
+/// The descriptions that were there at some time ([`Descriptions::recorded_before`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded(i64);
+
 /// Which descriptions to choose from.
 #[derive(Clone, Copy, Debug)]
 pub enum Among<'a> {
@@ -127,9 +131,16 @@ impl Descriptions<'_> {
         self.store.db().read(|tx| tx.all(&sql, [result], read))
     }
 
-    /// The latest descriptions recorded before a time, newest first.
-    pub fn candidates(&self, among: Among<'_>, before: Timestamp, limit: usize) -> Result<Vec<Candidate>, DbError> {
-        let (what, before) = ("SELECT definition, step, stage, line FROM descriptions", Micros(before));
+    /// How many descriptions had been recorded before a time, those that have gone counted as well. Who asks again and again asks
+    /// for this once: a build of a thousand steps would else pass over all of its own each time.
+    pub fn recorded_before(&self, time: Timestamp) -> Result<Recorded, DbError> {
+        let sql = "SELECT id FROM descriptions WHERE recorded_at < ?1 ORDER BY id DESC LIMIT 1";
+        self.store.db().read(|tx| Ok(Recorded(tx.first(sql, [Micros(time)], |row| row.get(0))?.unwrap_or(0))))
+    }
+
+    /// The latest of those descriptions, newest first.
+    pub fn candidates(&self, among: Among<'_>, those: Recorded, limit: usize) -> Result<Vec<Candidate>, DbError> {
+        let (what, last) = ("SELECT definition, step, stage, line FROM descriptions", those.0);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let read = |row: &rusqlite::Row<'_>| {
             let (Text(definition), Text(step)) = (row.get(0)?, row.get(1)?);
@@ -138,20 +149,17 @@ impl Descriptions<'_> {
         self.store.db().read(|tx| match among {
             Among::Stage(place) => {
                 let sql = format!(
-                    "{what} WHERE project = ?1 AND op = ?2 AND stage = ?3 AND recorded_at < ?4 ORDER BY id DESC LIMIT ?5"
+                    "{what} WHERE project = ?1 AND op = ?2 AND stage = ?3 AND id <= ?4 ORDER BY id DESC LIMIT ?5"
                 );
-                tx.all(&sql, (&place.project, &place.op, &place.stage, before, limit), read)
+                tx.all(&sql, (&place.project, &place.op, &place.stage, last, limit), read)
             }
             Among::Project(place) => {
-                let sql = format!(
-                    "{what} WHERE project = ?1 AND op = ?2 AND recorded_at < ?3 ORDER BY id DESC LIMIT ?4"
-                );
-                tx.all(&sql, (&place.project, &place.op, before, limit), read)
+                let sql = format!("{what} WHERE project = ?1 AND op = ?2 AND id <= ?3 ORDER BY id DESC LIMIT ?4");
+                tx.all(&sql, (&place.project, &place.op, last, limit), read)
             }
             Among::Step(step, place) => {
-                let sql =
-                    format!("{what} WHERE op = ?1 AND step = ?2 AND recorded_at < ?3 ORDER BY id DESC LIMIT ?4");
-                tx.all(&sql, (&place.op, Text(step), before, limit), read)
+                let sql = format!("{what} WHERE op = ?1 AND step = ?2 AND id <= ?3 ORDER BY id DESC LIMIT ?4");
+                tx.all(&sql, (&place.op, Text(step), last, limit), read)
             }
         })
     }

@@ -46,7 +46,7 @@ pub use builds::{
 pub use clock::{Clock, SystemClock};
 pub use content::{BlobError, BlobInfo, Blobs, IngestError, LeasedBlobs};
 pub use db::{DbError, MigrateError};
-pub use descriptions::{Among, Candidate, Descriptions, Fate, StepDescription, StepPlace};
+pub use descriptions::{Among, Candidate, Descriptions, Fate, Recorded, StepDescription, StepPlace};
 pub use file_index::{FileDigest, FileIndex, FileStamp};
 pub use gc::{
     DiskSpace, FormUsage, GcPolicy, ImageScope, ImageUsage, InvalidFilter, InvalidSpace, Keeper, Limits, Loser, Loss,

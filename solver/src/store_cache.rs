@@ -1,12 +1,13 @@
 //! The store's records as the solver's cache. What is found stays under the build's lease.
 
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use rbuild_cache::{
-    Among, CacheKey, Candidate, Fate, Lease, Listing, LockError, LockMode, LockName, NewRecord, RecordKey, ResultId,
-    StepDescription, StepPlace, Store,
+    Among, CacheKey, Candidate, Fate, Lease, Listing, LockError, LockMode, LockName, NewRecord, RecordKey, Recorded,
+    ResultId, StepDescription, StepPlace, Store,
 };
 use rbuild_image::{ContentDigest, Digest};
 
@@ -15,7 +16,7 @@ use crate::key::Key;
 use crate::records::{About, Claim, Found, NewStep, Past, RecordFailure, StepCache};
 
 /// Cache records of a store, for one build.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StoreCache<'a> {
     /// The store.
     pub store: &'a Store,
@@ -27,6 +28,8 @@ pub struct StoreCache<'a> {
     pub project: &'a str,
     /// When the build began: what was recorded since is not what a miss is compared with.
     pub began: Timestamp,
+    /// What was recorded until then; asked for once.
+    pub recorded: OnceLock<Recorded>,
 }
 
 impl StoreCache<'_> {
@@ -132,7 +135,15 @@ impl Past for StoreCache<'_> {
             Among::Project(_) => Among::Project(&here),
             Among::Step(step, _) => Among::Step(step, &here),
         };
-        self.store.descriptions().candidates(among, self.began, limit).map_err(failed("read"))
+        let descriptions = self.store.descriptions();
+        let recorded = match self.recorded.get() {
+            Some(recorded) => *recorded,
+            None => {
+                let recorded = descriptions.recorded_before(self.began).map_err(failed("read"))?;
+                *self.recorded.get_or_init(|| recorded)
+            }
+        };
+        descriptions.candidates(among, recorded, limit).map_err(failed("read"))
     }
 
     fn note_reads(&self, definition: &Key, reads: &[(usize, ContentDigest)]) -> Result<(), RecordFailure> {
@@ -184,8 +195,14 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join("store"), OpenOptions::new("build")).unwrap();
         let lease = store.lease("test").unwrap();
-        let cache =
-            StoreCache { store: &store, lease: &lease, build: Some("b1"), project: "p", began: Timestamp::UNIX_EPOCH };
+        let cache = StoreCache {
+            store: &store,
+            lease: &lease,
+            build: Some("b1"),
+            project: "p",
+            began: Timestamp::UNIX_EPOCH,
+            recorded: OnceLock::new(),
+        };
         let (definition, content) = (key(KeyKind::Definition, "d"), key(KeyKind::Content, "c"));
         let step = NewStep { snapshot: None, name: "RUN true".into(), duration: Duration::from_millis(5), usage: None };
         let about = About {
@@ -217,8 +234,14 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(&home.path().join("store"), OpenOptions::new("build -t x .")).unwrap();
         let lease = store.lease("test").unwrap();
-        let cache =
-            StoreCache { store: &store, lease: &lease, build: None, project: "p", began: Timestamp::UNIX_EPOCH };
+        let cache = StoreCache {
+            store: &store,
+            lease: &lease,
+            build: None,
+            project: "p",
+            began: Timestamp::UNIX_EPOCH,
+            recorded: OnceLock::new(),
+        };
         let (key, cancel) = (key(KeyKind::Definition, "d"), CancelToken::new());
         let held = cache.claim(&key, &cancel, &|_| panic!("nobody else is here")).unwrap().unwrap();
         let told = Mutex::new(String::new());

@@ -2,6 +2,7 @@
 //! nothing is fetched beyond what planning needs, nothing is written.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -42,7 +43,16 @@ pub(crate) fn plan(engine: &Engine, request: &BuildRequest) -> Result<GraphView,
     })?;
     let (worker, cache) = (
         Looking { worker },
-        LookOnly { cache: StoreCache { store, lease: &lease, build: None, project: "", began: Timestamp::UNIX_EPOCH } },
+        LookOnly {
+            cache: StoreCache {
+                store,
+                lease: &lease,
+                build: None,
+                project: "",
+                began: Timestamp::UNIX_EPOCH,
+                recorded: OnceLock::new(),
+            },
+        },
     );
     let targets: Vec<VertexId> = plan.platforms.iter().filter_map(|platform| platform.rootfs).collect();
     let options =

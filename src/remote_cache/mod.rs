@@ -19,7 +19,7 @@ pub(crate) use export::{ExportParts, Exports, base_images};
 pub(crate) use import::Imports;
 
 /// The store's records, with those of other places behind them.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct SharedCache<'a> {
     pub(crate) local: StoreCache<'a>,
     pub(crate) imports: &'a Imports<'a>,

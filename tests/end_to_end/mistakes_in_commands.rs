@@ -533,7 +533,7 @@ fn of_values_of_a_build() {
      = help: e.g. --output type=oci,dest=image.tar, or a directory
     (2)
     $ rbuild build --output=type=oci,compression=rar,dest=x app
-    error: --output "type=oci,compression=rar,dest=x": compression "rar": want gzip, zstd or uncompressed
+    error: --output "type=oci,compression=rar,dest=x": compression=rar: want gzip, zstd or uncompressed
      = help: e.g. --output type=oci,dest=image.tar, or a directory
     (2)
     $ rbuild build --ssh=nothing=/nowhere app
