@@ -15,6 +15,16 @@ use crate::id::{LayerId, SnapshotId};
 use crate::path_error::AtPath;
 use crate::view::{Names, View};
 
+/// So many views are remembered, the last ones that were wanted: what was read of has open files.
+const MOST_VIEWS: usize = 64;
+
+/// A view, and when it was last wanted.
+#[derive(Debug)]
+struct Seen {
+    view: Arc<View>,
+    last: u64,
+}
+
 /// What is known of snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Remembered(Mutex<State>);
@@ -24,7 +34,9 @@ struct State {
     /// How many builds want it remembered.
     users: usize,
     chains: BTreeMap<SnapshotId, Chain>,
-    views: BTreeMap<SnapshotId, Arc<View>>,
+    views: BTreeMap<SnapshotId, Seen>,
+    /// Counts how often a view was wanted.
+    wanted: u64,
     /// How often something was forgotten: what was read before may not be remembered after.
     forgotten: u64,
 }
@@ -104,7 +116,12 @@ impl Remembered {
     }
 
     fn view(&self, id: SnapshotId) -> Option<Arc<View>> {
-        self.state().views.get(&id).cloned()
+        let mut state = self.state();
+        state.wanted += 1;
+        let now = state.wanted;
+        let seen = state.views.get_mut(&id)?;
+        seen.last = now;
+        Some(seen.view.clone())
     }
 
     /// Remembers a view, unless somebody was faster: the one that counts.
@@ -113,7 +130,14 @@ impl Remembered {
         if state.users == 0 {
             return view;
         }
-        state.views.entry(id).or_insert(view).clone()
+        state.wanted += 1;
+        let last = state.wanted;
+        let view = state.views.entry(id).or_insert(Seen { view, last }).view.clone();
+        if state.views.len() > MOST_VIEWS {
+            let longest_ago = state.views.iter().min_by_key(|(_, seen)| seen.last).map(|(id, _)| *id);
+            longest_ago.map(|id| state.views.remove(&id));
+        }
+        view
     }
 }
 

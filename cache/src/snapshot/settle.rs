@@ -37,6 +37,8 @@ const IDS: i64 = 32;
 const GATHERING: Duration = Duration::from_millis(100);
 /// So many wait for no more.
 const ENOUGH: usize = 32;
+/// With so many waiting, who makes one more waits, too: each has a descriptor and a thread.
+const MOST: usize = 128;
 
 /// What waits to be settled in this process.
 #[derive(Debug, Default)]
@@ -86,6 +88,12 @@ impl Unsettled {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The first that waits, if so many do.
+    fn oldest_of(&self, many: usize) -> Option<SnapshotId> {
+        let state = self.state();
+        state.waiting.first_key_value().map(|(id, _)| *id).filter(|_| state.waiting.len() >= many)
+    }
+
     /// The topmost layer and the parent of a snapshot that is not settled.
     pub(super) fn find(&self, id: SnapshotId) -> Option<(LayerRow, Option<SnapshotId>)> {
         let state = self.state();
@@ -117,6 +125,11 @@ impl Unsettled {
 impl Snapshot<Active> {
     /// Makes it usable at once, by this process, and held by `lease`; [`Snapshots::settle`] makes it durable and visible.
     pub fn commit_soon(mut self, lease: &Lease) -> Result<SnapshotId, SnapshotError> {
+        let oldest = self.snapshots.store.unsettled().oldest_of(MOST);
+        if let Some(oldest) = oldest {
+            // What went wrong there is told to those who built on it.
+            drop(self.snapshots.settle(oldest));
+        }
         let place = self.place.take().expect("present until sealed, which consumes the snapshot");
         let store = &self.snapshots.store;
         let (kind, written) = place.made()?;
@@ -373,6 +386,20 @@ mod tests {
         let other = Store::open(&home.path().join("store"), OpenOptions::new("other")).unwrap();
         assert_eq!(other.snapshots().layers(third.id()).unwrap().len(), 3);
         snapshots.settle(first).unwrap();
+    }
+
+    #[test]
+    fn no_more_wait_than_there_are_descriptors_for() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(&home.path().join("store"), OpenOptions::new("test")).unwrap();
+        let (snapshots, lease) = (store.snapshots(), store.lease("test").unwrap());
+        let mut most = 0;
+        for n in 0..3 * MOST {
+            layer(&snapshots, None, &n.to_string(), &lease);
+            most = most.max(store.unsettled().state().waiting.len());
+        }
+        assert_eq!(most, MOST);
+        assert_eq!(rows(&store) as usize % MOST, 0);
     }
 
     #[test]
