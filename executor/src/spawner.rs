@@ -69,7 +69,7 @@ pub struct Spawner {
 
 /// To the spawner: start this. The plan, the two sockets, PID 1 of the sandbox that is to be entered, if one is, and the standard
 /// descriptors travel along.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) slots: [Slot; 3],
     /// How many mounts come along, before the standard descriptors.

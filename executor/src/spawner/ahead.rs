@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::process::Pid;
-use serde::{Deserialize, Serialize};
 
 use super::Request;
 use crate::cgroup::{SandboxCgroup, Warning};
@@ -69,12 +68,6 @@ impl Kind {
 /// A network namespace, as `/proc/PID/ns` tells them apart: device and inode. While a process is in it, no other has these.
 pub(super) type NetworkId = (u64, u64);
 
-/// To the waiting process: become this. Plan, both sockets, and what came along with the request travel along.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Handover {
-    pub(super) request: Request,
-}
-
 /// A process that waits.
 pub(super) struct Ahead {
     pub(super) kind: Kind,
@@ -88,9 +81,9 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Tells it what to become; whether it heard.
-    pub(super) fn hand_over(&self, handover: &Handover, fds: &[BorrowedFd<'_>]) -> bool {
-        channel::send(&self.socket, handover, fds).is_ok()
+    /// Tells it what to become; whether it heard. Plan, both sockets, and what came along with the request travel along.
+    pub(super) fn hand_over(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> bool {
+        channel::send(&self.socket, request, fds).is_ok()
     }
 
     /// Ends it, unused.
@@ -102,8 +95,8 @@ impl Ahead {
 }
 
 /// Waits for the plan; never returns without one.
-pub(super) fn wait(socket: &OwnedFd) -> (Handover, Vec<OwnedFd>) {
-    match channel::receive::<Handover>(socket, RecvFlags::empty()) {
+pub(super) fn wait(socket: &OwnedFd) -> (Request, Vec<OwnedFd>) {
+    match channel::receive::<Request>(socket, RecvFlags::empty()) {
         Ok(Some(told)) => told,
         // The spawner is gone, or has no use for it.
         Ok(None) => sys::process::exit_now(0),

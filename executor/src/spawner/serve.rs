@@ -15,7 +15,7 @@ use rustix::net::RecvFlags;
 use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::ahead::{self, Ahead, Handover, Kind, NetworkId};
+use super::ahead::{self, Ahead, Kind, NetworkId};
 use super::entering::{Arrival, Entering};
 use super::{ARGV0, Ended, ExitMessage, Request};
 use crate::capability::Capabilities;
@@ -207,8 +207,7 @@ impl Serving {
         let Some(ahead) = self.ahead.take_if(fits) else { return Err(attached) };
         let mut fds = vec![text.as_fd(), attached.setup.as_fd(), attached.exit.as_fd()];
         fds.extend(attached.others.iter().map(AsFd::as_fd));
-        let handover = Handover { request: request.clone() };
-        if !ahead.hand_over(&handover, &fds) {
+        if !ahead.hand_over(request, &fds) {
             ahead.give_up();
             self.unpreparable = true;
             return Err(attached);
@@ -276,7 +275,7 @@ impl Serving {
             sys::process::exit_now(125)
         };
         drop(network);
-        let (Handover { request }, fds) = ahead::wait(&socket);
+        let (request, fds) = ahead::wait(&socket);
         drop(socket);
         let mut fds = fds.into_iter();
         let (Some(text), Some(setup), Some(exit)) = (fds.next(), fds.next(), fds.next()) else {

@@ -27,7 +27,7 @@ ls -ln /dev /dev/pts /dev/shm | awk '{ print $1, $3, $4, $5, $NF }'
 find /sys/fs/cgroup -maxdepth 1 | sort; cat /proc/self/cgroup
 cat /proc/1/comm /proc/1/cmdline
 ls -l /proc/self/fd | awk '{ print $9, $11 }' | grep -v pipe; cat /proc/self/oom_score_adj
-cat /proc/sys/net/ipv4/ping_group_range /proc/sys/net/ipv4/ip_unprivileged_port_start; ls /sys/class/net
+cat /proc/sys/net/ipv4/ping_group_range /proc/sys/net/ipv4/ip_unprivileged_port_start; ls /sys/class/net | grep -vE '^(r[bv]-|veth)'
 cat /new/file; echo x 2>&1 > /new/file; head -c 1 /proc/timer_list | wc -c; ls /sys/firmware
 echo 1 2>&1 > /proc/sys/kernel/core_uses_pid; df /dev/shm | tail -1 | awk '{ print $2 }'
 "#;
